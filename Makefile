@@ -1,0 +1,48 @@
+# Two commands on a fresh machine: `make run` and `make test`. Both begin with `make install`.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+EXTRAS := data,notebooks,posttrain,scale,test
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+
+install: $(STAMP) ## make the environment in .venv, with pinned versions
+
+run: $(STAMP) ## the main job: mid-train a small model on this machine (more flags: ARGS="--steps 4")
+	"$(VENV)/bin/rmt-mini" run laptop $(ARGS)
+
+# Fast tests share the cores, one thread each. What is slow or needs a browser or a GPU then runs alone with all
+# cores; tests that need what a machine lacks skip themselves. The two expressions must stay each other's
+# opposite, so that every test runs in one of them. Exit code 5 means that there are none of the second kind.
+FAST := not (slow or browser or gpu)
+ALONE := slow or browser or gpu
+
+test: $(STAMP) ## lint, types, doctests, tests
+	"$(PY)" -m ruff check .
+	"$(PY)" -m ruff format --check .
+	"$(PY)" -m mypy rmt_mini
+	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 -m "$(FAST)" --doctest-modules rmt_mini tests
+	"$(PY)" -m pytest -q -m "$(ALONE)" tests || [ $$? -eq 5 ]
+
+clean: ## remove caches and build products; .venv and runs/ stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path './$(VENV)' -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+# PyTorch goes in first and by itself, so that a machine's own CPU build of the pinned version is taken.
+$(STAMP): pyproject.toml constraints.txt
+	@"$(PY)" -m pip --version >/dev/null 2>&1 || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "error: $(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }; \
+	  $(PYTHON) -m venv "$(VENV)"; }
+	@echo "Installing into $(VENV); the first time takes minutes."
+	"$(PY)" -m pip install --disable-pip-version-check -q -c constraints.txt torch
+	"$(PY)" -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch "$@"

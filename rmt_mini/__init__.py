@@ -1,0 +1,118 @@
+"""Reinforcement Mid-Training (RMT, arXiv 2509.24375), taught and run on small models.
+
+RMT stands between pre-training and post-training: a language model learns by reinforcement to think before
+hard tokens of plain unlabelled text, within a budget that shrinks, while it learns next tokens elsewhere.
+
+The wings, in reading order; each stands only on those before it:
+
+- ``config``, ``records``: every setting of a run; the small records that the wings hand each other.
+- ``method``: the paper, nothing else. Pure functions on tensors and numbers.
+- ``engine``: what touches a model. The document tree, sampling, loading.
+- ``worlds``: text and questions.
+- ``stages``: pre-training, cold start, mid-training, post-training, and the yardstick.
+- ``study``: arms, seeds, benchmarks, figures.
+- ``run``: one whole run.
+- ``teaching``, ``cli``: the classroom; the command line.
+- ``scale``: the same method on more than one machine.
+
+The names below load on first use, so that importing the package costs next to nothing:
+
+    >>> import rmt_mini
+    >>> rmt_mini.budget_at_step(step=0, total_steps=100, start=64, minimum=8, decay=0.5)
+    64
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rmt_mini.config import RMTConfig
+    from rmt_mini.engine.model import load_policy
+    from rmt_mini.method.budget import budget_at_step, length_reward
+    from rmt_mini.method.curriculum import TierSampler, tier_probabilities
+    from rmt_mini.method.entropy import assign_tiers, token_entropy
+    from rmt_mini.method.grpo import group_advantages, rl_loss
+    from rmt_mini.method.objective import ntp_loss, rmt_loss
+    from rmt_mini.method.rewards import match_reward, prefix_match_reward, total_reward
+    from rmt_mini.records import Document
+    from rmt_mini.run import RunResult, run
+    from rmt_mini.stages.evaluate import evaluate
+    from rmt_mini.stages.midtrain import RMTTrainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Document",
+    "RMTConfig",
+    "RMTTrainer",
+    "RunResult",
+    "TierSampler",
+    "__version__",
+    "assign_tiers",
+    "budget_at_step",
+    "evaluate",
+    "group_advantages",
+    "length_reward",
+    "load_policy",
+    "match_reward",
+    "ntp_loss",
+    "prefix_match_reward",
+    "rl_loss",
+    "rmt_loss",
+    "run",
+    "tier_probabilities",
+    "token_entropy",
+    "total_reward",
+]
+
+_HOME = {
+    "Document": "rmt_mini.records",
+    "RMTConfig": "rmt_mini.config",
+    "RMTTrainer": "rmt_mini.stages.midtrain",
+    "RunResult": "rmt_mini.run",
+    "TierSampler": "rmt_mini.method.curriculum",
+    "assign_tiers": "rmt_mini.method.entropy",
+    "budget_at_step": "rmt_mini.method.budget",
+    "evaluate": "rmt_mini.stages.evaluate",
+    "group_advantages": "rmt_mini.method.grpo",
+    "length_reward": "rmt_mini.method.budget",
+    "load_policy": "rmt_mini.engine.model",
+    "match_reward": "rmt_mini.method.rewards",
+    "ntp_loss": "rmt_mini.method.objective",
+    "prefix_match_reward": "rmt_mini.method.rewards",
+    "rl_loss": "rmt_mini.method.grpo",
+    "rmt_loss": "rmt_mini.method.objective",
+    "run": "rmt_mini.run",
+    "tier_probabilities": "rmt_mini.method.curriculum",
+    "token_entropy": "rmt_mini.method.entropy",
+    "total_reward": "rmt_mini.method.rewards",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home when it is first asked for, and keep it."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keep ``rmt_mini.run`` the function: the import system binds a sub-module of that name over it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "run" and isinstance(value, ModuleType):
+            value = value.run
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,143 @@
+"""The command line: ``rmt-mini run [PRESET] [--any-config-field V]`` and its companions.
+
+Every field of RMTConfig is a flag by its name. Bad input ends with exit code 2 and one line ``error: ...``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rmt_mini.config import PRESETS, RMTConfig, preset
+from rmt_mini.errors import UserError
+
+_TYPES: dict[Any, Any] = {str: str, int: int, float: float, bool: bool}
+
+
+def _option(field: dataclasses.Field[Any], kind: Any) -> click.Option:
+    """Turn one field into a flag; a tuple takes its numbers after one another, a switch also as --no-..."""
+    flag = "--" + field.name.replace("_", "-")
+    shown = f"{field.metadata['help']}  [{field.default}]"
+    if kind is bool:
+        return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=shown)
+    arguments = typing.get_args(kind)
+    count = len(arguments) or 1
+    return click.Option([flag], type=_TYPES[arguments[0] if arguments else kind], nargs=count, default=None, help=shown)
+
+
+def _config_options() -> list[click.Parameter]:
+    kinds = typing.get_type_hints(RMTConfig)
+    return [_option(field, kinds[field.name]) for field in dataclasses.fields(RMTConfig) if field.name != "preset"]
+
+
+def _config(name: str, given: dict[str, Any]) -> RMTConfig:
+    return preset(name, **{field: value for field, value in given.items() if value is not None})
+
+
+def _command(name: str, body: Callable[[RMTConfig], None]) -> click.Command:
+    """Make a command that takes a preset and every field as a flag; its help is the body's docstring."""
+
+    def callback(preset_name: str, **given: Any) -> None:
+        body(_config(preset_name, given))
+
+    argument = click.Argument(["preset_name"], metavar="PRESET", default="laptop")
+    presets = ", ".join(PRESETS)
+    text = f"{body.__doc__}\n\nPRESET is one of {presets}; the default is laptop."
+    return click.Command(name, callback=callback, params=[argument, *_config_options()], help=text)
+
+
+def _run(config: RMTConfig) -> None:
+    """Cold start, RMT, evaluation before and after, report."""
+    from rmt_mini.run import run
+
+    result = run(config)
+    click.echo(result.table)
+    click.echo(f"\nReport       {result.folder / 'report.md'}\nCheckpoint   {result.folder / 'checkpoint'}")
+
+
+def _preflight(config: RMTConfig) -> None:
+    """Say, before any RL, whether groups carry a signal."""
+    from rmt_mini.run import prepare
+    from rmt_mini.stages.preflight import preflight
+
+    material = prepare(config)
+    found = preflight(material.policy, material.train, config)
+
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{value:.0%}"
+
+    click.echo(f"{'tier':<8} {'positions':>9} {'accuracy':>9} {'pass@' + str(config.group_size):>9} {'signal':>9}")
+    for tier, row in found["tiers"].items():
+        cells = [share(row[key]) for key in ("accuracy", "pass_at_g", "signal_groups")]
+        click.echo(f"{tier:<8} {row['positions']:>9} " + " ".join(f"{cell:>9}" for cell in cells))
+    click.echo(
+        f"\nGroups with a signal {share(found['signal_groups'])}; thoughts that close themselves "
+        f"{share(found['closed_share'])}; length {found['thought_length']:.1f} tokens, spread within a group "
+        f"{found['length_spread']:.1f}, budget {found['budget']}."
+    )
+    for advice in found["advice"] or ["Nothing stands in the way of RL."]:
+        click.echo(f"- {advice}")
+
+
+def _plan(config: RMTConfig) -> None:
+    """Estimate time and memory before a run."""
+    from rmt_mini.engine.model import load_policy
+    from rmt_mini.study.plan import plan_run
+
+    plan = plan_run(config, load_policy(config.model, config.device, config.dtype))
+    click.echo("\n".join(plan.lines()))
+
+
+@click.command("evaluate")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--budget", type=click.IntRange(min=1), default=None, help="stated budget, tokens  [B_T of the run]")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="also write the result here, as JSON")
+def _evaluate(checkpoint: Path, budget: int | None, out: Path | None) -> None:
+    """Measure a CHECKPOINT, or a run folder, on its run's held-out positions."""
+    from rmt_mini.run import evaluate_checkpoint
+    from rmt_mini.study.report import evaluation_table
+
+    found = evaluate_checkpoint(checkpoint, budget)
+    click.echo(evaluation_table({"after": found}))
+    if out is not None:
+        from rmt_mini.stages.store import write_whole
+
+        write_whole(out, json.dumps(found, indent=1) + "\n")
+
+
+def _group() -> click.Group:
+    group = click.Group("rmt-mini", help="Reinforcement Mid-Training (arXiv 2509.24375), small and complete.")
+    group.add_command(_command("run", _run))
+    group.add_command(_command("preflight", _preflight))
+    group.add_command(_command("plan", _plan))
+    group.add_command(_evaluate)
+    return group
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 bad input, 130 interrupted."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "transformers", "fontTools", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        _group().main(args=None if arguments is None else list(arguments), prog_name="rmt-mini", standalone_mode=False)
+    except (UserError, click.ClickException) as error:
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        click.echo(f"error: {' '.join(message.split())}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno != 28:  # ENOSPC
+            raise
+        click.echo("error: no space left on the disk; free some and run again, or choose another --out", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)

@@ -1,0 +1,278 @@
+"""Every setting of a run, grouped as the paper is, checked when it is made.
+
+Paper symbols: B_0 ``budget_start``, B_min ``budget_min``, gamma ``budget_decay``, t1 and t2 ``curriculum_start`` and
+``curriculum_end`` (shares of T), p_early and p_late ``tier_probs_early`` and ``tier_probs_late``, w ``length_weight``,
+lambda ``ntp_weight``, beta ``kl_weight``, G ``group_size``. What the paper does not state (w, p_early, p_late, the tier
+thresholds) is ours to choose; PRESETS holds the choices and how they were found stands in the README.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rmt_mini.errors import UserError
+
+
+def _setting(default: Any, help: str) -> Any:
+    """Declare a field with the sentence that the command line shows for it."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RMTConfig:
+    """All settings of one RMT run; frozen, flat and validated.
+
+    Raises:
+        UserError: for an impossible value, naming field, value and remedy.
+
+    Example:
+        >>> RMTConfig(steps=0)
+        Traceback (most recent call last):
+        ...
+        rmt_mini.errors.UserError: steps is 0; give a whole number of at least 1
+    """
+
+    # What runs, on what, where to
+    preset: str = _setting("custom", "name of the preset these settings began with")
+    model: str = _setting("smollm2-135m", "bundled model, folder of a causal LM, or hub id")
+    corpus: str = _setting("champ", "'champ', a .txt or .jsonl file, a folder of .txt files, or hf:NAME")
+    column: str = _setting("text", "field of a .jsonl line or Hugging Face dataset that holds the text")
+    steps: int = _setting(24, "T, RMT steps")
+    seed: int = _setting(0, "seed of every random choice")
+    out: str = _setting("", "run folder; empty chooses runs/PRESET-seedN")
+    device: str = _setting("auto", "auto, cpu or cuda")
+    dtype: str = _setting("auto", "auto, float32 or bfloat16")
+    # Text
+    document_tokens: int = _setting(256, "longest document, tokens; the rest is cut off")
+    min_document_tokens: int = _setting(48, "shorter documents are left out")
+    evaluation_fraction: float = _setting(0.25, "share of documents held out")
+    # Difficulty: entropy and tiers
+    entropy_top_k: int = _setting(0, "entropy over the k likeliest tokens only; 0 takes all")
+    entropy_model: str = _setting("self", "'self', or a small proxy model with the same tokenizer")
+    tier_rule: str = _setting("fixed", "'fixed': thresholds in nats; 'quantile': shares of the training positions")
+    tier_thresholds: tuple[float, float] = _setting((1.0, 3.0), "easy up to the first, hard above the second")
+    # Dynamic token budget
+    use_budget: bool = _setting(True, "state a shrinking budget and reward its use")
+    budget_start: int = _setting(24, "B_0, thought tokens; also half the cap where no budget is used")
+    budget_min: int = _setting(4, "B_min, thought tokens")
+    budget_decay: float = _setting(0.2, "gamma: B_T / B_0, in (0, 1]")
+    length_weight: float = _setting(0.2, "w, share of the length reward in the reward")
+    length_if_correct: bool = _setting(False, "give the length reward to right answers only (departure)")
+    # Curriculum
+    use_curriculum: bool = _setting(True, "sample tiers by the curriculum; else positions uniformly")
+    curriculum_start: float = _setting(0.3, "t1 as a share of T")
+    curriculum_end: float = _setting(0.7, "t2 as a share of T")
+    tier_probs_early: tuple[float, float, float] = _setting((0.6, 0.3, 0.1), "p_early over easy, medium, hard")
+    tier_probs_late: tuple[float, float, float] = _setting((0.2, 0.4, 0.4), "p_late over easy, medium, hard")
+    # Reinforcement learning on the chosen positions
+    use_rl: bool = _setting(True, "train by GRPO on the chosen positions; else next-token prediction only")
+    answer_format: str = _setting("auto", "auto, continuation or chat")
+    prefix_match: bool = _setting(False, "continuation format: byte prefix match instead of equal token id")
+    group_size: int = _setting(8, "G, rollouts a position")
+    positions_per_document: int = _setting(8, "positions drawn from a document in a step")
+    documents_per_step: int = _setting(2, "documents a step")
+    temperature: float = _setting(1.0, "of sampling in training and evaluation")
+    scale_advantages: bool = _setting(True, "divide advantages by the group's standard deviation")
+    loss_per: str = _setting("token", "'token': mean over sampled tokens; 'rollout': the paper's sum over a rollout")
+    clip_epsilon: float = _setting(0.0, "PPO clipping of the ratio to the sampling policy; 0 is off")
+    updates_per_step: int = _setting(1, "optimizer updates on one step's rollouts")
+    kl_weight: float = _setting(0.0, "beta, weight of KL to the policy RMT began with; 0 is off")
+    # Next-token prediction on the rest
+    use_ntp: bool = _setting(True, "add the next-token loss on all positions not chosen")
+    ntp_weight: float = _setting(0.1, "lambda")
+    # Cold start
+    warmup_steps: int = _setting(40, "supervised steps that teach the answer format; 0 is none")
+    warmup_learning_rate: float = _setting(1e-4, "learning rate of the cold start")
+    # Optimizer
+    learning_rate: float = _setting(2e-5, "of AdamW in RMT")
+    weight_decay: float = _setting(0.0, "of AdamW")
+    max_grad_norm: float = _setting(1.0, "gradients are scaled down to this norm")
+    branch_tokens: int = _setting(1024, "branch tokens in one forward-backward pass: memory, not result")
+    # Measuring
+    evaluation_positions: int = _setting(600, "held-out positions, spread evenly over the tiers")
+    evaluation_budget: int = _setting(0, "budget stated in evaluation; 0: B_0 before, B_T after")
+    save_every: int = _setting(0, "steps between checkpoints; 0 saves at the end only")
+    rollouts_logged: int = _setting(8, "rollouts a step written to rollouts.jsonl")
+
+    def __post_init__(self) -> None:
+        for name in _POSITIVE_INTEGERS:
+            value = getattr(self, name)
+            _require(_whole(value) and value >= 1, name, value, "give a whole number of at least 1")
+        for name in _NATURAL_NUMBERS:
+            value = getattr(self, name)
+            _require(_whole(value) and value >= 0, name, value, "give a whole number of at least 0")
+        for name in _NON_NEGATIVE:
+            value = getattr(self, name)
+            _require(_real(value) and value >= 0, name, value, "give a number of at least 0")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            _require(_real(value) and value > 0, name, value, "give a number above 0")
+        for name, allowed in _CHOICES.items():
+            value = getattr(self, name)
+            _require(value in allowed, name, value, f"use one of {', '.join(allowed)}")
+        for name in ("tier_probs_early", "tier_probs_late"):
+            value = getattr(self, name)
+            fine = len(value) == 3 and all(_real(p) and p >= 0 for p in value) and abs(sum(value) - 1) < 1e-6
+            _require(fine, name, value, "give three numbers of at least 0 that sum to 1: easy, medium, hard")
+        low_high = self.tier_thresholds
+        fine = len(low_high) == 2 and all(_real(t) and t >= 0 for t in low_high) and low_high[0] <= low_high[1]
+        _require(fine, "tier_thresholds", low_high, "give two numbers of at least 0, the smaller first")
+        if self.tier_rule == "quantile":
+            _require(low_high[1] <= 1, "tier_thresholds", low_high, "with tier_rule 'quantile' give shares from 0 to 1")
+        self._check_relations()
+
+    def _check_relations(self) -> None:
+        _require(0 < self.budget_decay <= 1, "budget_decay", self.budget_decay, "give a number above 0 and up to 1")
+        _require(0 <= self.length_weight <= 1, "length_weight", self.length_weight, "give a number from 0 to 1")
+        _require(
+            self.budget_min <= self.budget_start,
+            "budget_min",
+            self.budget_min,
+            f"it must not exceed budget_start ({self.budget_start})",
+        )
+        _require(
+            0 <= self.curriculum_start <= self.curriculum_end <= 1,
+            "curriculum_start",
+            self.curriculum_start,
+            f"it and curriculum_end ({self.curriculum_end}) must rise between 0 and 1",
+        )
+        _require(
+            0 < self.evaluation_fraction < 1,
+            "evaluation_fraction",
+            self.evaluation_fraction,
+            "give a share between 0 and 1, both excluded",
+        )
+        _require(
+            self.group_size >= 2 or not self.use_rl,
+            "group_size",
+            self.group_size,
+            "a group needs at least 2 rollouts to compare",
+        )
+        _require(
+            self.use_rl or self.use_ntp, "use_ntp", self.use_ntp, "use_rl is off too, so nothing would train: set one"
+        )
+        _require(
+            self.min_document_tokens <= self.document_tokens,
+            "min_document_tokens",
+            self.min_document_tokens,
+            f"it must not exceed document_tokens ({self.document_tokens})",
+        )
+        _require(
+            self.updates_per_step == 1 or self.clip_epsilon > 0,
+            "updates_per_step",
+            self.updates_per_step,
+            "more than one update needs clip_epsilon above 0 (0.2 is usual)",
+        )
+
+    def replace(self, **changes: Any) -> RMTConfig:
+        """Return a copy with some fields changed, checked again."""
+        _check_names(changes)
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for run.json."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> RMTConfig:
+        """Make a configuration from what ``to_dict`` gave, also after JSON turned its tuples into lists."""
+        _check_names(values)
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return RMTConfig(**plain)
+
+
+_POSITIVE_INTEGERS = (
+    "steps", "document_tokens", "min_document_tokens", "budget_start", "budget_min", "group_size",
+    "positions_per_document", "documents_per_step", "updates_per_step", "branch_tokens", "evaluation_positions",
+)  # fmt: skip
+_NATURAL_NUMBERS = ("seed", "entropy_top_k", "warmup_steps", "evaluation_budget", "save_every", "rollouts_logged")
+_NON_NEGATIVE = ("clip_epsilon", "kl_weight", "ntp_weight", "weight_decay", "length_weight")
+_POSITIVE = ("temperature", "warmup_learning_rate", "learning_rate", "max_grad_norm", "budget_decay")
+_CHOICES = {
+    "tier_rule": ("fixed", "quantile"),
+    "answer_format": ("auto", "continuation", "chat"),
+    "loss_per": ("token", "rollout"),
+    "dtype": ("auto", "float32", "bfloat16", "float64"),
+}
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _real(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _require(fine: bool, name: str, value: object, remedy: str) -> None:
+    if not fine:
+        raise UserError(f"{name} is {value!r}; {remedy}")
+
+
+def _check_names(values: Mapping[str, Any]) -> None:
+    known = [field.name for field in dataclasses.fields(RMTConfig)]
+    for name in values:
+        if name not in known:
+            raise UserError(f"field {name!r} is unknown; the fields are {', '.join(known)}")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "laptop": {},
+    "gpu": {
+        "model": "Qwen/Qwen3-0.6B",
+        "answer_format": "chat",
+        "steps": 400,
+        "document_tokens": 1024,
+        "budget_start": 256,
+        "budget_min": 16,
+        "positions_per_document": 8,
+        "documents_per_step": 8,
+        "learning_rate": 1e-6,
+        "warmup_steps": 0,
+        "branch_tokens": 16384,
+        "evaluation_positions": 1200,
+        "save_every": 50,
+    },
+    "paper": {
+        "model": "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B",
+        "corpus": "hf:KbsdJames/Omni-MATH",
+        "column": "solution",
+        "answer_format": "chat",
+        "steps": 316,  # 4,051 documents, batch 128, 10 epochs
+        "document_tokens": 4096,
+        "budget_start": 800,
+        "budget_min": 1,
+        "positions_per_document": 1,
+        "documents_per_step": 128,
+        "learning_rate": 1e-6,
+        "loss_per": "rollout",
+        "warmup_steps": 0,
+        "branch_tokens": 16384,
+        "evaluation_positions": 1200,
+        "save_every": 20,
+    },
+}
+
+
+def preset(name: str, **changes: Any) -> RMTConfig:
+    """Return a preset, with some fields changed.
+
+    Args:
+        name: one of PRESETS.
+        changes: field values that replace the preset's.
+
+    Raises:
+        UserError: for an unknown preset or field, or an impossible value.
+
+    Example:
+        >>> preset("laptop", steps=3).steps
+        3
+    """
+    if name not in PRESETS:
+        raise UserError(f"preset {name!r} is unknown; use one of {', '.join(PRESETS)}")
+    _check_names(changes)
+    return RMTConfig(**{"preset": name, **PRESETS[name], **changes})

@@ -1,0 +1,1 @@
+"""What touches a model: loading, the two ways of asking for a token, the document tree, sampling."""

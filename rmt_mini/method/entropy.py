@@ -1,0 +1,127 @@
+"""How hard is a position? Entropy of the next-token distribution, cut into three tiers.
+
+Paper: curriculum-based adaptive sampling, the measure of difficulty.
+
+    H = - sum_v p(v) log p(v),   p = softmax(logits)
+    tier = easy if H <= threshold_1,  medium if threshold_1 < H <= threshold_2,  hard if H > threshold_2
+
+Not stated by the paper, and ours to choose: the thresholds (RPT, its baseline, evaluates above 0.5, 1.0 and
+1.5 nats), the side an equality falls on, and cutting at quantiles, which fits the tiers to model and text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+TIERS = ("easy", "medium", "hard")
+
+
+def token_entropy(logits: Tensor, top_k: int | None = None) -> Tensor:
+    """Measure how undecided a next-token distribution is.
+
+    H = - sum_v p(v) log p(v) with p = softmax(logits); with ``top_k`` over the k largest logits only,
+    renormalised, as RPT's proxy filter does with k = 16.
+
+    Args:
+        logits: (..., V). Lower precision is raised to fp32; fp64 stays. -inf marks a token that cannot come.
+        top_k: 1 to V, or None for the whole vocabulary.
+
+    Returns:
+        (...), nats, between 0 and log V (log k). A row that is no distribution (nan, or all -inf) gives nan.
+
+    Raises:
+        ValueError: if logits has no vocabulary dimension or top_k does not fit it.
+
+    Source:
+        Tian et al., arXiv 2509.24375, curriculum-based adaptive sampling; top-k: RPT, arXiv 2506.08007.
+
+    Example:
+        >>> coin = torch.tensor([0.0, 0.0, -math.inf])
+        >>> round(token_entropy(coin).item(), 4)  # log 2
+        0.6931
+    """
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits has shape {tuple(logits.shape)}; give (..., V) with V >= 1")
+    if top_k is not None and not 1 <= top_k <= logits.shape[-1]:
+        raise ValueError(f"top_k={top_k} lies outside 1..V={logits.shape[-1]}; None takes all of V")
+    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if top_k is not None:
+        precise = precise.topk(top_k, dim=-1).values
+    log_p = precise.log_softmax(-1)
+    # 0 log 0 is 0 in the definition but 0 * -inf is nan in arithmetic, forwards and backwards
+    return -(log_p.exp() * log_p.masked_fill(log_p == -math.inf, 0.0)).sum(-1)
+
+
+def assign_tiers(entropy: Tensor, thresholds: Sequence[float]) -> Tensor:
+    """Sort positions into easy, medium and hard.
+
+    tier = [H > thresholds[0]] + [H > thresholds[1]]; equality falls on the easier side.
+
+    Args:
+        entropy: any shape, nats.
+        thresholds: two of them, nats, finite and ascending; equal ones leave the medium tier empty.
+
+    Returns:
+        int64 of the same shape: 0 easy, 1 medium, 2 hard, the indices of ``TIERS``.
+
+    Raises:
+        ValueError: if the thresholds are not two finite ascending numbers, or an entropy is not finite.
+
+    Source:
+        Tian et al., arXiv 2509.24375, curriculum-based adaptive sampling, which states no thresholds.
+
+    Example:
+        >>> assign_tiers(torch.tensor([0.2, 0.5, 0.7, 1.5, 1.6]), (0.5, 1.5)).tolist()
+        [0, 0, 1, 1, 2]
+    """
+    cuts = tuple(thresholds)
+    if len(cuts) != 2 or not all(map(math.isfinite, cuts)) or cuts[0] > cuts[1]:
+        raise ValueError(f"thresholds={cuts} must be two finite ascending numbers; try (0.5, 1.5)")
+    if not bool(entropy.isfinite().all()):  # nan would pass as easy, since it exceeds nothing
+        raise ValueError("entropy holds nan or inf; check the logits it was taken from")
+    # both in one precision: a threshold read off an fp32 entropy, or meant as it (0.1), must stay equal to it
+    precise = entropy.to(torch.promote_types(entropy.dtype, torch.float32))
+    return (precise[..., None] > precise.new_tensor(cuts)).sum(-1)
+
+
+def quantile_thresholds(entropy: Tensor, fractions: Sequence[float] = (1 / 3, 2 / 3)) -> tuple[float, float]:
+    """Choose thresholds so that the tiers hold given shares of the positions.
+
+    threshold_i = the fractions[i]-quantile of the entropies, interpolated linearly.
+
+    Args:
+        entropy: any shape, nats, at least one, finite.
+        fractions: share of positions up to each threshold, 0 <= first <= second <= 1.
+
+    Returns:
+        Two thresholds for ``assign_tiers``, nats.
+
+    Raises:
+        ValueError: if entropy is empty or not finite, or the fractions do not fit.
+
+    Source:
+        Ours; the paper states no thresholds.
+
+    Example:
+        >>> quantile_thresholds(torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0]), (0.25, 0.75))
+        (1.0, 3.0)
+    """
+    shares = tuple(fractions)
+    if len(shares) != 2 or not 0 <= shares[0] <= shares[1] <= 1:
+        raise ValueError(f"fractions={shares} must be two ascending numbers in 0..1; try (1/3, 2/3)")
+    if entropy.numel() == 0 or not bool(entropy.isfinite().all()):
+        raise ValueError(f"entropy of shape {tuple(entropy.shape)} is empty or not finite; measure positions first")
+    # by sorting, since torch.quantile refuses more than 2**24 values
+    ranked = entropy.flatten().double().sort().values
+
+    def quantile(share: float) -> float:
+        place = share * (len(ranked) - 1)
+        low = int(place)
+        high = min(low + 1, len(ranked) - 1)
+        return float(ranked[low].lerp(ranked[high], place - low))
+
+    return quantile(shares[0]), quantile(shares[1])

@@ -1,0 +1,97 @@
+"""The small frozen records that the wings hand each other.
+
+Fixed vocabulary: a *document* is text; its tokens are the *trunk*; a *position* is one trunk token to be predicted
+after thinking; a *rollout* is one sampled thought and answer there, grown as a *branch* of the trunk; the rollouts
+of one position are its *group*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Unlabelled text with a stable name."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """One token of one trunk, to be predicted from the tokens before it.
+
+    Attributes:
+        trunk: which trunk of the step (0-based).
+        index: the token's place in the trunk; at least 1, since something must stand before it.
+        tier: 0 easy, 1 medium, 2 hard.
+        entropy: of the next-token distribution there, nats.
+    """
+
+    trunk: int
+    index: int
+    tier: int
+    entropy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled thought and answer.
+
+    Attributes:
+        position: where.
+        budget: B_t, tokens, as the opening stated it; 0 where none was stated.
+        thought: token ids inside the tags, closing tag excluded.
+        closed: True where the model chose to close, False where the environment closed at the cap.
+        answer: token ids of the answer.
+        logprobs: log-probability of every *sampled* token at sampling time, in order: thought, the closing
+            decision if ``closed``, answer. What the environment wrote has none and takes no loss.
+    """
+
+    position: Position
+    budget: int
+    thought: tuple[int, ...]
+    closed: bool
+    answer: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+    @property
+    def length(self) -> int:
+        """Length of the thought, tokens."""
+        return len(self.thought)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A rollout with its rewards; the advantage stands beside the reward and never replaces it."""
+
+    rollout: Rollout
+    match: float
+    length_reward: float
+    reward: float
+    advantage: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """One line of metrics.jsonl; the names are a contract with the report and the notebooks."""
+
+    step: int
+    budget: int
+    tier_probabilities: tuple[float, float, float]
+    tier_counts: tuple[int, int, int]
+    match_reward: float
+    length_reward: float
+    reward: float
+    thought_length: float
+    closed_share: float
+    signal_groups: float
+    rl_loss: float
+    ntp_loss: float
+    grad_norm: float
+    rl_tokens: int
+    ntp_tokens: int
+    rollout_seconds: float
+    update_seconds: float
+    peak_memory_mb: float

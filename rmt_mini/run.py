@@ -1,0 +1,355 @@
+"""One whole run: what ``make run``, a notebook and a test all call.
+
+text -> policy -> evaluation before -> cold start -> pre-flight -> RMT -> evaluation after -> checkpoint, report
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from rmt_mini.config import RMTConfig
+from rmt_mini.engine.model import Policy, load_policy
+from rmt_mini.errors import UserError
+from rmt_mini.records import Judged, Position, Rollout, StepMetrics
+from rmt_mini.stages.evaluate import Answer, answer_positions, difference, evaluate, plan_positions, summarize
+from rmt_mini.stages.material import Text, format_for, to_texts
+from rmt_mini.stages.midtrain import RMTTrainer, StepResult, budget_of
+from rmt_mini.stages.preflight import preflight
+from rmt_mini.stages.store import RunFolder, as_dict, free_name
+from rmt_mini.stages.warmup import cold_start
+from rmt_mini.study.report import write_report
+from rmt_mini.worlds.corpus import load_corpus
+
+logger = logging.getLogger(__name__)
+
+CONTEXT_CHARACTERS = 60
+SAMPLES = 12
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves behind.
+
+    Attributes:
+        folder: the run folder.
+        evaluation: the content of evaluation.json.
+        metrics: one record a step.
+        table: the final table as text.
+        policy: the trained policy.
+    """
+
+    folder: Path
+    evaluation: dict[str, Any]
+    metrics: list[StepMetrics]
+    table: str
+    policy: Policy = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Material:
+    """A run's policy and its texts, split into training and held-out."""
+
+    policy: Policy
+    train: list[Text]
+    held_out: list[Text]
+    corpus_digest: str
+
+
+def prepare(config: RMTConfig, policy: Policy | None = None) -> Material:
+    """Load the corpus and the policy, split by document, tokenize.
+
+    Raises:
+        UserError: if either cannot be had.
+    """
+    corpus = load_corpus(config.corpus, column=config.column)  # first, since it fails fast
+    train, held_out = corpus.split(config.evaluation_fraction)
+    policy = policy or load_policy(config.model, config.device, config.dtype)
+    form = format_for(policy, config)
+    return Material(
+        policy,
+        to_texts(train, form, config, "training"),
+        to_texts(held_out, form, config, "held-out"),
+        corpus.digest,
+    )
+
+
+def run(
+    config: RMTConfig,
+    policy: Policy | None = None,
+    on_step: Callable[[StepResult], None] | None = None,
+    progress: bool = True,
+) -> RunResult:
+    """Run the whole of RMT once: cold start, mid-training, evaluation before and after, report.
+
+    Args:
+        config: all settings; ``config.out`` empty chooses a free folder under runs/.
+        policy: a model already in memory, changed in place; loaded by ``config.model`` where None.
+        on_step: sees each RMT step as it ends.
+        progress: show progress bars.
+
+    Returns:
+        The run folder and what is in it.
+
+    Raises:
+        UserError: for anything that a user can set right.
+    """
+    folder = RunFolder(
+        Path(config.out) if config.out else free_name(Path("runs") / f"{config.preset}-seed{config.seed}")
+    )
+    return _Run(config, folder, progress).all_stages(policy, on_step)
+
+
+def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]:
+    """Measure a run's checkpoint on the very positions that the run was measured on.
+
+    Args:
+        path: DIR or DIR/checkpoint of a run.
+        budget: stated budget, tokens; B_T of the run where None.
+
+    Returns:
+        {"ntp": R, "think": R}.
+
+    Raises:
+        UserError: if the folder is not a run's, or its corpus has changed since.
+    """
+    folder = path.parent if path.name == "checkpoint" else path
+    try:
+        notes = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        saved = json.loads((folder / "positions.json").read_text(encoding="utf-8"))["positions"]
+        config = RMTConfig.from_dict(notes["config"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{str(path)!r} is not a checkpoint of a run: {str(folder)!r} lacks a readable run.json or positions.json; "
+            f"give runs/NAME or runs/NAME/checkpoint"
+        ) from error
+    material = prepare(config, load_policy(str(folder / "checkpoint"), config.device, config.dtype))
+    if material.corpus_digest != notes["corpus_digest"]:
+        raise UserError(
+            f"corpus {config.corpus!r} has changed since the run in {str(folder)!r}; its positions do not fit"
+        )
+    return evaluate(
+        material.policy,
+        material.held_out,
+        config,
+        [Position(**position) for position in saved],
+        budget or config.evaluation_budget or budget_of(config, config.steps),
+    )
+
+
+class _Run:
+    def __init__(self, config: RMTConfig, folder: RunFolder, progress: bool) -> None:
+        self.config, self.folder, self.progress = config, folder, progress
+        self.notes: dict[str, Any] = {
+            "config": config.to_dict(),
+            "seed": config.seed,
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "versions": versions(),
+            "machine": machine(),
+            "start": _now(),
+            "seconds": {},
+        }
+
+    def note(self, **more: Any) -> None:
+        self.notes |= more
+        self.folder.write_json("run.json", self.notes)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        seconds = self.notes["seconds"]
+        seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - began, 2)
+
+    def bar(self, title: str, total: int) -> tqdm[Any]:
+        return tqdm(total=total, desc=title, disable=not self.progress, dynamic_ncols=True, unit="step")
+
+    def all_stages(self, policy: Policy | None, on_step: Callable[[StepResult], None] | None) -> RunResult:
+        self.note(status="running")
+        try:
+            result = self._stages(policy, on_step)
+        except KeyboardInterrupt:
+            self.note(status="interrupted", end=_now())
+            raise
+        except BaseException as error:
+            self.note(status="failed", end=_now(), error=f"{type(error).__name__}: {error}")
+            raise
+        return result
+
+    def _stages(self, policy: Policy | None, on_step: Callable[[StepResult], None] | None) -> RunResult:
+        config = self.config
+        with self.timed("loading"):
+            material = prepare(config, policy)
+        policy = material.policy
+        self._decode = policy.tokenizer.decode
+        self.note(corpus_digest=material.corpus_digest, model_digest=model_digest(policy))
+        positions = plan_positions(policy, material.held_out, config)
+        self.folder.write_json("positions.json", {"positions": [as_dict(position) for position in positions]})
+
+        first, last = budget_of(config, 0), budget_of(config, config.steps)
+        measured = {"before": self._measure("before", material, positions, config.evaluation_budget or first)}
+        if config.warmup_steps:
+            with self.timed("cold_start"), self.bar("Cold start", config.warmup_steps) as bar:
+
+                def told(_: int, losses: dict[str, float]) -> None:
+                    bar.set_postfix_str(
+                        f"answer loss {losses['answer_loss']:.2f}, closing loss {losses['close_loss']:.2f}"
+                    )
+                    bar.update()
+
+                cold_start(policy, format_for(policy, config), material.train, config, told)
+            measured["cold_start"] = self._measure(
+                "after the cold start", material, positions, config.evaluation_budget or first
+            )
+        if config.use_rl:
+            with self.timed("preflight"):
+                found = preflight(policy, material.train, config)
+            self.folder.write_json("preflight.json", found)
+            for advice in found["advice"]:
+                logger.warning("Pre-flight: %s", advice)
+
+        with self.timed("midtrain"):
+            metrics = self._midtrain(material, on_step)
+        self.folder.save_checkpoint(policy)
+        measured["after"] = self._measure("after", material, positions, config.evaluation_budget or last)
+        evaluation = self._compare(measured)
+        self.folder.write_json("evaluation.json", evaluation)
+        samples = {
+            name: [self._line(config.steps, material.held_out, answer) for answer in _spread(measured[name][1])]
+            for name in ("before", "after")
+        }
+        self.folder.write_json("samples.json", samples)
+        self.note(status="done", end=_now())
+        table = write_report(self.folder.path)
+        return RunResult(self.folder.path, evaluation, metrics, table, policy)
+
+    def _measure(
+        self, when: str, material: Material, positions: Sequence[Position], budget: int
+    ) -> tuple[int, list[Answer]]:
+        logger.info("Evaluating %d held-out positions %s", len(positions), when)
+        with self.timed("evaluation"):
+            return budget, answer_positions(material.policy, material.held_out, positions, self.config, budget)
+
+    @staticmethod
+    def _compare(measured: dict[str, tuple[int, list[Answer]]]) -> dict[str, Any]:
+        evaluation: dict[str, Any] = {name: summarize(answers, budget) for name, (budget, answers) in measured.items()}
+        after = measured["after"][1]
+        think = {name: [answer.match for answer in answers] for name, (_, answers) in measured.items()}
+        evaluation["gain"] = {
+            f"think_after_minus_{name}": difference(after, think[name], think["after"])
+            for name in think
+            if name != "after"
+        } | {"think_minus_ntp_after": difference(after, [answer.plain for answer in after], think["after"])}
+        return evaluation
+
+    def _midtrain(self, material: Material, on_step: Callable[[StepResult], None] | None) -> list[StepMetrics]:
+        config = self.config
+        trainer = RMTTrainer(config, material.policy, material.train)
+        with self.bar("RMT", config.steps) as bar:
+
+            def told(result: StepResult) -> None:
+                metrics = result.metrics
+                self.folder.append("metrics.jsonl", [as_dict(metrics)])
+                logged = _evenly(result.judged, config.rollouts_logged)
+                texts = result.texts
+                self.folder.append("rollouts.jsonl", [self._line(metrics.step, texts, judged) for judged in logged])
+                bar.set_postfix_str(
+                    f"reward {metrics.reward:.2f}, length {metrics.thought_length:.1f} of {metrics.budget}"
+                )
+                bar.update()
+                if config.save_every and (metrics.step + 1) % config.save_every == 0:
+                    self.folder.save_checkpoint(material.policy)
+                if on_step is not None:
+                    on_step(result)
+
+            return trainer.fit(told)
+
+    def _line(self, step: int, texts: Sequence[Text], judged: Judged | Answer) -> dict[str, Any]:
+        """Lay out a rollout for rollouts.jsonl, as text that a person can read."""
+        rollout: Rollout = judged.rollout
+        position = judged.position if isinstance(judged, Answer) else rollout.position
+        text = texts[position.trunk]
+        reward = (
+            {"length_reward": judged.length_reward, "reward": judged.reward, "advantage": judged.advantage}
+            if isinstance(judged, Judged)
+            else {}
+        )
+        return {
+            "step": step,
+            "document": text.id,
+            "position": position.index,
+            "tier": position.tier,
+            "entropy": position.entropy,
+            "context": self._decode(list(text.ids[: position.index]))[-CONTEXT_CHARACTERS:],
+            "budget": rollout.budget,
+            "thought": self._decode(list(rollout.thought)),
+            "closed": rollout.closed,
+            "answer": self._decode(list(rollout.answer)),
+            "truth": self._decode([text.ids[position.index]]),
+            "match": judged.match,
+            **reward,
+        }
+
+
+def _evenly(items: Sequence[Any], count: int) -> list[Any]:
+    """Return ``count`` items spread evenly, so that the log shows many positions rather than one group."""
+    count = min(count, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
+
+
+def _spread(answers: Sequence[Answer]) -> list[Answer]:
+    """Return the same few positions of every tier for every measurement."""
+    per_tier = [[answer for answer in answers if answer.position.tier == tier] for tier in range(3)]
+    return [answer for tier in per_tier for answer in _evenly(tier, SAMPLES // 3)]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    names = ("rmt-mini", "torch", "transformers", "tokenizers", "numpy", "scipy", "champ-dataset")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Return what a timing depends on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+    }
+
+
+def model_digest(policy: Policy) -> str:
+    """Return a sha256 over the weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(policy.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,309 @@
+"""Reinforcement mid-training: the paper's algorithm as a short loop.
+
+One step t of T:
+
+    1. read N documents; the entropies of their tokens give the tiers          (section 2 of the paper's method, CAS)
+    2. draw the positions C by the curriculum p_t
+    3. at each, sample G thoughts and answers under the budget B_t             (DTB)
+    4. reward (1 - w) * match + w * length; advantages within each group
+    5. L = L_RL on C + lambda * L_NTP on every other position                  (dual objective)
+
+Departures from the paper: L_NTP and, by default, L_RL are means over their own tokens where the paper writes sums, so
+that lambda means the same for every document length (``loss_per='rollout'`` gives the paper's L_RL). The positions are drawn
+from all documents of a step together. A group without spread has advantage zero and is left out of the backward pass;
+the gradient is the same. The reference of the optional KL is the policy RMT began with.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rmt_mini.config import RMTConfig
+from rmt_mini.engine.logits import target_logprobs
+from rmt_mini.engine.model import Policy, make_policy
+from rmt_mini.engine.prompt import AnswerFormat
+from rmt_mini.engine.rollout import Asking, roll_out, rollout_logprobs
+from rmt_mini.engine.tree import Trunks, backward_through_trunk
+from rmt_mini.method.budget import budget_at_step, length_reward, thought_cap
+from rmt_mini.method.curriculum import TierSampler, tier_probabilities
+from rmt_mini.method.grpo import group_advantages, groups_with_signal, rl_loss
+from rmt_mini.method.objective import ntp_loss, ntp_mask, rmt_loss
+from rmt_mini.method.rewards import total_reward
+from rmt_mini.records import Judged, Position, Rollout, StepMetrics
+from rmt_mini.stages.material import Difficulty, Text, endless, format_for, generator_for, on_device
+from rmt_mini.stages.optimizer import MasterAdamW, require_finite
+
+
+def budget_of(config: RMTConfig, step: int) -> int:
+    """Return B_t; without a budget B_0 throughout, which then only sets the cap."""
+    if not config.use_budget:
+        return config.budget_start
+    return budget_at_step(step, config.steps, config.budget_start, config.budget_min, config.budget_decay)
+
+
+def asking_for(config: RMTConfig, budget: int, positions: int, answer_temperature: float | None = None) -> Asking:
+    """Return how thoughts are asked for under one budget: stated unless switched off, closed at 2 B_t."""
+    stated = budget if config.use_budget else None
+    return Asking(
+        [stated] * positions,
+        [thought_cap(budget)] * positions,
+        config.temperature,
+        answer_temperature=answer_temperature,
+    )
+
+
+def judge(
+    rollouts: Sequence[Rollout], form: AnswerFormat, trunks: Trunks, config: RMTConfig, budget: int
+) -> list[Judged]:
+    """Reward rollouts and compare each with its group; see section 4 of the loop."""
+    texts = [ids.tolist() for ids in trunks.ids]
+    matches, lengths, rewards = [], [], []
+    for rollout in rollouts:
+        match = form.judge(rollout.answer, texts[rollout.position.trunk], rollout.position.index)
+        length = length_reward(rollout.length, budget) if config.use_budget else 0.0
+        matches.append(match)
+        lengths.append(length)
+        weight = config.length_weight if config.use_budget else 0.0
+        rewards.append(total_reward(match, length, weight, config.length_if_correct))
+    advantages = group_advantages(
+        torch.tensor(rewards, dtype=torch.float64), config.group_size, scale=config.scale_advantages
+    )
+    return [Judged(*row) for row in zip(rollouts, matches, lengths, rewards, advantages.tolist(), strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one step leaves behind: its metrics, its texts, and its rollouts, whose positions count the texts."""
+
+    metrics: StepMetrics
+    texts: Sequence[Text]
+    judged: list[Judged]
+
+
+class RMTTrainer:
+    """Mid-train a policy by RMT.
+
+    Args:
+        config: all settings.
+        policy: the model, trained in place.
+        texts: training texts.
+        judge: rewards rollouts; a control may pass another (shuffled rewards, say).
+    """
+
+    def __init__(
+        self,
+        config: RMTConfig,
+        policy: Policy,
+        texts: Sequence[Text],
+        judge: Callable[[Sequence[Rollout], AnswerFormat, Trunks, RMTConfig, int], list[Judged]] = judge,
+    ) -> None:
+        self.config, self.policy, self.texts, self.judge = config, policy, texts, judge
+        self.form = format_for(policy, config)
+        self.difficulty = Difficulty(policy, config, texts)
+        self.sampler = TierSampler(
+            config.steps,
+            config.tier_probs_early,
+            config.tier_probs_late,
+            config.curriculum_start,
+            config.curriculum_end,
+            seed=config.seed,
+            enabled=config.use_curriculum,
+        )
+        self.optimizer = MasterAdamW(policy.model, config.learning_rate, config.weight_decay, config.max_grad_norm)
+        self.reference = None
+        if config.use_rl and config.kl_weight:
+            self.reference = make_policy(
+                "reference", copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer
+            )
+
+    def fit(self, on_step: Callable[[StepResult], None] | None = None) -> list[StepMetrics]:
+        """Run all steps; ``on_step`` sees each as it ends."""
+        history = []
+        documents = endless(self.texts, self.config.seed)
+        for step in range(self.config.steps):
+            result = self.step(step, [next(documents) for _ in range(self.config.documents_per_step)])
+            history.append(result.metrics)
+            if on_step is not None:
+                on_step(result)
+        return history
+
+    def step(self, step: int, texts: Sequence[Text]) -> StepResult:
+        """Run step ``step`` on some texts.
+
+        Raises:
+            NonFiniteError: if a loss or a gradient is not finite; the weights are as before then.
+        """
+        config, began = self.config, time.perf_counter()
+        generator = generator_for(config.seed, "rollout", step)
+        budget = budget_of(config, step)
+        trunks = self.policy.tree.read(on_device(texts, self.policy))
+        positions, judged = self._choose(texts, trunks, step), []
+        if config.use_rl:
+            asking = asking_for(config, budget, len(positions))
+            rollouts = roll_out(self.policy, self.form, trunks, positions, config.group_size, asking, generator)
+            judged = self.judge(rollouts, self.form, trunks, config, budget)
+        sampled = time.perf_counter()
+        for update in range(config.updates_per_step):
+            trunks = trunks if update == 0 else self.policy.tree.read(trunks.ids)
+            losses = self._accumulate(texts, trunks, positions, judged)
+            grad_norm = self.optimizer.step()
+        return StepResult(
+            self._metrics(step, budget, judged, losses, grad_norm, sampled - began, time.perf_counter() - sampled),
+            texts,
+            judged,
+        )
+
+    def _choose(self, texts: Sequence[Text], trunks: Trunks, step: int) -> list[Position]:
+        """Draw the set C of this step, sorted by trunk and index; empty where no RL takes place."""
+        config = self.config
+        if not config.use_rl:
+            return []
+        entropies = self.difficulty.entropy(trunks)
+        tiers = self.difficulty.tiers(entropies)
+        places = [(n, index) for n, text in enumerate(texts) for index in range(text.first, len(text.ids))]
+        pool = torch.cat([tier[text.first :] for tier, text in zip(tiers, texts, strict=True)])
+        drawn = self.sampler.sample(pool, config.positions_per_document * len(texts), step)
+        return [
+            Position(n, index, int(tiers[n][index]), float(entropies[n][index]))
+            for n, index in (places[place] for place in sorted(drawn.tolist()))
+        ]
+
+    def _accumulate(
+        self, texts: Sequence[Text], trunks: Trunks, positions: Sequence[Position], judged: Sequence[Judged]
+    ) -> dict[str, float]:
+        """Leave the gradients of the dual objective on the model; returns losses and token counts."""
+        config = self.config
+        leaves = trunks.detached()
+        reference = None
+        if self.reference is not None:
+            with torch.no_grad():
+                reference = self.reference.tree.read(trunks.ids)
+        rl_tokens = sum(len(j.rollout.logprobs) for j in judged)
+        rl_total = 0.0
+        silent_too = reference is not None  # a group without signal still feels the KL
+        for chunk in self._chunks([j for j in judged if silent_too or j.advantage != 0.0]):
+            loss = self._rl_loss(leaves, reference, chunk, rl_tokens if config.loss_per == "token" else len(judged))
+            require_finite("the RL loss", loss)
+            loss.backward()
+            rl_total += float(loss.detach())
+        ntp, ntp_tokens = self._ntp_loss(texts, trunks, positions)
+        require_finite("the next-token loss", ntp)
+        zero = ntp.new_zeros(())
+        weight = config.ntp_weight if config.use_ntp else 0.0
+        backward_through_trunk(trunks, leaves, rmt_loss(zero, ntp, weight) if weight else None)
+        return {"rl_loss": rl_total, "ntp_loss": float(ntp.detach()), "rl_tokens": rl_tokens, "ntp_tokens": ntp_tokens}
+
+    def _chunks(self, judged: Sequence[Judged]) -> list[list[Judged]]:
+        """Cut rollouts into pieces of about ``branch_tokens`` tokens, so that memory does not grow with G or K."""
+        chunks: list[list[Judged]] = []
+        room = 0
+        for one in judged:
+            ids = self.form.opening(one.rollout.budget or None)
+            size = len(ids) + one.rollout.length + len(one.rollout.answer) + len(self.form.close) + 9
+            if not chunks or size > room:
+                chunks.append([])
+                room = self.config.branch_tokens
+            chunks[-1].append(one)
+            room -= size
+        return chunks
+
+    def _rl_loss(self, trunks: Trunks, reference: Trunks | None, judged: Sequence[Judged], count: int) -> Tensor:
+        config = self.config
+        rollouts = [j.rollout for j in judged]
+        logprobs, mask = rollout_logprobs(self.policy, self.form, trunks, rollouts, config.temperature)
+        old = other = None
+        if config.clip_epsilon:
+            flat = torch.tensor(
+                [lp for r in rollouts for lp in r.logprobs], dtype=logprobs.dtype, device=logprobs.device
+            )
+            old = torch.zeros_like(logprobs).masked_scatter(mask, flat)
+        if self.reference is not None and reference is not None:
+            with torch.no_grad():
+                other, _ = rollout_logprobs(self.reference, self.form, reference, rollouts, config.temperature)
+        return rl_loss(
+            logprobs,
+            torch.tensor([j.advantage for j in judged], dtype=logprobs.dtype, device=logprobs.device),
+            mask,
+            old_logprobs=old,
+            clip_epsilon=config.clip_epsilon or None,
+            reference_logprobs=other,
+            kl_weight=config.kl_weight,
+            normalise=config.loss_per,
+            count=count,
+        )
+
+    def _ntp_loss(self, texts: Sequence[Text], trunks: Trunks, positions: Sequence[Position]) -> tuple[Tensor, int]:
+        """Next-token loss on every position outside C, and how many those are."""
+        hidden, targets = [], []
+        for n, text in enumerate(texts):
+            chosen = [position.index for position in positions if position.trunk == n]
+            places = ntp_mask(len(text.ids), chosen, text.first).nonzero()[:, 0].to(self.policy.device)
+            hidden.append(trunks.hidden[n][places - 1])
+            targets.append(trunks.ids[n][places])
+        wanted = torch.cat(targets)
+        with torch.set_grad_enabled(self.config.use_ntp):
+            logprobs = target_logprobs(self.policy.head, torch.cat(hidden), wanted)
+        return ntp_loss(logprobs, torch.ones_like(wanted, dtype=torch.bool)), len(wanted)
+
+    def _metrics(
+        self,
+        step: int,
+        budget: int,
+        judged: Sequence[Judged],
+        losses: dict[str, float],
+        grad_norm: float,
+        rollout_seconds: float,
+        update_seconds: float,
+    ) -> StepMetrics:
+        config = self.config
+        tiers = [j.rollout.position.tier for j in judged[:: config.group_size]]
+        rewards = torch.tensor([j.reward for j in judged])
+
+        def mean(values: Sequence[float]) -> float:
+            return sum(values) / max(1, len(values))
+
+        signal = groups_with_signal(rewards, config.group_size).tolist() if judged else []
+        return StepMetrics(
+            step=step,
+            budget=budget,
+            tier_probabilities=tier_probabilities(
+                step,
+                config.steps,
+                config.tier_probs_early,
+                config.tier_probs_late,
+                config.curriculum_start,
+                config.curriculum_end,
+            ),
+            tier_counts=(tiers.count(0), tiers.count(1), tiers.count(2)),
+            match_reward=mean([j.match for j in judged]),
+            length_reward=mean([j.length_reward for j in judged]),
+            reward=mean([j.reward for j in judged]),
+            thought_length=mean([j.rollout.length for j in judged]),
+            closed_share=mean([float(j.rollout.closed) for j in judged]),
+            signal_groups=mean([float(s) for s in signal]),
+            rl_loss=losses["rl_loss"],
+            ntp_loss=losses["ntp_loss"],
+            grad_norm=grad_norm,
+            rl_tokens=int(losses["rl_tokens"]),
+            ntp_tokens=int(losses["ntp_tokens"]),
+            rollout_seconds=rollout_seconds,
+            update_seconds=update_seconds,
+            peak_memory_mb=peak_memory_mb(),
+        )
+
+
+def peak_memory_mb() -> float:
+    """Return the most memory used so far, MB: of the GPU where one is used, of this process elsewhere."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    import resource  # not on Windows, where no figure is better than a wrong one
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

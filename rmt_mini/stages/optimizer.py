@@ -1,0 +1,88 @@
+"""AdamW that keeps float32 master weights where the model runs in bfloat16.
+
+At a learning rate of 1e-5 most updates are smaller than bfloat16 can add to a weight, so the sums are kept in float32
+and the model holds a rounded copy. Weights are rounded once a step; nothing is cast inside a layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or a gradient is NaN or infinite; the message names it. The weights have not been touched."""
+
+
+def require_finite(name: str, value: Tensor) -> None:
+    """Stop on NaN or infinity.
+
+    Raises:
+        NonFiniteError: naming the tensor.
+    """
+    if not bool(torch.isfinite(value).all()):
+        raise NonFiniteError(f"{name} is not finite")
+
+
+class MasterAdamW:
+    """AdamW over a model's parameters, in float32 whatever the model's dtype.
+
+    Args:
+        model: its parameters are updated in place.
+        learning_rate: constant.
+        weight_decay: as torch.optim.AdamW.
+        max_grad_norm: gradients are scaled down to this global norm.
+    """
+
+    def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float, max_grad_norm: float) -> None:
+        self.named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.masters = [
+            p if p.dtype in (torch.float32, torch.float64) else p.detach().float().requires_grad_()
+            for _, p in self.named
+        ]
+        self.max_grad_norm = max_grad_norm
+        self.inner = torch.optim.AdamW(
+            self.masters, lr=learning_rate, betas=(0.9, 0.95), weight_decay=weight_decay, foreach=False
+        )
+
+    def step(self) -> float:
+        """Apply the gradients that backward left on the model, and clear them.
+
+        Returns:
+            The gradients' global norm before clipping.
+
+        Raises:
+            NonFiniteError: if it is not finite, naming the first parameter at fault; nothing is updated then.
+        """
+        for (_, parameter), master in zip(self.named, self.masters, strict=True):
+            if master is not parameter and parameter.grad is not None:
+                master.grad = parameter.grad.to(master.dtype)
+                parameter.grad = None
+        norm = nn.utils.clip_grad_norm_(self.masters, self.max_grad_norm)
+        if not bool(torch.isfinite(norm)):
+            for (name, _), master in zip(self.named, self.masters, strict=True):
+                if master.grad is not None:
+                    require_finite(f"the gradient of {name}", master.grad)
+            require_finite("the gradient norm", norm)
+        self.inner.step()
+        self.inner.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for (_, parameter), master in zip(self.named, self.masters, strict=True):
+                if master is not parameter:
+                    parameter.copy_(master)
+        return float(norm)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what an exact resume needs: the masters and the moments."""
+        return {"masters": [master.detach() for master in self.masters], "inner": self.inner.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore ``state_dict``, and the model's weights with it."""
+        with torch.no_grad():
+            for (_, parameter), master, saved in zip(self.named, self.masters, state["masters"], strict=True):
+                master.copy_(saved)
+                if master is not parameter:
+                    parameter.copy_(master)
+        self.inner.load_state_dict(state["inner"])

@@ -1,0 +1,136 @@
+"""The cold start: a short supervised stage that teaches the answer format before RL can reward anything.
+
+Not in the paper, whose 14B reasoning models think and box by themselves; ``warmup_steps=0`` switches it off. A small
+model first needs two habits: to answer after the cue, and to close its thoughts near the budget that the opening states.
+
+The thoughts are the model's own, sampled at lengths drawn around budgets that vary by position. At every place of a
+thought the closing decision is trained, close here or do not close here, and nothing else of it:
+
+    loss = -log p(answer) - [ log p(close) at the end + sum over earlier places log(1 - p(close)) ] / places
+
+Two traps, both seen. Without training of the closing tag every thought runs into its cap, all lengths are equal, and
+the length reward has no spread to learn from. With the tag trained only where thoughts end it becomes all that the
+model says, and thoughts collapse to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from rmt_mini.config import RMTConfig
+from rmt_mini.engine.logits import target_logprobs
+from rmt_mini.engine.model import Policy
+from rmt_mini.engine.prompt import AnswerFormat
+from rmt_mini.engine.rollout import Asking, lay_out, roll_out, whole_branches
+from rmt_mini.engine.tree import Trunks, backward_through_trunk
+from rmt_mini.method.objective import ntp_loss
+from rmt_mini.records import Position, Rollout
+from rmt_mini.stages.material import Text, endless, generator_for, on_device
+from rmt_mini.stages.optimizer import MasterAdamW, require_finite
+
+LENGTH_SPREAD = 0.25  # standard deviation of the lengths around the stated budget, as a share of it
+
+
+def cold_start(
+    policy: Policy,
+    form: AnswerFormat,
+    texts: Sequence[Text],
+    config: RMTConfig,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+) -> None:
+    """Run ``warmup_steps`` supervised steps on the policy, in place.
+
+    Args:
+        policy: the model.
+        form: the answer format to teach.
+        texts: training texts.
+        config: warmup_steps, warmup_learning_rate, group_size, positions_per_document, documents_per_step, budgets.
+        on_step: called after each step with its number and losses.
+    """
+    optimizer = MasterAdamW(policy.model, config.warmup_learning_rate, config.weight_decay, config.max_grad_norm)
+    stream = endless(texts, config.seed)
+    for step in range(config.warmup_steps):
+        chosen = [next(stream) for _ in range(config.documents_per_step)]
+        losses = _step(policy, form, chosen, config, generator_for(config.seed, "warmup", step))
+        losses["grad_norm"] = optimizer.step()
+        if on_step is not None:
+            on_step(step, losses)
+
+
+def _step(
+    policy: Policy, form: AnswerFormat, texts: Sequence[Text], config: RMTConfig, generator: torch.Generator
+) -> dict[str, float]:
+    """Accumulate the gradients of one step; as many branches as an RMT step has, one a position."""
+    trunks = policy.tree.read(on_device(texts, policy))
+    per_text = config.positions_per_document * config.group_size
+    positions = [
+        Position(n, text.first + int(offset), 0, 0.0)
+        for n, text in enumerate(texts)
+        for offset in torch.randperm(len(text.ids) - text.first, generator=generator)[:per_text].sort().values
+    ]
+    budgets, lengths = _draw_lengths(len(positions), config, generator)
+    # capped by force, so that a thought is as long as it was drawn
+    asking = Asking(budgets if config.use_budget else [None] * len(budgets), lengths, config.temperature, forced=True)
+    rollouts = roll_out(policy, form, trunks, positions, 1, asking, generator)
+    leaves = trunks.detached()
+    sums = {"answer_loss": 0.0, "close_loss": 0.0}
+    rows = max(1, config.branch_tokens // (2 * config.budget_start))
+    for start in range(0, len(rollouts), rows):
+        answer, close = _losses(policy, form, leaves, rollouts[start : start + rows])
+        loss = (answer + close) / len(rollouts)
+        require_finite("the cold start's loss", loss)
+        loss.backward()
+        sums["answer_loss"] += float(answer.detach()) / len(rollouts)
+        sums["close_loss"] += float(close.detach()) / len(rollouts)
+    keep_language = None
+    if config.use_ntp and config.ntp_weight:
+        keep_language = config.ntp_weight * _trunk_loss(policy, trunks, texts)
+    backward_through_trunk(trunks, leaves, keep_language)
+    return sums
+
+
+def _trunk_loss(policy: Policy, trunks: Trunks, texts: Sequence[Text]) -> Tensor:
+    hidden = torch.cat([h[text.first - 1 : -1] for h, text in zip(trunks.hidden, texts, strict=True)])
+    targets = torch.cat([ids[text.first :] for ids, text in zip(trunks.ids, texts, strict=True)])
+    return ntp_loss(target_logprobs(policy.head, hidden, targets), torch.ones_like(targets, dtype=torch.bool))
+
+
+def _draw_lengths(count: int, config: RMTConfig, generator: torch.Generator) -> tuple[list[int], list[int]]:
+    """Draw budgets log-uniformly over all that RMT will state, and lengths around them."""
+    low, high = float(config.budget_min), float(config.budget_start)
+    budgets = (low * (high / low) ** torch.rand(count, generator=generator)).round()
+    lengths = budgets * (1 + LENGTH_SPREAD * torch.randn(count, generator=generator))
+    lengths = lengths.round().clamp(min=1).minimum(2 * budgets)
+    return [int(budget) for budget in budgets], [int(length) for length in lengths]
+
+
+def _losses(policy: Policy, form: AnswerFormat, trunks: Trunks, rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor]:
+    """Sums over rollouts of the answer's loss and of the mean closing loss."""
+    device, start = policy.device, 0
+    tokens, answering, truths = [], [], []
+    thinking: list[int] = []
+    sizes: list[int] = []
+    for rollout in rollouts:
+        ids = trunks.ids[rollout.position.trunk]
+        branch = lay_out(form, ids.tolist(), rollout)
+        tokens.append(torch.tensor(branch.tokens, device=device))
+        thinking += [start + place for place in branch.thinking]
+        sizes.append(len(branch.thinking))
+        answering.append(start + branch.answering[0])
+        truths.append(int(ids[rollout.position.index]))
+        start += len(branch.tokens)
+    hidden = whole_branches(policy, trunks, rollouts, tokens)
+    right = target_logprobs(
+        policy.head, hidden[torch.tensor(answering, device=device)], torch.tensor(truths, device=device)
+    )
+    targets = torch.full((len(thinking),), form.close[0], device=device)
+    close = target_logprobs(policy.head, hidden[torch.tensor(thinking, device=device)], targets)
+    size = torch.tensor(sizes, device=device)
+    last = torch.zeros_like(close, dtype=torch.bool)
+    last[size.cumsum(0) - 1] = True
+    # log(1 - p) by expm1, and away from p = 1 where it has no finite gradient
+    decided = torch.where(last, close, (-torch.expm1(close.clamp(max=-1e-6))).log())
+    return -right.sum(), -(decided / torch.repeat_interleave(size, size)).sum()

@@ -1,0 +1,124 @@
+"""What a run will take, before it runs: tokens, operations, memory, time.
+
+Operations: 2 per parameter and token forward, 6 forward and backward (the usual count for transformers, attention's
+own products left out). Rates are measured here and now by two matrix products; decoding reaches a smaller share of
+them than training. An estimate within a factor of about 1.5, good enough to choose settings; the measured figures
+stand in metrics.jsonl.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from rmt_mini.config import RMTConfig
+from rmt_mini.engine.model import Policy
+from rmt_mini.method.budget import thought_cap
+from rmt_mini.stages.midtrain import budget_of
+
+FRAME_TOKENS = 20  # opening, closing tag, cue and answer of the continuation format
+TRAINING_SHARE = 0.6  # of the matrix-product rate, reached by an update
+DECODING_SHARE = 0.5  # the same, by decoding with the rows of a step side by side
+ACTIVATION_NUMBERS = 34  # kept for backward per token, layer and hidden unit
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An estimate of one run.
+
+    Attributes:
+        rollouts: sampled in RMT, all steps.
+        rl_tokens: branch tokens trained, all steps.
+        ntp_tokens: trunk tokens trained, all steps.
+        cold_start_seconds, midtrain_seconds, evaluation_seconds: time.
+        memory_mb: at the peak, model, optimizer and one chunk of branches.
+        rate: measured matrix-product rate, operations a second.
+    """
+
+    rollouts: int
+    rl_tokens: int
+    ntp_tokens: int
+    cold_start_seconds: float
+    midtrain_seconds: float
+    evaluation_seconds: float
+    memory_mb: float
+    rate: float
+
+    @property
+    def seconds(self) -> float:
+        """Time of the whole run."""
+        return self.cold_start_seconds + self.midtrain_seconds + self.evaluation_seconds
+
+    def lines(self) -> list[str]:
+        """Return the plan as sentences."""
+        share = self.rl_tokens / max(1, self.rl_tokens + self.ntp_tokens)
+        return [
+            f"rollouts     {self.rollouts:,} in RMT",
+            f"tokens       {self.rl_tokens:,} to RL ({share:.0%}) and {self.ntp_tokens:,} to next-token prediction",
+            f"time         about {self.seconds / 60:.1f} min: cold start {self.cold_start_seconds / 60:.1f}, "
+            f"RMT {self.midtrain_seconds / 60:.1f}, evaluation {self.evaluation_seconds / 60:.1f}",
+            f"memory       about {self.memory_mb / 1000:.1f} GB at the peak",
+            f"measured     {self.rate / 1e9:.0f} GFLOP/s of matrix products here",
+        ]
+
+
+def product_rate(device: torch.device, dtype: torch.dtype, rows: int, size: int = 1024) -> float:
+    """Measure the rate of (rows, size) @ (size, size) products, operations a second: the best of several."""
+    left, right = (torch.ones(n, size, device=device, dtype=dtype) for n in (rows, size))
+    best = float("inf")
+    for _ in range(8):
+        began = time.perf_counter()
+        for _ in range(4):
+            left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, (time.perf_counter() - began) / 4)
+    return 2 * rows * size * size / best
+
+
+def plan_run(config: RMTConfig, policy: Policy) -> Plan:
+    """Estimate a run of ``config`` with ``policy`` on this machine."""
+    shape, parameters = policy.model.config, policy.parameters
+    decoding_rate = DECODING_SHARE * product_rate(policy.device, policy.dtype, 64)
+    rate = product_rate(policy.device, policy.dtype, 1024)
+    training_rate = TRAINING_SHARE * rate
+
+    positions = config.positions_per_document * config.documents_per_step
+    rollouts = positions * config.group_size
+    trunk_tokens = config.documents_per_step * config.document_tokens
+    # without a budget thoughts may run to the cap; with one they are taken to follow it
+    lengths = [
+        budget_of(config, step) if config.use_budget else thought_cap(config.budget_start)
+        for step in range(config.steps)
+    ]
+    branch_tokens = [rollouts * (length + FRAME_TOKENS) for length in lengths] if config.use_rl else [0] * config.steps
+    trained = sum(branch_tokens) + config.steps * trunk_tokens
+    decode = 2 * parameters * sum(branch_tokens) / decoding_rate
+    update = config.updates_per_step * 6 * parameters * trained / training_rate
+
+    warmup_length = (config.budget_start + config.budget_min) // 2
+    warmup_tokens = config.warmup_steps * (rollouts * (warmup_length + FRAME_TOKENS) + trunk_tokens)
+    cold_start = 2 * parameters * warmup_tokens / decoding_rate + 6 * parameters * warmup_tokens / training_rate
+
+    asked = config.evaluation_positions * (config.budget_start + FRAME_TOKENS)
+    rounds = 3 if config.warmup_steps else 2
+    evaluation = rounds * 2 * parameters * asked / decoding_rate
+
+    wide = policy.dtype.itemsize
+    master = 0 if wide >= 4 else 4
+    weights = parameters * (wide + wide + master + 4 + 8)  # model, gradients, masters, their gradients, two moments
+    chunk = config.branch_tokens + trunk_tokens
+    activations = chunk * shape.num_hidden_layers * shape.hidden_size * ACTIVATION_NUMBERS * wide
+    runtime = 700e6  # Python, PyTorch, transformers, the tokenizer and the text
+    return Plan(
+        rollouts * config.steps if config.use_rl else 0,
+        sum(branch_tokens),
+        config.steps * trunk_tokens,
+        cold_start,
+        decode + update,
+        evaluation,
+        (weights + activations + runtime) / 1e6,
+        rate,
+    )

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy.stats import chisquare
+from torch import Tensor, nn
+
+from rmt_mini.engine import logits as logits_room
+from rmt_mini.engine.logits import sample, target_logprobs
+
+VOCABULARY = 7
+
+
+def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def make_head(dtype: torch.dtype = torch.float64, bias: bool = False) -> nn.Linear:
+    head = nn.Linear(3, VOCABULARY, bias=bias, dtype=dtype)
+    with torch.no_grad():
+        head.weight.copy_(draw(VOCABULARY, 3, seed=1, dtype=dtype))
+    return head
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 11])  # less than a chunk, whole chunks, a rest
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_values_and_gradients_are_those_of_log_softmax(
+    count: int, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logits_room, "CHUNK", 4)
+    head, hidden = make_head(), draw(count, 3, seed=2).requires_grad_()
+    targets = torch.arange(count) * 5 % VOCABULARY
+    ours = target_logprobs(head, hidden, targets, temperature)
+    theirs = torch.log_softmax(hidden @ head.weight.t() / temperature, -1)[torch.arange(count), targets]
+    assert ours.dtype == torch.float64
+    torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)
+
+    weights = draw(count, seed=3)
+    leaves = (hidden, head.weight)
+    for one, other in zip(
+        torch.autograd.grad((ours * weights).sum(), leaves),
+        torch.autograd.grad((theirs * weights).sum(), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_a_head_that_is_not_trained_gets_no_gradient() -> None:
+    head, hidden = make_head(), draw(2, 3).requires_grad_()
+    head.weight.requires_grad_(False)
+    target_logprobs(head, hidden, torch.tensor([1, 2])).sum().backward()
+    assert head.weight.grad is None
+    assert hidden.grad is not None
+
+
+def test_a_chunk_makes_the_logits_of_a_chunk_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logits_room, "CHUNK", 4)
+    made: list[int] = []
+    original = logits_room._logits
+
+    def counted(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
+        made.append(len(hidden))
+        return original(hidden, weight, temperature)
+
+    monkeypatch.setattr(logits_room, "_logits", counted)
+    hidden = draw(10, 3).requires_grad_()
+    target_logprobs(make_head(), hidden, torch.zeros(10, dtype=torch.long)).sum().backward()
+    assert made == [4, 4, 2, 4, 4, 2]  # forward, and again backward
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_low_precision_gives_fp32_logprobs(dtype: torch.dtype) -> None:
+    head, hidden = make_head(dtype), draw(5, 3, dtype=dtype).requires_grad_()
+    targets = torch.tensor([0, 1, 2, 3, 4])
+    ours = target_logprobs(head, hidden, targets, 0.7)
+    exact = torch.log_softmax((hidden.double() @ head.weight.double().t()) / 0.7, -1)[range(5), targets]
+    assert ours.dtype == torch.float32
+    size = 1e-5 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(ours.double(), exact, rtol=size, atol=size)
+    ours.sum().backward()
+    assert hidden.grad is not None
+    assert hidden.grad.dtype == dtype
+
+
+def test_no_targets_give_an_empty_tensor_with_a_graph() -> None:
+    hidden = draw(4, 3, dtype=torch.float32).requires_grad_()
+    empty = target_logprobs(make_head(torch.float32), hidden[:0], torch.empty(0, dtype=torch.long))
+    assert empty.shape == (0,)
+    assert empty.dtype == torch.float32
+    empty.sum().backward()
+    assert hidden.grad is not None
+    assert hidden.grad.abs().sum() == 0
+
+
+def test_a_head_with_a_bias_is_refused() -> None:
+    with pytest.raises(ValueError, match="bias"):
+        target_logprobs(make_head(bias=True), draw(1, 3), torch.tensor([0]))
+
+
+# --- Sampling ----------------------------------------------------------------------------------------------------
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_frequencies_are_those_of_the_softmax(temperature: float) -> None:
+    logits = torch.tensor([1.0, -torch.inf, 0.0, 2.0, -1.0, -torch.inf, 1.5, -torch.inf])
+    count = 20_000
+    tokens, logprobs = sample(logits.expand(count, -1), temperature, generator())
+    expected = torch.softmax(logits.double() / temperature, -1)
+    seen = torch.bincount(tokens, minlength=len(logits))
+    possible = expected > 0
+    assert seen[~possible].sum() == 0
+    assert chisquare(seen[possible], expected[possible] * count).pvalue > 0.001
+    torch.testing.assert_close(logprobs, expected.log()[tokens].float(), rtol=1e-5, atol=1e-5)
+
+
+def test_rows_have_their_own_distributions() -> None:
+    sure = torch.full((5, 5), -torch.inf).fill_diagonal_(0.0)
+    tokens, logprobs = sample(sure, 1.0, generator())
+    assert tokens.tolist() == [0, 1, 2, 3, 4]
+    assert logprobs.tolist() == [0.0] * 5
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-24])
+def test_the_ends_of_the_uniform_draw_hit_no_impossible_token(
+    uniform: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "rand", lambda rows, columns, generator: torch.full((rows, columns), uniform))
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]])
+    tokens, _ = sample(logits, 1.0, generator())
+    assert tokens.item() == {0.0: 1, 0.5: 3, 1 - 2**-24: 3}[uniform]
+    # a large vocabulary, whose cumulative sum ends off 1 by rounding
+    wide = torch.randn(1, 50_000, generator=generator(1))
+    wide[:, -100:] = -torch.inf
+    tokens, logprobs = sample(wide, 1.0, generator())
+    assert tokens.item() < 49_900
+    assert torch.isfinite(logprobs).all()
+
+
+def test_temperature_0_takes_the_likeliest_and_reports_the_plain_probability() -> None:
+    logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, -1.0, 2.9]])
+    random = generator()
+    before = random.get_state()
+    tokens, logprobs = sample(logits, 0, random)
+    assert tokens.tolist() == [1, 0]
+    torch.testing.assert_close(logprobs, torch.log_softmax(logits, -1)[[0, 1], tokens])
+    assert torch.equal(random.get_state(), before)  # greedy draws nothing
+
+
+def test_a_seed_gives_the_same_tokens_again() -> None:
+    logits = draw(200, 11, dtype=torch.float32)
+    first, again, other = (sample(logits, 1.0, generator(seed))[0] for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_sampling_leaves_its_input_and_the_global_generator_alone() -> None:
+    logits = draw(4, 6, dtype=torch.float32)
+    copy, state = logits.clone(), torch.get_rng_state()
+    sample(logits, 0.5, generator())
+    assert torch.equal(logits, copy)
+    assert torch.equal(torch.get_rng_state(), state)

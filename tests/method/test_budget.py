@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmt_mini.method.budget import budget_at_step, length_reward, thought_cap
+
+PAPER = {"start": 800, "minimum": 1, "decay": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("share", "exact", "budget"),
+    # 800 * 0.2 ** share; at 25 % notes on the paper print 535, which is the rounded and not the floored value
+    [(0, 800.0, 800), (25, 534.99, 534), (50, 357.77, 357), (75, 239.26, 239), (100, 160.0, 160)],
+)
+def test_the_papers_schedule(share: int, exact: float, budget: int) -> None:
+    assert 800 * 0.2 ** (share / 100) == pytest.approx(exact, abs=0.005)
+    assert budget_at_step(share, 100, **PAPER) == budget
+
+
+def test_the_schedule_depends_on_the_share_of_the_run_alone() -> None:
+    assert budget_at_step(50, 100, **PAPER) == budget_at_step(7, 14, **PAPER) == 357
+
+
+def test_the_minimum_is_a_floor() -> None:
+    assert [budget_at_step(step, 2, start=100, minimum=30, decay=0.04) for step in range(3)] == [100, 30, 30]
+    assert [budget_at_step(step, 2, start=100, minimum=1, decay=0.04) for step in range(3)] == [100, 20, 4]
+
+
+def test_a_whole_power_is_not_floored_away() -> None:
+    assert 1000 * math.pow(0.729, 2 / 3) < 810
+    assert budget_at_step(2, 3, start=1000, minimum=1, decay=0.729) == 810
+
+
+@given(st.integers(1, 300), st.integers(1, 2000), st.integers(0, 2000), st.floats(0.001, 1))
+@settings(deadline=None, max_examples=60)
+def test_the_budget_never_rises_and_ends_where_told(total: int, low: int, more: int, decay: float) -> None:
+    budgets = [budget_at_step(step, total, low + more, low, decay) for step in range(total + 1)]
+    assert budgets == sorted(budgets, reverse=True)
+    assert budgets[0] == low + more
+    assert budgets[-1] == max(low, math.floor((low + more) * decay + 1e-9))
+
+
+@pytest.mark.parametrize("budget", [1, 2, 24, 800])
+def test_the_triangle_at_its_corners(budget: int) -> None:
+    corners = [0, budget, 2 * budget, 2 * budget + 1, 10 * budget + 1]
+    assert [length_reward(length, budget) for length in corners] == [0, 1, 0, 0, 0]
+    assert length_reward(torch.tensor(corners), budget).tolist() == [0, 1, 0, 0, 0]
+
+
+def test_both_slopes_by_hand() -> None:
+    # budget 10: 3 tokens are 3/10 of the way up, 14 tokens 4/10 of the way down
+    assert length_reward(3, 10) == pytest.approx(0.3)
+    assert length_reward(14, 10) == pytest.approx(0.6)
+    assert length_reward(14, 10, peak=0.5) == pytest.approx(0.3)
+
+
+@given(st.integers(0, 500), st.integers(1, 200), st.floats(0.1, 5))
+@settings(deadline=None)
+def test_numbers_and_tensors_agree(length: int, budget: int, peak: float) -> None:
+    number = length_reward(length, budget, peak)
+    assert isinstance(number, float)
+    assert 0 <= number <= peak
+    if length <= 2 * budget:
+        assert number == pytest.approx(length_reward(2 * budget - length, budget, peak))  # symmetric
+    for tensor in (
+        length_reward(torch.tensor([length]), budget, peak),
+        length_reward(length, torch.tensor([budget]), peak),
+        length_reward(torch.tensor([length]), torch.tensor([budget]), peak),
+    ):
+        assert tensor.shape == (1,)
+        assert tensor.item() == pytest.approx(number, abs=1e-5)
+
+
+def test_a_budget_of_its_own_for_every_position() -> None:
+    rewards = length_reward(torch.tensor([4, 4, 4]), torch.tensor([2, 4, 8]))
+    assert rewards.tolist() == [0.0, 1.0, 0.5]
+
+
+@given(st.integers(1, 5000))
+def test_the_cap_is_the_first_length_past_the_peak_without_reward(budget: int) -> None:
+    cap = thought_cap(budget)
+    assert length_reward(cap, budget) == 0
+    assert length_reward(cap - 1, budget) > 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: budget_at_step(5, 4, 8, 1, 0.5), "step=5 lies outside 0..total_steps=4"),
+        (lambda: budget_at_step(-1, 4, 8, 1, 0.5), "step=-1"),
+        (lambda: budget_at_step(0, 0, 8, 1, 0.5), "total_steps=0 must be at least 1"),
+        (lambda: budget_at_step(0, 4, 8, 0, 0.5), "minimum=0 must be at least 1 token"),
+        (lambda: budget_at_step(0, 4, 8, 9, 0.5), "start=8 lies below minimum=9; raise start"),
+        (lambda: budget_at_step(0, 4, 8, 1, 1.5), r"decay=1.5 lies outside \(0, 1\]"),
+        (lambda: budget_at_step(0, 4, 8, 1, math.nan), "decay=nan"),
+        (lambda: length_reward(-1, 4), "length=-1 must not be negative"),
+        (lambda: length_reward(torch.tensor([3, -1]), 4), "length=tensor"),
+        (lambda: length_reward(1, 0), "budget=0 must be above 0"),
+        (lambda: length_reward(1, torch.tensor([4, 0])), "budget=tensor"),
+        (lambda: length_reward(1, 4, peak=0), "peak=0 must be above 0"),
+        (lambda: thought_cap(0), "budget=0 must be at least 1"),
+    ],
+)
+def test_bad_input_is_named(call, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()

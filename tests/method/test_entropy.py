@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rmt_mini.method.entropy import TIERS, assign_tiers, quantile_thresholds, token_entropy
+
+NATS = st.floats(0, 12, width=32)
+LOGITS = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=12)
+
+
+def by_enumeration(logits: list[float]) -> float:
+    weights = [math.exp(logit - max(logits)) for logit in logits]
+    shares = [weight / sum(weights) for weight in weights]
+    return -sum(share * math.log(share) for share in shares if share > 0)
+
+
+@given(LOGITS)
+@settings(deadline=None)
+def test_entropy_equals_the_sum_written_out(logits: list[float]) -> None:
+    assert token_entropy(torch.tensor(logits)).item() == pytest.approx(by_enumeration(logits), abs=2e-5)
+
+
+@given(LOGITS, st.data())
+@settings(deadline=None)
+def test_top_k_renormalises_over_the_largest(logits: list[float], data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, len(logits)))
+    expected = by_enumeration(sorted(logits)[-k:])
+    assert token_entropy(torch.tensor(logits), top_k=k).item() == pytest.approx(expected, abs=2e-5)
+
+
+def test_hand_table() -> None:
+    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [9e4, 0.0, 0.0, 0.0], [0.0, 0.0, -math.inf, -math.inf]])
+    torch.testing.assert_close(token_entropy(logits), torch.tensor([math.log(4), 0.0, math.log(2)]))
+    torch.testing.assert_close(token_entropy(logits, top_k=3)[0].item(), math.log(3), rtol=0, atol=1e-6)
+
+
+def test_impossible_tokens_leave_value_and_gradient_finite() -> None:
+    logits = torch.tensor([1.0, 2.0, -math.inf], requires_grad=True)
+    token_entropy(logits).backward()
+    finite = torch.tensor([1.0, 2.0], requires_grad=True)
+    token_entropy(finite).backward()
+    assert logits.grad is not None
+    assert finite.grad is not None
+    torch.testing.assert_close(logits.grad, torch.cat([finite.grad, torch.zeros(1)]))
+
+
+def test_what_is_no_distribution_is_nan_and_not_a_number() -> None:
+    rows = torch.tensor([[-math.inf, -math.inf], [math.nan, 0.0], [0.0, 0.0]])
+    assert token_entropy(rows).isnan().tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("given_dtype", "computed"),
+    [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)],
+)
+def test_low_precision_is_raised_before_the_sum(given_dtype: torch.dtype, computed: torch.dtype) -> None:
+    logits = torch.linspace(-3, 3, 4096).to(given_dtype)
+    entropy = token_entropy(logits)
+    assert entropy.dtype == computed
+    torch.testing.assert_close(entropy.double(), token_entropy(logits.double()), rtol=0, atol=1e-5)
+
+
+def test_shape_is_kept_without_the_vocabulary() -> None:
+    assert token_entropy(torch.zeros(2, 3, 5)).shape == (2, 3)
+    assert token_entropy(torch.zeros(0, 5)).shape == (0,)
+
+
+def test_equality_falls_on_the_easier_side() -> None:
+    above = math.nextafter(0.5, 1)
+    entropy = torch.tensor([0.0, 0.5, above, 1.5, math.nextafter(1.5, 2), 9.0], dtype=torch.float64)
+    tiers = assign_tiers(entropy, (0.5, 1.5))
+    assert tiers.tolist() == [0, 0, 1, 1, 2, 2]
+    assert tiers.dtype == torch.int64
+
+
+def test_equality_holds_in_single_precision() -> None:
+    # 0.1 in fp32 is 0.100000001...: compared in fp64 it would exceed the threshold 0.1
+    assert assign_tiers(torch.tensor([0.1]), (0.1, 0.2)).tolist() == [0]
+    assert assign_tiers(torch.tensor([0, 1, 2]), (0.5, 1.5)).tolist() == [0, 1, 2]
+
+
+def test_equal_thresholds_empty_the_medium_tier() -> None:
+    assert assign_tiers(torch.tensor([0.9, 1.0, 1.1]), (1.0, 1.0)).tolist() == [0, 0, 2]
+
+
+@given(st.lists(NATS, min_size=1, max_size=40), NATS, NATS)
+@settings(deadline=None)
+def test_tiers_partition_and_rise_with_entropy(entropies: list[float], one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    entropy = torch.tensor(entropies)
+    tiers = assign_tiers(entropy, (low, high))
+    sets = [entropy <= low, (entropy > low) & (entropy <= high), entropy > high]
+    assert sum(part.int() for part in sets).tolist() == [1] * len(entropies)
+    for number in range(len(TIERS)):
+        assert (tiers == number).equal(sets[number])
+    ordered = tiers[entropy.argsort()]
+    assert bool((ordered[1:] >= ordered[:-1]).all())
+
+
+def test_quantiles_give_tiers_of_the_wanted_shares() -> None:
+    entropy = torch.rand(3, 300, generator=torch.Generator().manual_seed(0))
+    tiers = assign_tiers(entropy, quantile_thresholds(entropy))
+    assert tiers.flatten().bincount().tolist() == [300, 300, 300]
+    tiers = assign_tiers(entropy, quantile_thresholds(entropy, (0.5, 0.9)))
+    assert tiers.flatten().bincount().tolist() == [450, 360, 90]
+
+
+@given(st.lists(NATS, min_size=1, max_size=30), st.floats(0, 1), st.floats(0, 1))
+@settings(deadline=None)
+def test_quantiles_equal_torch_and_are_always_usable(entropies: list[float], a: float, b: float) -> None:
+    fractions = (min(a, b), max(a, b))
+    entropy = torch.tensor(entropies, dtype=torch.float64)
+    thresholds = quantile_thresholds(entropy, fractions)
+    expected = torch.quantile(entropy, torch.tensor(fractions, dtype=torch.float64))
+    torch.testing.assert_close(torch.tensor(thresholds, dtype=torch.float64), expected)
+    assign_tiers(entropy, thresholds)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: token_entropy(torch.tensor(1.0)), r"logits has shape \(\)"),
+        (lambda: token_entropy(torch.zeros(2, 4), top_k=5), r"top_k=5 lies outside 1..V=4"),
+        (lambda: token_entropy(torch.zeros(2, 4), top_k=0), r"top_k=0 .*None takes all"),
+        (lambda: assign_tiers(torch.zeros(1), (1.5, 0.5)), r"thresholds=\(1.5, 0.5\) .*ascending"),
+        (lambda: assign_tiers(torch.zeros(1), (0.5, math.inf)), r"thresholds=\(0.5, inf\) .*finite"),
+        (lambda: assign_tiers(torch.zeros(1), (math.nan, 1.0)), r"thresholds=\(nan, 1.0\)"),
+        (lambda: assign_tiers(torch.zeros(1), (0.5, 1.0, 1.5)), r"must be two"),
+        (lambda: assign_tiers(torch.tensor([math.nan]), (0.5, 1.5)), r"entropy holds nan"),
+        (lambda: quantile_thresholds(torch.zeros(0)), r"entropy of shape \(0,\) is empty"),
+        (lambda: quantile_thresholds(torch.tensor([math.nan])), r"not finite"),
+        (lambda: quantile_thresholds(torch.zeros(3), (0.7, 0.3)), r"fractions=\(0.7, 0.3\)"),
+    ],
+)
+def test_bad_input_is_named(call, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()

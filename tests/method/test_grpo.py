@@ -1,0 +1,348 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rmt_mini.method.grpo import group_advantages, groups_with_signal, kl_estimate, rl_loss
+
+NORMALISERS = ["token", "rollout"]
+GROUPS = st.integers(1, 8).flatmap(
+    lambda size: st.lists(
+        st.lists(st.floats(0, 1, width=32), min_size=size, max_size=size), min_size=1, max_size=5
+    )
+)
+
+
+def tensor(*values: object) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def batch(rows: int = 4, length: int = 5, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities that are leaves, advantages, and a mask whose rows differ in size."""
+    generator = torch.Generator().manual_seed(seed)
+    logprobs = -3 * torch.rand(rows, length, generator=generator, dtype=torch.float64)
+    advantages = torch.randn(rows, generator=generator, dtype=torch.float64)
+    mask = torch.arange(length) < (torch.arange(rows) % length + 1)[:, None]
+    return logprobs.requires_grad_(), advantages, mask
+
+
+def gradient(loss: Tensor, leaf: Tensor) -> Tensor:
+    (result,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+    return result
+
+
+# --- advantages
+
+
+def test_advantages_by_hand() -> None:
+    # mean 1/4, squared deviations 9/16 and three times 1/16: variance 3/16
+    rewards = tensor(1.0, 0.0, 0.0, 0.0)
+    std = math.sqrt(3 / 16)
+    expected = tensor(0.75, -0.25, -0.25, -0.25)
+    torch.testing.assert_close(group_advantages(rewards, 4, eps=0), expected / std)
+    torch.testing.assert_close(group_advantages(rewards, 4, eps=0.5), expected / (std + 0.5))
+    torch.testing.assert_close(group_advantages(rewards, 4, scale=False), expected)
+
+
+def test_groups_are_neighbours_and_do_not_touch() -> None:
+    rewards = tensor(1.0, 0.0, 10.0, 30.0)
+    torch.testing.assert_close(group_advantages(rewards, 2, scale=False), tensor(0.5, -0.5, -10.0, 10.0))
+    torch.testing.assert_close(
+        group_advantages(rewards.view(2, 2), 2), group_advantages(rewards, 2).view(2, 2)
+    )
+
+
+@given(GROUPS, st.booleans())
+@settings(deadline=None)
+def test_each_group_sums_to_zero_and_keeps_the_order_of_rewards(groups, scale: bool) -> None:
+    rewards = torch.tensor(groups, dtype=torch.float64)
+    advantages = group_advantages(rewards, rewards.shape[1], scale=scale)
+    assert advantages.shape == rewards.shape
+    assert advantages.sum(1).abs().max().item() < 1e-6
+    by_reward = advantages.gather(1, rewards.argsort(1))
+    assert bool((by_reward.diff(dim=1) >= 0).all())
+    assert bool(
+        (advantages.square().mean(1) <= 1 + 1e-9).all()
+    )  # the deviation of a scaled group is at most 1
+
+
+@given(GROUPS, st.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_order_within_a_group_does_not_matter(groups, random) -> None:
+    rewards = torch.tensor(groups, dtype=torch.float64)
+    order = list(range(rewards.shape[1]))
+    random.shuffle(order)
+    shuffled = group_advantages(rewards[:, order], rewards.shape[1])
+    torch.testing.assert_close(shuffled, group_advantages(rewards, rewards.shape[1])[:, order])
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.7, 1 / 3])
+def test_a_group_without_spread_is_exactly_zero(size: int, value: float) -> None:
+    # the mean of equal floats may miss them by a rounding error, which a division by eps would blow up
+    rewards = torch.full((size,), value)
+    assert group_advantages(rewards, size, eps=0).tolist() == [0.0] * size
+    assert group_advantages(rewards, size, scale=False).tolist() == [0.0] * size
+
+
+def test_whole_numbers_and_half_precision_are_raised() -> None:
+    torch.testing.assert_close(
+        group_advantages(torch.tensor([1, 0]), 2), torch.tensor([1.0, -1.0]), atol=3e-4, rtol=0
+    )
+    assert group_advantages(torch.tensor([True, False]), 2).dtype == torch.float32
+    assert group_advantages(torch.tensor([1.0, 0.5], dtype=torch.bfloat16), 2).dtype == torch.float32
+
+
+def test_a_nan_reward_stays_visible() -> None:
+    advantages = group_advantages(tensor(math.nan, 1.0, 1.0, 0.0), 2)
+    assert advantages.isnan().tolist() == [True, True, False, False]
+
+
+@given(GROUPS)
+@settings(deadline=None)
+def test_signal_is_where_advantages_are(groups) -> None:
+    rewards = torch.tensor(groups)
+    signal = groups_with_signal(rewards, rewards.shape[1])
+    assert signal.dtype == torch.bool
+    assert signal.tolist() == [len(set(group)) > 1 for group in groups]
+    advantages = group_advantages(rewards.double(), rewards.shape[1], scale=False)
+    assert bool((advantages[~signal] == 0).all())
+    assert groups_with_signal(rewards.flatten(), rewards.shape[1]).equal(signal)
+
+
+# --- KL
+
+
+def two_distributions(seed: int = 0, size: int = 6) -> tuple[Tensor, Tensor]:
+    logits = torch.randn(2, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    policy, reference = logits.log_softmax(-1)
+    return policy, reference
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kl_estimate_is_right_on_average_and_its_mirror_is_not(seed: int) -> None:
+    policy, reference = two_distributions(seed)
+    exact = (policy.exp() * (policy - reference)).sum()
+    torch.testing.assert_close((policy.exp() * kl_estimate(policy, reference)).sum(), exact)
+    wrong_sign = kl_estimate(reference, policy)  # exp(d) - d - 1 with d = policy - reference
+    assert ((policy.exp() * wrong_sign).sum() - exact).abs() > 0.01
+
+
+def test_kl_estimate_as_a_loss_pulls_along_the_other_kl() -> None:
+    policy, reference = two_distributions()
+    logits = policy.clone().requires_grad_()
+    log_p = logits.log_softmax(-1)
+    sampled = (policy.exp() * kl_estimate(log_p, reference)).sum()  # frequencies of samples carry no gradient
+    mirrored = (reference.exp() * (reference - log_p)).sum()
+    straight = (log_p.exp() * (log_p - reference)).sum()
+    torch.testing.assert_close(gradient(sampled, logits), gradient(mirrored, logits))
+    assert not torch.allclose(gradient(sampled, logits), gradient(straight, logits), atol=0.01)
+
+
+def test_kl_estimate_is_never_negative_even_by_rounding() -> None:
+    wide = torch.linspace(-20, 20, 20001)
+    near = torch.cat([wide, wide * 1e-3, wide * 1e-5, wide * 1e-8])
+    estimate = kl_estimate(torch.zeros_like(near), near)
+    assert estimate.min() >= 0
+    assert kl_estimate(near, near).abs().max() == 0
+    assert kl_estimate(torch.tensor(0.0), torch.tensor(1e-3)).item() == pytest.approx(
+        5e-7, rel=1e-3
+    )  # d * d / 2
+
+
+# --- the policy loss
+
+
+def test_gradient_of_a_scripted_categorical_by_hand() -> None:
+    # uniform over three tokens; token 0 sampled with advantage 2, token 1 with advantage -1
+    logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    logprobs = logits.log_softmax(-1)[torch.tensor([[0], [1]])]
+    loss = rl_loss(logprobs, tensor(2.0, -1.0), torch.ones(2, 1, dtype=torch.bool))
+    # -A (onehot - p), mean of two: -2 (2/3, -1/3, -1/3) + (-1/3, 2/3, -1/3) = (-5/3, 4/3, 1/3), halved
+    torch.testing.assert_close(gradient(loss, logits), tensor(-5 / 6, 4 / 6, 1 / 6))
+    assert loss.item() == pytest.approx(-0.5)
+
+
+def test_policy_gradient_equals_the_gradient_of_the_expected_reward() -> None:
+    # over all tokens, each weighed by its probability, -A grad log pi must be minus the gradient of E[A]
+    logits = torch.randn(5, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
+    advantages = tensor(0.3, -1.0, 2.0, 0.0, -0.4)
+    log_p = logits.log_softmax(-1)
+    every = torch.ones(5, 1, dtype=torch.bool)
+    loss = rl_loss(log_p[:, None], advantages * log_p.detach().exp(), every, count=1)
+    expected = gradient(-(logits.softmax(-1) * advantages).sum(), logits)
+    torch.testing.assert_close(gradient(loss, logits), expected)
+
+
+@pytest.mark.parametrize(("normalise", "divisor"), [("token", 6), ("rollout", 3)])
+def test_the_two_means(normalise, divisor: int) -> None:
+    logprobs, advantages, mask = batch(rows=3, length=3)  # 1, 2 and 3 tokens
+    loss = rl_loss(logprobs, advantages, mask, normalise=normalise)
+    expected = torch.where(mask, -advantages[:, None].expand_as(mask), 0.0) / divisor
+    torch.testing.assert_close(gradient(loss, logprobs), expected)
+    paper = -(torch.where(mask, logprobs, 0.0).sum(1) * advantages).sum() / divisor
+    torch.testing.assert_close(gradient(paper, logprobs), expected)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "slope"),
+    # clip 0.2; slope: d loss / d logprob = -ratio * A where the clip does not hold, else 0
+    [
+        (1.0, 1.0, -1.0, -1.0),
+        (1.5, 1.0, -1.2, 0.0),  # already much likelier: no further
+        (0.5, 1.0, -0.5, -0.5),
+        (1.5, -1.0, 1.5, 1.5),  # likelier though it should not be: back, without limit
+        (0.5, -1.0, 0.8, 0.0),
+    ],
+)
+def test_clip_table(ratio: float, advantage: float, loss: float, slope: float) -> None:
+    old = tensor([-2.0])
+    logprobs = (old + math.log(ratio)).requires_grad_()
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    clipped = rl_loss(logprobs, tensor(advantage), mask, old_logprobs=old, clip_epsilon=0.2)
+    assert clipped.item() == pytest.approx(loss)
+    assert gradient(clipped, logprobs).item() == pytest.approx(slope)
+    free = rl_loss(logprobs, tensor(advantage), mask, old_logprobs=old)
+    assert free.item() == pytest.approx(-ratio * advantage)
+    assert gradient(free, logprobs).item() == pytest.approx(-ratio * advantage)
+
+
+def test_old_logprobs_equal_to_the_current_ones_change_nothing() -> None:
+    logprobs, advantages, mask = batch()
+    plain = rl_loss(logprobs, advantages, mask)
+    for epsilon in (None, 0.2):
+        old = rl_loss(logprobs, advantages, mask, old_logprobs=logprobs, clip_epsilon=epsilon)
+        torch.testing.assert_close(old, plain)
+        torch.testing.assert_close(gradient(old, logprobs), gradient(plain, logprobs))
+
+
+def test_kl_is_added_with_its_weight_and_over_the_same_tokens() -> None:
+    logprobs, advantages, mask = batch()
+    reference = (logprobs.detach() + 0.3).requires_grad_()
+    loss = rl_loss(logprobs, advantages, mask, reference_logprobs=reference, kl_weight=0.5)
+    plain = rl_loss(logprobs, advantages, mask)
+    torch.testing.assert_close(loss - plain, tensor(0.5 * (math.exp(0.3) - 0.3 - 1))[0])
+    loss.backward()
+    assert reference.grad is None  # the reference stays where it is
+
+
+def test_kl_weight_zero_leaves_the_reference_out() -> None:
+    logprobs, advantages, mask = batch()
+    loss = rl_loss(logprobs, advantages, mask, reference_logprobs=torch.full_like(logprobs, math.nan))
+    torch.testing.assert_close(loss, rl_loss(logprobs, advantages, mask))
+
+
+@pytest.mark.parametrize("normalise", NORMALISERS)
+@pytest.mark.parametrize("filler", [0.0, -100.0, -math.inf, math.inf, math.nan])
+def test_padding_has_no_effect(normalise, filler: float) -> None:
+    logprobs, advantages, mask = batch()
+    options = {"clip_epsilon": 0.2, "kl_weight": 0.1, "normalise": normalise}
+    constants = {"old_logprobs": logprobs.detach() - 0.1, "reference_logprobs": logprobs.detach() + 0.2}
+    loss = rl_loss(logprobs, advantages, mask, **constants, **options)
+    expected = gradient(loss, logprobs)
+
+    def pad(values: Tensor) -> Tensor:
+        spoilt = torch.where(mask, values.detach(), filler)
+        return torch.cat([spoilt, torch.full((len(values), 3), filler, dtype=values.dtype)], dim=1)
+
+    longer = pad(logprobs).requires_grad_()
+    wider = torch.cat([mask, torch.zeros(len(mask), 3, dtype=torch.bool)], dim=1)
+    padded = rl_loss(longer, advantages, wider, **{k: pad(v) for k, v in constants.items()}, **options)
+    torch.testing.assert_close(padded, loss)
+    with torch.autograd.set_detect_anomaly(
+        True
+    ):  # no nan on the way either, for those who hunt one with this
+        torch.testing.assert_close(gradient(padded, longer)[:, : mask.shape[1]], expected)
+
+
+def test_a_nan_advantage_of_an_empty_row_does_not_leak() -> None:
+    logprobs, advantages, mask = batch()
+    mask[2], advantages[2] = False, math.nan
+    loss = rl_loss(logprobs, advantages, mask)
+    assert loss.isfinite()
+    assert gradient(loss, logprobs).isfinite().all()
+
+
+@pytest.mark.parametrize("spoilt", ["logprobs", "advantages", "reference"])
+def test_nan_where_the_mask_is_true_is_not_hidden(spoilt: str) -> None:
+    logprobs, advantages, mask = batch()
+    parts = {"logprobs": logprobs.detach(), "advantages": advantages, "reference": logprobs.detach().clone()}
+    parts[spoilt][0] = math.nan
+    loss = rl_loss(
+        parts["logprobs"], parts["advantages"], mask, reference_logprobs=parts["reference"], kl_weight=0.1
+    )
+    assert loss.isnan()
+
+
+@pytest.mark.parametrize("normalise", NORMALISERS)
+@pytest.mark.parametrize("sizes", [[1] * 8, [3, 4, 1], [8]])
+def test_micro_batches_with_a_count_equal_one_batch(normalise, sizes: list[int]) -> None:
+    logprobs, advantages, mask = batch(rows=8)
+    options = {"reference_logprobs": logprobs.detach() + 0.2, "kl_weight": 0.1, "normalise": normalise}
+    whole = rl_loss(logprobs, advantages, mask, **options)
+    expected = gradient(whole, logprobs)
+    count = int(mask.sum()) if normalise == "token" else len(mask)
+
+    def in_parts(count: int | None) -> Tensor:
+        parts, start = [], 0
+        for size in sizes:
+            rows = slice(start, start + size)
+            part = {**options, "reference_logprobs": options["reference_logprobs"][rows]}
+            parts.append(rl_loss(logprobs[rows], advantages[rows], mask[rows], **part, count=count))
+            start += size
+        return torch.stack(parts).sum()
+
+    total = in_parts(count)
+    torch.testing.assert_close(total, whole)
+    torch.testing.assert_close(gradient(total, logprobs), expected)
+    if len(set(sizes)) > 1:  # the trap the count is there for
+        assert not torch.allclose(in_parts(None) / len(sizes), whole)
+
+
+@pytest.mark.parametrize(
+    ("normalise", "rows", "count"),
+    [("token", rows, count) for rows in (0, 3) for count in (None, 0, 7)]
+    + [("rollout", 0, None), ("rollout", 0, 0), ("rollout", 3, None), ("rollout", 3, 7)],
+)
+def test_an_empty_mask_is_a_zero_with_a_graph(normalise, rows: int, count: int | None) -> None:
+    logprobs = torch.full((rows, 4), math.nan, requires_grad=True)
+    mask = torch.zeros(rows, 4, dtype=torch.bool)
+    loss = rl_loss(logprobs, torch.ones(rows), mask, normalise=normalise, count=count)
+    assert loss.item() == 0
+    assert gradient(loss, logprobs).tolist() == torch.zeros(rows, 4).tolist()
+
+
+LP, ADV, MASK = torch.zeros(2, 3), torch.zeros(2), torch.ones(2, 3, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: group_advantages(torch.zeros(7), 4), r"shape \(7,\) do not fill groups of group_size=4"),
+        (lambda: group_advantages(torch.zeros(2, 3), 4), r"give \(R,\), or \(K, G\) with G = group_size=4"),
+        (lambda: group_advantages(torch.zeros(4), 0), "group_size=0 must be at least 1"),
+        (lambda: group_advantages(torch.zeros(4), 4, eps=-1.0), "eps=-1.0"),
+        (lambda: groups_with_signal(torch.zeros(7), 4), "do not fill"),
+        (lambda: kl_estimate(torch.zeros(3), torch.zeros(3, 1)), r"reference_logprobs has shape \(3, 1\)"),
+        (lambda: rl_loss(LP, torch.zeros(3), MASK), r"advantages \(3,\); give \(R, L\) and \(R,\)"),
+        (lambda: rl_loss(torch.zeros(2), ADV, MASK), r"logprobs has shape \(2,\)"),
+        (lambda: rl_loss(LP, ADV, MASK.float()), "mask has dtype torch.float32; give a boolean"),
+        (lambda: rl_loss(LP, ADV, MASK[:, :2]), r"mask has shape \(2, 2\), not \(2, 3\)"),
+        (lambda: rl_loss(LP, ADV, MASK, old_logprobs=torch.zeros(2, 1)), r"old_logprobs has shape \(2, 1\)"),
+        (lambda: rl_loss(LP, ADV, MASK, clip_epsilon=0.0), "clip_epsilon=0.0 must be above 0"),
+        (lambda: rl_loss(LP, ADV, MASK, kl_weight=-0.1), "kl_weight=-0.1"),
+        (lambda: rl_loss(LP, ADV, MASK, kl_weight=0.1), "kl_weight=0.1 needs reference_logprobs"),
+        (lambda: rl_loss(LP, ADV, MASK, normalise="tokens"), "normalise='tokens' is unknown"),
+        (lambda: rl_loss(LP, ADV, MASK, count=0), "count=0 does not fit 6 items"),
+        (lambda: rl_loss(LP, ADV, MASK, count=-1), "count=-1"),
+        (lambda: rl_loss(LP, ADV, MASK, count=math.nan), "count=nan"),
+    ],
+)
+def test_bad_input_is_named(call, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,240 @@
+"""The set-up: versions written once, one-way imports, a light package, files that name no machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import rmt_mini
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "rmt_mini"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIREMENTS = sorted({*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)})
+
+# A wing may import only wings of a lower rank.
+RANK = {
+    "errors": 0,
+    "records": 0,
+    "config": 0,
+    "method": 1,
+    "engine": 2,
+    "worlds": 2,
+    "scale": 2,
+    "stages": 3,
+    "study": 4,
+    "run": 5,
+    "teaching": 6,
+    "cli": 7,
+    "__main__": 8,
+}
+SCALE_MAY_USE = {"errors", "records", "config", "method"}
+
+
+def python(code: str) -> str:
+    """Run code in a fresh interpreter and return what it printed."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+# Versions
+
+
+def test_version_is_the_same_in_project_and_package() -> None:
+    assert rmt_mini.__version__ == PROJECT["version"]
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+@pytest.mark.parametrize("line", REQUIREMENTS)
+def test_requirement_is_pinned_within_its_bound(line: str) -> None:
+    requirement = Requirement(line)
+    assert {spec.operator for spec in requirement.specifier} == {">="}
+    assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)])
+
+
+def test_constraints_hold_plain_pins_only() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert lines[0].startswith("#")
+    assert [line for line in lines[1:] if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+    assert not {"pip", "setuptools", "rmt-mini"} & pins().keys()
+
+
+def test_conda_environment_leaves_versions_to_pyproject() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert conda == ["python", "pip"]
+    (editable,) = pip["pip"]
+    extras = re.fullmatch(r"-e \.\[([a-z,]+)\]", editable)
+    assert extras
+    assert set(extras[1].split(",")) == {"notebooks", "test"} <= EXTRAS.keys()
+
+
+def test_make_installs_every_extra() -> None:
+    extras = re.search(r"^EXTRAS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert extras
+    assert set(extras[1].split(",")) == EXTRAS.keys()
+
+
+# The order of the wings
+
+
+def imports_of(source: str, package: str) -> set[str]:
+    """Return the wings that a module of ``package`` (dotted) imports, wherever in its source."""
+    wings = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names = [alias.name for alias in node.names]
+            # `from rmt_mini import load_policy` stands on the name's home
+            targets = (
+                [rmt_mini._HOME.get(name, f"rmt_mini.{name}") for name in names]
+                if module == "rmt_mini"
+                else [module]
+            )
+        else:
+            continue
+        wings |= {target.split(".")[1] for target in targets if target.startswith("rmt_mini.")}
+    return {wing for wing in wings if wing != "__version__"}
+
+
+def forbidden(wing: str, used: set[str]) -> set[str]:
+    """Return those of the used wings that a module of ``wing`` must not import."""
+    others = used - {wing}
+    if wing == "scale":
+        return others - SCALE_MAY_USE
+    if RANK[wing] == 0:
+        return {other for other in others if RANK[other] > 0}
+    return {other for other in others if RANK[other] >= RANK[wing]}
+
+
+@pytest.mark.parametrize(
+    ("source", "package", "wings"),
+    [
+        ("import rmt_mini.engine.tree as tree", "rmt_mini.stages", {"engine"}),
+        ("def f():\n    from rmt_mini.worlds import corpus", "rmt_mini.engine", {"worlds"}),
+        ("from ..config import RMTConfig", "rmt_mini.method", {"config"}),
+        ("from . import budget", "rmt_mini.method", {"method"}),
+        ("from rmt_mini import load_policy, config, __version__", "rmt_mini", {"engine", "config"}),
+        ("import torch\nimport rmt_minimal.engine", "rmt_mini", set()),
+    ],
+)
+def test_imports_are_found(source: str, package: str, wings: set[str]) -> None:
+    assert imports_of(source, package) == wings
+
+
+def test_wrong_imports_are_seen() -> None:
+    assert forbidden("method", {"config", "records", "method"}) == set()
+    assert forbidden("method", {"engine"}) == {"engine"}
+    assert forbidden("engine", {"worlds"}) == {"worlds"}
+    assert forbidden("worlds", {"engine"}) == {"engine"}
+    assert forbidden("scale", {"method", "config", "engine"}) == {"engine"}
+    assert forbidden("config", {"errors", "method"}) == {"method"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_one_way(path: Path) -> None:
+    *rooms, name = path.relative_to(ROOT).with_suffix("").parts
+    if rooms == ["rmt_mini"] and name == "__init__":
+        return  # re-exports everything, lazily
+    wing = [*rooms, name][1]
+    assert wing in RANK, f"give the new wing {wing} its place in RANK"
+    assert not forbidden(wing, imports_of(path.read_text(), ".".join(rooms)))
+
+
+def test_no_junk_drawer() -> None:
+    assert list(PACKAGE.rglob("utils.py")) == []
+
+
+# The package itself
+
+
+def test_import_loads_nothing_heavy() -> None:
+    heavy = {"torch", "transformers", "numpy", "scipy", "matplotlib"}
+    loaded = python("import rmt_mini, sys; print(*{name.split('.')[0] for name in sys.modules})").split()
+    assert heavy & set(loaded) == set()
+
+
+@pytest.mark.parametrize("name", rmt_mini.__all__)
+def test_public_name_resolves(name: str) -> None:
+    value = getattr(rmt_mini, name)
+    assert name in dir(rmt_mini)
+    if name != "__version__":
+        assert value is getattr(sys.modules[rmt_mini._HOME[name]], name)
+
+
+def test_public_names_are_the_same_in_all_three_lists() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    (for_checkers,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {
+        alias.name: node.module
+        for node in for_checkers.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == rmt_mini._HOME
+    assert {*seen, "__version__"} == set(rmt_mini.__all__)
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = rmt_mini.nonsense
+    with pytest.raises(ImportError):
+        import_module("rmt_mini.nonsense")
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "from rmt_mini import run; import rmt_mini.run",
+        "import rmt_mini.run; from rmt_mini.run import RunResult",
+    ],
+)
+def test_run_is_the_function_in_any_import_order(imports: str) -> None:
+    code = f"{imports}; import sys; print(rmt_mini.run is sys.modules['rmt_mini.run'].run)"
+    assert python(code) == "True"
+
+
+# What the repository holds
+
+
+def tracked_files() -> list[Path]:
+    if not shutil.which("git"):
+        pytest.skip("git is not installed")
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True)
+    if listing.returncode:
+        pytest.skip("this is no git checkout")
+    return [path for name in listing.stdout.decode().split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_no_file_names_a_registry_or_this_machine() -> None:
+    # put together here, so that this file does not hold them
+    hosts = ["pypi" + ".org", "files.python" + "hosted.org", "download.py" + "torch.org"]
+    hosts += ["registry.npm" + "js.org", "conda.ana" + "conda.org"]
+    folders = ["/" + name + "/" for name in ("work", "root", "opt/wheels", "opt/pypi")]
+    pattern = "|".join([*map(re.escape, hosts), *(r"(?<![\w.~])" + folder for folder in folders)])
+    found = []
+    for path in tracked_files():
+        text = path.read_bytes().decode("utf-8", errors="ignore")
+        found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in re.finditer(pattern, text)]
+    assert found == []
