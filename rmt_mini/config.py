@@ -41,13 +41,13 @@ class RMTConfig:
     model: str = _setting("smollm2-135m", "bundled model, folder of a causal LM, or hub id")
     corpus: str = _setting("champ", "'champ', a .txt or .jsonl file, a folder of .txt files, or hf:NAME")
     column: str = _setting("text", "field of a .jsonl line or Hugging Face dataset that holds the text")
-    steps: int = _setting(24, "T, RMT steps")
+    steps: int = _setting(16, "T, RMT steps")
     seed: int = _setting(0, "seed of every random choice")
     out: str = _setting("", "run folder; empty chooses runs/PRESET-seedN")
     device: str = _setting("auto", "auto, cpu or cuda")
     dtype: str = _setting("auto", "auto, float32 or bfloat16")
     # Text
-    document_tokens: int = _setting(256, "longest document, tokens; the rest is cut off")
+    document_tokens: int = _setting(160, "longest document, tokens; the rest is cut off")
     min_document_tokens: int = _setting(48, "shorter documents are left out")
     evaluation_fraction: float = _setting(0.25, "share of documents held out")
     # Difficulty: entropy and tiers
@@ -57,7 +57,7 @@ class RMTConfig:
     tier_thresholds: tuple[float, float] = _setting((1.0, 3.0), "easy up to the first, hard above the second")
     # Dynamic token budget
     use_budget: bool = _setting(True, "state a shrinking budget and reward its use")
-    budget_start: int = _setting(24, "B_0, thought tokens; also half the cap where no budget is used")
+    budget_start: int = _setting(16, "B_0, thought tokens; also half the cap where no budget is used")
     budget_min: int = _setting(4, "B_min, thought tokens")
     budget_decay: float = _setting(0.2, "gamma: B_T / B_0, in (0, 1]")
     length_weight: float = _setting(0.2, "w, share of the length reward in the reward")
@@ -73,7 +73,7 @@ class RMTConfig:
     answer_format: str = _setting("auto", "auto, continuation or chat")
     prefix_match: bool = _setting(False, "continuation format: byte prefix match instead of equal token id")
     group_size: int = _setting(8, "G, rollouts a position")
-    positions_per_document: int = _setting(8, "positions drawn from a document in a step")
+    positions_per_document: int = _setting(3, "positions drawn from a document in a step")
     documents_per_step: int = _setting(2, "documents a step")
     temperature: float = _setting(1.0, "of sampling in training and evaluation")
     scale_advantages: bool = _setting(True, "divide advantages by the group's standard deviation")
@@ -85,20 +85,30 @@ class RMTConfig:
     use_ntp: bool = _setting(True, "add the next-token loss on all positions not chosen")
     ntp_weight: float = _setting(0.1, "lambda")
     # Cold start
-    warmup_steps: int = _setting(40, "supervised steps that teach the answer format; 0 is none")
-    warmup_learning_rate: float = _setting(1e-4, "learning rate of the cold start")
+    warmup_steps: int = _setting(20, "supervised steps that teach the answer format; 0 is none")
+    warmup_positions: int = _setting(24, "positions a cold start step asks, one thought each")
+    warmup_learning_rate: float = _setting(1.5e-4, "learning rate of the cold start")
     # Optimizer
-    learning_rate: float = _setting(2e-5, "of AdamW in RMT")
+    learning_rate: float = _setting(3e-5, "of AdamW in RMT")
     weight_decay: float = _setting(0.0, "of AdamW")
     max_grad_norm: float = _setting(1.0, "gradients are scaled down to this norm")
     branch_tokens: int = _setting(1024, "branch tokens in one forward-backward pass: memory, not result")
     # Measuring
-    evaluation_positions: int = _setting(600, "held-out positions, spread evenly over the tiers")
+    evaluation_positions: int = _setting(240, "held-out positions, spread evenly over the tiers")
+    evaluation_documents: int = _setting(40, "most held-out documents they come from")
     evaluation_budget: int = _setting(0, "budget stated in evaluation; 0: B_0 before, B_T after")
     save_every: int = _setting(0, "steps between checkpoints; 0 saves at the end only")
     rollouts_logged: int = _setting(8, "rollouts a step written to rollouts.jsonl")
 
     def __post_init__(self) -> None:
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            if isinstance(one.default, bool):
+                _require(isinstance(value, bool), one.name, value, "give True or False")
+            elif isinstance(one.default, str):
+                _require(isinstance(value, str), one.name, value, "give text")
+            elif isinstance(one.default, tuple):
+                _require(isinstance(value, tuple), one.name, value, f"give {len(one.default)} numbers as a tuple")
         for name in _POSITIVE_INTEGERS:
             value = getattr(self, name)
             _require(_whole(value) and value >= 1, name, value, "give a whole number of at least 1")
@@ -188,6 +198,7 @@ class RMTConfig:
 _POSITIVE_INTEGERS = (
     "steps", "document_tokens", "min_document_tokens", "budget_start", "budget_min", "group_size",
     "positions_per_document", "documents_per_step", "updates_per_step", "branch_tokens", "evaluation_positions",
+    "evaluation_documents", "warmup_positions",
 )  # fmt: skip
 _NATURAL_NUMBERS = ("seed", "entropy_top_k", "warmup_steps", "evaluation_budget", "save_every", "rollouts_logged")
 _NON_NEGATIVE = ("clip_epsilon", "kl_weight", "ntp_weight", "weight_decay", "length_weight")
@@ -239,8 +250,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "paper": {
         "model": "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B",
-        "corpus": "hf:KbsdJames/Omni-MATH",
-        "column": "solution",
+        "corpus": "hf:KbsdJames/Omni-MATH@test",  # the data set has no other split; the paper made its own
+        "column": "problem+solution",
         "answer_format": "chat",
         "steps": 316,  # 4,051 documents, batch 128, 10 epochs
         "document_tokens": 4096,

@@ -31,7 +31,7 @@ from rmt_mini.stages.evaluate import Answer, answer_positions, difference, evalu
 from rmt_mini.stages.material import Text, format_for, to_texts
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, budget_of
 from rmt_mini.stages.preflight import preflight
-from rmt_mini.stages.store import RunFolder, as_dict, free_name
+from rmt_mini.stages.store import RunFolder, as_dict, free_name, require_free
 from rmt_mini.stages.warmup import cold_start
 from rmt_mini.study.report import write_report
 from rmt_mini.worlds.corpus import load_corpus
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 CONTEXT_CHARACTERS = 60
 SAMPLES = 12
+PREFLIGHT_POSITIONS = 18  # a glance; the command preflight looks longer
+SPARE_BYTES = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def prepare(config: RMTConfig, policy: Policy | None = None) -> Material:
     return Material(
         policy,
         to_texts(train, form, config, "training"),
-        to_texts(held_out, form, config, "held-out"),
+        to_texts(held_out, form, config, "held-out")[: config.evaluation_documents],
         corpus.digest,
     )
 
@@ -109,10 +111,14 @@ def run(
     Raises:
         UserError: for anything that a user can set right.
     """
-    folder = RunFolder(
-        Path(config.out) if config.out else free_name(Path("runs") / f"{config.preset}-seed{config.seed}")
-    )
-    return _Run(config, folder, progress).all_stages(policy, on_step)
+    path = Path(config.out) if config.out else free_name(Path("runs") / f"{config.preset}-seed{config.seed}")
+    require_free(path)  # before anything slow, and the folder is made only when all else is ready
+    began = time.perf_counter()
+    material = prepare(config, policy)
+    checkpoint_bytes = 2 * material.policy.parameters * material.policy.dtype.itemsize  # the old one stays meanwhile
+    one = _Run(config, RunFolder(path, checkpoint_bytes + SPARE_BYTES), material, progress)
+    one.notes["seconds"]["loading"] = round(time.perf_counter() - began, 2)
+    return one.all_stages(on_step)
 
 
 def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]:
@@ -153,8 +159,11 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]
 
 
 class _Run:
-    def __init__(self, config: RMTConfig, folder: RunFolder, progress: bool) -> None:
-        self.config, self.folder, self.progress = config, folder, progress
+    """The stages of one run, and the notes that become run.json."""
+
+    def __init__(self, config: RMTConfig, folder: RunFolder, material: Material, progress: bool) -> None:
+        self.config, self.folder, self.material, self.progress = config, folder, material, progress
+        self._decode = material.policy.tokenizer.decode
         self.notes: dict[str, Any] = {
             "config": config.to_dict(),
             "seed": config.seed,
@@ -179,10 +188,10 @@ class _Run:
     def bar(self, title: str, total: int) -> tqdm[Any]:
         return tqdm(total=total, desc=title, disable=not self.progress, dynamic_ncols=True, unit="step")
 
-    def all_stages(self, policy: Policy | None, on_step: Callable[[StepResult], None] | None) -> RunResult:
+    def all_stages(self, on_step: Callable[[StepResult], None] | None) -> RunResult:
         self.note(status="running")
         try:
-            result = self._stages(policy, on_step)
+            result = self._stages(on_step)
         except KeyboardInterrupt:
             self.note(status="interrupted", end=_now())
             raise
@@ -191,12 +200,9 @@ class _Run:
             raise
         return result
 
-    def _stages(self, policy: Policy | None, on_step: Callable[[StepResult], None] | None) -> RunResult:
-        config = self.config
-        with self.timed("loading"):
-            material = prepare(config, policy)
+    def _stages(self, on_step: Callable[[StepResult], None] | None) -> RunResult:
+        config, material = self.config, self.material
         policy = material.policy
-        self._decode = policy.tokenizer.decode
         self.note(corpus_digest=material.corpus_digest, model_digest=model_digest(policy))
         positions = plan_positions(policy, material.held_out, config)
         self.folder.write_json("positions.json", {"positions": [as_dict(position) for position in positions]})
@@ -218,7 +224,7 @@ class _Run:
             )
         if config.use_rl:
             with self.timed("preflight"):
-                found = preflight(policy, material.train, config)
+                found = preflight(policy, material.train, config, PREFLIGHT_POSITIONS)
             self.folder.write_json("preflight.json", found)
             for advice in found["advice"]:
                 logger.warning("Pre-flight: %s", advice)

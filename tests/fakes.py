@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import MethodType
+from collections.abc import Callable, Sequence
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
@@ -20,6 +21,8 @@ from transformers import (
 )
 
 from rmt_mini.engine.model import Policy, make_policy
+from rmt_mini.engine.plain import PlainTree
+from rmt_mini.engine.tree import Trunks
 
 SHAPES = ("llama", "qwen2", "qwen3")
 SPECIALS = ["<|end|>", "<|user|>", "<|assistant|>"]
@@ -132,6 +135,35 @@ def make_tiny_policy(
         tokenizer = byte_tokenizer() if tokenizer is None else tokenizer
         vocabulary = len(tokenizer)
     return make_policy(f"tiny-{shape}", tiny_model(shape, dtype, vocabulary, seed, **changes), tokenizer)
+
+
+class ScriptedTree(PlainTree):
+    """The plain tree of a model that is a function: all tokens so far -> the next one, all but surely.
+
+    It is asked in branches only; over the documents themselves its distribution is uniform.
+    """
+
+    def __init__(self, script: Callable[[list[int]], int], vocabulary: int) -> None:
+        self.script, self.vocabulary = script, vocabulary
+
+    def read(self, ids: Sequence[torch.Tensor]) -> Trunks:
+        return Trunks(ids, [torch.zeros(len(document), self.vocabulary) for document in ids])
+
+    def _run(self, ids: torch.Tensor) -> torch.Tensor:
+        hidden = torch.zeros(len(ids), self.vocabulary)
+        hidden[-1, self.script(ids.tolist())] = 50.0
+        return hidden
+
+
+def scripted_policy(script: Callable[[list[int]], int], tokenizer: Any) -> Policy:
+    """Make a policy that says what the script says; its hidden states are its logits."""
+    vocabulary = len(tokenizer)
+    head = nn.Linear(vocabulary, vocabulary, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(torch.eye(vocabulary))
+    model = SimpleNamespace(get_output_embeddings=lambda: head, parameters=head.parameters)
+    tree = ScriptedTree(script, vocabulary)
+    return Policy("scripted", model, tokenizer, tree, torch.device("cpu"), torch.float32)
 
 
 class BareFormat:

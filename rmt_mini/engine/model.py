@@ -110,17 +110,26 @@ def load_policy(name: str, device: str | None = None, dtype: str | None = None) 
     Raises:
         UserError: where the model cannot be found or opened.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     target, where = choose_device(device), _locate(name)
     wanted = choose_dtype(target, dtype)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where)
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=wanted, use_safetensors=True)
-    except (OSError, ValueError, KeyError) as error:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            where, dtype=wanted, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"model {name!r} cannot be opened ({reason}); check the folder or the hub id") from error
-    model.to(target)  # type: ignore[arg-type]
+    model, report = loaded
+    lacking = sorted(report["missing_keys"])  # transformers would go on with random weights, or without a vocabulary
+    if lacking:
+        raise UserError(f"model {name!r} lacks {len(lacking)} of its weights ({lacking[0]}); is the copy complete?")
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise UserError(f"model {name!r} has no tokenizer; save one there with tokenizer.save_pretrained")
+    model.to(target)
     return make_policy(name, model, tokenizer)
 
 

@@ -69,13 +69,14 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 def continuation_of(tokenizer: Any, trunk: Sequence[int], index: int) -> tuple[str, list[int]]:
     """Return the text that follows ``index`` and the byte offsets at which its tokens end.
 
-    A token that ends inside a character ends no text and gives no boundary.
+    A token that ends inside a character ends no text and gives no boundary; where the position itself lies inside
+    one there is no text, since any stray byte would decode alike.
     """
     boundaries: list[int] = []
     text = ""
     for end in range(index + 1, min(len(trunk), index + LOOKAHEAD_TOKENS) + 1):
         decoded = tokenizer.decode(trunk[index:end], clean_up_tokenization_spaces=False)
-        if decoded.endswith("\N{REPLACEMENT CHARACTER}"):
+        if "\N{REPLACEMENT CHARACTER}" in (decoded[:1], decoded[-1:]):
             continue
         text = decoded
         boundaries.append(len(text.encode()))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rmt_mini.engine.logits import sample, target_logprobs
 from rmt_mini.engine.model import Policy
-from rmt_mini.engine.prompt import AnswerFormat
+from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.records import Position, Rollout
 
@@ -194,6 +194,25 @@ def lay_out(form: AnswerFormat, trunk: Sequence[int], rollout: Rollout) -> Branc
         list(range(start, start + rollout.length + 1)),
         list(range(len(before) - 1, len(before) - 1 + len(rollout.answer))),
     )
+
+
+def chunks(rollouts: Sequence[Rollout], form: AnswerFormat, tokens: int) -> list[list[Rollout]]:
+    """Cut rollouts into pieces of about ``tokens`` branch tokens, so that memory does not grow with G or K.
+
+    Rollouts of like length stand together, since a piece's attention is as wide as its longest; inside a piece they
+    are sorted by trunk, as the tree wants them.
+    """
+    frame = len(form.opening(99)) + len(form.close) + TAIL_TOKENS
+    pieces: list[list[Rollout]] = []
+    room = 0
+    for rollout in sorted(rollouts, key=lambda one: one.length):
+        size = frame + rollout.length + len(rollout.answer)
+        if not pieces or size > room:
+            pieces.append([])
+            room = tokens
+        pieces[-1].append(rollout)
+        room -= size
+    return [sorted(piece, key=lambda one: one.position.trunk) for piece in pieces]
 
 
 def decisions(form: AnswerFormat, branch: Branch, rollout: Rollout) -> tuple[list[int], list[int]]:

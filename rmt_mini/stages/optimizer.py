@@ -60,12 +60,13 @@ class MasterAdamW:
             if master is not parameter and parameter.grad is not None:
                 master.grad = parameter.grad.to(master.dtype)
                 parameter.grad = None
-        norm = nn.utils.clip_grad_norm_(self.masters, self.max_grad_norm)
+        norm = nn.utils.get_total_norm([master.grad for master in self.masters if master.grad is not None])
         if not bool(torch.isfinite(norm)):
             for (name, _), master in zip(self.named, self.masters, strict=True):
                 if master.grad is not None:
                     require_finite(f"the gradient of {name}", master.grad)
             require_finite("the gradient norm", norm)
+        nn.utils.clip_grads_with_norm_(self.masters, self.max_grad_norm, norm)
         self.inner.step()
         self.inner.zero_grad(set_to_none=True)
         with torch.no_grad():

@@ -16,8 +16,8 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import roll_out
 from rmt_mini.method.entropy import TIERS
-from rmt_mini.stages.evaluate import plan_positions
-from rmt_mini.stages.material import Text, format_for, generator_for, on_device
+from rmt_mini.stages.evaluate import ROWS, batches, plan_positions, read_for
+from rmt_mini.stages.material import Text, format_for, generator_for
 from rmt_mini.stages.midtrain import asking_for, budget_of
 
 POSITIONS = 48
@@ -42,14 +42,11 @@ def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, position
     chosen = plan_positions(policy, texts[:24], config, positions)
     budget = budget_of(config, 0)
     groups = []
-    for n in sorted({position.trunk for position in chosen}):
-        here = [p for p in chosen if p.trunk == n]
-        trunks = policy.tree.read(on_device([texts[n]], policy))
-        local = [type(p)(0, p.index, p.tier, p.entropy) for p in here]
-        asking = asking_for(config, budget, len(local))
-        rollouts = roll_out(
-            policy, form, trunks, local, config.group_size, asking, generator_for(config.seed, "preflight", n)
-        )
+    for number, batch in enumerate(batches(chosen, ROWS // config.group_size)):
+        trunks, local = read_for(policy, texts, batch)
+        generator = generator_for(config.seed, "preflight", number)
+        asking = asking_for(config, budget, len(batch))
+        rollouts = roll_out(policy, form, trunks, local, config.group_size, asking, generator)
         groups += [rollouts[i : i + config.group_size] for i in range(0, len(rollouts), config.group_size)]
     matches = torch.tensor(
         [

@@ -35,6 +35,12 @@ def free_name(base: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
+def require_free(path: Path) -> None:
+    """Refuse a folder that holds anything: a run is never overwritten."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"output folder {str(path)!r} is in use; choose another with --out, or delete it")
+
+
 class RunFolder:
     """One run's folder.
 
@@ -48,8 +54,7 @@ class RunFolder:
 
     def __init__(self, path: Path, needed_bytes: int = 0) -> None:
         self.path = path
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(f"output folder {str(path)!r} is in use; choose another with --out, or delete it")
+        require_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             write_whole(path / "metrics.jsonl", "")

@@ -1,7 +1,8 @@
 """The cold start: a short supervised stage that teaches the answer format before RL can reward anything.
 
 Not in the paper, whose 14B reasoning models think and box by themselves; ``warmup_steps=0`` switches it off. A small
-model first needs two habits: to answer after the cue, and to close its thoughts near the budget that the opening states.
+model first needs two habits: to answer after the cue, and to close its thoughts near the budget that the opening
+states.
 
 The thoughts are the model's own, sampled at lengths drawn around budgets that vary by position. At every place of a
 thought the closing decision is trained, close here or do not close here, and nothing else of it:
@@ -24,7 +25,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import AnswerFormat
-from rmt_mini.engine.rollout import Asking, lay_out, roll_out, whole_branches
+from rmt_mini.engine.rollout import Asking, chunks, lay_out, roll_out, whole_branches
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
 from rmt_mini.method.objective import ntp_loss
 from rmt_mini.records import Position, Rollout
@@ -47,7 +48,7 @@ def cold_start(
         policy: the model.
         form: the answer format to teach.
         texts: training texts.
-        config: warmup_steps, warmup_learning_rate, group_size, positions_per_document, documents_per_step, budgets.
+        config: warmup_steps, warmup_positions, warmup_learning_rate, documents_per_step, budgets.
         on_step: called after each step with its number and losses.
     """
     optimizer = MasterAdamW(policy.model, config.warmup_learning_rate, config.weight_decay, config.max_grad_norm)
@@ -63,9 +64,10 @@ def cold_start(
 def _step(
     policy: Policy, form: AnswerFormat, texts: Sequence[Text], config: RMTConfig, generator: torch.Generator
 ) -> dict[str, float]:
-    """Accumulate the gradients of one step; as many branches as an RMT step has, one a position."""
+    """Leave the gradients of one step on the model: one thought at each of ``warmup_positions`` positions."""
     trunks = policy.tree.read(on_device(texts, policy))
-    per_text = config.positions_per_document * config.group_size
+    require_finite("the hidden state of a document", torch.cat(list(trunks.hidden)))
+    per_text = max(1, config.warmup_positions // len(texts))
     positions = [
         Position(n, text.first + int(offset), 0, 0.0)
         for n, text in enumerate(texts)
@@ -77,9 +79,8 @@ def _step(
     rollouts = roll_out(policy, form, trunks, positions, 1, asking, generator)
     leaves = trunks.detached()
     sums = {"answer_loss": 0.0, "close_loss": 0.0}
-    rows = max(1, config.branch_tokens // (2 * config.budget_start))
-    for start in range(0, len(rollouts), rows):
-        answer, close = _losses(policy, form, leaves, rollouts[start : start + rows])
+    for chunk in chunks(rollouts, form, config.branch_tokens):
+        answer, close = _losses(policy, form, leaves, chunk)
         loss = (answer + close) / len(rollouts)
         require_finite("the cold start's loss", loss)
         loss.backward()
@@ -103,7 +104,7 @@ def _draw_lengths(count: int, config: RMTConfig, generator: torch.Generator) -> 
     low, high = float(config.budget_min), float(config.budget_start)
     budgets = (low * (high / low) ** torch.rand(count, generator=generator)).round()
     lengths = budgets * (1 + LENGTH_SPREAD * torch.randn(count, generator=generator))
-    lengths = lengths.round().clamp(min=1).minimum(2 * budgets)
+    lengths = lengths.round().clamp(min=1).minimum((1.5 * budgets).ceil())
     return [int(budget) for budget in budgets], [int(length) for length in lengths]
 
 

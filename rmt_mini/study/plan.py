@@ -99,7 +99,7 @@ def plan_run(config: RMTConfig, policy: Policy) -> Plan:
     update = config.updates_per_step * 6 * parameters * trained / training_rate
 
     warmup_length = (config.budget_start + config.budget_min) // 2
-    warmup_tokens = config.warmup_steps * (rollouts * (warmup_length + FRAME_TOKENS) + trunk_tokens)
+    warmup_tokens = config.warmup_steps * (config.warmup_positions * (warmup_length + FRAME_TOKENS) + trunk_tokens)
     cold_start = 2 * parameters * warmup_tokens / decoding_rate + 6 * parameters * warmup_tokens / training_rate
 
     asked = config.evaluation_positions * (config.budget_start + FRAME_TOKENS)

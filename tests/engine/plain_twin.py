@@ -25,9 +25,7 @@ def next_logits(model: Any, tokens: Sequence[int]) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def read_and_decided(
-    form: AnswerFormat, trunk: Sequence[int], rollout: Rollout
-) -> tuple[list[int], list[int]]:
+def read_and_decided(form: AnswerFormat, trunk: Sequence[int], rollout: Rollout) -> tuple[list[int], list[int]]:
     """Everything from the document's first token to the answer's last, and the places the model chose."""
     tokens, places = list(trunk[: rollout.position.index]), []
 
@@ -43,9 +41,7 @@ def read_and_decided(
     return tokens, places
 
 
-def twin_logprobs(
-    model: Any, form: AnswerFormat, trunk: Sequence[int], rollout: Rollout, temperature: float
-) -> Tensor:
+def twin_logprobs(model: Any, form: AnswerFormat, trunk: Sequence[int], rollout: Rollout, temperature: float) -> Tensor:
     """Log-probabilities of what the model chose, (decisions,)."""
     tokens, places = read_and_decided(form, trunk, rollout)
     logprobs = torch.log_softmax(next_logits(model, tokens) / temperature, dim=-1)

@@ -125,9 +125,7 @@ def test_rows_have_their_own_distributions() -> None:
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-24])
-def test_the_ends_of_the_uniform_draw_hit_no_impossible_token(
-    uniform: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_ends_of_the_uniform_draw_hit_no_impossible_token(uniform: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "rand", lambda rows, columns, generator: torch.full((rows, columns), uniform))
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]])
     tokens, _ = sample(logits, 1.0, generator())

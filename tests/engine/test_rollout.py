@@ -12,6 +12,7 @@ from rmt_mini.engine.model import Policy
 from rmt_mini.engine.plain import PlainTree
 from rmt_mini.engine.prompt import Chat, Continuation
 from rmt_mini.engine.rollout import Asking, decisions, lay_out, roll_out, rollout_logprobs
+from rmt_mini.engine.tree import DocumentTree
 from rmt_mini.records import Position, Rollout
 from tests.engine.plain_twin import naive_roll_out, next_logits, read_and_decided, twin_logprobs
 from tests.fakes import SHAPES, BareFormat, make_tiny_policy, widen
@@ -43,9 +44,8 @@ def closing_policy(shape: str, dtype: torch.dtype = torch.float32, factor: float
     return widen(make_tiny_policy(shape, dtype, **options), ord("<"), factor)
 
 
-@pytest.mark.parametrize("forced", [False, True], ids=["free", "forced"])
 @pytest.mark.parametrize("name", FORMS)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("shape", "forced"), [*((shape, False) for shape in SHAPES), ("llama", True)])
 def test_greedy_rollouts_are_those_of_a_naive_loop(shape: str, name: str, forced: bool) -> None:
     policy = closing_policy(shape, factor=2.0 if shape == "qwen3" else 3.0)
     form = FORMS[name](policy.tokenizer)
@@ -75,9 +75,8 @@ def test_the_greedy_comparison_holds_closings_of_both_kinds() -> None:
     assert min(closed[True], closed[False]) >= 3
 
 
-@pytest.mark.parametrize("temperature", [0.7, 1.0])
 @pytest.mark.parametrize("name", FORMS)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("shape", "temperature"), zip(SHAPES, (0.7, 1.0, 1.5), strict=True))
 def test_logprobs_at_sampling_are_those_of_training(shape: str, name: str, temperature: float) -> None:
     policy = closing_policy(shape)
     form = FORMS[name](policy.tokenizer)
@@ -116,16 +115,14 @@ def test_a_seed_gives_the_plain_path_its_very_rollouts(name: str) -> None:
 
 
 def test_caps_hold_and_forced_thoughts_reach_them() -> None:
-    policy = closing_policy("qwen2")
+    policy = closing_policy("llama", factor=6.0)
     form = Continuation(policy.tokenizer)
     _, trunks, positions = set_up(policy, form, TEXTS)
     caps = [0, 1, 2, 9, 4, 0]
     close = form.close[0]
     lengths = Counter()
     for forced in (False, True):
-        rollouts = roll_out(
-            policy, form, trunks, positions, 8, Asking([None] * 6, caps, forced=forced), generator(1)
-        )
+        rollouts = roll_out(policy, form, trunks, positions, 8, Asking([None] * 6, caps, forced=forced), generator(1))
         for row, rollout in enumerate(rollouts):
             cap = caps[row // 8]
             assert close not in rollout.thought
@@ -179,12 +176,9 @@ def test_the_answer_may_have_its_own_temperature() -> None:
             assert rollout.answer == (int(next_logits(policy.model, tokens[: places[-1]])[-1].argmax()),)
 
 
-@pytest.mark.parametrize("tree", ["document", "plain"])
-def test_unsorted_positions_are_refused(tree: str) -> None:
+def test_unsorted_positions_are_refused() -> None:
     policy = make_tiny_policy("llama")
     form = Continuation(policy.tokenizer)
-    if tree == "plain":
-        policy.tree = PlainTree(policy.model)
     _, trunks, positions = set_up(policy, form, TEXTS)
     with pytest.raises(ValueError, match="sort"):
         roll_out(policy, form, trunks, positions[::-1], 2, Asking([None] * 6, [2] * 6), generator())
@@ -227,8 +221,9 @@ def every_outcome(
 
 @pytest.mark.parametrize(("shape", "temperature"), [("llama", 1.0), ("qwen3", 0.6)])
 def test_rollouts_follow_the_exact_distribution(shape: str, temperature: float) -> None:
-    # six tokens and a cap of 2: 1 + 5 closed thoughts, 25 that ran into the cap, 6 answers each
-    policy, form = make_tiny_policy(shape, vocabulary=6, seed=1), BareFormat()
+    # seven tokens and a cap of 2: 1 + 6 closed thoughts, 36 that ran into the cap, 7 answers each
+    policy, form = make_tiny_policy(shape, vocabulary=7, seed=1), BareFormat()
+    assert isinstance(policy.tree, DocumentTree)
     trunk, places, group = [0, 2, 1, 5, 4, 0, 2], (2, 6), 4000
     with torch.no_grad():
         trunks = policy.tree.read([torch.tensor(trunk)])
@@ -238,7 +233,7 @@ def test_rollouts_follow_the_exact_distribution(shape: str, temperature: float) 
     for n, index in enumerate(places):
         exact = every_outcome(policy, form, trunk, index, 2, temperature)
         assert sum(exact.values()) == pytest.approx(1)
-        assert len(exact) == 31 * 6
+        assert len(exact) == 43 * 7
         seen = Counter((r.thought, r.closed, *r.answer) for r in rollouts[n * group : (n + 1) * group])
         assert set(seen) <= set(exact)
         assert goodness_of_fit(seen, exact, group) > 0.001

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import types
@@ -25,7 +26,7 @@ from rmt_mini.records import Position, Rollout
 from tests.engine.plain_twin import Outcome, Work, gradients_of, twin_step
 from tests.fakes import SHAPES, BareFormat, byte_tokenizer, make_tiny_policy, tiny_model
 
-TEXTS = ["The sum is 17.\nSo é = 4", "x", "Let n be odd </think> \\boxed{9}; then n² is odd, and 4 divides n² - 1."]
+TEXTS = ["The sum is 17.\nSo é = 4", "x", "Let n be odd </think> \\boxed{9}; n² is odd"]
 FORMS = {"continuation": Continuation, "chat": Chat}
 
 # Relative to the size of the whole.
@@ -42,10 +43,10 @@ def make_work(form: Any, texts: list[str], seed: int = 0) -> Work:
         trunks.append(ids)
     rollouts, drift = [], []
     for n, ids in enumerate(trunks):
-        for index in sorted({1, first, (first + len(ids)) // 2, len(ids) - 1}):
+        for index in sorted({1, (first + len(ids)) // 2, len(ids) - 1}):
             if not 1 <= index < len(ids):
                 continue  # the document of one token has no position in `continuation`
-            for length, closed, budget in ((0, False, 7), (0, True, 0), (3, False, 12), (9, True, 7)):
+            for length, closed, budget in ((0, False, 7), (0, True, 0), (3, False, 12), (6, True, 7))[: 4 - n]:
                 thought = tuple(rng.randrange(256) for _ in range(length))
                 answer = tuple(rng.randrange(256) for _ in range(rng.randint(1, min(5, form.answer_limit))))
                 rollouts.append(Rollout(Position(n, index, 0, 0.0), budget, thought, closed, answer, ()))
@@ -114,7 +115,9 @@ def test_a_step_equals_its_plain_twin(shape: str, dtype: torch.dtype, name: str,
     assert isinstance(policy.tree, DocumentTree)
     form = FORMS[name](policy.tokenizer)
     work = make_work(form, texts)
-    assert {len(rollout.answer) > 1 for rollout in work.rollouts} == ({False} if name == "continuation" else {True, False})
+    assert {len(rollout.answer) > 1 for rollout in work.rollouts} == (
+        {False} if name == "continuation" else {True, False}
+    )
     theirs = twin_step(policy.model, form, work)
     assert len(theirs.gradients) == len(list(policy.model.parameters()))
     assert all(gradient.norm() > 0 for gradient in theirs.gradients.values())
@@ -175,27 +178,34 @@ def test_without_a_next_token_loss_the_trunk_still_learns_from_its_branches() ->
 # --- What the comparison above would catch -----------------------------------------------------------------------
 
 
-def shifted_positions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Branches whose position ids go on from the trunk's end instead of restarting at pos."""
+def shift_positions(monkeypatch: pytest.MonkeyPatch, shift: Any) -> None:
+    """Add to every position id of a branch what ``shift`` makes of its document's length and its index."""
+    whole, run = DocumentTree.whole, DocumentTree._run
+    shifts: list[Tensor] = []
 
-    def whole(self: DocumentTree, trunks: Any, trunk: Tensor, index: Tensor, tokens: Any) -> Tensor:
+    def mutant_whole(self: DocumentTree, trunks: Any, trunk: Tensor, index: Tensor, tokens: Any) -> Tensor:
         lengths = torch.tensor([len(row) for row in tokens])
-        branches = tree_room._WholeBranches(trunks, trunk, index, lengths)
         ends = torch.tensor([len(ids) for ids in trunks.ids])[trunk]
-        return self._run(torch.cat(list(tokens)), ends[branches.row] + branches.column, branches)
+        shifts.append(torch.repeat_interleave(shift(ends, index), lengths))
+        return whole(self, trunks, trunk, index, tokens)
 
-    monkeypatch.setattr(DocumentTree, "whole", whole)
+    def mutant_run(self: DocumentTree, tokens: Tensor, position_ids: Tensor, tree_pass: object) -> Tensor:
+        return run(self, tokens, position_ids + (shifts.pop() if shifts else 0), tree_pass)
+
+    monkeypatch.setattr(DocumentTree, "whole", mutant_whole)
+    monkeypatch.setattr(DocumentTree, "_run", mutant_run)
 
 
-def late_positions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Position ids one too high."""
+def positions_go_on_from_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    shift_positions(monkeypatch, lambda ends, index: ends - index)
 
-    def whole(self: DocumentTree, trunks: Any, trunk: Tensor, index: Tensor, tokens: Any) -> Tensor:
-        lengths = torch.tensor([len(row) for row in tokens])
-        branches = tree_room._WholeBranches(trunks, trunk, index, lengths)
-        return self._run(torch.cat(list(tokens)), index[branches.row] + branches.column + 1, branches)
 
-    monkeypatch.setattr(DocumentTree, "whole", whole)
+def positions_restart_at_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    shift_positions(monkeypatch, lambda ends, index: -index)
+
+
+def positions_are_one_too_high(monkeypatch: pytest.MonkeyPatch) -> None:
+    shift_positions(monkeypatch, lambda ends, index: torch.ones_like(index))
 
 
 def change_attention(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
@@ -207,12 +217,7 @@ def change_attention(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
 
 def sees_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Branches that see trunk token pos itself, which is the answer."""
-
-    def by_trunk(trunks: Any, layer: int, query: Tensor, key: Tensor, value: Tensor, index: Tensor, *rest: Any) -> Tensor:
-        return original(trunks, layer, query, key, value, index + 1, *rest)
-
-    original = tree_room._by_trunk
-    monkeypatch.setattr(tree_room, "_by_trunk", by_trunk)
+    change_attention(monkeypatch, lambda q, k, v, ok, ov, seen, own, s: (q, k, v, ok, ov, seen + 1, own, s))
 
 
 def misses_the_last_token(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,8 +228,8 @@ def sees_its_own_future(monkeypatch: pytest.MonkeyPatch) -> None:
     change_attention(monkeypatch, lambda q, k, v, ok, ov, seen, own, s: (q, k, v, ok, ov, seen, own + 1, s))
 
 
-def sees_another_document(monkeypatch: pytest.MonkeyPatch) -> None:
-    change_attention(monkeypatch, lambda q, k, v, ok, ov, seen, own, s: (q, k.flip(0), v, ok, ov, seen, own, s))
+def mixes_up_key_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    change_attention(monkeypatch, lambda q, k, v, ok, ov, seen, own, s: (q, k.flip(-3), v, ok, ov, seen, own, s))
 
 
 def forgets_scaling(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,12 +237,13 @@ def forgets_scaling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 MUTANTS = [
-    shifted_positions,
-    late_positions,
+    positions_go_on_from_the_end,
+    positions_restart_at_0,
+    positions_are_one_too_high,
     sees_the_answer,
     misses_the_last_token,
     sees_its_own_future,
-    sees_another_document,
+    mixes_up_key_heads,
     forgets_scaling,
 ]
 
@@ -299,31 +305,42 @@ def test_a_branch_sees_exactly_what_stands_before_its_position(shape: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("rows", "heads", "kv_heads", "new", "trunk_tokens", "own_tokens"),
-    [(1, 1, 1, 1, 1, 1), (3, 4, 2, 2, 5, 4), (2, 6, 1, 3, 7, 3), (4, 3, 3, 1, 2, 6), (2, 4, 4, 4, 9, 4)],
+    ("trunks", "rows", "heads", "kv_heads", "new", "trunk_tokens", "own_tokens"),
+    [
+        (1, 1, 1, 1, 1, 1, 1),
+        (1, 3, 4, 2, 2, 5, 4),
+        (2, 2, 6, 1, 3, 7, 3),
+        (3, 4, 3, 3, 1, 2, 6),
+        (2, 2, 4, 4, 4, 9, 4),
+        (4, 1, 4, 2, 1, 3, 5),
+    ],
 )
 def test_branch_attention_is_masked_attention(
-    rows: int, heads: int, kv_heads: int, new: int, trunk_tokens: int, own_tokens: int
+    trunks: int, rows: int, heads: int, kv_heads: int, new: int, trunk_tokens: int, own_tokens: int
 ) -> None:
     generator = torch.Generator().manual_seed(rows)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
 
-    query = draw(rows, heads, new, 8)
-    trunk = draw(kv_heads, trunk_tokens, 8), draw(kv_heads, trunk_tokens, 8)
-    own = draw(rows, kv_heads, own_tokens, 8), draw(rows, kv_heads, own_tokens, 8)
-    trunk_length = torch.randint(0, trunk_tokens + 1, (rows,), generator=generator)
-    own_length = torch.randint(1, own_tokens + 1, (rows, new), generator=generator)
-    ours = branch_attention(query, trunk[0], trunk[1], own[0], own[1], trunk_length, own_length, 0.3)
+    query = draw(trunks, rows, heads, new, 8)
+    trunk = draw(trunks, kv_heads, trunk_tokens, 8), draw(trunks, kv_heads, trunk_tokens, 8)
+    own = draw(trunks, rows, kv_heads, own_tokens, 8), draw(trunks, rows, kv_heads, own_tokens, 8)
+    trunk_length = torch.randint(0, trunk_tokens + 1, (trunks, rows), generator=generator)
+    own_length = torch.randint(1, own_tokens + 1, (trunks, rows, new), generator=generator)
+    ours = branch_attention(query, *trunk, *own, trunk_length, own_length, 0.3)
 
-    mask = torch.zeros(rows, 1, new, trunk_tokens + own_tokens, dtype=torch.bool)
-    for r in range(rows):
-        for c in range(new):
-            mask[r, :, c, : trunk_length[r]] = True
-            mask[r, :, c, trunk_tokens : trunk_tokens + own_length[r, c]] = True
-    key, value = (torch.cat([t.expand(rows, -1, -1, -1), o], dim=2) for t, o in zip(trunk, own, strict=True))
-    theirs = F.scaled_dot_product_attention(query, key, value, mask, scale=0.3, enable_gqa=True)
+    mask = torch.zeros(trunks, rows, 1, new, trunk_tokens + own_tokens, dtype=torch.bool)
+    for n, r, c in itertools.product(range(trunks), range(rows), range(new)):
+        mask[n, r, :, c, : trunk_length[n, r]] = True
+        mask[n, r, :, c, trunk_tokens : trunk_tokens + own_length[n, r, c]] = True
+    key, value = (
+        torch.cat([t[:, None].expand(-1, rows, -1, -1, -1), o], dim=3).flatten(0, 1)
+        for t, o in zip(trunk, own, strict=True)
+    )
+    theirs = F.scaled_dot_product_attention(
+        query.flatten(0, 1), key, value, mask.flatten(0, 1), scale=0.3, enable_gqa=True
+    ).view_as(query)
     torch.testing.assert_close(ours, theirs)
 
     direction = torch.randn(ours.shape, generator=generator, dtype=torch.float64)
@@ -452,7 +469,7 @@ def test_outside_a_call_the_model_is_an_ordinary_one() -> None:
 
 
 def private_attention(self: Any, hidden_states: Tensor, position_embeddings: Any, **_: Any) -> tuple[Tensor, None]:
-    """An attention that asks nobody, as in models whose code predates the interface: causal over whatever it is given."""
+    """An attention that asks nobody, as in models whose code predates the interface: causal over all it is given."""
     heads = (*hidden_states.shape[:-1], -1, self.head_dim)
     query, key, value = (
         project(hidden_states).view(heads).transpose(1, 2) for project in (self.q_proj, self.k_proj, self.v_proj)
@@ -490,9 +507,7 @@ def test_an_unfit_model_takes_the_plain_path_and_gives_the_same_step(
 
 @pytest.mark.parametrize("window", [4, 64], ids=["seen by the check", "beyond the check's few tokens"])
 def test_a_sliding_window_takes_the_plain_path(window: int, caplog: pytest.LogCaptureFixture) -> None:
-    policy = make_tiny_policy(
-        "qwen2", use_sliding_window=True, sliding_window=window, max_window_layers=1
-    )
+    policy = make_tiny_policy("qwen2", use_sliding_window=True, sliding_window=window, max_window_layers=1)
     assert isinstance(policy.tree, PlainTree)
     assert "does not fit Qwen2ForCausalLM" in caplog.text
     form = BareFormat()

@@ -179,6 +179,11 @@ def test_limit_takes_the_first_and_reads_no_further(tmp_path: Path) -> None:
     assert len(load_corpus(str(path), limit=2).documents) == 2
 
 
+def test_blank_documents_are_none_however_short_they_may_be(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"text": " \n"}, {"text": "x"}, {"text": ""})
+    assert texts_of(load_corpus(path, min_chars=0)) == ["x"]
+
+
 # ---------------------------------------------------------------- Hugging Face
 
 
@@ -266,7 +271,7 @@ TEXT = LONG.encode()
         ("a.txt", b"short\n\n\n\nalso", ("all 2 documents have under 32 characters",)),
         ("a.csv", TEXT, ("a.csv", "neither .txt nor .jsonl", "'champ'")),
         ("a.jsonl", b"", ("holds no text",)),
-        ("a.jsonl", b'\n{"text": "x"}\n{"text": \n', ("line 3 is not JSON", "one JSON object a line")),
+        ("a.jsonl", b'\n{"text": "x"}\n{"text": \n', ("line 3 is not JSON (Expecting value: column ",)),
         ("a.jsonl", b"[" * 100_000, ("line 1 is not JSON",)),
         ("a.jsonl", b"9" * 5000, ("line 1 is not JSON",)),
         ("a.jsonl", b"[1]", ("line 1 is a JSON list",)),

@@ -1,0 +1,299 @@
+"""Figures of a run and of the method: data in, figure and alt text out. The only room that imports matplotlib.
+
+Colours are petroff10's, chosen to differ for colour-blind eyes too; markers, line styles and hatches tell the same
+without colour. pyplot's global state is never touched, so a figure is as pure as a number and needs no display.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from rmt_mini.method.budget import budget_at_step, length_reward, thought_cap
+from rmt_mini.method.curriculum import tier_probabilities
+from rmt_mini.method.entropy import TIERS
+from rmt_mini.records import StepMetrics
+
+Metrics = Sequence[StepMetrics]
+Numbers = Sequence[float]
+WIDTH, DPI = 8.0, 110  # inches, dots an inch
+BLUE, ORANGE, RED, GREY, PURPLE = "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"  # of petroff10
+_LOOKS = ((BLUE, "-", "o"), (RED, "--", "s"), (PURPLE, "-.", "^"))
+_TIER_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"))
+_BARS = (
+    ("plain, before", "before", "ntp", GREY, ""),
+    ("thinking, before", "before", "think", ORANGE, "//"),
+    ("thinking, cold start", "cold_start", "think", RED, "\\\\"),
+    ("thinking, after", "after", "think", BLUE, "xx"),
+    ("plain, after", "after", "ntp", GREY, ".."),
+)
+
+
+@dataclass(frozen=True)
+class Figured:
+    """A figure with its alt text; a notebook shows the one and reads out the other.
+
+    Example:
+        >>> length_triangle(4).alt
+        'The length reward rises from 0 at no tokens to 1 at the budget of 4, and is 0 again from 8 on.'
+    """
+
+    figure: Figure
+    alt: str
+
+    def png(self) -> bytes:
+        """Return the figure as a PNG whose Description is the alt text."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=DPI, metadata={"Description": self.alt})
+        return buffer.getvalue()
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self.png()).decode()
+        return f'<img alt="{html.escape(self.alt)}" style="max-width: 100%" src="data:image/png;base64,{data}">'
+
+
+def save(figured: Figured, path: Path) -> None:
+    """Write a PNG, whole or not at all, its Description the alt text; makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_bytes(figured.png())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def smoothed(values: Numbers, reach: int = 2) -> list[float]:
+    """Average each value with its neighbours up to ``reach`` steps away; at the ends, with those there are.
+
+    Example:
+        >>> smoothed([0, 0, 3, 0, 0], reach=1)
+        [0.0, 1.0, 1.0, 1.0, 0.0]
+    """
+    return [fmean(values[max(0, place - reach) : place + reach + 1]) for place in range(len(values))]
+
+
+def budget_and_length(metrics: Metrics, stated: bool = True) -> Figured:
+    """Draw B_t, its cap 2 B_t, and the mean thought length of each step; ``stated`` False: B_0 only sets the cap."""
+    if not metrics:
+        return _empty("the thought budget")
+    budgets, lengths = [m.budget for m in metrics], [m.thought_length for m in metrics]
+    figure, (ax,) = _panels(1, 3.6)
+    edges, caps = _step_axis(ax, metrics), [thought_cap(budget) for budget in budgets]
+    ax.stairs(caps, edges, fill=True, color=BLUE, alpha=0.15, label="up to the cap, 2 B_t")
+    ax.stairs(budgets, edges, baseline=None, color=BLUE, linewidth=2, label="budget B_t" if stated else "half the cap")
+    _line(ax, [m.step for m in metrics], lengths, _LOOKS[1], "mean thought length")
+    ax.set_ylim(0, 1.05 * max(*caps, *lengths))
+    _finish(figure, ax, "step", "tokens")
+    what = "The stated budget" if stated else "No budget was stated; half the cap"
+    told = f"{what}, in tokens, is {_span(budgets, '.0f')}. The mean thought length is {_span(lengths, '.1f')}."
+    return Figured(figure, told)
+
+
+def tiers_drawn(metrics: Metrics, curriculum: bool = True) -> Figured:
+    """Draw the tiers' shares among the positions drawn; with a curriculum also where p_t puts their borders."""
+    metrics = [m for m in metrics if sum(m.tier_counts)]
+    if not metrics:
+        return _empty("the tiers drawn")
+    shares = [[count / sum(m.tier_counts) for count in m.tier_counts] for m in metrics]
+    borders = [[0.0, *accumulate(share)] for share in shares]
+    figure, (ax,) = _panels(1, 3.6)
+    edges, steps = _step_axis(ax, metrics), [m.step for m in metrics]
+    for tier, (colour, hatch) in enumerate(_TIER_LOOKS):
+        low, high = ([border[place] for border in borders] for place in (tier, tier + 1))
+        look: dict[str, Any] = {"facecolor": colour, "edgecolor": "white", "hatch": hatch, "alpha": 0.75}
+        ax.stairs(high, edges, baseline=low, fill=True, label=TIERS[tier], **look)
+    if curriculum:
+        easy, two = ([sum(m.tier_probabilities[:n]) for m in metrics] for n in (1, 2))
+        _line(ax, steps, easy, ("black", "-", "o"), "p_t: easy")
+        _line(ax, steps, two, ("black", "--", "s"), "p_t: easy + medium")
+    ax.set_ylim(0, 1)
+    _finish(figure, ax, "step", "share of positions drawn", percent=True)
+    asked = [f"; the curriculum asked for {_shares(m.tier_probabilities)}" if curriculum else "" for m in metrics]
+    told = [f"step {m.step} were {_shares(s)}{a}." for m, s, a in zip(metrics, shares, asked, strict=True)]
+    return Figured(figure, " ".join(f"Draws in {told[end]}" for end in (0, -1)[: len(told)]))
+
+
+def rewards(metrics: Metrics) -> Figured:
+    """Draw match, length and total reward: every step as a point, lightly smoothed as a line."""
+    series = {"match reward": "match_reward", "length reward": "length_reward", "total reward": "reward"}
+    return _smooth_lines(metrics, series, "mean reward (0 to 1)", percent=False)
+
+
+def signal(metrics: Metrics) -> Figured:
+    """Draw the share of groups that carry a signal and of thoughts that closed themselves."""
+    series = {"groups with a signal": "signal_groups", "thoughts that closed themselves": "closed_share"}
+    return _smooth_lines(metrics, series, "share", percent=True)
+
+
+def losses(metrics: Metrics) -> Figured:
+    """Draw RL loss, next-token loss and gradient norm (before clipping), a panel each."""
+    if not metrics:
+        return _empty("the losses")
+    figure, panels = _panels(3, 2.7)
+    names = {"RL loss": "rl_loss", "next-token loss": "ntp_loss", "gradient norm": "grad_norm"}
+    units, told = ("loss", "nats per token", "norm before clipping"), []
+    for ax, (colour, *_), (name, field), unit in zip(panels, _LOOKS, names.items(), units, strict=True):
+        values = [getattr(m, field) for m in metrics]
+        _step_axis(ax, metrics, ticks=5)
+        ax.plot([m.step for m in metrics], values, ".-", color=colour, linewidth=1, markersize=5)
+        ax.set_title(name, fontsize=10)
+        _finish(figure, ax, "step", unit, columns=0)
+        told.append(f"{name} {_span(values, 'z.3f')}")
+    return Figured(figure, f"{'; '.join(told)}.")
+
+
+def accuracy(evaluation: Mapping[str, Any]) -> Figured:
+    """Draw accuracy by tier with 95 % intervals, a bar for each row of evaluation.json that is there."""
+    rows = [(name, evaluation[when][how], c, hatch) for name, when, how, c, hatch in _BARS if evaluation.get(when)]
+    columns = [column for column in (*TIERS, "average") if any(_percents(row, column) for _, row, _, _ in rows)]
+    if not columns:
+        return _empty("accuracy", "positions")
+    figure, (ax,) = _panels(1, 4.2)
+    width, averages = 0.84 / len(rows), []
+    for number, (name, row, colour, hatch) in enumerate(rows):
+        look: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white"}
+        ax.bar(0, 0, 0, label=name, **look)  # for the legend, also where a tier is missing
+        for place, column in enumerate(columns):
+            for value, low, high in _percents(row, column):
+                x = place + (number - (len(rows) - 1) / 2) * width
+                whiskers = [[max(0.0, value - low)], [max(0.0, high - value)]]
+                ax.bar(x, value, width, **look)
+                ax.errorbar(x, value, yerr=whiskers, fmt="none", ecolor="black", capsize=2, linewidth=1)
+                ax.text(x, max(value, high), f"{value:.0f}", ha="center", va="bottom", size=8)
+        averages += [f"{name} {v:.1f} % ({low:.1f} to {high:.1f})" for v, low, high in _percents(row, "average")]
+    ax.set(xticks=range(len(columns)), xticklabels=columns, ylim=(0, 1.08 * ax.get_ylim()[1]))
+    _finish(figure, ax, "", "next tokens right (%)", columns=3)
+    return Figured(figure, f"Average accuracy with 95 % intervals: {'; '.join(averages)}.")
+
+
+def budget_curve(total_steps: int, start: int, minimum: int, decay: float, step: int = 0) -> Figured:
+    """Draw B_t over a run with one step marked, and beside it the length reward at that step."""
+    figure, (left, right) = _panels(2, 3.4)
+    budgets = [budget_at_step(t, total_steps, start, minimum, decay) for t in range(total_steps + 1)]
+    left.step(range(total_steps + 1), budgets, where="post", color=BLUE, linewidth=2, label="budget B_t")
+    left.axhline(minimum, color="black", linestyle=":", linewidth=1, label=f"B_min = {minimum}")
+    left.plot([step], [budgets[step]], "s", color=RED, markersize=9, label=f"B_t at step {step}: {budgets[step]}")
+    alt = _draw_triangle(right, budgets[step], 2.1 * start)  # one range for all steps: a slider shows it narrow
+    _finish(figure, left, "step t", "tokens", columns=0)
+    _finish(figure, right, "thought length (tokens)", "length reward", columns=0)
+    for ax, top in ((left, start), (right, 1)):
+        ax.set_ylim(0, 1.4 * top)
+        ax.legend(fontsize=9, loc="upper right", framealpha=1, edgecolor="white")
+    told = f"The budget falls from {budgets[0]} to {budgets[-1]} tokens over {total_steps} steps; at step {step} it is"
+    return Figured(figure, f"{told} {budgets[step]}. {alt}")
+
+
+def length_triangle(budget: int) -> Figured:
+    """Draw the length reward over thought length, from the formula."""
+    figure, (ax,) = _panels(1, 3.4)
+    alt = _draw_triangle(ax, budget, 2.5 * budget)
+    _finish(figure, ax, "thought length (tokens)", "length reward")
+    return Figured(figure, alt)
+
+
+def curriculum_curve(total_steps: int, early: Numbers, late: Numbers, start: float = 0.3, end: float = 0.7) -> Figured:
+    """Draw the curriculum's probabilities p_t over a whole run, with t1 and t2 marked."""
+    chances = [tier_probabilities(step, total_steps, early, late, start, end) for step in range(total_steps + 1)]
+    figure, (ax,) = _panels(1, 3.4)
+    for tier, look in enumerate(_LOOKS):
+        _line(ax, range(total_steps + 1), [p[tier] for p in chances], look, TIERS[tier])
+    for x, name in ((start * total_steps, "t1"), (end * total_steps, "t2")):
+        ax.axvline(x, color="black", linestyle=":", linewidth=1)
+        ax.annotate(name, (x, 1), (3, 3), xycoords=("data", "axes fraction"), textcoords="offset points")
+    ax.set_ylim(0, 1.05 * max(max(p) for p in chances))
+    _finish(figure, ax, "step t", "probability of the tier")
+    told = f"Up to step {start * total_steps:g} the curriculum draws {_shares(chances[0])}"
+    return Figured(figure, f"{told}; from step {end * total_steps:g} on {_shares(chances[-1])}.")
+
+
+def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def _finish(figure: Figure, ax: Axes, x: str, y: str, percent: bool = False, columns: int = 5) -> None:
+    """Label the axes, clear the frame, and put the legend above, where it hides no data; 0 columns: no legend."""
+    ax.set(xlabel=x, ylabel=y)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="y", color="0.9", linewidth=0.8)
+    ax.set_axisbelow(True)
+    if percent:
+        ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    if columns:
+        figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
+
+
+def _step_axis(ax: Axes, metrics: Metrics, ticks: int = 10) -> list[float]:
+    """Set the range and ticks of an axis of steps; returns the borders between them."""
+    edges = [metrics[0].step - 0.5, *(m.step + 0.5 for m in metrics)]
+    ax.set_xlim(edges[0], edges[-1])
+    ax.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, min_n_ticks=1))
+    return edges
+
+
+def _line(ax: Axes, x: Numbers, y: Numbers, look: tuple[str, str, str], label: str) -> None:
+    colour, line, marker = look
+    every = max(1, len(x) // 12)
+    ax.plot(x, y, line, color=colour, marker=marker, markersize=5, markevery=every, label=label)
+
+
+def _smooth_lines(metrics: Metrics, series: Mapping[str, str], unit: str, percent: bool) -> Figured:
+    if not metrics:
+        return _empty(", ".join(series))
+    figure, (ax,) = _panels(1, 3.4)
+    _step_axis(ax, metrics)
+    steps, reach, told = [m.step for m in metrics], max(2, len(metrics) // 40), []
+    for look, (name, field) in zip(_LOOKS, series.items(), strict=False):
+        values = [getattr(m, field) for m in metrics]
+        smooth = smoothed(values, reach)
+        ax.plot(steps, values, look[2], color=look[0], alpha=0.3, markersize=4, markeredgewidth=0)
+        _line(ax, steps, smooth, look, name)
+        told.append(f"{name} {_span(smooth, '.0%' if percent else '.2f')}".replace("%", " %"))
+    ax.set_ylim(-0.03, 1.03)
+    _finish(figure, ax, "step", unit, percent)
+    return Figured(figure, f"Averaged over up to {2 * reach + 1} neighbouring steps: {'; '.join(told)}.")
+
+
+def _draw_triangle(ax: Axes, budget: int, end: float) -> str:
+    cap = thought_cap(budget)
+    lengths = [0, budget, cap, end]
+    ax.set_xlim(0, end)
+    ax.plot(lengths, [length_reward(x, budget) for x in lengths], color=BLUE, linewidth=2, label="length reward")
+    ax.axvline(budget, color="black", linestyle="--", linewidth=1, label=f"B_t = {budget}")
+    ax.axvline(cap, color="black", linestyle=":", linewidth=1, label=f"cap = {cap}")
+    return f"The length reward rises from 0 at no tokens to 1 at the budget of {budget}, and is 0 again from {cap} on."
+
+
+def _empty(what: str, unit: str = "steps") -> Figured:
+    figure, (ax,) = _panels(1, 1.2)
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, f"No {unit} recorded: nothing to draw of {what}", ha="center", va="center")
+    return Figured(figure, f"No {unit} were recorded, so there is nothing to draw of {what}.")
+
+
+def _percents(row: Mapping[str, Any], column: str) -> list[tuple[float, float, float]]:
+    cell = row.get(column) or {"accuracy": None}
+    return [] if cell["accuracy"] is None else [(100 * cell["accuracy"], 100 * cell["low"], 100 * cell["high"])]
+
+
+def _span(values: Numbers, form: str) -> str:
+    told = [format(value, form) for value in values]
+    more = "" if len(told) == 1 else " throughout" if len(set(told)) == 1 else f" at first and {told[-1]} at last"
+    return told[0] + more
+
+
+def _shares(values: Numbers) -> str:
+    return ", ".join(f"{100 * value:.0f} % {tier}" for value, tier in zip(values, TIERS, strict=True))

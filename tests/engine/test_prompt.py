@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rmt_mini.engine.prompt import (
+    ANSWER_TOKENS,
+    TAIL_TOKENS,
+    Chat,
+    Continuation,
+    answer_format,
+    continuation_of,
+    last_boxed,
+)
+from rmt_mini.engine.rollout import Asking, roll_out
+from rmt_mini.errors import UserError
+from rmt_mini.records import Position, Rollout
+from tests.fakes import byte_tokenizer, scripted_policy
+
+END, USER, ASSISTANT = 256, 257, 258  # the byte tokenizer's specials; every other id is a byte
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return byte_tokenizer()
+
+
+def raw(text: str) -> list[int]:
+    return list(text.encode())
+
+
+# --- continuation ------------------------------------------------------------------------------------------------
+
+
+def test_continuation_by_hand(tokenizer) -> None:
+    form = Continuation(tokenizer)
+    assert form.trunk("né") == ([110, 0xC3, 0xA9], 1)
+    assert form.opening(24) == raw("\n<think 24>")
+    assert form.opening(None) == raw("\n<think>")
+    assert form.close == raw("</think>")
+    trunk = raw("0123456789ab")
+    assert TAIL_TOKENS == 8
+    assert form.cue(trunk, 12) == raw("\n...456789ab")
+    assert form.cue(trunk, 8) == raw("\n...01234567")
+    assert form.cue(trunk, 3) == raw("\n...012")
+    assert form.cue(trunk, 1) == raw("\n...0")
+    assert form.answer_limit == 1
+    assert [form.finished(answer) for answer in ([], [5], [5, 6])] == [False, True, True]
+
+
+def test_continuation_judges_one_token_by_its_id(tokenizer) -> None:
+    form = Continuation(tokenizer)
+    trunk = raw("ab\u00e9")
+    assert form.judge([98], trunk, 1) == 1.0
+    assert form.judge([97], trunk, 1) == 0.0
+    assert form.judge([0xC3], trunk, 2) == 1.0  # by id, so half a character can be right
+    assert form.judge([0xC3], trunk, 3) == 0.0
+
+
+def test_a_token_that_is_spelt_alike_is_another_token() -> None:
+    tokenizer = byte_tokenizer(words=["the"])
+    form, prefix = Continuation(tokenizer), Continuation(tokenizer, prefix_match=True)
+    trunk = tokenizer("in the end")["input_ids"]
+    the = trunk[3]
+    assert the > 258 or tokenizer.decode([the]) == "the"
+    assert form.judge([the], trunk, 3) == prefix.judge([the], trunk, 3) == 1.0
+    assert form.judge([ord("t")], trunk, 3) == prefix.judge([ord("t")], trunk, 3) == 0.0
+    # with prefix_match one token may say what the text says in several
+    spelt = [*raw("in "), *raw("the"), *raw(" end")]
+    assert form.judge([the], spelt, 3) == 0.0
+    assert prefix.judge([the], spelt, 3) == 1.0
+
+
+# --- chat --------------------------------------------------------------------------------------------------------
+
+
+def test_chat_by_hand(tokenizer) -> None:
+    form = Chat(tokenizer)
+    assert form.trunk("né") == ([USER, 110, 0xC3, 0xA9], 2)  # the header is not asked for, nor the first token
+    assert form.opening(None) == [
+        *raw(
+            "\n\nThe text above breaks off. Reason about what its next token is, then give the next token alone in "
+            "\\boxed{}."
+        ),
+        END,
+        ASSISTANT,
+        *raw("<think>\n"),
+    ]
+    stated = form.opening(37)
+    assert b"token is; use exactly 37 tokens within <think></think>, then give" in bytes(
+        token for token in stated if token < 256
+    )
+    assert stated[-10:] == form.opening(None)[-10:]
+    assert form.close == raw("</think>")
+    assert form.cue([1, 2, 3], 2) == raw("\n\n")
+
+
+def test_chat_does_not_open_a_thought_twice() -> None:
+    # jinja drops a template's own last line break
+    opened = byte_tokenizer(template="<|user|>{{ messages[0].content }}<|end|><|assistant|>\n<think>\n\n")
+    assert Chat(opened).opening(None)[-9:] == [ord("\n"), *raw("<think>\n")]
+    assert Chat(opened).opening(None).count(ord("<")) == 1
+
+
+def test_chat_keeps_the_system_turn_in_the_header() -> None:
+    form = Chat(byte_tokenizer(template="sys<|end|><|user|>{{ messages[0].content }}<|end|><|assistant|>"))
+    assert form.trunk("a") == ([*raw("sys"), END, USER, 97], 6)
+
+
+def test_chat_without_a_template_is_refused() -> None:
+    with pytest.raises(UserError, match="chat template; use answer_format 'continuation'"):
+        Chat(byte_tokenizer(template=None))
+
+
+@pytest.mark.parametrize(
+    ("answer", "finished"),
+    [
+        (raw("7"), False),
+        (raw("\\boxed{7"), False),
+        (raw("\\boxed{7}"), True),
+        (raw("\\boxed{{7}"), False),
+        ([*raw("7"), END], True),
+        (raw("x" * (ANSWER_TOKENS - 1)), False),
+        (raw("x" * ANSWER_TOKENS), True),
+    ],
+)
+def test_a_chat_answer_ends_with_its_box_or_the_turn_or_the_limit(tokenizer, answer, finished) -> None:
+    form = Chat(tokenizer)
+    assert form.answer_limit == ANSWER_TOKENS == 16
+    assert form.finished(answer) == finished
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        ("", None),
+        ("7", None),
+        ("\\boxed", None),
+        ("\\boxed{", None),
+        ("\\boxed{7", None),
+        ("\\boxed{}", ""),
+        ("\\boxed{7}", "7"),
+        ("\\boxed{ 7 }", " 7 "),
+        ("\\boxed{7} or \\boxed{8}", "8"),
+        ("\\boxed{7} or \\boxed{8", "7"),  # the last complete one
+        ("\\boxed{x_{1}}", "x_{1}"),
+        ("\\boxed{{}}", "{}"),
+        ("\\boxed{{}", None),
+        ("\\boxed{a}}", "a"),
+        ("\\boxed{\\boxed{7}}", "7"),  # the last to begin
+        ("\\boxed{\\boxed{7}", "7"),
+        ("\\boxed {7}", None),
+        ("boxed{7}", None),
+        ("\\boxed{é\n}", "é\n"),
+    ],
+)
+def test_last_boxed(text: str, inside: str | None) -> None:
+    assert last_boxed(text) == inside
+
+
+WORDS = ["étu", "de", " fa"]  # besides the bytes
+
+
+@pytest.mark.parametrize(
+    ("said", "reward"),
+    [
+        ("étu", 1.0),
+        ("étude", 1.0),
+        ("étude fa", 1.0),
+        ("étude faç", 1.0),
+        ("étude façon", 1.0),
+        ("é", 0.0),  # inside a token
+        ("ét", 0.0),
+        ("étud", 0.0),
+        ("étude f", 0.0),
+        ("etude", 0.0),
+        (" étu", 0.0),  # the text has no space there
+        ("de", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_chat_judges_whole_tokens_of_the_continuation(said: str, reward: float) -> None:
+    tokenizer = byte_tokenizer(WORDS)
+    form = Chat(tokenizer)
+    trunk, first = form.trunk("L'étude façon")
+    index = first + 1
+    assert tokenizer.decode(trunk[index:]) == "étude façon"
+    answer = tokenizer(f"so \\boxed{{{said}}}")["input_ids"]
+    assert form.judge(answer, trunk, index) == reward
+
+
+def test_leading_space_may_be_left_out_of_the_box() -> None:
+    form = Chat(byte_tokenizer([" the", " end"]))
+    trunk, first = form.trunk("in the end")
+    for said, reward in ((" the", 1.0), ("the", 1.0), ("the end", 1.0), ("th", 0.0), ("  the", 0.0), (" ", 0.0)):
+        assert form.judge(raw(f"\\boxed{{{said}}}"), trunk, first + 1) == reward, said
+
+
+def test_nothing_but_space_is_right_only_with_its_space(tokenizer) -> None:
+    form = Chat(tokenizer)
+    trunk, first = form.trunk("a  ")
+    for said, reward in ((" ", 1.0), ("  ", 1.0), ("", 0.0), ("   ", 0.0)):
+        assert form.judge(raw(f"\\boxed{{{said}}}"), trunk, first) == reward, said
+
+
+def test_continuation_of_skips_ends_inside_a_character(tokenizer) -> None:
+    trunk = raw("aé😀b")
+    assert continuation_of(tokenizer, trunk, 0) == ("aé😀b", [1, 3, 7, 8])
+    assert continuation_of(tokenizer, trunk, 3) == ("😀b", [4, 5])
+    assert continuation_of(tokenizer, trunk, 7) == ("b", [1])
+    assert continuation_of(tokenizer, raw("aé😀")[:5], 0) == ("aé", [1, 3])  # the text breaks off in a character
+    assert continuation_of(tokenizer, raw("0123456789"), 1) == ("12345678", [1, 2, 3, 4, 5, 6, 7, 8])
+
+
+def test_a_position_inside_a_character_earns_nothing_in_text(tokenizer) -> None:
+    # the rest of "é" is no text; any stray byte would look the same once decoded
+    trunk = [USER, *raw("aéb")]
+    assert continuation_of(tokenizer, trunk, 3) == ("", [])
+    for answer in ([*raw("\\boxed{"), 0x80, *raw("b}")], raw("\\boxed{\ufffdb}"), raw("\\boxed{b}")):
+        assert Chat(tokenizer).judge(answer, trunk, 3) == 0.0
+    assert Continuation(tokenizer, prefix_match=True).judge([0x80], trunk, 3) == 0.0
+
+
+# --- faking ------------------------------------------------------------------------------------------------------
+
+
+def say(thought: str, answer: str, form: Chat):
+    """A script: the thought, then its closing, then the answer and the end of the turn."""
+
+    def script(tokens: list[int]) -> int:
+        branch = tokens[tokens.index(ASSISTANT) + 1 + len("<think>\n") :]
+        closed = raw(thought + "</think>\n\n")
+        if len(branch) < len(closed):
+            return [*raw(thought), form.close[0]][len(branch)]
+        return [*raw(answer), END][len(branch) - len(closed)]
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("answer", "reward"),
+    [
+        ("\\boxed{9}", 1.0),
+        ("\\boxed{8}", 0.0),
+        ("9", 0.0),
+        ("<think>", 0.0),
+        ("</think> 9", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_only_the_answer_is_parsed(tokenizer, answer: str, reward: float) -> None:
+    form = Chat(tokenizer)
+    trunk, _ = form.trunk("</think>\\boxed{9} is 9")  # the text itself holds tag, box and truth
+    index = len(trunk) - 1
+    thought = "\\boxed{9} 9"  # and so does the thought
+    policy = scripted_policy(say(thought, answer, form), tokenizer)
+    trunks = policy.tree.read([torch.tensor(trunk)])
+    position = Position(0, index, 0, 0.0)
+    rollout: Rollout
+    (rollout,) = roll_out(policy, form, trunks, [position], 1, Asking([24], [48]), torch.Generator())
+    assert bytes(rollout.thought).decode() == thought
+    assert rollout.closed
+    assert tokenizer.decode([token for token in rollout.answer if token != END]) == answer
+    assert form.judge(rollout.answer, trunk, index) == reward
+
+
+# --- choosing ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "template", "chosen"),
+    [
+        ("auto", 135_000_000, True, "continuation"),
+        ("auto", 999_999_999, True, "continuation"),
+        ("auto", 1_000_000_000, True, "chat"),
+        ("auto", 7_000_000_000, False, "continuation"),
+        ("chat", 1000, True, "chat"),
+        ("continuation", 7_000_000_000, True, "continuation"),
+    ],
+)
+def test_choice_of_format(name: str, parameters: int, template: bool, chosen: str) -> None:
+    tokenizer = byte_tokenizer() if template else byte_tokenizer(template=None)
+    assert answer_format(name, tokenizer, parameters).name == chosen
+
+
+def test_prefix_match_reaches_the_format(tokenizer) -> None:
+    trunk = raw("ab")
+    assert answer_format("continuation", tokenizer, 1, prefix_match=True).judge([END], trunk, 1) == 0.0
+    assert answer_format("continuation", tokenizer, 1, prefix_match=True).judge([98], trunk, 1) == 1.0
+
+
+def test_unknown_formats_are_refused(tokenizer) -> None:
+    with pytest.raises(UserError, match="'essay' is unknown; use 'auto', 'continuation' or 'chat'"):
+        answer_format("essay", tokenizer, 1)
+    with pytest.raises(UserError, match="chat template"):
+        answer_format("chat", byte_tokenizer(template=None), 1)

@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rmt_mini.config import RMTConfig
+from rmt_mini.engine.model import Policy
+from rmt_mini.engine.rollout import rollout_logprobs
+from rmt_mini.records import Judged
+from rmt_mini.stages import midtrain
+from rmt_mini.stages.midtrain import RMTTrainer, StepResult, budget_of
+from rmt_mini.stages.optimizer import NonFiniteError
+from tests.stages.tiny import by_answer, closing, plainly, small, texts_for, weights
+
+CONTRACT = {
+    "step", "budget", "tier_probabilities", "tier_counts", "match_reward", "length_reward", "reward", "thought_length",
+    "signal_groups", "rl_loss", "ntp_loss", "grad_norm", "rl_tokens", "ntp_tokens", "rollout_seconds", "update_seconds",
+    "peak_memory_mb",
+}  # fmt: skip
+CLOCKS = {"rollout_seconds", "update_seconds", "peak_memory_mb"}
+
+
+def trainer_for(config: RMTConfig, policy: Policy | None = None, judge: Callable[..., Any] = by_answer) -> RMTTrainer:
+    policy = closing(torch.float64) if policy is None else policy
+    return RMTTrainer(config, policy, texts_for(policy, config), judge)
+
+
+def gradients_of(trainer: RMTTrainer, update: bool = False) -> tuple[StepResult, list[dict[str, Tensor]]]:
+    """Run step 0 on two texts; returns the gradients that reached the optimizer, once per update."""
+    taken: list[dict[str, Tensor]] = []
+    apply = trainer.optimizer.step
+
+    def step() -> float:
+        named = trainer.policy.model.named_parameters()
+        taken.append({n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in named})
+        if update:
+            return apply()
+        trainer.policy.model.zero_grad()
+        return 0.0
+
+    trainer.optimizer.step = step  # type: ignore[method-assign]
+    return trainer.step(0, trainer.texts[:2]), taken
+
+
+def plain_gradients(trainer: RMTTrainer, judged: list[Judged], rl: float, ntp: float) -> dict[str, Tensor]:
+    """Gradients of rl * L_RL + ntp * L_NTP, written from the paper, every rollout read with its whole prefix."""
+    config, policy = trainer.config, plainly(trainer.policy)
+    policy.model.zero_grad()
+    texts = trainer.texts[:2]
+    loss = torch.zeros((), dtype=policy.dtype)
+    if judged:
+        trunks = policy.tree.read([torch.tensor(text.ids) for text in texts])
+        rollouts = [one.rollout for one in judged]
+        logprobs, mask = rollout_logprobs(policy, trainer.form, trunks, rollouts, config.temperature)
+        advantages = torch.tensor([one.advantage for one in judged], dtype=policy.dtype)
+        divisor = mask.sum() if config.loss_per == "token" else len(judged)
+        loss = loss - rl * (logprobs * mask * advantages[:, None]).sum() / divisor
+    terms = []
+    chosen = {(one.rollout.position.trunk, one.rollout.position.index) for one in judged}
+    for n, text in enumerate(texts):
+        logits = policy.model(input_ids=torch.tensor([text.ids])).logits[0]
+        terms += [
+            F.cross_entropy(logits[i - 1], torch.tensor(text.ids[i]))
+            for i in range(text.first, len(text.ids))
+            if (n, i) not in chosen
+        ]
+    loss = loss + ntp * torch.stack(terms).mean()
+    loss.backward()
+    found = {name: p.grad.clone() for name, p in policy.model.named_parameters()}
+    policy.model.zero_grad()
+    return found
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], rtol: float = 1e-5, atol: float = 1e-9) -> None:
+    for name in one:
+        torch.testing.assert_close(
+            one[name], other[name], rtol=rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+def size_of(gradients: dict[str, Tensor]) -> float:
+    return float(torch.cat([gradient.flatten() for gradient in gradients.values()]).norm())
+
+
+@pytest.mark.parametrize(
+    ("changes", "rl", "ntp"),
+    [
+        ({}, 1.0, 0.1),
+        ({"ntp_weight": 0.7}, 1.0, 0.7),
+        ({"loss_per": "rollout"}, 1.0, 0.1),
+        ({"scale_advantages": False, "temperature": 0.8}, 1.0, 0.1),
+        ({"use_ntp": False}, 1.0, 0.0),
+        ({"ntp_weight": 0.0}, 1.0, 0.0),
+        ({"clip_epsilon": 0.2}, 1.0, 0.1),  # the ratio is 1 before the first update
+        ({"use_budget": False}, 1.0, 0.1),
+        ({"branch_tokens": 40}, 1.0, 0.1),
+    ],
+    ids=lambda value: "-".join(map(str, value.items())) if isinstance(value, dict) else "",
+)
+def test_the_gradient_is_that_of_the_dual_objective_taken_plainly(changes: Any, rl: float, ntp: float) -> None:
+    config = small(**changes)
+    trainer = trainer_for(config)
+    result, (ours,) = gradients_of(trainer)
+    silent = [one for one in result.judged if one.advantage == 0]
+    assert 0 < len(silent) < len(result.judged)  # left out of our backward, computed with all below
+    assert {one.rollout.closed for one in result.judged} == {True, False}
+    theirs = plain_gradients(trainer, result.judged, rl, ntp)
+    assert size_of(ours) > 1e-3
+    if config.clip_epsilon:  # log-probabilities are kept in float32 when sampled
+        assert_same(ours, theirs, rtol=1e-3, atol=1e-6)
+    else:
+        assert_same(ours, theirs)
+
+
+def test_pieces_of_any_size_give_the_same_gradient_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+
+    def counted(policy: Policy, form: Any, trunks: Any, rollouts: Any, temperature: float) -> Any:
+        passes.append(len(rollouts))
+        return rollout_logprobs(policy, form, trunks, rollouts, temperature)
+
+    monkeypatch.setattr(midtrain, "rollout_logprobs", counted)
+    found = []
+    for branch_tokens in (64, 4096):
+        passes.clear()
+        _, (gradients,) = gradients_of(trainer_for(small(branch_tokens=branch_tokens), closing()))
+        found.append((len(passes), gradients))
+    (many, first), (one, second) = found
+    assert many > 3
+    assert one == 1
+    scale = size_of(second)
+    assert_same(first, second, rtol=1e-3, atol=1e-5 * scale)
+
+
+def test_without_rl_only_next_token_prediction_trains_and_nothing_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("sampled")
+
+    monkeypatch.setattr(midtrain, "roll_out", never)
+    trainer = trainer_for(small(use_rl=False, ntp_weight=0.5), judge=never)
+    result, (ours,) = gradients_of(trainer)
+    assert_same(ours, plain_gradients(trainer, [], 0.0, 0.5))
+    assert result.judged == []
+    metrics = result.metrics
+    assert (metrics.rl_tokens, metrics.rl_loss, metrics.tier_counts) == (0, 0.0, (0, 0, 0))
+    assert metrics.ntp_tokens == sum(len(text.ids) - text.first for text in trainer.texts[:2])
+
+
+def test_without_ntp_its_loss_is_still_measured() -> None:
+    results = [gradients_of(trainer_for(small(use_ntp=use)))[0].metrics for use in (True, False)]
+    assert results[0].ntp_loss == pytest.approx(results[1].ntp_loss, abs=1e-12)
+    assert results[0].ntp_tokens == results[1].ntp_tokens > 0
+
+
+def test_tokens_are_counted_and_no_position_is_in_both_losses() -> None:
+    trainer = trainer_for(small(positions_per_document=5))
+    result, _ = gradients_of(trainer)
+    chosen = {(one.rollout.position.trunk, one.rollout.position.index) for one in result.judged}
+    assert len(chosen) == 10
+    assert sum(result.metrics.tier_counts) == 10
+    askable = sum(len(text.ids) - text.first for text in result.texts)
+    assert result.metrics.ntp_tokens == askable - len(chosen)
+    sampled = [len(o.rollout.thought) + o.rollout.closed + len(o.rollout.answer) for o in result.judged]
+    assert result.metrics.rl_tokens == sum(sampled) == sum(len(one.rollout.logprobs) for one in result.judged)
+
+
+def test_more_positions_than_tokens_leave_an_empty_next_token_loss() -> None:
+    trainer = trainer_for(small(positions_per_document=100, group_size=2, budget_start=2))
+    result, (gradients,) = gradients_of(trainer)
+    assert (result.metrics.ntp_tokens, result.metrics.ntp_loss) == (0, 0.0)
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients.values())
+
+
+def test_rewards_are_kept_beside_advantages() -> None:
+    config = small(length_weight=0.4, positions_per_document=6)
+    result, _ = gradients_of(trainer_for(config, judge=midtrain.judge))
+    assert result.metrics.length_reward > 0
+    for one in result.judged:
+        truth = result.texts[one.rollout.position.trunk].ids[one.rollout.position.index]
+        assert one.match == float(one.rollout.answer[0] == truth)
+        assert one.length_reward == pytest.approx(max(0, 1 - abs(one.rollout.length - 6) / 6))
+        assert one.reward == pytest.approx(0.6 * one.match + 0.4 * one.length_reward)
+    groups = [result.judged[i : i + 4] for i in range(0, len(result.judged), 4)]
+    signal = 0
+    for group in groups:
+        assert len({one.rollout.position for one in group}) == 1
+        assert sum(one.advantage for one in group) == pytest.approx(0, abs=1e-9)
+        signal += len({one.reward for one in group}) > 1
+        best = max(group, key=lambda one: one.reward)
+        assert best.advantage == max(one.advantage for one in group)
+    assert 0 < result.metrics.signal_groups == pytest.approx(signal / len(groups))
+    assert result.metrics.reward == pytest.approx(sum(one.reward for one in result.judged) / len(result.judged))
+
+
+def test_without_a_budget_none_is_stated_and_length_earns_nothing() -> None:
+    config = small(use_budget=False, length_weight=0.9)
+    result, _ = gradients_of(trainer_for(config, judge=midtrain.judge))
+    assert {one.rollout.budget for one in result.judged} == {0}
+    assert {one.length_reward for one in result.judged} == {0.0}
+    assert all(one.reward == one.match for one in result.judged)
+    assert max(one.rollout.length for one in result.judged) == 12  # the cap stays 2 B_0
+    assert [budget_of(config, step) for step in range(4)] == [6] * 4
+
+
+@pytest.mark.parametrize(("weight", "part"), [(0.0, "match"), (1.0, "length_reward")])
+def test_length_weight_goes_from_one_part_to_the_other(weight: float, part: str) -> None:
+    result, _ = gradients_of(trainer_for(small(length_weight=weight), judge=midtrain.judge))
+    assert all(one.reward == getattr(one, part) for one in result.judged)
+
+
+def test_kl_is_nothing_at_first_and_then_holds_on_to_the_beginning() -> None:
+    without, (free,) = gradients_of(trainer_for(small(use_ntp=False)))
+    trainer = trainer_for(small(use_ntp=False, kl_weight=5.0))
+    with_kl, (held,) = gradients_of(trainer)
+    assert with_kl.metrics.rl_loss == pytest.approx(without.metrics.rl_loss, abs=1e-9)
+    assert_same(held, free)
+
+    # moved away, a step whose groups are all silent still goes back towards the reference
+    with torch.no_grad():
+        for parameter in trainer.policy.model.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    trainer.judge = lambda rollouts, *_: [Judged(rollout, 0.0, 0.0, 0.0, 0.0) for rollout in rollouts]
+    taken = gradients_of(trainer)
+    assert taken[0].metrics.rl_loss > 1e-4
+    assert size_of(taken[1][0]) > 1e-3
+
+
+def test_the_reference_of_kl_does_not_move() -> None:
+    trainer = trainer_for(small(kl_weight=0.1), closing())
+    assert trainer.reference is not None
+    before, start = weights(trainer.reference), weights(trainer.policy)
+    trainer.fit()
+    assert all(torch.equal(before[name], value) for name, value in weights(trainer.reference).items())
+    assert any(not torch.equal(start[name], value) for name, value in weights(trainer.policy).items())
+
+
+def test_several_updates_use_one_steps_rollouts_under_the_clip() -> None:
+    _, (single,) = gradients_of(trainer_for(small()))
+    config = small(updates_per_step=2, clip_epsilon=0.2, learning_rate=1e-2)
+    _, (first, second) = gradients_of(trainer_for(config), update=True)
+    assert_same(first, single, rtol=1e-3, atol=1e-6)
+    assert size_of({name: second[name] - first[name] for name in first}) > 1e-2 * size_of(first)
+
+
+def test_a_ratio_beyond_the_clip_has_no_gradient() -> None:
+    def lied(rollouts: Any, form: Any, trunks: Any, config: RMTConfig, budget: int) -> list[Judged]:
+        """Every sampled token is e times as likely now as then, and earns."""
+        older = [dataclasses.replace(r, logprobs=tuple(lp - 1 for lp in r.logprobs)) for r in rollouts]
+        return [Judged(rollout, 1.0, 0.0, 1.0, 1.0) for rollout in older]
+
+    _, (clipped,) = gradients_of(trainer_for(small(clip_epsilon=0.2, use_ntp=False), judge=lied))
+    _, (free,) = gradients_of(trainer_for(small(clip_epsilon=9.0, use_ntp=False), judge=lied))
+    assert size_of(clipped) == 0
+    assert size_of(free) > 0.1
+
+
+def test_a_seed_gives_one_run() -> None:
+    def run(seed: int) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+        policy = closing()
+        history = trainer_for(small(seed=seed, kl_weight=0.1), policy, midtrain.judge).fit()
+        lines = [dataclasses.asdict(metrics) for metrics in history]
+        return [{k: v for k, v in line.items() if k not in CLOCKS} for line in lines], weights(policy)
+
+    (lines, first), (again, second), (others, _) = run(0), run(0), run(1)
+    assert len(lines) == 3
+    assert lines == again
+    assert lines != others
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_metrics_keep_the_contract() -> None:
+    seen: list[StepResult] = []
+    history = trainer_for(small(), closing()).fit(seen.append)
+    assert [one.metrics for one in seen] == history
+    for step, metrics in enumerate(history):
+        line = dataclasses.asdict(metrics)
+        assert set(line) >= CONTRACT
+        assert (line["step"], line["budget"]) == (step, budget_of(small(), step))
+        assert sum(line["tier_probabilities"]) == pytest.approx(1)
+        assert all(line[name] >= 0 for name in CLOCKS)
+        lengths = [one.rollout.length for one in seen[step].judged]
+        assert line["thought_length"] == pytest.approx(sum(lengths) / len(lengths))
+        assert max(lengths) <= 2 * line["budget"]
+
+
+@pytest.mark.parametrize("use_rl", [True, False])
+def test_nan_in_the_weights_stops_the_step_and_changes_nothing(use_rl: bool) -> None:
+    trainer = trainer_for(small(use_rl=use_rl), closing())
+    trainer.fit()
+    with torch.no_grad():
+        dict(trainer.policy.model.named_parameters())["model.layers.1.mlp.down_proj.weight"][0, 0] = float("nan")
+    before, state = weights(trainer.policy), trainer.optimizer.inner.state_dict()["state"]
+    moments = {key: value["exp_avg"].clone() for key, value in state.items()}
+    with pytest.raises(NonFiniteError, match="hidden state of a document is not finite"):
+        trainer.step(0, trainer.texts[:2])
+    for name, value in weights(trainer.policy).items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
+    after = trainer.optimizer.inner.state_dict()["state"]
+    assert all(torch.equal(after[key]["exp_avg"], moments[key]) for key in moments)
+    assert moments
+
+
+def test_a_nan_advantage_stops_the_step_too() -> None:
+    def broken(rollouts: Any, *_: Any) -> list[Judged]:
+        return [Judged(rollout, 0.0, 0.0, 0.0, float("nan")) for rollout in rollouts]
+
+    trainer = trainer_for(small(), closing(), broken)
+    before = weights(trainer.policy)
+    with pytest.raises(NonFiniteError, match="the RL loss is not finite"):
+        trainer.step(0, trainer.texts[:2])
+    assert all(torch.equal(before[name], value) for name, value in weights(trainer.policy).items())

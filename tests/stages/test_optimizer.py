@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rmt_mini.stages.optimizer import MasterAdamW, NonFiniteError, require_finite
+
+
+def layer(dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Linear:
+    made = nn.Linear(3, 2)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+    return made.to(dtype)
+
+
+def feed(model: nn.Linear, step: int, size: float = 1.0) -> None:
+    for number, parameter in enumerate(model.parameters()):
+        noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(100 * step + number))
+        parameter.grad = (size * noise).to(parameter.dtype)
+
+
+def test_in_float32_it_is_adamw_of_torch_with_clipping() -> None:
+    ours, theirs = layer(), layer()
+    optimizer = MasterAdamW(ours, 0.05, 0.1, max_grad_norm=0.5)
+    plain = torch.optim.AdamW(theirs.parameters(), lr=0.05, betas=(0.9, 0.95), weight_decay=0.1)
+    for step in range(5):
+        size = 0.01 if step == 2 else 1.0  # once below the limit
+        feed(ours, step, size)
+        feed(theirs, step, size)
+        norm = nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        plain.step()
+        assert optimizer.step() == pytest.approx(float(norm))
+        assert all(parameter.grad is None for parameter in ours.parameters())
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_the_norm_before_clipping_is_returned() -> None:
+    model = nn.Linear(2, 1, bias=False)
+    optimizer = MasterAdamW(model, 0.1, 0.0, max_grad_norm=1.0)
+    model.weight.grad = torch.tensor([[3.0, 4.0]])
+    assert optimizer.step() == pytest.approx(5.0)
+    assert optimizer.inner.state_dict()["state"][0]["exp_avg"].tolist() == [pytest.approx([0.06, 0.08])]  # 0.1 * 3/5
+
+
+def drift(model: nn.Linear, steps: int = 200) -> Tensor:
+    optimizer = MasterAdamW(model, 1e-4, 0.0, 1e9)
+    for _ in range(steps):
+        model.weight.grad = torch.ones_like(model.weight)
+        optimizer.step()
+    return model.weight.detach()
+
+
+def test_bfloat16_weights_gather_updates_that_they_alone_would_lose() -> None:
+    model = nn.Linear(4, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    model.to(torch.bfloat16)
+    kept = drift(model)
+    assert kept.dtype == torch.bfloat16
+    assert kept.float().tolist()[0] == pytest.approx([0.98] * 4, abs=0.004)  # 200 steps of 1e-4; bf16 step 2^-8
+
+    bare = nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+    plain = torch.optim.AdamW([bare], lr=1e-4, betas=(0.9, 0.95), weight_decay=0.0)
+    for _ in range(200):
+        bare.grad = torch.ones_like(bare)
+        plain.step()
+    assert bare.tolist() == [1.0] * 4  # each update rounds away
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_restored_optimizer_goes_on_as_the_unbroken_one(dtype: torch.dtype) -> None:
+    whole = layer(dtype)
+    optimizer = MasterAdamW(whole, 1e-3, 0.01, 1.0)
+    for step in range(3):
+        feed(whole, step)
+        optimizer.step()
+    state = torch.load(_saved(optimizer.state_dict()), weights_only=True)
+    for step in range(3, 6):
+        feed(whole, step)
+        optimizer.step()
+
+    broken = layer(dtype, seed=9)
+    resumed = MasterAdamW(broken, 1e-3, 0.01, 1.0)
+    resumed.load_state_dict(state)
+    for step in range(3, 6):
+        feed(broken, step)
+        resumed.step()
+    for one, other in zip(whole.parameters(), broken.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def _saved(state: object) -> object:
+    import io
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return buffer
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_gradient_that_is_not_finite_is_named_and_nothing_moves(dtype: torch.dtype, value: float) -> None:
+    model = layer(dtype)
+    optimizer = MasterAdamW(model, 0.1, 0.0, 1.0)
+    feed(model, 0)
+    optimizer.step()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    moments = [s["exp_avg"].clone() for s in optimizer.inner.state_dict()["state"].values()]
+    feed(model, 1)
+    assert model.bias.grad is not None
+    model.bias.grad[1] = value
+    with pytest.raises(NonFiniteError, match=r"^the gradient of bias is not finite$"):  # not weight, the first
+        optimizer.step()
+    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+    after = [s["exp_avg"] for s in optimizer.inner.state_dict()["state"].values()]
+    assert all(torch.equal(one, other) for one, other in zip(moments, after, strict=True))
+
+
+def test_frozen_and_unused_parameters_stay() -> None:
+    model = layer()
+    model.bias.requires_grad_(False)
+    before = model.bias.clone(), model.weight.detach().clone()
+    optimizer = MasterAdamW(model, 0.1, 0.5, 1.0)
+    assert optimizer.step() == 0.0  # no gradient at all
+    assert torch.equal(model.weight, before[1])
+    model.weight.grad = torch.ones_like(model.weight)
+    optimizer.step()
+    assert torch.equal(model.bias, before[0])
+    assert not torch.equal(model.weight, before[1])
+
+
+def test_require_finite_names_the_tensor() -> None:
+    require_finite("fine", torch.ones(2))
+    with pytest.raises(NonFiniteError, match=r"^the loss is not finite$"):
+        require_finite("the loss", torch.tensor([1.0, float("inf")]))

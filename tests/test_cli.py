@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from rmt_mini.cli import _group, main
+from rmt_mini.config import PRESETS, RMTConfig
+from tests.fakes import make_tiny_policy
+
+FIELDS = [field.name for field in dataclasses.fields(RMTConfig) if field.name != "preset"]
+STORY = "\n\n\n".join(f"Tale {n}. The cat sat on the mat and the dog ran {n} times around it." for n in range(6))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a tiny model."""
+    folder = tmp_path_factory.mktemp("model")
+    policy = make_tiny_policy()
+    policy.model.save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "story.txt").write_text(STORY)
+    return tmp_path
+
+
+def outcome(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, list[str]]:
+    """Exit code, output, and lines of stderr."""
+    code = 0
+    try:
+        main(arguments)
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    caught = capsys.readouterr()
+    return code, caught.out, caught.err.splitlines()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(arguments: list[str], words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(here)
+    code, out, lines = outcome(arguments, capsys)
+    assert (code, out) == (2, "")
+    lines = [line for line in lines if line and not line.startswith("Loading weights: ")]  # a bar of transformers
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    assert re.search(words, lines[0]), lines[0]
+    assert files(here) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "huge"], r"preset 'huge' is unknown; use one of .*laptop"),
+        (["run", "--stepz", "3"], r"--stepz.*--steps"),
+        (["run", "--steps", "0"], r"steps is 0; give a whole number"),
+        (["run", "--steps", "many"], r"--steps.*'many' is not a valid integer"),
+        (["run", "--steps", "2.5"], r"--steps.*'2.5'"),
+        (["run", "--learning-rate", "fast"], r"--learning-rate.*'fast'"),
+        (["run", "--learning-rate", "nan"], r"learning_rate is nan; give a number above 0"),
+        (["run", "--tier-thresholds", "3", "1"], r"tier_thresholds is \(3.0, 1.0\); .*smaller first"),
+        (["run", "--tier-thresholds", "3"], r"--tier-thresholds.*2"),
+        (["run", "--tier-probs-late", "1", "1", "1"], r"tier_probs_late is .*sum to 1"),
+        (["run", "--loss-per", "step"], r"loss_per is 'step'; use one of token, rollout"),
+        (["run", "--no-use-rl", "--no-use-ntp"], r"use_ntp is False; .*nothing would train"),
+        (["preflight", "--group-size", "1"], r"group_size is 1; "),
+        (["plan", "--dtype", "int8"], r"dtype is 'int8'; use one of"),
+        (["run", "laptop", "more"], r"unexpected extra argument"),
+        (["fly"], r"No such command 'fly'"),
+        (["evaluate"], r"Missing argument 'CHECKPOINT'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_flags_are_one_line(
+    arguments: list[str], words: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(arguments, words, here, capsys)
+
+
+def _make(name: str, content: bytes) -> Callable[[Path], str]:
+    def make(folder: Path) -> str:
+        (folder / name).write_bytes(content)
+        return name
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda _: "absent.txt", r"corpus 'absent.txt' does not exist; give"),
+        (_make("empty.txt", b""), r"corpus 'empty.txt': it holds no text; give longer text"),
+        (_make("short.txt", b"Hi.\n\n\nHo."), r"corpus 'short.txt': all 2 documents have under 32 characters"),
+        (_make("latin.txt", b"caf\xe9 " * 20), r"corpus file 'latin.txt': byte 3 is not UTF-8; save it as UTF-8"),
+        (_make("one.txt", b"word " * 40), r"fewer than 2 different documents"),
+        (_make("book.pdf", b"%PDF"), r"corpus 'book.pdf' is neither .txt nor .jsonl"),
+        (_make("bad.jsonl", b"{'text': 1}"), r"corpus file 'bad.jsonl' line 1 is not JSON"),
+    ],
+    ids=["absent", "empty", "short", "latin1", "one-document", "pdf", "not-json"],
+)
+def test_a_bad_text_file_is_one_line(
+    make: Callable[[Path], str], words: str, here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(["preflight", "--model", model, "--corpus", make(here)], words, here, capsys)
+
+
+def test_documents_below_min_document_tokens_are_one_line(
+    here: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["preflight", "--model", model, "--corpus", "story.txt", "--min-document-tokens", "200"]
+    refused(arguments, r"none of the . training documents has min_document_tokens \(200\)", here, capsys)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda _: "absent-model", r"model 'absent-model' is neither a folder nor a known name"),
+        (lambda _: "./absent", r"model './absent' is neither a folder"),
+        (lambda here: _folder(here, {}), r"model folder 'm' has no config.json"),
+        (lambda here: _folder(here, {"config.json": "{}"}), r"model folder 'm' holds no weights"),
+        (
+            lambda here: _folder(here, {"config.json": "{", "model.safetensors": ""}),
+            r"model 'm' cannot be opened \(.*\); check the folder",
+        ),
+    ],
+    ids=["name", "path", "no-config", "no-weights", "broken"],
+)
+def test_a_bad_model_is_one_line(
+    make: Callable[[Path], str], words: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(["plan", "--model", make(here)], words, here, capsys)
+
+
+def _folder(here: Path, contents: dict[str, str]) -> str:
+    (here / "m").mkdir()
+    for name, text in contents.items():
+        (here / "m" / name).write_text(text)
+    return "m"
+
+
+def test_an_output_folder_in_use_is_not_touched(here: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "metrics.jsonl").write_text("precious")
+    arguments = ["run", "--model", model, "--corpus", "story.txt", "--out", "mine"]
+    refused(arguments, r"output folder 'mine' is in use; choose another with --out", here, capsys)
+
+
+@pytest.mark.skipif(os.name == "nt" or not hasattr(os, "geteuid"), reason="POSIX paths")
+def test_an_output_folder_under_a_file_is_one_line(here: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["run", "--model", model, "--corpus", "story.txt", "--out", "story.txt/run"]
+    refused(arguments, r"output folder 'story.txt/run' cannot be written", here, capsys)
+
+
+@pytest.mark.parametrize("target", ["absent", "."])
+def test_what_is_no_run_cannot_be_evaluated(target: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(["evaluate", target], rf"'{re.escape(target)}' is not a checkpoint of a run", here, capsys)
+
+
+def test_a_device_that_is_not_there_is_one_line(here: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(["plan", "--model", model, "--device", "toaster"], r"device 'toaster'", here, capsys)
+
+
+@pytest.mark.parametrize("command", ["run", "preflight", "plan"])
+def test_help_lists_every_field_and_preset(command: str) -> None:
+    result = CliRunner().invoke(_group(), [command, "--help"], terminal_width=200)
+    assert result.exit_code == 0
+    for name in FIELDS:
+        assert re.search(rf"--{name.replace('_', '-')}\b", result.output), name
+    for name in PRESETS:
+        assert name in result.output
+
+
+def test_the_help_of_the_group_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = outcome(["--help"], capsys)
+    assert code == 0
+    for name in ("run", "preflight", "plan", "evaluate"):
+        assert re.search(rf"^  {name} ", out, re.MULTILINE)
+        assert outcome([name, "--help"], capsys)[0] == 0
+
+
+def test_flags_reach_the_config(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from rmt_mini import cli
+
+    seen: list[RMTConfig] = []
+    monkeypatch.setattr(cli, "_config", _spy(cli._config, seen))
+    monkeypatch.setattr("rmt_mini.engine.model.load_policy", _stop)
+    flags = ["--steps", "7", "--tier-thresholds", "0.5", "2", "--no-use-curriculum", "--length-if-correct"]
+    with pytest.raises(RuntimeError, match="stopped"):
+        main(["plan", "gpu", *flags, "--model", "x/y"])
+    (config,) = seen
+    assert (config.preset, config.steps, config.tier_thresholds) == ("gpu", 7, (0.5, 2.0))
+    assert (config.use_curriculum, config.length_if_correct, config.use_ntp) == (False, True, True)
+    assert config.budget_start == PRESETS["gpu"]["budget_start"]
+
+
+def _spy(function: Callable[..., RMTConfig], seen: list[RMTConfig]) -> Callable[..., RMTConfig]:
+    def spied(*args: Any) -> RMTConfig:
+        seen.append(function(*args))
+        return seen[-1]
+
+    return spied
+
+
+def _stop(*_: Any) -> None:
+    raise RuntimeError("stopped")
+
+
+def test_plan_prints_time_and_memory(here: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(here)
+    code, out, _ = outcome(["plan", "--model", model, "--steps", "5", "--dtype", "float32"], capsys)
+    assert code == 0
+    assert "640 in RMT" in out  # 5 steps, 2 documents, 8 positions, 8 rollouts
+    assert re.search(r"time +about [\d.]+ min", out)
+    assert re.search(r"memory +about [\d.]+ GB", out)
+    assert files(here) == before
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (OSError(28, "No space left"), 2)])
+def test_interruption_and_a_full_disk_end_in_one_line(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("rmt_mini.engine.model.load_policy", fail)
+    found, out, lines = outcome(["plan"], capsys)
+    assert (found, out, len(lines)) == (code, "", 1)
+    assert lines[0] == "Interrupted." if code == 130 else lines[0].startswith("error: no space left")
