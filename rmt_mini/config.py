@@ -41,7 +41,7 @@ class RMTConfig:
     model: str = _setting("smollm2-135m", "bundled model, folder of a causal LM, or hub id")
     corpus: str = _setting("champ", "'champ', a .txt or .jsonl file, a folder of .txt files, or hf:NAME")
     column: str = _setting("text", "field of a .jsonl line or Hugging Face dataset that holds the text")
-    steps: int = _setting(16, "T, RMT steps")
+    steps: int = _setting(12, "T, RMT steps")
     seed: int = _setting(0, "seed of every random choice")
     out: str = _setting("", "run folder; empty chooses runs/PRESET-seedN")
     device: str = _setting("auto", "auto, cpu or cuda")
@@ -85,7 +85,7 @@ class RMTConfig:
     use_ntp: bool = _setting(True, "add the next-token loss on all positions not chosen")
     ntp_weight: float = _setting(0.1, "lambda")
     # Cold start
-    warmup_steps: int = _setting(20, "supervised steps that teach the answer format; 0 is none")
+    warmup_steps: int = _setting(18, "supervised steps that teach the answer format; 0 is none")
     warmup_positions: int = _setting(24, "positions a cold start step asks, one thought each")
     warmup_learning_rate: float = _setting(1.5e-4, "learning rate of the cold start")
     # Optimizer

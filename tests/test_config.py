@@ -64,13 +64,13 @@ BAD = [
     ("use_rl", "no", "True or False"),
     ("use_budget", 1, "True or False"),
     ("model", 5, "text"),
-    ("budget_min", 25, "budget_start (24)"),
-    ("curriculum_start", 0.8, "curriculum_end (0.7)"),
+    ("budget_min", 10_000, f"budget_start ({RMTConfig().budget_start})"),
+    ("curriculum_start", 1.1, f"curriculum_end ({RMTConfig().curriculum_end})"),
     ("curriculum_start", -0.1, "rise between 0 and 1"),
     ("evaluation_fraction", 0.0, "both excluded"),
     ("evaluation_fraction", 1.0, "both excluded"),
     ("group_size", 1, "at least 2 rollouts"),
-    ("min_document_tokens", 257, "document_tokens (256)"),
+    ("min_document_tokens", 10_000, f"document_tokens ({RMTConfig().document_tokens})"),
     ("updates_per_step", 2, "clip_epsilon"),
 ]
 
@@ -91,8 +91,8 @@ def test_a_bad_value_is_refused_in_one_line_that_names_field_value_and_remedy(na
         ({"use_rl": False, "use_ntp": False}, "use_ntp"),
         ({"tier_rule": "quantile", "tier_thresholds": (0.5, 1.5)}, "tier_thresholds"),
         ({"curriculum_end": 1.2}, "curriculum_start"),
-        ({"budget_start": 3}, "budget_min"),
-        ({"document_tokens": 20}, "min_document_tokens"),
+        ({"budget_start": 3, "budget_min": 4}, "budget_min"),
+        ({"document_tokens": 20, "min_document_tokens": 21}, "min_document_tokens"),
     ],
 )
 def test_settings_that_only_clash_together_are_refused(changes: dict[str, Any], name: str) -> None:
@@ -108,7 +108,7 @@ def test_settings_that_only_clash_together_are_refused(changes: dict[str, Any], 
         {"budget_decay": 1, "length_weight": 0, "ntp_weight": 0},
         {"length_weight": 1.0, "curriculum_start": 0.0, "curriculum_end": 0.0},
         {"tier_rule": "quantile", "tier_thresholds": (0.3, 0.7)},
-        {"budget_start": 4, "min_document_tokens": 256},
+        {"budget_start": 4, "budget_min": 4, "document_tokens": 256, "min_document_tokens": 256},
     ],
 )
 def test_values_at_the_edge_are_taken(changes: dict[str, Any]) -> None:

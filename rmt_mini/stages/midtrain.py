@@ -253,12 +253,12 @@ class RMTTrainer:
     ) -> StepMetrics:
         config = self.config
         tiers = [j.rollout.position.tier for j in judged[:: config.group_size]]
-        rewards = torch.tensor([j.reward for j in judged])
 
         def mean(values: Sequence[float]) -> float:
             return sum(values) / max(1, len(values))
 
-        signal = groups_with_signal(rewards, config.group_size).tolist() if judged else []
+        matches = torch.tensor([j.match for j in judged])
+        signal = groups_with_signal(matches, config.group_size).tolist() if judged else []
         return StepMetrics(
             step=step,
             budget=budget,

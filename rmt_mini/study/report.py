@@ -90,7 +90,7 @@ def evaluation_table(evaluation: Json) -> str:
     lines.append(["positions", *_positions(evaluation)])
     widths = (20, 10, 10, 10, 10, 8, 8)
     aligned = ("".join([f"{line[0]:<20}", *map(str.rjust, line[1:], widths[1:])]) for line in lines)
-    note = "[95 % intervals]; length: tokens of the mean thought; closed: by the model itself"
+    note = "In brackets 95 % intervals; length: mean thought, tokens; closed: by itself."
     return "\n".join([*aligned, note])
 
 
@@ -125,11 +125,7 @@ def escape(text: object, limit: int = 300) -> str:
 def compare(evaluation: Json, one: Json, other: Json, paired: str) -> tuple[int, str]:
     """Say whether ``other`` lies above ``one`` (+1), below (-1), or it cannot be told (0), and put it in words.
 
-    Args:
-        evaluation: its "gain" may hold the paired difference, the sharper measure; without, the intervals decide.
-        one: accuracy with low and high.
-        other: the same.
-        paired: name of the difference in "gain".
+    The paired difference of that name in evaluation["gain"] decides; where it is missing, the two intervals do.
     """
     gain = (evaluation.get("gain") or {}).get(paired) or {"difference": None}
     if gain["difference"] is None:
@@ -144,13 +140,7 @@ def compare(evaluation: Json, one: Json, other: Json, paired: str) -> tuple[int,
 
 
 def findings(config: Json, evaluation: Json, metrics: Sequence[StepMetrics]) -> list[str]:
-    """Say what was found, a paragraph each: accuracy, where it came from, plain prediction, length, tokens.
-
-    Args:
-        config: every field.
-        evaluation: of evaluation.json; empty where the run did not get there.
-        metrics: one a step.
-    """
+    """Say what was found, a paragraph each; ``evaluation`` is empty where the run did not get there."""
     cells = {name: row["average"] for name, row in _rows(evaluation) if row["average"]["accuracy"] is not None}
     said = ["**Nothing can be said about accuracy:** there is no evaluation before and after."]
     if {"thinking, before", "thinking, after"} <= cells.keys():
@@ -171,20 +161,20 @@ def _on_accuracy(config: Json, evaluation: Json, cells: Mapping[str, Json]) -> I
     if cold:
         first = 100 * (cold["accuracy"] - before["accuracy"])
         sign, words = compare(evaluation, cold, after, "think_after_minus_cold_start")
-        verdict = ("whether it changed accuracy cannot be told", "it added to the cold start", "it took from it")[sign]
+        verdicts = (f"whether {stage} adds to the cold start cannot be told", f"{stage} added", f"{stage} took away")
         yield (
-            f"The cold start brought {first:+z.1f} points of this, to {_share(cold, SPAN)} (intervals before and after "
-            f"it {_apart(before, cold)}). Then {stage} brought {words}: {verdict}."
+            f"The cold start changed it by {first:+z.1f} points, to {_share(cold, SPAN)} (the intervals around "
+            f"it {_apart(before, cold)}). Then {stage} changed it by {words}: {verdicts[sign]}."
         )
     elif config["warmup_steps"]:
         yield f"Nothing was measured after the cold start, so its part and that of {stage} cannot be told apart."
     else:
         yield f"There was no cold start, so all of the change is that of {stage}."
     sign, words = compare(evaluation, plain, after, "think_minus_ntp_after")
-    verdict = ("cannot be told to pass or to miss", "passes", "stays below")[sign]
+    verdict = ("Whether thinking passes {} cannot be told", "Thinking passes {}", "Thinking stays below {}")[sign]
     yield (
-        f"After training, thinking {verdict} plain next-token prediction, {_share(after, SPAN)} against "
-        f"{_share(plain, SPAN)}: {words}. Plain prediction had {_share(cells['plain, before'], SPAN)} before training."
+        f"{verdict.format('plain next-token prediction')}: after training {_share(after, SPAN)} against "
+        f"{_share(plain, SPAN)}, {words}. Plain prediction had {_share(cells['plain, before'], SPAN)} before training."
     )
 
 
@@ -193,10 +183,8 @@ def _on_length(config: Json, metrics: Sequence[StepMetrics]) -> Iterator[str]:
         yield "No thoughts were sampled in training, so nothing can be said about their length."
         return
     few = max(1, min(5, len(metrics) // 4))
-    ends = [
-        (fmean(m.thought_length for m in part), fmean(m.budget for m in part))
-        for part in (metrics[:few], metrics[-few:])
-    ]
+    parts = (metrics[:few], metrics[-few:])
+    ends = [(fmean(m.thought_length for m in part), fmean(m.budget for m in part)) for part in parts]
     followed = [abs(length - budget) <= max(1.0, FOLLOWED * budget) for length, budget in ends]
     verdict = {
         (True, True): "Thought length followed the budget",
@@ -208,7 +196,7 @@ def _on_length(config: Json, metrics: Sequence[StepMetrics]) -> Iterator[str]:
     steps = "step" if few == 1 else f"{few} steps"
     if config["use_budget"]:
         yield (
-            f"{verdict}: on average {first:.1f} tokens under a budget of {early:.1f} in the first {steps}, and {last:.1f} "
+            f"{verdict}: on average {first:.1f} tokens under a budget of {early:.1f} in the first {steps}, {last:.1f} "
             f"under {late:.1f} in the last. Within {100 * FOLLOWED:.0f} % of it, or one token, counts as followed."
         )
     else:
@@ -226,7 +214,7 @@ def _on_tokens(config: Json, metrics: Sequence[StepMetrics]) -> Iterator[str]:
         yield f"All {rl:,} trained tokens went to RL; the next-token loss was measured, not trained."
     if config["use_rl"]:
         signal = 100 * fmean(m.signal_groups for m in metrics)
-        yield f"On average {signal:.0f} % of the groups carried a signal; the others' rewards were equal and taught nothing."
+        yield f"In the mean {signal:.0f} % of the groups carried a signal; the others' rewards were equal and taught nothing."
 
 
 def limits(config: Json, evaluation: Json) -> list[str]:
@@ -239,7 +227,7 @@ def limits(config: Json, evaluation: Json) -> list[str]:
         f"It is one model ({escape(config['model'])}) on one corpus ({escape(config['corpus'])}). The paper's models "
         "have 14 billion parameters; what holds here need not hold there.",
     ]
-    if after:
+    if after and after["average"]["accuracy"] is not None:
         halves = [(c, 50 * (after[c]["high"] - after[c]["low"])) for c in COLUMNS if after[c]["accuracy"] is not None]
         said.append(
             f"{after['average']['n']} held-out positions with one thought each leave accuracy uncertain, in points: "
@@ -314,7 +302,11 @@ def _pages(samples: Json, rollouts: Sequence[Json]) -> Iterator[str]:
     yield "## Rollouts, as the model wrote them"
     yield "␣ stands for a blank at an end, ↵ for a line end." if samples or rollouts else "None were recorded."
     if samples:
-        before, after = ({(one["document"], _index(one)): one for one in samples[when]} for when in ("before", "after"))
+        keyed = (
+            [((one["document"], one.get("index", one.get("position"))), one) for one in samples[when]]
+            for when in ("before", "after")
+        )
+        before, after = map(dict, keyed)
         rows = [[_place(one), _said(before.get(key)), _said(after.get(key))] for key, one in (after | before).items()]
         yield "The same held-out positions before and after training:"
         yield _table(["position", "before", "after"], rows)
@@ -326,30 +318,30 @@ def _pages(samples: Json, rollouts: Sequence[Json]) -> Iterator[str]:
         yield _table(["step", "position", "rollout", "reward"], rows)
 
 
-def _index(line: Json) -> int:
-    return int(line["index"] if "index" in line else line["position"])
-
-
 def _place(line: Json) -> str:
-    where = f"{TIERS[line['tier']]}, {line['entropy']:.1f} nats<br>…<code>{escape(line['context'])}</code>"
-    return f"{where}<br>next: <code>{escape(line['truth'])}</code>"
+    where = f"{TIERS[line['tier']]}, {line['entropy']:.1f} nats<br>…{_code(line['context'])}"
+    return f"{where}<br>next: {_code(line['truth'])}"
 
 
 def _said(line: Json | None) -> str:
     if line is None:
         return "-"
     ended = f"({'closed' if line['closed'] else 'cut off at the cap'}, budget {line['budget']})"
-    answer = f"answer <code>{escape(line['answer'])}</code>: {'right' if line['match'] else 'wrong'}"
-    return f"<code>{escape(line['thought'])}</code> {ended}<br>{answer}"
+    answer = f"answer {_code(line['answer'])}: {'right' if line['match'] else 'wrong'}"
+    return f"{_code(line['thought'])} {ended}<br>{answer}"
+
+
+def _code(text: object, limit: int = 300) -> str:
+    return f"<code>{escape(text, limit)}</code>" if text else "(nothing)"
 
 
 def _origin(run: Json) -> Iterator[str]:
     yield "## Where this run comes from"
     rows = []
     for name in ("command", "status", "error", "start", "end", "machine", "versions", "corpus_digest", "model_digest"):
-        value = run.get(name) or "-"
+        value = run.get(name)
         text = ", ".join(f"{key} {one}" for key, one in value.items()) if isinstance(value, dict) else value
-        rows.append([name.replace("_", " "), f"<code>{escape(text, limit=1000)}</code>"])
+        rows.append([name.replace("_", " "), _code(text, limit=1000)])
     yield _table(["", ""], rows)
 
 
