@@ -85,7 +85,7 @@ class RMTConfig:
     use_ntp: bool = _setting(True, "add the next-token loss on all positions not chosen")
     ntp_weight: float = _setting(0.1, "lambda")
     # Cold start
-    warmup_steps: int = _setting(18, "supervised steps that teach the answer format; 0 is none")
+    warmup_steps: int = _setting(16, "supervised steps that teach the answer format; 0 is none")
     warmup_positions: int = _setting(24, "positions a cold start step asks, one thought each")
     warmup_learning_rate: float = _setting(1.5e-4, "learning rate of the cold start")
     # Optimizer

@@ -108,9 +108,7 @@ def imports_of(source: str, package: str) -> set[str]:
             names = [alias.name for alias in node.names]
             # `from rmt_mini import load_policy` stands on the name's home
             targets = (
-                [rmt_mini._HOME.get(name, f"rmt_mini.{name}") for name in names]
-                if module == "rmt_mini"
-                else [module]
+                [rmt_mini._HOME.get(name, f"rmt_mini.{name}") for name in names] if module == "rmt_mini" else [module]
             )
         else:
             continue

@@ -92,7 +92,7 @@ def _convert(gguf: Path, target: Path) -> None:
     # the weights are plain float32 now; transformers refuses to save while the config says quantised
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    model.hf_quantizer = None
+    model.hf_quantizer = None  # type: ignore[assignment]
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
 

@@ -118,7 +118,7 @@ def escape(text: object, limit: int = 300) -> str:
     shown = re.sub(r"^ +| +$", lambda blanks: "␣" * len(blanks[0]), shown)
     shown = "".join("\ufffd" if unicodedata.category(one) in UNSEEN else one for one in shown)
     return re.sub(
-        r"[`|*_\[\](){}!~$\\@:]|(?<=www)\.", lambda sign: f"&#{ord(sign[0])};", html.escape(shown), flags=re.I
+        r"[`|*_\[\]~$\\@]|:(?=//)|(?<=www)\.", lambda sign: f"&#{ord(sign[0])};", html.escape(shown), flags=re.I
     )
 
 
@@ -161,10 +161,10 @@ def _on_accuracy(config: Json, evaluation: Json, cells: Mapping[str, Json]) -> I
     if cold:
         first = 100 * (cold["accuracy"] - before["accuracy"])
         sign, words = compare(evaluation, cold, after, "think_after_minus_cold_start")
-        verdicts = (f"whether {stage} adds to the cold start cannot be told", f"{stage} added", f"{stage} took away")
+        verdicts = ("whether that raised accuracy cannot be told", "that raised accuracy", "that lowered accuracy")
         yield (
-            f"The cold start changed it by {first:+z.1f} points, to {_share(cold, SPAN)} (the intervals around "
-            f"it {_apart(before, cold)}). Then {stage} changed it by {words}: {verdicts[sign]}."
+            f"The cold start changed it by {first:+z.1f} points, to {_share(cold, SPAN)} (intervals before and "
+            f"after it {_apart(before, cold)}). Then {stage} changed it by {words}: {verdicts[sign]}."
         )
     elif config["warmup_steps"]:
         yield f"Nothing was measured after the cold start, so its part and that of {stage} cannot be told apart."
@@ -214,7 +214,7 @@ def _on_tokens(config: Json, metrics: Sequence[StepMetrics]) -> Iterator[str]:
         yield f"All {rl:,} trained tokens went to RL; the next-token loss was measured, not trained."
     if config["use_rl"]:
         signal = 100 * fmean(m.signal_groups for m in metrics)
-        yield f"In the mean {signal:.0f} % of the groups carried a signal; the others' rewards were equal and taught nothing."
+        yield f"On average {signal:.0f} % of the groups carried a match signal: some answers right, others wrong."
 
 
 def limits(config: Json, evaluation: Json) -> list[str]:
@@ -281,17 +281,17 @@ def _settings(config: Json) -> Iterator[str]:
     yield f"## Settings\n\nIn bold what differs from {'the preset' if known else 'the defaults'}, whose value follows."
     rows = []
     for field, value in config.items():
-        same = field == "preset" or json.dumps(value) == json.dumps(base.get(field))
-        shown = escape(value) if same else f"**{escape(value)}** ({escape(base.get(field)) or 'empty'})"
-        rows.append([f"`{field}`", shown, escape(helps.get(field, ""))])
+        shown, was = (", ".join(map(str, v)) if isinstance(v, list | tuple) else v for v in (value, base.get(field)))
+        same = shown == was or field == "preset"
+        told = escape(shown) if same else f"**{escape(shown)}** ({escape(was) or 'empty'})"
+        rows.append([f"`{field}`", told, helps.get(field, "")])
     yield _table(["setting", "value", "meaning"], rows)
 
 
 def _timing(seconds: Json, metrics: Sequence[StepMetrics]) -> Iterator[str]:
     yield "## Time"
-    yield _table(
-        ["stage", "seconds"], [[escape(name).replace("&#95;", " "), f"{s:.1f}"] for name, s in seconds.items()]
-    )
+    rows = [[name.replace("_", " "), f"{value:.1f}"] for name, value in seconds.items()]
+    yield _table(["stage", "seconds"], [*rows, ["total", f"{sum(seconds.values()):.1f}"]])
     if metrics:
         rollout, update = fmean(m.rollout_seconds for m in metrics), fmean(m.update_seconds for m in metrics)
         memory = max(m.peak_memory_mb for m in metrics)
@@ -337,12 +337,10 @@ def _code(text: object, limit: int = 300) -> str:
 
 def _origin(run: Json) -> Iterator[str]:
     yield "## Where this run comes from"
-    rows = []
-    for name in ("command", "status", "error", "start", "end", "machine", "versions", "corpus_digest", "model_digest"):
-        value = run.get(name)
-        text = ", ".join(f"{key} {one}" for key, one in value.items()) if isinstance(value, dict) else value
-        rows.append([name.replace("_", " "), _code(text, limit=1000)])
-    yield _table(["", ""], rows)
+    names = ("command", "status", "error", "start", "end", "machine", "versions", "corpus_digest", "model_digest")
+    found = {name.replace("_", " "): run[name] for name in names if name in run}
+    flat = {k: ", ".join(f"{a} {b}" for a, b in v.items()) if isinstance(v, dict) else v for k, v in found.items()}
+    yield _table(["", ""], [[name, _code(value, limit=1000)] for name, value in flat.items()])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -12,9 +12,7 @@ from rmt_mini.method.grpo import group_advantages, groups_with_signal, kl_estima
 
 NORMALISERS = ["token", "rollout"]
 GROUPS = st.integers(1, 8).flatmap(
-    lambda size: st.lists(
-        st.lists(st.floats(0, 1, width=32), min_size=size, max_size=size), min_size=1, max_size=5
-    )
+    lambda size: st.lists(st.lists(st.floats(0, 1, width=32), min_size=size, max_size=size), min_size=1, max_size=5)
 )
 
 
@@ -52,9 +50,7 @@ def test_advantages_by_hand() -> None:
 def test_groups_are_neighbours_and_do_not_touch() -> None:
     rewards = tensor(1.0, 0.0, 10.0, 30.0)
     torch.testing.assert_close(group_advantages(rewards, 2, scale=False), tensor(0.5, -0.5, -10.0, 10.0))
-    torch.testing.assert_close(
-        group_advantages(rewards.view(2, 2), 2), group_advantages(rewards, 2).view(2, 2)
-    )
+    torch.testing.assert_close(group_advantages(rewards.view(2, 2), 2), group_advantages(rewards, 2).view(2, 2))
 
 
 @given(GROUPS, st.booleans())
@@ -66,9 +62,7 @@ def test_each_group_sums_to_zero_and_keeps_the_order_of_rewards(groups, scale: b
     assert advantages.sum(1).abs().max().item() < 1e-6
     by_reward = advantages.gather(1, rewards.argsort(1))
     assert bool((by_reward.diff(dim=1) >= 0).all())
-    assert bool(
-        (advantages.square().mean(1) <= 1 + 1e-9).all()
-    )  # the deviation of a scaled group is at most 1
+    assert bool((advantages.square().mean(1) <= 1 + 1e-9).all())  # the deviation of a scaled group is at most 1
 
 
 @given(GROUPS, st.randoms(use_true_random=False))
@@ -91,9 +85,7 @@ def test_a_group_without_spread_is_exactly_zero(size: int, value: float) -> None
 
 
 def test_whole_numbers_and_half_precision_are_raised() -> None:
-    torch.testing.assert_close(
-        group_advantages(torch.tensor([1, 0]), 2), torch.tensor([1.0, -1.0]), atol=3e-4, rtol=0
-    )
+    torch.testing.assert_close(group_advantages(torch.tensor([1, 0]), 2), torch.tensor([1.0, -1.0]), atol=3e-4, rtol=0)
     assert group_advantages(torch.tensor([True, False]), 2).dtype == torch.float32
     assert group_advantages(torch.tensor([1.0, 0.5], dtype=torch.bfloat16), 2).dtype == torch.float32
 
@@ -150,9 +142,7 @@ def test_kl_estimate_is_never_negative_even_by_rounding() -> None:
     estimate = kl_estimate(torch.zeros_like(near), near)
     assert estimate.min() >= 0
     assert kl_estimate(near, near).abs().max() == 0
-    assert kl_estimate(torch.tensor(0.0), torch.tensor(1e-3)).item() == pytest.approx(
-        5e-7, rel=1e-3
-    )  # d * d / 2
+    assert kl_estimate(torch.tensor(0.0), torch.tensor(1e-3)).item() == pytest.approx(5e-7, rel=1e-3)  # d * d / 2
 
 
 # --- the policy loss
@@ -254,9 +244,7 @@ def test_padding_has_no_effect(normalise, filler: float) -> None:
     wider = torch.cat([mask, torch.zeros(len(mask), 3, dtype=torch.bool)], dim=1)
     padded = rl_loss(longer, advantages, wider, **{k: pad(v) for k, v in constants.items()}, **options)
     torch.testing.assert_close(padded, loss)
-    with torch.autograd.set_detect_anomaly(
-        True
-    ):  # no nan on the way either, for those who hunt one with this
+    with torch.autograd.set_detect_anomaly(True):  # no nan on the way either, for those who hunt one with this
         torch.testing.assert_close(gradient(padded, longer)[:, : mask.shape[1]], expected)
 
 
@@ -273,9 +261,7 @@ def test_nan_where_the_mask_is_true_is_not_hidden(spoilt: str) -> None:
     logprobs, advantages, mask = batch()
     parts = {"logprobs": logprobs.detach(), "advantages": advantages, "reference": logprobs.detach().clone()}
     parts[spoilt][0] = math.nan
-    loss = rl_loss(
-        parts["logprobs"], parts["advantages"], mask, reference_logprobs=parts["reference"], kl_weight=0.1
-    )
+    loss = rl_loss(parts["logprobs"], parts["advantages"], mask, reference_logprobs=parts["reference"], kl_weight=0.1)
     assert loss.isnan()
 
 

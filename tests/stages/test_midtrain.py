@@ -187,15 +187,23 @@ def test_rewards_are_kept_beside_advantages() -> None:
         assert one.length_reward == pytest.approx(max(0, 1 - abs(one.rollout.length - 6) / 6))
         assert one.reward == pytest.approx(0.6 * one.match + 0.4 * one.length_reward)
     groups = [result.judged[i : i + 4] for i in range(0, len(result.judged), 4)]
-    signal = 0
     for group in groups:
         assert len({one.rollout.position for one in group}) == 1
         assert sum(one.advantage for one in group) == pytest.approx(0, abs=1e-9)
-        signal += len({one.reward for one in group}) > 1
         best = max(group, key=lambda one: one.reward)
         assert best.advantage == max(one.advantage for one in group)
-    assert 0 < result.metrics.signal_groups == pytest.approx(signal / len(groups))
     assert result.metrics.reward == pytest.approx(sum(one.reward for one in result.judged) / len(result.judged))
+
+
+def test_signal_counts_groups_with_right_and_wrong_answers() -> None:
+    trainer = trainer_for(small(length_weight=0.4, positions_per_document=6), judge=midtrain.judge)
+    trainer.form.judge = lambda answer, trunk, index: float(answer[0] % 2)  # type: ignore[method-assign]
+    result, _ = gradients_of(trainer)
+    groups = [result.judged[i : i + 4] for i in range(0, len(result.judged), 4)]
+    mixed = sum(len({one.match for one in group}) > 1 for group in groups)
+    spread = sum(len({one.reward for one in group}) > 1 for group in groups)
+    assert 0 < mixed < spread  # lengths alone make no match signal
+    assert result.metrics.signal_groups == pytest.approx(mixed / len(groups))
 
 
 def test_without_a_budget_none_is_stated_and_length_earns_nothing() -> None:
