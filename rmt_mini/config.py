@@ -145,10 +145,10 @@ class RMTConfig:
             f"it must not exceed budget_start ({self.budget_start})",
         )
         _require(
-            0 <= self.curriculum_start <= self.curriculum_end <= 1,
+            0 <= self.curriculum_start < self.curriculum_end <= 1,
             "curriculum_start",
             self.curriculum_start,
-            f"it and curriculum_end ({self.curriculum_end}) must rise between 0 and 1",
+            f"it must lie below curriculum_end ({self.curriculum_end}), both from 0 to 1",
         )
         _require(
             0 < self.evaluation_fraction < 1,

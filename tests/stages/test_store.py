@@ -105,6 +105,7 @@ def test_a_checkpoint_opens_with_transformers_and_as_a_policy(tmp_path: Path) ->
     assert torch.equal(again.head.weight, policy.head.weight)
 
 
+@torch.no_grad()
 def test_a_checkpoint_is_replaced_whole_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = make_tiny_policy()
     folder = RunFolder(tmp_path / "run")

@@ -12,6 +12,7 @@ from PIL import Image
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import UserError
 from rmt_mini.records import StepMetrics
+from rmt_mini.study import report
 from rmt_mini.study.report import escape, evaluation_table, intervals_apart, write_report
 
 NASTY = "<script>alert(1)</script> | `rm` ![x](y) **b** [a](b)\n\n# head\r\n<!-- http://e.x www.e.x $z$"
@@ -85,6 +86,7 @@ class Folder:
         self.samples: dict[str, Any] | None = {"before": [line(5)], "after": [line(5, thought=" sum", answer="8")]}
         self.evaluation: dict[str, Any] | None = evaluation()
         self.table = ""
+        self.draws = False  # drawing takes a second
 
     def report(self) -> str:
         parts = {"run": self.run, "evaluation": self.evaluation, "samples": self.samples}
@@ -93,7 +95,10 @@ class Folder:
                 (self.path / f"{name}.json").write_text(json.dumps(part))
         for name, lines in (("metrics", self.metrics), ("rollouts", self.rollouts)):
             (self.path / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
-        self.table = write_report(self.path)
+        with pytest.MonkeyPatch.context() as patch:
+            if not self.draws:
+                patch.setattr(report, "_figures", lambda *_: ())
+            self.table = write_report(self.path)
         return (self.path / "report.md").read_text()
 
 
@@ -114,7 +119,7 @@ def test_what_was_found_comes_first(folder: Folder) -> None:
     assert "that raised accuracy." in found
     assert "Thinking stays below plain next-token prediction: after training 36.0 %" in found
     assert "1,200 tokens (75 %) went to RL and 400 (25 %) to next-token prediction." in found
-    assert "On average 40 % of the groups carried a signal" in found
+    assert "On average 40 % of the groups carried a match signal" in found
 
 
 @pytest.mark.parametrize(
@@ -238,6 +243,7 @@ def test_an_interrupted_run_says_so(folder: Folder) -> None:
     folder.run["status"] = "interrupted"
     del folder.run["end"], folder.run["seconds"]
     folder.metrics = folder.metrics[:2]
+    folder.draws = True
     text = folder.report()
     assert "**The run is interrupted, with 2 of 4 steps recorded.**" in text
     assert "**Nothing can be said about accuracy:**" in text
@@ -247,11 +253,9 @@ def test_an_interrupted_run_says_so(folder: Folder) -> None:
 
 
 def test_half_a_line_is_passed_over(folder: Folder) -> None:
-    folder.report()
-    with (folder.path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "bud')
-    write_report(folder.path)
-    assert "1,200 tokens" in (folder.path / "report.md").read_text()
+    (folder.path / "metrics.jsonl").write_text(json.dumps(step(0)) + '\n{"step": 1, "bud')
+    assert [found["step"] for found in report._lines(folder.path / "metrics.jsonl")] == [0]
+    assert list(report._lines(folder.path / "nothing.jsonl")) == []
 
 
 def test_no_steps_and_no_rollouts(folder: Folder) -> None:
@@ -300,6 +304,7 @@ def test_table_of_one_measurement() -> None:
 
 
 def test_figures_are_there_with_their_alt_text(folder: Folder) -> None:
+    folder.draws = True
     text = folder.report()
     shown = re.findall(r"!\[(.+)\]\((figures/\w+\.png)\)", text)
     assert len(shown) == 6
