@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from rmt_mini.records import Position, Rollout
 from rmt_mini.stages import evaluate as room
 from rmt_mini.stages.evaluate import Answer, answer_positions, difference, evaluate, interval, plan_positions, summarize
 from rmt_mini.stages.material import format_for
-from tests.stages.tiny import closing, small, texts_for
+from tests.stages.tiny import ARROWS, SENTENCES, closing, small, texts_for
 
 
 def answer(document: int, tier: int, match: float, plain: float = 0.0, length: int = 0, closed: bool = True) -> Answer:
@@ -151,15 +152,18 @@ def test_a_small_tier_gives_what_it_has() -> None:
     assert [p.tier for p in positions] == [0] * 10
 
 
-def asked(config: Any, budget: int = 4) -> tuple[Any, Any, list[Position], list[Answer]]:
+def asked(
+    config: Any, budget: int = 4, sentences: Sequence[str] = SENTENCES
+) -> tuple[Any, Any, list[Position], list[Answer]]:
     policy = closing()
-    texts = texts_for(policy, config)
+    texts = texts_for(policy, config, sentences)
     positions = plan_positions(policy, texts, config)
     return policy, texts, positions, answer_positions(policy, texts, positions, config, budget)
 
 
 def test_answers_are_those_of_direct_calls_of_the_model() -> None:
-    policy, texts, _, answers = asked(small(evaluation_positions=45))
+    policy, texts, _, answers = asked(small(evaluation_positions=45), sentences=ARROWS)
+    assert {one.match for one in answers} == {one.plain for one in answers} == {0.0, 1.0}
     form = format_for(policy, small())
     for one in answers:
         text, index = texts[one.position.trunk].ids, one.position.index

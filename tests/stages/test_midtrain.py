@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from rmt_mini.records import Judged
 from rmt_mini.stages import midtrain
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, budget_of
 from rmt_mini.stages.optimizer import NonFiniteError
-from tests.stages.tiny import by_answer, closing, plainly, small, texts_for, weights
+from tests.stages.tiny import ARROWS, SENTENCES, by_answer, closing, plainly, small, texts_for, weights
 
 CONTRACT = {
     "step", "budget", "tier_probabilities", "tier_counts", "match_reward", "length_reward", "reward", "thought_length",
@@ -26,9 +26,14 @@ CONTRACT = {
 CLOCKS = {"rollout_seconds", "update_seconds", "peak_memory_mb"}
 
 
-def trainer_for(config: RMTConfig, policy: Policy | None = None, judge: Callable[..., Any] = by_answer) -> RMTTrainer:
+def trainer_for(
+    config: RMTConfig,
+    policy: Policy | None = None,
+    judge: Callable[..., Any] = by_answer,
+    sentences: Sequence[str] = SENTENCES,
+) -> RMTTrainer:
     policy = closing(torch.float64) if policy is None else policy
-    return RMTTrainer(config, policy, texts_for(policy, config), judge)
+    return RMTTrainer(config, policy, texts_for(policy, config, sentences), judge)
 
 
 def gradients_of(trainer: RMTTrainer, update: bool = False) -> tuple[StepResult, list[dict[str, Tensor]]]:
@@ -179,7 +184,8 @@ def test_more_positions_than_tokens_leave_an_empty_next_token_loss() -> None:
 
 def test_rewards_are_kept_beside_advantages() -> None:
     config = small(length_weight=0.4, positions_per_document=6)
-    result, _ = gradients_of(trainer_for(config, judge=midtrain.judge))
+    result, _ = gradients_of(trainer_for(config, judge=midtrain.judge, sentences=ARROWS))
+    assert 0 < result.metrics.match_reward < 1
     assert result.metrics.length_reward > 0
     for one in result.judged:
         truth = result.texts[one.rollout.position.trunk].ids[one.rollout.position.index]
@@ -208,7 +214,8 @@ def test_signal_counts_groups_with_right_and_wrong_answers() -> None:
 
 def test_without_a_budget_none_is_stated_and_length_earns_nothing() -> None:
     config = small(use_budget=False, length_weight=0.9)
-    result, _ = gradients_of(trainer_for(config, judge=midtrain.judge))
+    result, _ = gradients_of(trainer_for(config, judge=midtrain.judge, sentences=ARROWS))
+    assert result.metrics.match_reward > 0
     assert {one.rollout.budget for one in result.judged} == {0}
     assert {one.length_reward for one in result.judged} == {0.0}
     assert all(one.reward == one.match for one in result.judged)
@@ -218,7 +225,8 @@ def test_without_a_budget_none_is_stated_and_length_earns_nothing() -> None:
 
 @pytest.mark.parametrize(("weight", "part"), [(0.0, "match"), (1.0, "length_reward")])
 def test_length_weight_goes_from_one_part_to_the_other(weight: float, part: str) -> None:
-    result, _ = gradients_of(trainer_for(small(length_weight=weight), judge=midtrain.judge))
+    result, _ = gradients_of(trainer_for(small(length_weight=weight), judge=midtrain.judge, sentences=ARROWS))
+    assert len({getattr(one, part) for one in result.judged}) > 1
     assert all(one.reward == getattr(one, part) for one in result.judged)
 
 

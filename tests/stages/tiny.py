@@ -25,6 +25,8 @@ SENTENCES = (
     "Two and two make four; four and four make eight.",
 )
 
+ARROWS = ("<<<< a <<<< b <<<<", "1 <<< 2 <<<< 3 <<<<< 4")  # now and then ``closing`` answers '<', and is right
+
 
 def small(**changes: Any) -> RMTConfig:
     """Settings of a run that takes a moment."""
