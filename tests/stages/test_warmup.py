@@ -65,6 +65,7 @@ def taught() -> Taught:
     return policy, texts, history
 
 
+@pytest.mark.slow
 def test_free_thoughts_follow_the_budget_that_is_stated(taught: Taught) -> None:
     policy, texts, _ = taught
     short, long = (mean_length(thoughts(policy, texts, budget)) for budget in (LOW, HIGH))
@@ -75,6 +76,7 @@ def test_free_thoughts_follow_the_budget_that_is_stated(taught: Taught) -> None:
     assert abs(unread_long - unread) < 1  # before, it made no difference
 
 
+@pytest.mark.slow
 def test_thoughts_neither_collapse_nor_run_into_the_cap(taught: Taught) -> None:
     policy, texts, _ = taught
     for budget in (LOW, HIGH):
@@ -84,6 +86,7 @@ def test_thoughts_neither_collapse_nor_run_into_the_cap(taught: Taught) -> None:
         assert len({one.length for one in rollouts}) >= 3  # a spread for the length reward to learn from
 
 
+@pytest.mark.slow
 def test_the_losses_of_answer_and_closing_fall(taught: Taught) -> None:
     _, _, history = taught
     assert len(history) == 80
