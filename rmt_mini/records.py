@@ -11,11 +11,27 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Characters ``start`` to ``stop`` of a text, and of what sort they are."""
+
+    start: int
+    stop: int
+    sort: str
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
-    """Unlabelled text with a stable name."""
+    """Unlabelled text with a stable name.
+
+    Attributes:
+        id: unique in its corpus.
+        text: what a model reads.
+        spans: what a generated text knows about its words; for measuring only, no stage trains on it.
+    """
 
     id: str
     text: str
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,10 +38,14 @@ INSTRUCTION = (
 BUDGET_INSTRUCTION = "; use exactly {budget} tokens within <think></think>"
 
 
+QUESTION = "\n\nReason about it{budget}, then give the final answer alone in \\boxed{{}}."  # post-training's
+
+
 class AnswerFormat(Protocol):
     """What the engine needs to know of a way of asking."""
 
     name: str
+    tokenizer: Any
     close: list[int]  # the closing tag; its first token is the decision to stop thinking
     answer_limit: int
 
@@ -120,12 +124,12 @@ class Chat:
     name = "chat"
     answer_limit = ANSWER_TOKENS
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, instruction: str = INSTRUCTION) -> None:
         if not getattr(tokenizer, "chat_template", None):
             raise UserError(
                 "answer_format 'chat' needs a tokenizer with a chat template; use answer_format 'continuation'"
             )
-        self.tokenizer = tokenizer
+        self.tokenizer, self._instruction = tokenizer, instruction
         marker = "\x02document\x03"
         rendered = tokenizer.apply_chat_template(
             [{"role": "user", "content": marker}], tokenize=False, add_generation_prompt=True
@@ -142,7 +146,7 @@ class Chat:
 
     def opening(self, budget: int | None) -> list[int]:
         stated = "" if budget is None else BUDGET_INSTRUCTION.format(budget=budget)
-        return _encode(self.tokenizer, INSTRUCTION.format(budget=stated) + self._turn)
+        return _encode(self.tokenizer, self._instruction.format(budget=stated) + self._turn)
 
     def cue(self, trunk: Sequence[int], index: int) -> list[int]:
         return list(self._cue)

@@ -24,11 +24,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A document as a trunk: its token ids, and the first index that may be asked for."""
+    """A document as a trunk.
+
+    Attributes:
+        id: the document's.
+        ids: its tokens.
+        first: the first index that may be asked for.
+        sorts: what a generated text knows about each token, for measuring only; empty for any other text.
+        asked: the only indices that may be asked for; None is every one from ``first`` on.
+    """
 
     id: str
     ids: tuple[int, ...]
     first: int
+    sorts: tuple[str, ...] = ()
+    asked: tuple[int, ...] | None = None
+
+    @property
+    def places(self) -> Sequence[int]:
+        """Indices that may be asked for."""
+        return range(self.first, len(self.ids)) if self.asked is None else self.asked
 
 
 def generator_for(seed: int, *purpose: object) -> torch.Generator:
@@ -55,7 +70,8 @@ def to_texts(documents: Sequence[Document], form: AnswerFormat, config: RMTConfi
     for document in documents:
         ids, first = form.trunk(document.text)
         if len(ids) - first + 1 >= config.min_document_tokens:
-            texts.append(Text(document.id, tuple(ids[: first - 1 + config.document_tokens]), first))
+            kept = tuple(ids[: first - 1 + config.document_tokens])
+            texts.append(Text(document.id, kept, first, _sorts(document, form, first)[: len(kept)]))
     if not texts:
         raise UserError(
             f"corpus {config.corpus!r}: none of the {len(documents)} {where} documents has min_document_tokens "
@@ -66,6 +82,15 @@ def to_texts(documents: Sequence[Document], form: AnswerFormat, config: RMTConfi
             "%d of %d %s documents are too short and left out", len(documents) - len(texts), len(documents), where
         )
     return texts
+
+
+def _sorts(document: Document, form: AnswerFormat, first: int) -> tuple[str, ...]:
+    """Carry the sorts of a document's spans over to its tokens."""
+    if not document.spans:
+        return ()
+    offsets = form.tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    named = [next((s.sort for s in document.spans if start < s.stop and s.start < stop), "") for start, stop in offsets]
+    return (*[""] * (first - 1), *named)
 
 
 def endless(texts: Sequence[Text], seed: int, start: int = 0) -> Iterator[Text]:

@@ -1,5 +1,6 @@
 """Where do documents come from, and which of them are held out?
 
+    micro                     1,600 generated documents of the micro-world (micro-pretraining: of its other text)
     champ                     270 competition problems with solutions, from the PyPI package champ-dataset
     story.txt                 documents are separated by two or more blank lines
     folder/                   every .txt file below it is one document; hidden files are passed over
@@ -26,9 +27,10 @@ from typing import Any
 
 from rmt_mini.errors import UserError
 from rmt_mini.records import Document
+from rmt_mini.worlds import micro
 
 logger = logging.getLogger(__name__)
-ACCEPTED = "'champ', a .txt or .jsonl file, a folder of .txt files, or hf:NAME[:CONFIG][@SPLIT]"
+ACCEPTED = "'champ', 'micro', a .txt or .jsonl file, a folder of .txt files, or hf:NAME[:CONFIG][@SPLIT]"
 _Texts = Iterator[tuple[str, str]]  # ids and texts
 
 
@@ -91,7 +93,7 @@ def load_corpus(
     """Load documents by name or path; the module says which there are.
 
     Args:
-        source: 'champ', a path, or hf:NAME[:CONFIG][@SPLIT].
+        source: 'champ', 'micro', a path, or hf:NAME[:CONFIG][@SPLIT].
         column: field of a JSON line or Hugging Face dataset; "problem+solution" joins two by a line feed.
         split: of a Hugging Face dataset, where the source names none.
         min_chars: shorter documents are left out.
@@ -103,6 +105,8 @@ def load_corpus(
     """
     if max_chars < max(2, min_chars) or (limit is not None and limit < 1):
         raise UserError(f"{max_chars=}, {limit=}; give at least 2 and {min_chars=}, and at least 1 or None")
+    if source in micro.TEXTS:  # made as wanted: nothing to clean, and none too short
+        return Corpus(source, tuple(micro.corpus(source)[:limit]))
     kept: dict[str, Document] = {}
     seen = 0
     for key, text in _texts(source, column, split, max_chars):
@@ -156,13 +160,22 @@ def _read(path: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _champ() -> _Texts:
+def champ_problems() -> list[dict[str, Any]]:
+    """Return CHAMP's problems as its package holds them.
+
+    Raises:
+        UserError: if the package is not installed.
+    """
     # Found, not imported: only its data are wanted, and the module asks for a package of its own (natsort).
     spec = importlib.util.find_spec("champ_dataset")
     path = Path((spec and spec.origin) or "absent").parent / "dataset_files" / "v0.json"
     if not path.is_file():
         raise UserError("corpus 'champ' needs a package; install it: pip install champ-dataset")
-    for problem in json.loads(path.read_text("utf-8"))["problems"].values():
+    return list(json.loads(path.read_text("utf-8"))["problems"].values())
+
+
+def _champ() -> _Texts:
+    for problem in champ_problems():
         steps = [step["_text"] for step in problem["solution"]["steps"]]
         # The last line stays: half of the solutions stop before they say the answer.
         yield problem["identifier"], "\n".join([problem["_text"], *steps, f"Answer: {problem['_answer']}"])
