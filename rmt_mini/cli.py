@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from rmt_mini.config import PRESETS, RMTConfig, preset
+from rmt_mini.config import PRESETS, PretrainConfig, RMTConfig, preset
 from rmt_mini.errors import UserError
 
 _TYPES: dict[Any, Any] = {str: str, int: int, float: float, bool: bool}
@@ -33,9 +33,9 @@ def _option(field: dataclasses.Field[Any], kind: Any) -> click.Option:
     return click.Option([flag], type=_TYPES[arguments[0] if arguments else kind], nargs=count, default=None, help=shown)
 
 
-def _config_options() -> list[click.Parameter]:
-    kinds = typing.get_type_hints(RMTConfig)
-    return [_option(field, kinds[field.name]) for field in dataclasses.fields(RMTConfig) if field.name != "preset"]
+def _config_options(settings: Any = RMTConfig) -> list[click.Parameter]:
+    kinds = typing.get_type_hints(settings)
+    return [_option(field, kinds[field.name]) for field in dataclasses.fields(settings) if field.name != "preset"]
 
 
 def _config(name: str, given: dict[str, Any]) -> RMTConfig:
@@ -113,9 +113,47 @@ def _evaluate(checkpoint: Path, budget: int | None, out: Path | None) -> None:
         write_whole(out, json.dumps(found, indent=1) + "\n")
 
 
+def _pretrain_command() -> click.Command:
+    """Make ``pretrain``; the only world there is to pre-train on is micro."""
+
+    def callback(world: str, **given: Any) -> None:
+        from rmt_mini.pre_and_post import pretrain_run
+
+        path = pretrain_run(PretrainConfig(**{name: value for name, value in given.items() if value is not None}))
+        click.echo(f"Checkpoint   {path / 'checkpoint'}")
+
+    argument = click.Argument(["world"], type=click.Choice(["micro"]), default="micro")
+    text = "Train the micro-world's model from scratch, on 2 cores in about 4 minutes."
+    return click.Command("pretrain", callback=callback, params=[argument, *_config_options(PretrainConfig)], help=text)
+
+
+def _posttrain_command() -> click.Command:
+    """Make ``posttrain``, which takes every config field as a flag too."""
+
+    def callback(checkpoint: str, questions: str | None, count: int, k: int, **given: Any) -> None:
+        from rmt_mini.pre_and_post import posttrain_run
+
+        changes = {name: value for name, value in given.items() if value is not None}
+        path = posttrain_run(checkpoint, questions, count, k, changes)
+        click.echo(f"Report       {path / 'report.md'}\nCheckpoint   {path / 'checkpoint'}")
+
+    own: list[click.Parameter] = [
+        click.Argument(["checkpoint"]),
+        click.Option(["--questions"], default=None, help="micro, gym:TASK or champ  [by the model]"),
+        click.Option(
+            ["--count"], type=click.IntRange(min=2), default=400, help="questions, held-out ones included  [400]"
+        ),
+        click.Option(["--k"], type=click.IntRange(min=1), default=8, help="answers to each held-out question  [8]"),
+    ]
+    text = "Post-train CHECKPOINT, a run folder or a model, by GRPO on questions; measure pass@k before and after."
+    return click.Command("posttrain", callback=callback, params=[*own, *_config_options()], help=text)
+
+
 def _group() -> click.Group:
     group = click.Group("rmt-mini", help="Reinforcement Mid-Training (arXiv 2509.24375), small and complete.")
+    group.add_command(_pretrain_command())
     group.add_command(_command("run", _run))
+    group.add_command(_posttrain_command())
     group.add_command(_command("preflight", _preflight))
     group.add_command(_command("plan", _plan))
     group.add_command(_evaluate)

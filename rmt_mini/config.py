@@ -38,8 +38,8 @@ class RMTConfig:
 
     # What runs, on what, where to
     preset: str = _setting("custom", "name of the preset these settings began with")
-    model: str = _setting("smollm2-135m", "bundled model, folder of a causal LM, or hub id")
-    corpus: str = _setting("champ", "'champ', a .txt or .jsonl file, a folder of .txt files, or hf:NAME")
+    model: str = _setting("smollm2-135m", "bundled model (smollm2-135m, micro), folder of a causal LM, or hub id")
+    corpus: str = _setting("champ", "'champ', 'micro', a .txt or .jsonl file, a folder of .txt files, or hf:NAME")
     column: str = _setting("text", "field of a .jsonl line or Hugging Face dataset that holds the text")
     steps: int = _setting(12, "T, RMT steps")
     seed: int = _setting(0, "seed of every random choice")
@@ -97,6 +97,7 @@ class RMTConfig:
     evaluation_positions: int = _setting(240, "held-out positions, spread evenly over the tiers")
     evaluation_documents: int = _setting(40, "most held-out documents they come from")
     evaluation_budget: int = _setting(0, "budget stated in evaluation; 0: B_0 before, B_T after")
+    preflight_positions: int = _setting(18, "training positions that a run's pre-flight asks, a group each")
     save_every: int = _setting(0, "steps between checkpoints; 0 saves at the end only")
     rollouts_logged: int = _setting(8, "rollouts a step written to rollouts.jsonl")
 
@@ -195,10 +196,58 @@ class RMTConfig:
         return RMTConfig(**plain)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainConfig:
+    """Settings of pre-training from scratch: the shape of the model, and the recipe.
+
+    Raises:
+        UserError: for an impossible value.
+
+    Example:
+        >>> PretrainConfig(hidden_size=101)
+        Traceback (most recent call last):
+        ...
+        rmt_mini.errors.UserError: hidden_size is 101; give an even multiple of heads (5)
+    """
+
+    steps: int = _setting(2700, "optimizer steps")
+    seed: int = _setting(0, "seed of weights and text")
+    out: str = _setting("", "folder; empty chooses runs/pretrain-micro-seedN")
+    device: str = _setting("auto", "auto, cpu or cuda")
+    documents_per_step: int = _setting(16, "documents a step")
+    learning_rate: float = _setting(2e-3, "peak, of AdamW")
+    weight_decay: float = _setting(0.01, "of AdamW")
+    rise: int = _setting(40, "steps over which the learning rate rises")
+    hidden_size: int = _setting(160, "width of the model")
+    intermediate_size: int = _setting(448, "width inside its feed-forward layers")
+    layers: int = _setting(3, "layers of the model")
+    heads: int = _setting(5, "attention heads")
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps",
+            "documents_per_step",
+            "rise",
+            "hidden_size",
+            "intermediate_size",
+            "layers",
+            "heads",
+        ):
+            value = getattr(self, name)
+            _require(_whole(value) and value >= 1, name, value, "give a whole number of at least 1")
+        _require(_whole(self.seed) and self.seed >= 0, "seed", self.seed, "give a whole number of at least 0")
+        fine = _real(self.learning_rate) and self.learning_rate > 0
+        _require(fine, "learning_rate", self.learning_rate, "give a number above 0")
+        fine = _real(self.weight_decay) and self.weight_decay >= 0
+        _require(fine, "weight_decay", self.weight_decay, "give a number of at least 0")
+        fine = self.hidden_size % (2 * self.heads) == 0  # rotary embeddings turn pairs of dimensions
+        _require(fine, "hidden_size", self.hidden_size, f"give an even multiple of heads ({self.heads})")
+
+
 _POSITIVE_INTEGERS = (
     "steps", "document_tokens", "min_document_tokens", "budget_start", "budget_min", "group_size",
     "positions_per_document", "documents_per_step", "updates_per_step", "branch_tokens", "evaluation_positions",
-    "evaluation_documents", "warmup_positions",
+    "evaluation_documents", "warmup_positions", "preflight_positions",
 )  # fmt: skip
 _NATURAL_NUMBERS = ("seed", "entropy_top_k", "warmup_steps", "evaluation_budget", "save_every", "rollouts_logged")
 _NON_NEGATIVE = ("clip_epsilon", "kl_weight", "ntp_weight", "weight_decay", "length_weight")
@@ -232,6 +281,30 @@ def _check_names(values: Mapping[str, Any]) -> None:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
+    "micro": {
+        "model": "micro",
+        "corpus": "micro",
+        "dtype": "float32",  # at this size nothing is gained by bfloat16, and runs repeat on more machines
+        "steps": 110,
+        "min_document_tokens": 8,
+        "tier_thresholds": (0.5, 1.9),
+        "budget_start": 20,
+        "budget_decay": 0.4,
+        "length_weight": 0.3,
+        "length_if_correct": True,
+        "scale_advantages": False,
+        "tier_probs_early": (0.4, 0.3, 0.3),
+        "tier_probs_late": (0.1, 0.4, 0.5),
+        "positions_per_document": 2,
+        "documents_per_step": 10,
+        "ntp_weight": 0.5,
+        "warmup_steps": 0,
+        "learning_rate": 4e-4,
+        "branch_tokens": 4096,
+        "evaluation_positions": 900,
+        "evaluation_documents": 300,
+        "preflight_positions": 90,
+    },
     "laptop": {},
     "gpu": {
         "model": "Qwen/Qwen3-0.6B",

@@ -5,32 +5,34 @@ text -> policy -> evaluation before -> cold start -> pre-flight -> RMT -> evalua
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
 import logging
-import os
-import platform
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.errors import UserError
-from rmt_mini.records import Judged, Position, Rollout, StepMetrics
-from rmt_mini.stages.evaluate import Answer, answer_positions, difference, evaluate, plan_positions, summarize
+from rmt_mini.records import Judged, Position, StepMetrics
+from rmt_mini.stages.evaluate import (
+    Answer,
+    answer_positions,
+    difference,
+    evaluate,
+    of_sort,
+    plan_positions,
+    sorts_in,
+    summarize,
+)
+from rmt_mini.stages.journal import Journal, answer_line, model_digest, now_done, rollout_line
 from rmt_mini.stages.material import Text, format_for, to_texts
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, budget_of
-from rmt_mini.stages.preflight import preflight
+from rmt_mini.stages.preflight import preflight, signal_by_tier
 from rmt_mini.stages.store import RunFolder, as_dict, free_name, require_free
 from rmt_mini.stages.warmup import cold_start
 from rmt_mini.study.report import write_report
@@ -38,9 +40,8 @@ from rmt_mini.worlds.corpus import load_corpus
 
 logger = logging.getLogger(__name__)
 
-CONTEXT_CHARACTERS = 60
 SAMPLES = 12
-PREFLIGHT_POSITIONS = 18  # a glance; the command preflight looks longer
+CHECKED_STEPS = 10  # first steps that the pre-flight's prediction is held against
 SPARE_BYTES = 50_000_000
 
 
@@ -117,7 +118,7 @@ def run(
     material = prepare(config, policy)
     checkpoint_bytes = 2 * material.policy.parameters * material.policy.dtype.itemsize  # the old one stays meanwhile
     one = _Run(config, RunFolder(path, checkpoint_bytes + SPARE_BYTES), material, progress)
-    one.notes["seconds"]["loading"] = round(time.perf_counter() - began, 2)
+    one.journal.notes["seconds"]["loading"] = round(time.perf_counter() - began, 2)
     return one.all_stages(on_step)
 
 
@@ -158,59 +159,36 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]
     )
 
 
+def step_bar(title: str, total: int, progress: bool) -> tqdm[Any]:
+    """Make a progress bar that counts steps."""
+    return tqdm(total=total, desc=title, disable=not progress, dynamic_ncols=True, unit="step")
+
+
 class _Run:
-    """The stages of one run, and the notes that become run.json."""
+    """The stages of one run."""
 
     def __init__(self, config: RMTConfig, folder: RunFolder, material: Material, progress: bool) -> None:
         self.config, self.folder, self.material, self.progress = config, folder, material, progress
-        self._decode = material.policy.tokenizer.decode
-        self.notes: dict[str, Any] = {
-            "config": config.to_dict(),
-            "seed": config.seed,
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "versions": versions(),
-            "machine": machine(),
-            "start": _now(),
-            "seconds": {},
-        }
-
-    def note(self, **more: Any) -> None:
-        self.notes |= more
-        self.folder.write_json("run.json", self.notes)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        seconds = self.notes["seconds"]
-        seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - began, 2)
+        self.journal = Journal(folder, config.to_dict())
 
     def bar(self, title: str, total: int) -> tqdm[Any]:
-        return tqdm(total=total, desc=title, disable=not self.progress, dynamic_ncols=True, unit="step")
+        return step_bar(title, total, self.progress)
 
     def all_stages(self, on_step: Callable[[StepResult], None] | None) -> RunResult:
-        self.note(status="running")
-        try:
-            result = self._stages(on_step)
-        except KeyboardInterrupt:
-            self.note(status="interrupted", end=_now())
-            raise
-        except BaseException as error:
-            self.note(status="failed", end=_now(), error=f"{type(error).__name__}: {error}")
-            raise
-        return result
+        with self.journal.recorded():
+            return self._stages(on_step)
 
     def _stages(self, on_step: Callable[[StepResult], None] | None) -> RunResult:
         config, material = self.config, self.material
         policy = material.policy
-        self.note(corpus_digest=material.corpus_digest, model_digest=model_digest(policy))
+        self.journal.note(corpus_digest=material.corpus_digest, model_digest=model_digest(policy))
         positions = plan_positions(policy, material.held_out, config)
         self.folder.write_json("positions.json", {"positions": [as_dict(position) for position in positions]})
 
         first, last = budget_of(config, 0), budget_of(config, config.steps)
         measured = {"before": self._measure("before", material, positions, config.evaluation_budget or first)}
         if config.warmup_steps:
-            with self.timed("cold_start"), self.bar("Cold start", config.warmup_steps) as bar:
+            with self.journal.timed("cold_start"), self.bar("Cold start", config.warmup_steps) as bar:
 
                 def told(_: int, losses: dict[str, float]) -> None:
                     bar.set_postfix_str(
@@ -223,24 +201,28 @@ class _Run:
                 "after the cold start", material, positions, config.evaluation_budget or first
             )
         if config.use_rl:
-            with self.timed("preflight"):
-                found = preflight(policy, material.train, config, PREFLIGHT_POSITIONS)
+            with self.journal.timed("preflight"):
+                found = preflight(policy, material.train, config, config.preflight_positions)
             self.folder.write_json("preflight.json", found)
             for advice in found["advice"]:
                 logger.warning("Pre-flight: %s", advice)
 
-        with self.timed("midtrain"):
+        with self.journal.timed("midtrain"):
             metrics = self._midtrain(material, on_step)
         self.folder.save_checkpoint(policy)
         measured["after"] = self._measure("after", material, positions, config.evaluation_budget or last)
         evaluation = self._compare(measured)
         self.folder.write_json("evaluation.json", evaluation)
+        for when, (_, answers) in measured.items():
+            self.folder.append("answers.jsonl", [answer_line(when, material.held_out, one) for one in answers])
         samples = {
-            name: [self._line(config.steps, material.held_out, answer) for answer in _spread(measured[name][1])]
+            name: [
+                rollout_line(policy, config.steps, material.held_out, answer) for answer in _spread(measured[name][1])
+            ]
             for name in ("before", "after")
         }
         self.folder.write_json("samples.json", samples)
-        self.note(status="done", end=_now())
+        self.journal.note(**now_done())
         table = write_report(self.folder.path)
         return RunResult(self.folder.path, evaluation, metrics, table, policy)
 
@@ -248,7 +230,7 @@ class _Run:
         self, when: str, material: Material, positions: Sequence[Position], budget: int
     ) -> tuple[int, list[Answer]]:
         logger.info("Evaluating %d held-out positions %s", len(positions), when)
-        with self.timed("evaluation"):
+        with self.journal.timed("evaluation"):
             return budget, answer_positions(material.policy, material.held_out, positions, self.config, budget)
 
     @staticmethod
@@ -256,63 +238,52 @@ class _Run:
         evaluation: dict[str, Any] = {name: summarize(answers, budget) for name, (budget, answers) in measured.items()}
         after = measured["after"][1]
         think = {name: [answer.match for answer in answers] for name, (_, answers) in measured.items()}
-        evaluation["gain"] = {
+        gain = {
             f"think_after_minus_{name}": difference(after, think[name], think["after"])
             for name in think
             if name != "after"
         } | {"think_minus_ntp_after": difference(after, [answer.plain for answer in after], think["after"])}
-        return evaluation
+        for sort in sorts_in(after):
+            old, new = (of_sort(measured[when][1], sort) for when in ("before", "after"))
+            gain[f"{sort}_think_after_minus_ntp_before"] = difference(
+                new, [answer.plain for answer in old], [answer.match for answer in new]
+            )
+        return evaluation | {"gain": gain}
 
     def _midtrain(self, material: Material, on_step: Callable[[StepResult], None] | None) -> list[StepMetrics]:
         config = self.config
         trainer = RMTTrainer(config, material.policy, material.train)
+        early: list[Judged] = []
         with self.bar("RMT", config.steps) as bar:
 
             def told(result: StepResult) -> None:
                 metrics = result.metrics
                 self.folder.append("metrics.jsonl", [as_dict(metrics)])
-                logged = _evenly(result.judged, config.rollouts_logged)
+                logged = evenly(result.judged, config.rollouts_logged)
                 texts = result.texts
-                self.folder.append("rollouts.jsonl", [self._line(metrics.step, texts, judged) for judged in logged])
+                self.folder.append(
+                    "rollouts.jsonl", [rollout_line(material.policy, metrics.step, texts, judged) for judged in logged]
+                )
                 bar.set_postfix_str(
                     f"reward {metrics.reward:.2f}, length {metrics.thought_length:.1f} of {metrics.budget}"
                 )
                 bar.update()
+                if metrics.step < CHECKED_STEPS:
+                    early.extend(result.judged)
                 if config.save_every and (metrics.step + 1) % config.save_every == 0:
                     self.folder.save_checkpoint(material.policy)
                 if on_step is not None:
                     on_step(result)
 
-            return trainer.fit(told)
-
-    def _line(self, step: int, texts: Sequence[Text], judged: Judged | Answer) -> dict[str, Any]:
-        """Lay out a rollout for rollouts.jsonl, as text that a person can read."""
-        rollout: Rollout = judged.rollout
-        position = judged.position if isinstance(judged, Answer) else rollout.position
-        text = texts[position.trunk]
-        reward = (
-            {"length_reward": judged.length_reward, "reward": judged.reward, "advantage": judged.advantage}
-            if isinstance(judged, Judged)
-            else {}
-        )
-        return {
-            "step": step,
-            "document": text.id,
-            "position": position.index,
-            "tier": position.tier,
-            "entropy": position.entropy,
-            "context": self._decode(list(text.ids[: position.index]))[-CONTEXT_CHARACTERS:],
-            "budget": rollout.budget,
-            "thought": self._decode(list(rollout.thought)),
-            "closed": rollout.closed,
-            "answer": self._decode(list(rollout.answer)),
-            "truth": self._decode([text.ids[position.index]]),
-            "match": judged.match,
-            **reward,
-        }
+            history = trainer.fit(told)
+        if early:
+            found = json.loads((self.folder.path / "preflight.json").read_text(encoding="utf-8"))
+            seen = {"steps": min(CHECKED_STEPS, config.steps), "tiers": signal_by_tier(early, config.group_size)}
+            self.folder.write_json("preflight.json", found | {"seen": seen})
+        return history
 
 
-def _evenly(items: Sequence[Any], count: int) -> list[Any]:
+def evenly(items: Sequence[Any], count: int) -> list[Any]:
     """Return ``count`` items spread evenly, so that the log shows many positions rather than one group."""
     count = min(count, len(items))
     return [items[place * len(items) // count] for place in range(count)]
@@ -321,41 +292,4 @@ def _evenly(items: Sequence[Any], count: int) -> list[Any]:
 def _spread(answers: Sequence[Answer]) -> list[Answer]:
     """Return the same few positions of every tier for every measurement."""
     per_tier = [[answer for answer in answers if answer.position.tier == tier] for tier in range(3)]
-    return [answer for tier in per_tier for answer in _evenly(tier, SAMPLES // 3)]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    names = ("rmt-mini", "torch", "transformers", "tokenizers", "numpy", "scipy", "champ-dataset")
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def machine() -> dict[str, Any]:
-    """Return what a timing depends on."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": gpu,
-    }
-
-
-def model_digest(policy: Policy) -> str:
-    """Return a sha256 over the weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(policy.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return [answer for tier in per_tier for answer in evenly(tier, SAMPLES // 3)]

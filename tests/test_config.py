@@ -122,7 +122,7 @@ def test_presets_are_valid_and_survive_json(name: str) -> None:
     config = preset(name, seed=7, tier_probs_late=(0.1, 0.2, 0.7))
     assert (config.preset, config.seed) == (name, 7)
     for field, value in PRESETS[name].items():
-        assert getattr(config, field) == value
+        assert getattr(config, field) == value or field == "tier_probs_late"
     again = RMTConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config
     assert again.tier_probs_late == (0.1, 0.2, 0.7)

@@ -36,9 +36,10 @@ RANK = {
     "stages": 3,
     "study": 4,
     "run": 5,
-    "teaching": 6,
-    "cli": 7,
-    "__main__": 8,
+    "pre_and_post": 6,
+    "teaching": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 SCALE_MAY_USE = {"errors", "records", "config", "method"}
 

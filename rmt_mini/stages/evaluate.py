@@ -33,12 +33,13 @@ ROWS = 96  # rollouts decoded side by side
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the policy answered at one position: plainly, and after thinking."""
+    """What the policy answered at one position, plainly and after thinking; ``sort`` is of a generated text's token."""
 
     position: Position
     plain: float
     match: float
     rollout: Rollout
+    sort: str = ""
 
 
 def plan_positions(
@@ -105,7 +106,8 @@ def answer_positions(
             trunk = texts[position.trunk].ids
             guess = int(policy.head(trunks.hidden[place.trunk][place.index - 1]).argmax())
             match = form.judge(rollout.answer, trunk, position.index)
-            answers.append(Answer(position, float(guess == trunk[position.index]), match, rollout))
+            sort = (texts[position.trunk].sorts or [""] * len(trunk))[position.index]
+            answers.append(Answer(position, float(guess == trunk[position.index]), match, rollout, sort))
     return answers
 
 
@@ -163,12 +165,14 @@ def interval(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int]
     return {"mean": mean, "low": float(low), "high": float(high), "n": n}
 
 
+def _cell(answers: Sequence[Answer], values: Sequence[float], tiers: Sequence[int]) -> dict[str, Any]:
+    found = interval(answers, np.array(values), tiers)
+    return {"accuracy": found["mean"], **{key: found[key] for key in ("low", "high", "n")}}
+
+
 def _row(answers: Sequence[Answer], values: Sequence[float]) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for name, tiers in [*((name, [tier]) for tier, name in enumerate(TIERS)), ("average", [0, 1, 2])]:
-        found = interval(answers, np.array(values), tiers)
-        row[name] = {"accuracy": found["mean"], **{key: found[key] for key in ("low", "high", "n")}}
-    return row
+    rows = [*((name, [tier]) for tier, name in enumerate(TIERS)), ("average", [0, 1, 2])]
+    return {name: _cell(answers, values, tiers) for name, tiers in rows}
 
 
 def summarize(answers: Sequence[Answer], budget: int) -> dict[str, Any]:
@@ -182,7 +186,22 @@ def summarize(answers: Sequence[Answer], budget: int) -> dict[str, Any]:
         "closed_share": float(np.mean(closed)),
         "budget": budget,
     }
+    for sort in sorts_in(answers):
+        chosen = of_sort(answers, sort)
+        length = {"thought_length": float(np.mean([answer.rollout.length for answer in chosen]))}
+        plain.setdefault("sorts", {})[sort] = _cell(chosen, [a.plain for a in chosen], [0]) | {"thought_length": 0.0}
+        think.setdefault("sorts", {})[sort] = _cell(chosen, [a.match for a in chosen], [0]) | length
     return {"ntp": plain, "think": think}
+
+
+def sorts_in(answers: Sequence[Answer]) -> list[str]:
+    """Names of the sorts of tokens that were asked for; none where the text is not a generated one."""
+    return sorted({answer.sort for answer in answers} - {""})
+
+
+def of_sort(answers: Sequence[Answer], sort: str) -> list[Answer]:
+    """Answers at tokens of one sort, counted as of one tier: a sort has its own mean, whatever its tiers."""
+    return [replace(a, position=replace(a.position, tier=0)) for a in answers if a.sort == sort]
 
 
 def difference(answers: Sequence[Answer], first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
@@ -209,7 +228,7 @@ def evaluate(
 
     Returns:
         {"ntp": R, "think": R}, R as DESIGN names it: by tier and average {"accuracy", "low", "high", "n"}, and
-        thought_length, closed_share, budget.
+        thought_length, closed_share, budget; for a generated text also "sorts", by name as by tier.
 
     Raises:
         UserError: if there is nothing to evaluate.

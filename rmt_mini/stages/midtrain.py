@@ -95,6 +95,7 @@ class RMTTrainer:
         policy: the model, trained in place.
         texts: training texts.
         judge: rewards rollouts; a control may pass another (shuffled rewards, say).
+        form: the answer format, where it is not the one that the configuration names (post-training asks questions).
     """
 
     def __init__(
@@ -103,9 +104,10 @@ class RMTTrainer:
         policy: Policy,
         texts: Sequence[Text],
         judge: Callable[[Sequence[Rollout], AnswerFormat, Trunks, RMTConfig, int], list[Judged]] = judge,
+        form: AnswerFormat | None = None,
     ) -> None:
         self.config, self.policy, self.texts, self.judge = config, policy, texts, judge
-        self.form = format_for(policy, config)
+        self.form = form or format_for(policy, config)
         self.difficulty = Difficulty(policy, config, texts)
         self.sampler = TierSampler(
             config.steps,
@@ -168,8 +170,8 @@ class RMTTrainer:
             return []
         entropies = self.difficulty.entropy(trunks)
         tiers = self.difficulty.tiers(entropies)
-        places = [(n, index) for n, text in enumerate(texts) for index in range(text.first, len(text.ids))]
-        pool = torch.cat([tier[text.first :] for tier, text in zip(tiers, texts, strict=True)])
+        places = [(n, index) for n, text in enumerate(texts) for index in text.places]
+        pool = torch.stack([tiers[n][index] for n, index in places])
         drawn = self.sampler.sample(pool, config.positions_per_document * len(texts), step)
         return [
             Position(n, index, int(tiers[n][index]), float(entropies[n][index]))

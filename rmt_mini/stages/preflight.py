@@ -16,6 +16,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import roll_out
 from rmt_mini.method.entropy import TIERS
+from rmt_mini.records import Judged
 from rmt_mini.stages.evaluate import ROWS, batches, plan_positions, read_for
 from rmt_mini.stages.material import Text, format_for, generator_for
 from rmt_mini.stages.midtrain import asking_for, budget_of
@@ -76,6 +77,20 @@ def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, position
         "budget": budget,
     }
     return report | {"advice": _advice(report, config)}
+
+
+def signal_by_tier(judged: Sequence[Judged], group_size: int) -> dict[str, Any]:
+    """Count, by tier, the groups of training steps and the share with a match signal: what pre-flight predicted.
+
+    Returns:
+        {tier: {"groups", "signal_groups"}}; the share is None where a tier had no group.
+    """
+    groups = [judged[start : start + group_size] for start in range(0, len(judged), group_size)]
+    counted = {}
+    for tier, name in enumerate(TIERS):
+        spread = [len({one.match for one in group}) > 1 for group in groups if group[0].rollout.position.tier == tier]
+        counted[name] = {"groups": len(spread), "signal_groups": sum(spread) / len(spread) if spread else None}
+    return counted
 
 
 def _advice(report: dict[str, Any], config: RMTConfig) -> list[str]:

@@ -13,7 +13,9 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.errors import UserError
 from rmt_mini.records import StepMetrics
 from rmt_mini.study import report
-from rmt_mini.study.report import escape, evaluation_table, intervals_apart, write_report
+from rmt_mini.study.findings import intervals_apart
+from rmt_mini.study.markdown import escape
+from rmt_mini.study.report import evaluation_table, write_exam_report, write_report
 
 NASTY = "<script>alert(1)</script> | `rm` ![x](y) **b** [a](b)\n\n# head\r\n<!-- http://e.x www.e.x $z$"
 

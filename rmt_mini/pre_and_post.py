@@ -1,0 +1,124 @@
+"""The runs on either side of mid-training: pre-training from scratch, and post-training on questions.
+
+pre-training    nothing -> micro-world's text -> checkpoint
+post-training   checkpoint -> exam before -> GRPO on questions -> exam after -> checkpoint, report
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rmt_mini.config import PretrainConfig, preset
+from rmt_mini.engine.model import load_policy
+from rmt_mini.errors import UserError
+from rmt_mini.run import SPARE_BYTES, evenly, step_bar
+from rmt_mini.stages.journal import Journal, model_digest, now_done, rollout_line
+from rmt_mini.stages.midtrain import StepResult
+from rmt_mini.stages.posttrain import POSTTRAINING, Exam, answer_questions, exam_gain, posttrain, summarize_exam
+from rmt_mini.stages.pretrain import new_policy, pretrain
+from rmt_mini.stages.store import RunFolder, as_dict, free_name
+from rmt_mini.study.report import write_exam_report
+from rmt_mini.worlds.micro import make_tokenizer
+from rmt_mini.worlds.questions import load_questions, split_questions
+
+
+def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
+    """Pre-train the micro-world's model from scratch, and save it.
+
+    Args:
+        config: all settings; ``config.out`` empty chooses a free folder under runs/.
+        progress: show a progress bar.
+
+    Returns:
+        The run folder, with run.json, metrics.jsonl and checkpoint/.
+
+    Raises:
+        UserError: for anything that a user can set right.
+    """
+    path = Path(config.out) if config.out else free_name(Path("runs") / f"pretrain-micro-seed{config.seed}")
+    folder = RunFolder(path, SPARE_BYTES)
+    journal = Journal(folder, dataclasses.asdict(config))
+    policy = new_policy(config)
+    with journal.recorded(), step_bar("Pre-training", config.steps, progress) as bar:
+
+        def told(line: dict[str, float]) -> None:
+            folder.append("metrics.jsonl", [line])
+            bar.set_postfix_str(f"loss {line['loss']:.2f}")
+            bar.update()
+
+        with journal.timed("pretrain"):
+            pretrain(config, policy, told)
+        folder.save_checkpoint(policy)
+        journal.note(model_digest=model_digest(policy), parameters=policy.parameters, **now_done())
+    return path
+
+
+def posttrain_run(
+    checkpoint: str,
+    source: str | None = None,
+    count: int = 400,
+    samples: int = 8,
+    changes: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Path:
+    """Post-train a checkpoint by GRPO on questions; measure it before and after on questions held out.
+
+    Args:
+        checkpoint: a run folder, a checkpoint, or any name of a model.
+        source: of the questions; by the model where None: the micro-world's for its model, else gym:chain_sum.
+        count: questions, those held out included.
+        samples: answers sampled to each held-out question: the largest k of pass@k.
+        changes: config fields that replace the defaults of post-training.
+        progress: show progress bars.
+
+    Returns:
+        The run folder: evaluation.json holds {"before", "after", "gain"}.
+
+    Raises:
+        UserError: for anything that a user can set right.
+    """
+    nested = Path(checkpoint) / "checkpoint"
+    given = dict(changes or {})
+    policy = load_policy(
+        str(nested if nested.is_dir() else checkpoint), given.get("device", "auto"), given.get("dtype", "auto")
+    )
+    small = policy.tokenizer.get_vocab() == make_tokenizer().get_vocab()
+    base = {"steps": 40, "documents_per_step": 20} if small else {"steps": 12, "documents_per_step": 8}
+    source = source or ("micro" if small else "gym:chain_sum")
+    config = preset(
+        "micro" if small else "laptop", **{**POSTTRAINING, **base, "model": checkpoint, "corpus": source, **given}
+    )
+    if config.use_ntp or config.positions_per_document != 1:
+        raise UserError("use_ntp is True or positions_per_document not 1; a question has one position and no text")
+    train, held_out = split_questions(load_questions(source, count, config.seed), config.evaluation_fraction)
+    path = Path(config.out) if config.out else free_name(Path("runs") / f"posttrain-seed{config.seed}")
+    folder = RunFolder(path, 2 * policy.parameters * policy.dtype.itemsize + SPARE_BYTES)
+    journal = Journal(folder, config.to_dict())
+    exam = Exam(policy, held_out, config)
+    with journal.recorded():
+        journal.note(questions=source, training_questions=len(train), model_digest=model_digest(policy))
+        with journal.timed("evaluation"):
+            before, asked = answer_questions(policy, exam, config, samples)
+            evaluation: dict[str, Any] = {"before": summarize_exam(before, asked)}
+        with journal.timed("posttrain"), step_bar("GRPO", config.steps, progress) as bar:
+
+            def told(result: StepResult) -> None:
+                folder.append("metrics.jsonl", [as_dict(result.metrics)])
+                logged = evenly(result.judged, config.rollouts_logged)
+                lines = [rollout_line(policy, result.metrics.step, result.texts, one) for one in logged]
+                folder.append("rollouts.jsonl", lines)
+                bar.set_postfix_str(f"right {result.metrics.match_reward:.2f}")
+                bar.update()
+
+            posttrain(config, policy, train, told)
+        folder.save_checkpoint(policy)
+        with journal.timed("evaluation"):
+            after, asked = answer_questions(policy, exam, config, samples)
+        evaluation |= {"after": summarize_exam(after, asked), "gain": exam_gain(before, after)}
+        folder.write_json("evaluation.json", evaluation)
+        journal.note(**now_done())
+        write_exam_report(path)
+    return path

@@ -1,0 +1,158 @@
+"""What a run says about itself: run.json, kept up to date from its first moment to its last, and its rollouts."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rmt_mini.engine.model import Policy
+from rmt_mini.records import Judged, Rollout
+from rmt_mini.stages.evaluate import Answer
+from rmt_mini.stages.material import Text
+from rmt_mini.stages.store import RunFolder
+
+CONTEXT_CHARACTERS = 60
+PACKAGES = ("rmt-mini", "torch", "transformers", "tokenizers", "numpy", "scipy", "champ-dataset")
+
+
+class Journal:
+    """Keeps run.json.
+
+    Args:
+        folder: of the run.
+        config: every setting, as plain values; its "seed" is repeated at the top.
+    """
+
+    def __init__(self, folder: RunFolder, config: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.notes: dict[str, Any] = {
+            "config": dict(config),
+            "seed": config["seed"],
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "versions": versions(),
+            "machine": machine(),
+            "start": _now(),
+            "seconds": {},
+        }
+
+    def note(self, **more: Any) -> None:
+        """Add to the notes and write them."""
+        self.notes |= more
+        self.folder.write_json("run.json", self.notes)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add what the block takes to ``seconds``, under the stage's name."""
+        began = time.perf_counter()
+        yield
+        seconds = self.notes["seconds"]
+        seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - began, 2)
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Note how the block ends: done, interrupted or failed."""
+        self.note(status="running")
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.note(status="interrupted", end=_now())
+            raise
+        except BaseException as error:
+            self.note(status="failed", end=_now(), error=f"{type(error).__name__}: {error}")
+            raise
+
+
+def rollout_line(policy: Policy, step: int, texts: Sequence[Text], judged: Judged | Answer) -> dict[str, Any]:
+    """Lay out a rollout for rollouts.jsonl, as text that a person can read."""
+    decode = policy.tokenizer.decode
+    rollout: Rollout = judged.rollout
+    position = judged.position if isinstance(judged, Answer) else rollout.position
+    text = texts[position.trunk]
+    reward = (
+        {"length_reward": judged.length_reward, "reward": judged.reward, "advantage": judged.advantage}
+        if isinstance(judged, Judged)
+        else {}
+    )
+    return {
+        "step": step,
+        "document": text.id,
+        "position": position.index,
+        "tier": position.tier,
+        "entropy": position.entropy,
+        "context": decode(list(text.ids[: position.index]))[-CONTEXT_CHARACTERS:],
+        "budget": rollout.budget,
+        "thought": decode(list(rollout.thought)),
+        "closed": rollout.closed,
+        "answer": decode(list(rollout.answer)),
+        "truth": decode([text.ids[position.index]]),
+        "match": judged.match,
+        **reward,
+    }
+
+
+def answer_line(when: str, texts: Sequence[Text], answer: Answer) -> dict[str, Any]:
+    """Lay out an answer for answers.jsonl: what an interval over several runs needs."""
+    position, rollout = answer.position, answer.rollout
+    return {
+        "when": when,
+        "document": texts[position.trunk].id,
+        "position": position.index,
+        "tier": position.tier,
+        "sort": answer.sort,
+        "plain": answer.plain,
+        "match": answer.match,
+        "length": rollout.length,
+        "closed": rollout.closed,
+    }
+
+
+def now_done() -> dict[str, str]:
+    """Return the notes of a run that is done; a report written before its block ends shows them already."""
+    return {"status": "done", "end": _now()}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Return what a timing depends on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+    }
+
+
+def model_digest(policy: Policy) -> str:
+    """Return a sha256 over the weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(policy.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,154 @@
+r"""Pre-training from scratch: a small Llama learns the micro-world's text by next-token prediction.
+
+The text is the micro-world's pre-training text (worlds/micro.py), in which now and then an author thinks aloud before
+a word. Such an aside is laid out exactly as the engine lays out a branch:
+
+    ... Now it shows \n<think 24> first 4 7. second 8 5.</think>\n... second 8. Now it shows 5. The clerk ...
+                     opening       thought               closing cue                        the word
+
+An opening takes no loss: where an author begins to think aloud is not to be predicted, and plain prediction would
+otherwise answer every hard question with an opening. All else is ordinary text.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from rmt_mini.config import PretrainConfig
+from rmt_mini.engine.model import Policy, choose_device, make_policy
+from rmt_mini.engine.prompt import AnswerFormat, Continuation
+from rmt_mini.stages.optimizer import MasterAdamW, require_finite
+from rmt_mini.worlds import micro
+
+WINDOW = 16  # batches sorted by length together, so that little is padded
+IGNORED = -100
+
+Sequenced = tuple[list[int], list[int]]  # tokens, and the target that each has as a target: itself or IGNORED
+
+
+def new_policy(config: PretrainConfig) -> Policy:
+    """Make an untrained model and the world's tokenizer; the weights depend on the seed alone."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = micro.make_tokenizer()
+    shape = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        max_position_embeddings=1024,
+        initializer_range=config.hidden_size**-0.5,  # 0.02 starts so flat that copying is learned late
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model: Any = LlamaForCausalLM(shape)
+    model.to(choose_device(config.device))
+    return make_policy("micro", model, tokenizer)
+
+
+class Reader:
+    """Turns pages into tokens, asides included."""
+
+    def __init__(self, form: AnswerFormat, seed: int) -> None:
+        self.form, self.seed = form, seed
+        self._encode = lru_cache(maxsize=50_000)(
+            lambda text: form.tokenizer(text, add_special_tokens=False)["input_ids"]
+        )
+
+    def read(self, page: micro.Page) -> Sequenced:
+        """Return a page's tokens with its asides, and their targets."""
+        source = random.Random(f"asides/{self.seed}/{page.id}")
+        pieces = [(token, piece) for piece in page.pieces for token in self._encode(piece.text)]
+        plain = [token for token, _ in pieces]
+        thoughts = micro.asides([piece for _, piece in pieces], source)
+        tokens: list[int] = []
+        targets: list[int] = []
+        for index, (token, piece) in enumerate(pieces):
+            if index in thoughts:
+                opening = self.form.opening(micro.stated_budget(source))
+                thought = micro.think(thoughts[index], self.form.tokenizer.decode([token]), piece.working)
+                aside = [*self._encode(thought), *self.form.close, *self.form.cue(plain, index)]
+                tokens += [*opening, *aside]
+                targets += [*[IGNORED] * len(opening), *aside]
+            tokens.append(token)
+            targets.append(token)
+        end = self.form.tokenizer.eos_token_id
+        return [*tokens, end], [*targets, end]
+
+    def batches(self, size: int) -> Iterator[list[Sequenced]]:
+        """Yield batches of pages without end; pages of like length stand together."""
+        pages = micro.stream(micro.PRETRAINING, self.seed)
+        for number in range(10**9):
+            window = sorted((self.read(next(pages)) for _ in range(size * WINDOW)), key=lambda one: len(one[0]))
+            order = random.Random(f"order/{self.seed}/{number}").sample(range(WINDOW), WINDOW)
+            yield from (window[place * size : (place + 1) * size] for place in order)
+
+
+def learning_rate_at(step: int, config: PretrainConfig) -> float:
+    """Compute the learning rate: it rises over the first ``rise`` steps, and falls as a cosine to a fiftieth.
+
+    Example:
+        >>> config = PretrainConfig(steps=1000, learning_rate=1.0)
+        >>> [round(learning_rate_at(step, config), 3) for step in (0, 39, 500, 1000)]
+        [0.025, 0.996, 0.51, 0.02]
+    """
+    falling = 0.02 + 0.98 * (1 + math.cos(math.pi * step / config.steps)) / 2
+    return config.learning_rate * min(1.0, (step + 1) / config.rise) * falling
+
+
+def pretrain(config: PretrainConfig, policy: Policy, on_step: Callable[[dict[str, float]], None] | None = None) -> None:
+    """Train the policy, in place.
+
+    Args:
+        config: settings.
+        policy: from ``new_policy``.
+        on_step: sees each step's number, loss (nats per token), learning rate, gradient norm and tokens.
+
+    Raises:
+        NonFiniteError: if the loss or a gradient is not finite; the weights are as before that step.
+    """
+    model, device = policy.model, policy.device
+    optimizer = MasterAdamW(model, config.learning_rate, config.weight_decay, 1.0)
+    batches = Reader(Continuation(policy.tokenizer), config.seed).batches(config.documents_per_step)
+    fast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")  # on a CPU it gains little here
+    for step in range(config.steps):
+        tokens, targets = (side.to(device) for side in _padded(next(batches), policy.tokenizer.pad_token_id))
+        rate = learning_rate_at(step, config)
+        optimizer.inner.param_groups[0]["lr"] = rate
+        with fast:
+            logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+        loss = F.cross_entropy(logits.float().flatten(0, 1), targets[:, 1:].flatten(), ignore_index=IGNORED)
+        require_finite("the pre-training loss", loss)
+        loss.backward()
+        norm = optimizer.step()
+        if on_step is not None:
+            on_step(
+                {
+                    "step": step,
+                    "loss": float(loss.detach()),
+                    "learning_rate": rate,
+                    "grad_norm": norm,
+                    "tokens": int((targets != IGNORED).sum()),
+                }
+            )
+
+
+def _padded(batch: Sequence[Sequenced], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad on the right, where causal attention never looks; returns tokens and targets (B, L)."""
+    longest = max(len(tokens) for tokens, _ in batch)
+    tokens = torch.tensor([one + [pad] * (longest - len(one)) for one, _ in batch])
+    targets = torch.tensor([one + [IGNORED] * (longest - len(one)) for _, one in batch])
+    return tokens, targets

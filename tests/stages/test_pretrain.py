@@ -1,0 +1,150 @@
+"""Pre-training: asides are laid out as the engine lays them out, and the recipe makes what ships."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from rmt_mini.config import PretrainConfig
+from rmt_mini.engine.model import load_policy
+from rmt_mini.engine.prompt import Continuation
+from rmt_mini.engine.rollout import lay_out
+from rmt_mini.pre_and_post import pretrain_run
+from rmt_mini.records import Position, Rollout
+from rmt_mini.stages.pretrain import IGNORED, WINDOW, Reader, _padded, new_policy, pretrain
+from rmt_mini.worlds import micro
+
+DATA = Path(__file__).parents[2] / "data" / "micro"
+TINY = PretrainConfig(steps=3, documents_per_step=4, hidden_size=32, intermediate_size=48, layers=1, heads=2)
+
+
+@pytest.fixture(scope="module")
+def form():
+    return Continuation(micro.make_tokenizer())
+
+
+def test_an_aside_is_laid_out_as_the_engine_lays_a_branch_out(form):
+    reader, found = Reader(form, seed=0), 0
+    for page in itertools.islice(micro.stream(micro.PRETRAINING, 0), 40):
+        tokens, _ = reader.read(page)
+        trunk = form.tokenizer(page.document.text)["input_ids"]
+        places = [i for i, token in enumerate(tokens) if form.tokenizer.decode([token]).startswith("<think")]
+        skipped = 0  # tokens of earlier asides
+        for place in places:
+            index = place - 1 - skipped  # the line end before the tag belongs to the opening
+            close = tokens.index(form.close[0], place)
+            tag_end = (
+                place + 1 if tokens[place] == form.opening(None)[1] else tokens.index(form.opening(7)[-1], place) + 1
+            )
+            stated = form.tokenizer.decode(tokens[place + 1 : tag_end - 1]).strip()
+            thought = tuple(tokens[tag_end:close])
+            rollout = Rollout(Position(0, index, 0, 0.0), int(stated or 0), thought, True, (trunk[index],), ())
+            branch = lay_out(form, trunk, rollout).tokens
+            assert tokens[place - 1 : place - 1 + len(branch)] == branch
+            assert tokens[place - 1 + len(branch)] == trunk[index]
+            skipped += len(branch)
+            found += 1
+        assert len(tokens) == len(trunk) + skipped + 1
+    assert found > 40
+
+
+def test_everything_but_openings_is_predicted(form):
+    for page in itertools.islice(micro.stream(micro.PRETRAINING, 0), 40):
+        tokens, targets = Reader(form, seed=0).read(page)
+        ignored = form.tokenizer.decode([t for t, target in zip(tokens, targets, strict=True) if target == IGNORED])
+        assert all(target in (token, IGNORED) for token, target in zip(tokens, targets, strict=True))
+        assert ignored.replace("\n", "") == "".join(
+            part[: part.index(">") + 1]
+            for part in form.tokenizer.decode(tokens).split("\n")
+            if part.startswith("<think")
+        )
+        assert tokens[-1] == targets[-1] == form.tokenizer.eos_token_id
+
+
+def test_batches_hold_every_page_once(form):
+    reader = Reader(form, seed=5)
+    batches = list(itertools.islice(reader.batches(2), WINDOW))
+    read = [reader.read(page)[0] for page in itertools.islice(micro.stream(micro.PRETRAINING, 5), 2 * WINDOW)]
+    assert sorted(tokens for batch in batches for tokens, _ in batch) == sorted(read)
+    lengths = [len(tokens) for batch in batches for tokens, _ in batch]
+    assert lengths != sorted(lengths)  # short pages do not come first in every window
+
+
+def test_padding_changes_no_loss():
+    policy = new_policy(TINY)
+    batch = next(Reader(Continuation(policy.tokenizer), 0).batches(4))
+
+    def total(part):
+        tokens, targets = _padded(part, policy.tokenizer.pad_token_id)
+        logits = policy.model(input_ids=tokens[:, :-1]).logits
+        return F.cross_entropy(logits.flatten(0, 1), targets[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum")
+
+    with torch.no_grad():
+        assert len({len(tokens) for tokens, _ in batch}) > 1
+        torch.testing.assert_close(total(batch), sum(total([one]) for one in batch), rtol=1e-5, atol=1e-4)
+
+
+def test_the_seed_settles_everything():
+    def losses(seed):
+        seen = []
+        config = PretrainConfig(**{**_fields(TINY), "seed": seed})
+        pretrain(config, new_policy(config), lambda line: seen.append(line["loss"]))
+        return seen
+
+    torch.manual_seed(1)
+    first = losses(0)
+    torch.manual_seed(2)
+    assert losses(0) == first
+    assert losses(1) != first
+
+
+def _fields(config):
+    return {name: getattr(config, name) for name in config.__dataclass_fields__}
+
+
+def test_it_writes_a_run_folder_that_loads(tmp_path):
+    path = pretrain_run(PretrainConfig(**{**_fields(TINY), "out": str(tmp_path / "run")}), progress=False)
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    notes = json.loads((path / "run.json").read_text())
+    assert notes["status"] == "done"
+    assert notes["config"]["layers"] == 1
+    policy = load_policy(str(path / "checkpoint"), "cpu", "float32")
+    assert policy.parameters == notes["parameters"]
+
+
+def test_the_recipe_still_gives_the_recorded_losses():
+    """The first steps of the very recipe that made the shipped model."""
+    notes = json.loads((DATA / "pretrain" / "run.json").read_text())
+    recorded = [json.loads(line) for line in (DATA / "pretrain" / "metrics.jsonl").read_text().splitlines()[:4]]
+    config = PretrainConfig(**{**notes["config"], "out": ""})
+    assert {**_fields(config), "out": ""} == {
+        **_fields(PretrainConfig()),
+        "out": "",
+    }  # shipped = what the default makes
+    seen = []
+
+    class Enough(Exception):
+        pass
+
+    def watch(line):
+        seen.append(line)
+        if len(seen) == len(recorded):
+            raise Enough
+
+    with pytest.raises(Enough):
+        pretrain(config, new_policy(config), watch)
+    for line, old in zip(seen, recorded, strict=True):
+        assert line["tokens"] == old["tokens"]
+        assert line["loss"] == pytest.approx(old["loss"], rel=1e-4)
+        assert line["grad_norm"] == pytest.approx(old["grad_norm"], rel=1e-3)
+
+
+def test_the_shipped_model_is_small_and_speaks_the_worlds_tokens():
+    policy = load_policy("micro", "cpu", "float32")
+    assert sum(file.stat().st_size for file in (DATA / "checkpoint").iterdir()) <= 5_000_000
+    assert policy.tokenizer.get_vocab() == micro.make_tokenizer().get_vocab()
+    assert 800_000 < policy.parameters < 1_200_000
