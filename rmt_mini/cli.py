@@ -113,6 +113,17 @@ def _evaluate(checkpoint: Path, budget: int | None, out: Path | None) -> None:
         write_whole(out, json.dumps(found, indent=1) + "\n")
 
 
+@click.command("seeds")
+@click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="folder for evaluation.json and report.md")
+def _seeds(runs: Sequence[Path], out: Path) -> None:
+    """Read RUNS that differ in their seed alone as one result, with intervals over seeds and documents."""
+    from rmt_mini.study.seeds import write_seeds_report
+
+    click.echo(write_seeds_report(runs, out))
+    click.echo(f"\nReport       {out / 'report.md'}")
+
+
 def _pretrain_command() -> click.Command:
     """Make ``pretrain``; the only world there is to pre-train on is micro."""
 
@@ -157,6 +168,7 @@ def _group() -> click.Group:
     group.add_command(_command("preflight", _preflight))
     group.add_command(_command("plan", _plan))
     group.add_command(_evaluate)
+    group.add_command(_seeds)
     return group
 
 

@@ -79,6 +79,31 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a policy answered at one held-out position, plainly and after thinking.
+
+    Attributes:
+        position: asked for; ``trunk`` counts the held-out texts.
+        plain: 1 where the likeliest token is right, else 0.
+        match: 1 where the answer after a thought is right, else 0.
+        length: of that thought, tokens.
+        closed: whether the thought closed itself.
+        sort: of the token, where the text is a generated one.
+        run: counts runs, where several are read together.
+        rollout: the thought and answer themselves, where they are still known.
+    """
+
+    position: Position
+    plain: float
+    match: float
+    length: int
+    closed: bool
+    sort: str = ""
+    run: int = 0
+    rollout: Rollout | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """A rollout with its rewards; the advantage stands beside the reward and never replaces it."""
 

@@ -18,22 +18,14 @@ from tqdm.auto import tqdm
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.errors import UserError
-from rmt_mini.records import Judged, Position, StepMetrics
-from rmt_mini.stages.evaluate import (
-    Answer,
-    answer_positions,
-    difference,
-    evaluate,
-    of_sort,
-    plan_positions,
-    sorts_in,
-    summarize,
-)
+from rmt_mini.records import Answer, Judged, Position, StepMetrics
+from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions
 from rmt_mini.stages.journal import Journal, answer_line, model_digest, now_done, rollout_line
 from rmt_mini.stages.material import Text, format_for, to_texts
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, budget_of
 from rmt_mini.stages.preflight import preflight, signal_by_tier
 from rmt_mini.stages.store import RunFolder, as_dict, free_name, require_free
+from rmt_mini.stages.summary import summarize_all
 from rmt_mini.stages.warmup import cold_start
 from rmt_mini.study.report import write_report
 from rmt_mini.worlds.corpus import load_corpus
@@ -211,7 +203,7 @@ class _Run:
             metrics = self._midtrain(material, on_step)
         self.folder.save_checkpoint(policy)
         measured["after"] = self._measure("after", material, positions, config.evaluation_budget or last)
-        evaluation = self._compare(measured)
+        evaluation = summarize_all(measured)
         self.folder.write_json("evaluation.json", evaluation)
         for when, (_, answers) in measured.items():
             self.folder.append("answers.jsonl", [answer_line(when, material.held_out, one) for one in answers])
@@ -232,23 +224,6 @@ class _Run:
         logger.info("Evaluating %d held-out positions %s", len(positions), when)
         with self.journal.timed("evaluation"):
             return budget, answer_positions(material.policy, material.held_out, positions, self.config, budget)
-
-    @staticmethod
-    def _compare(measured: dict[str, tuple[int, list[Answer]]]) -> dict[str, Any]:
-        evaluation: dict[str, Any] = {name: summarize(answers, budget) for name, (budget, answers) in measured.items()}
-        after = measured["after"][1]
-        think = {name: [answer.match for answer in answers] for name, (_, answers) in measured.items()}
-        gain = {
-            f"think_after_minus_{name}": difference(after, think[name], think["after"])
-            for name in think
-            if name != "after"
-        } | {"think_minus_ntp_after": difference(after, [answer.plain for answer in after], think["after"])}
-        for sort in sorts_in(after):
-            old, new = (of_sort(measured[when][1], sort) for when in ("before", "after"))
-            gain[f"{sort}_think_after_minus_ntp_before"] = difference(
-                new, [answer.plain for answer in old], [answer.match for answer in new]
-            )
-        return evaluation | {"gain": gain}
 
     def _midtrain(self, material: Material, on_step: Callable[[StepResult], None] | None) -> list[StepMetrics]:
         config = self.config

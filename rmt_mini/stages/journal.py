@@ -17,8 +17,7 @@ from typing import Any
 import torch
 
 from rmt_mini.engine.model import Policy
-from rmt_mini.records import Judged, Rollout
-from rmt_mini.stages.evaluate import Answer
+from rmt_mini.records import Answer, Judged
 from rmt_mini.stages.material import Text
 from rmt_mini.stages.store import RunFolder
 
@@ -76,7 +75,8 @@ class Journal:
 def rollout_line(policy: Policy, step: int, texts: Sequence[Text], judged: Judged | Answer) -> dict[str, Any]:
     """Lay out a rollout for rollouts.jsonl, as text that a person can read."""
     decode = policy.tokenizer.decode
-    rollout: Rollout = judged.rollout
+    rollout = judged.rollout
+    assert rollout is not None  # only answers read back from a file have lost it
     position = judged.position if isinstance(judged, Answer) else rollout.position
     text = texts[position.trunk]
     reward = (
@@ -103,7 +103,7 @@ def rollout_line(policy: Policy, step: int, texts: Sequence[Text], judged: Judge
 
 def answer_line(when: str, texts: Sequence[Text], answer: Answer) -> dict[str, Any]:
     """Lay out an answer for answers.jsonl: what an interval over several runs needs."""
-    position, rollout = answer.position, answer.rollout
+    position = answer.position
     return {
         "when": when,
         "document": texts[position.trunk].id,
@@ -112,8 +112,8 @@ def answer_line(when: str, texts: Sequence[Text], answer: Answer) -> dict[str, A
         "sort": answer.sort,
         "plain": answer.plain,
         "match": answer.match,
-        "length": rollout.length,
-        "closed": rollout.closed,
+        "length": answer.length,
+        "closed": answer.closed,
     }
 
 

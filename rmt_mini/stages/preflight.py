@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.stats import fisher_exact
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
@@ -91,6 +93,27 @@ def signal_by_tier(judged: Sequence[Judged], group_size: int) -> dict[str, Any]:
         spread = [len({one.match for one in group}) > 1 for group in groups if group[0].rollout.position.tier == tier]
         counted[name] = {"groups": len(spread), "signal_groups": sum(spread) / len(spread) if spread else None}
     return counted
+
+
+def agreement(foretold: dict[str, Any], seen: dict[str, Any]) -> bool | None:
+    """Say whether a tier's share of groups with a signal came as foretold: Fisher's exact test at 5 %.
+
+    Args:
+        foretold: {"signal_groups", "positions"} of the pre-flight.
+        seen: {"signal_groups", "groups"} of training steps.
+
+    Returns:
+        None where either has no group.
+
+    Example:
+        >>> agreement({"signal_groups": 0.5, "positions": 30}, {"signal_groups": 0.4, "groups": 75})
+        True
+    """
+    if foretold["signal_groups"] is None or seen["signal_groups"] is None:
+        return None
+    pairs = ((foretold["signal_groups"], foretold["positions"]), (seen["signal_groups"], seen["groups"]))
+    counts = np.array([[round(share * total), round((1 - share) * total)] for share, total in pairs])
+    return bool(fisher_exact(counts).pvalue >= 0.05)
 
 
 def _advice(report: dict[str, Any], config: RMTConfig) -> list[str]:

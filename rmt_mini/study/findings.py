@@ -43,13 +43,20 @@ def compare(evaluation: Json, one: Json, other: Json, paired: str) -> tuple[int,
     return sign, f"{words} {'excludes' if sign else 'includes'} zero"
 
 
-def findings(config: Json, evaluation: Json, metrics: Sequence[StepMetrics]) -> list[str]:
-    """Say what was found, a paragraph each; ``evaluation`` is empty where the run did not get there."""
+def findings(config: Json, evaluation: Json, metrics: Sequence[StepMetrics] | None) -> list[str]:
+    """Say what was found, a paragraph each.
+
+    Args:
+        config: all settings.
+        evaluation: as in evaluation.json; empty where the run did not get there.
+        metrics: of the run's steps; None leaves out what only they tell.
+    """
     cells = {name: row["average"] for name, row in rows_of(evaluation) if row["average"]["accuracy"] is not None}
     said = ["**Nothing can be said about accuracy:** there is no evaluation before and after."]
     if {"thinking, before", "thinking, after"} <= cells.keys():
         said = list(_on_accuracy(config, evaluation, cells))
-    return [*said, *_on_sorts(evaluation), *_on_length(config, metrics), *_on_tokens(config, metrics)]
+    said += _on_sorts(evaluation)
+    return said if metrics is None else [*said, *_on_length(config, metrics), *_on_tokens(config, metrics)]
 
 
 def _on_accuracy(config: Json, evaluation: Json, cells: Mapping[str, Json]) -> Iterator[str]:
@@ -96,8 +103,15 @@ def _on_sorts(evaluation: Json) -> Iterator[str]:
         f"**Where a short calculation settles the token, thinking after training {verdict} plain prediction before "
         f"it:** {share(last, SPAN)} against {share(plain, SPAN)}, {change:+z.1f} points [{low:+z.1f}, {high:+z.1f}] "
         f"position by position. Untrained thinking had {share(first, SPAN)} there. These thoughts had "
-        f"{first['thought_length']:.1f} tokens before training and {last['thought_length']:.1f} after it."
+        f"{first['thought_length']:.1f} tokens before training and {last['thought_length']:.1f} after it, a change of "
+        f"{_change(evaluation['length_change']['calculable'])}."
     )
+
+
+def _change(length: Json) -> str:
+    if length["low"] is None:
+        return f"{length['difference']:+z.1f}"
+    return "{:+z.1f} [{:+z.1f}, {:+z.1f}]".format(*(length[key] for key in ("difference", "low", "high")))
 
 
 def _on_length(config: Json, metrics: Sequence[StepMetrics]) -> Iterator[str]:

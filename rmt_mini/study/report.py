@@ -16,6 +16,7 @@ from rmt_mini.config import PRESETS, RMTConfig, preset
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import StepMetrics
+from rmt_mini.stages.preflight import agreement
 from rmt_mini.stages.store import write_whole
 from rmt_mini.study import plots
 from rmt_mini.study.findings import COLUMNS, Json, findings, limits, rows_of, share
@@ -45,7 +46,7 @@ def write_report(folder: Path) -> str:
         f"# A run of RMT: preset {escape(config['preset'])}, seed {config['seed']}",
         *([] if run["status"] == "done" else [f"**{status}**"]),
         *findings(config, evaluation, metrics),
-        *_accuracies(evaluation),
+        *accuracies(evaluation),
         *_preflight(_read(folder / "preflight.json")),
         *_figures(folder, config, evaluation, metrics),
         *_settings(config),
@@ -126,7 +127,8 @@ def evaluation_table(evaluation: Json) -> str:
     return "\n".join([*aligned, note])
 
 
-def _accuracies(evaluation: Json) -> Iterator[str]:
+def accuracies(evaluation: Json) -> Iterator[str]:
+    """Lay out all accuracies and their differences; nothing where there is no evaluation."""
     if not evaluation:
         return
     yield "## Accuracy"
@@ -173,8 +175,10 @@ def _preflight(found: Json) -> Iterator[str]:
     for tier in TIERS:
         told, seen = found["tiers"][tier], found["seen"]["tiers"][tier]
         cells = [(told["signal_groups"], told["positions"]), (seen["signal_groups"], seen["groups"])]
-        rows.append([tier, *("-" if value is None else f"{100 * value:.0f} % of {n}" for value, n in cells)])
-    yield table(["tier", "foretold", "seen"], rows)
+        verdict = {True: "yes", False: "no", None: "-"}[agreement(told, seen)]
+        rows.append([tier, *("-" if value is None else f"{100 * value:.0f} % of {n}" for value, n in cells), verdict])
+    yield table(["tier", "foretold", "seen", "as foretold"], rows)
+    yield "As foretold: Fisher's exact test does not tell the two apart at 5 %. Training changes the policy meanwhile."
 
 
 def _figures(folder: Path, config: Json, evaluation: Json, metrics: Sequence[StepMetrics]) -> Iterator[str]:

@@ -237,6 +237,88 @@ def test_tokens_that_were_only_measured(folder: Folder) -> None:
     assert "All 1,200 trained tokens went to RL; the next-token loss was measured, not trained." in folder.report()
 
 
+def sorts(calculable: float, noise: float, length: float) -> dict[str, Any]:
+    cells = {"calculable": row(calculable)["easy"], "noise": row(noise)["easy"]}
+    return {name: cell | {"thought_length": length} for name, cell in cells.items()}
+
+
+def by_sort(change: float) -> dict[str, Any]:
+    """An evaluation of a generated text: plain 20 % and thinking 30 % before, 20 % and ``change`` after."""
+    found = evaluation()
+    for when, think, length in (("before", 0.30, 24.0), ("cold_start", 0.3, 24.0), ("after", 0.20 + change, 9.5)):
+        found[when]["ntp"]["sorts"] = sorts(0.20, 0.25, 0.0)
+        found[when]["think"]["sorts"] = sorts(think, 0.25, length)
+    found["gain"]["calculable_think_after_minus_ntp_before"] = gain(change, 0.05)
+    found["length_change"] = {"calculable": {"difference": -14.5, "low": -15.0, "high": -14.0}}
+    return found
+
+
+@pytest.mark.parametrize(("change", "verdict"), [(0.4, "passes"), (0.01, "cannot be told from"), (-0.1, "stays below")])
+def test_thinking_where_a_calculation_settles_the_token(folder: Folder, change: float, verdict: str) -> None:
+    folder.evaluation = by_sort(change)
+    text = folder.report()
+    assert f"thinking after training {verdict} plain prediction before it:** {20 + 100 * change:.1f} % [" in text
+    assert f"{100 * change:+.1f} points [{100 * change - 5:+.1f}, {100 * change + 5:+.1f}]" in text
+    assert "Untrained thinking had 30.0 % [28.0, 32.0] there." in text
+    assert "24.0 tokens before training and 9.5 after it, a change of -14.5 [-15.0, -14.0]." in text
+    assert "| thinking, before | 30.0 [28.0, 32.0], 24.0 | 25.0 [23.0, 27.0], 24.0 |" in text
+    assert "| positions | 100 | 100 |" in text
+    shown = [re.split(r" {2,}", line) for line in folder.table.splitlines()]
+    (after,) = (line[1] for line in shown if line[0] == "thinking, after" and "calculable" in line[-1])
+    assert after.startswith(f"{20 + 100 * change:.1f} [")
+
+
+def test_other_text_has_no_sorts(folder: Folder) -> None:
+    text = folder.report()
+    assert "calculation" not in text
+    assert "By sort" not in text
+    assert "tokens, length" not in folder.table
+
+
+def test_the_preflights_prediction_stands_beside_what_came(folder: Folder) -> None:
+    told = {"positions": 6, "accuracy": 0.5, "pass_at_g": 0.9, "signal_groups": 0.25}
+    seen = {"groups": 20, "signal_groups": 0.3}
+    nothing = {"groups": 0, "signal_groups": None}
+    tiers = {"easy": seen, "medium": seen, "hard": nothing}
+    found = {"tiers": dict.fromkeys(tiers, told), "seen": {"steps": 10, "tiers": tiers}}
+    (folder.path / "preflight.json").write_text(json.dumps(found))
+    text = folder.report()
+    assert "seen in the first 10 steps" in text
+    assert "| easy | 25 % of 6 | 30 % of 20 | yes |" in text
+    assert "| hard | 25 % of 6 | - | - |" in text
+    (folder.path / "preflight.json").write_text(json.dumps({"tiers": {}}))  # of a run that ended before its first step
+    assert "## Pre-flight" not in folder.report()
+
+
+# Post-training
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [(0.2, "It answers better"), (0.0, "Whether it answers better cannot be told"), (-0.2, "It answers worse")],
+)
+def test_an_exam_is_reported_before_and_after(folder: Folder, change: float, verdict: str) -> None:
+    def exam(accuracy: float) -> dict[str, Any]:
+        ks = {k: {"accuracy": accuracy, "low": accuracy - 0.1, "high": accuracy + 0.1, "n": 40} for k in ("1", "2")}
+        return {"pass_at": ks, "questions": 40, "samples": 2, "thought_length": 9.5, "closed_share": 1.0}
+
+    folder.run |= {"questions": "gym:<b>", "config": folder.config | {"model": "a|b"}}
+    folder.evaluation = {
+        "before": exam(0.4), "after": exam(0.4 + change), "gain": {k: gain(change, 0.05) for k in ("1", "2")}
+    }  # fmt: skip
+    folder.samples = None
+    (folder.path / "run.json").write_text(json.dumps(folder.run))
+    (folder.path / "evaluation.json").write_text(json.dumps(folder.evaluation))
+    (folder.path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in folder.metrics))
+    table = write_exam_report(folder.path)
+    text = (folder.path / "report.md").read_text()
+    assert text.startswith("# Post-training a&#124;b on gym:&lt;b&gt;, seed 0")
+    assert f"**{verdict}:** pass@1 changed by {100 * change:+.1f} points" in text
+    assert table in text
+    assert "| before | 40.0 [30.0, 50.0] | 40.0 [30.0, 50.0] | 9.5 |" in table
+    assert len(re.findall(r"\(figures/\w+\.png\)", text)) == len(list((folder.path / "figures").iterdir())) == 2
+
+
 # What is missing
 
 

@@ -1,0 +1,139 @@
+"""From answers to numbers: next-token accuracy by tier, and thought length, each with an interval.
+
+"average" is the mean of the tiers, as in the paper's tables. Intervals are 95 % bootstrap intervals over documents,
+since positions of one document are not independent; the paper gives none. Answers of several runs draw the runs anew
+too: every run asks about one held-out set, so runs and documents are crossed, which scipy's bootstrap does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from rmt_mini.method.entropy import TIERS
+from rmt_mini.records import Answer
+
+RESAMPLES = 2000
+
+Measured = Mapping[str, tuple[int, Sequence[Answer]]]  # "before", "after" -> budget and answers, in the same order
+
+
+def _mean_of_tiers(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean over the tiers that have answers, (...) from (..., tiers); NaN where none has."""
+    rates = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+    present = (counts > 0).sum(-1)
+    mean: np.ndarray = np.divide(rates.sum(-1), present, out=np.full(present.shape, np.nan), where=present > 0)
+    return mean
+
+
+def interval(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
+    """Mean over tiers of a value per answer, with its 95 % bootstrap interval over documents and runs.
+
+    Returns:
+        {"mean", "low", "high", "n"}; all None but n where there is no answer.
+    """
+    asked = [place for place, answer in enumerate(answers) if answer.position.tier in tiers]
+    if not asked:
+        return {"mean": None, "low": None, "high": None, "n": 0}
+    runs, run = np.unique([answers[n].run for n in asked], return_inverse=True)
+    documents, document = np.unique([answers[n].position.trunk for n in asked], return_inverse=True)
+    tier = np.array([answers[n].position.tier for n in asked])
+    sums, counts = np.zeros((2, len(runs), len(documents), len(TIERS)))
+    np.add.at(sums, (run, document, tier), values[asked])
+    np.add.at(counts, (run, document, tier), 1.0)
+    mean = float(_mean_of_tiers(sums.sum((0, 1)), counts.sum((0, 1))))
+    if len(documents) < 2:  # one document tells nothing
+        return {"mean": mean, "low": 0.0 if values.min() >= 0 else -1.0, "high": 1.0, "n": len(asked)}
+    source = np.random.default_rng(0)
+    times = [source.multinomial(n, np.full(n, 1 / n), RESAMPLES) for n in (len(runs), len(documents))]
+    drawn = [np.einsum("br,bd,rdt->bt", *times, table, optimize=True) for table in (sums, counts)]
+    low, high = np.nanpercentile(_mean_of_tiers(*drawn), [2.5, 97.5])
+    return {"mean": mean, "low": float(low), "high": float(high), "n": len(asked)}
+
+
+def _cell(answers: Sequence[Answer], values: Sequence[float], tiers: Sequence[int]) -> dict[str, Any]:
+    found = interval(answers, np.array(values), tiers)
+    return {"accuracy": found["mean"], **{key: found[key] for key in ("low", "high", "n")}}
+
+
+def _row(answers: Sequence[Answer], values: Sequence[float]) -> dict[str, Any]:
+    rows = [*((name, [tier]) for tier, name in enumerate(TIERS)), ("average", [0, 1, 2])]
+    return {name: _cell(answers, values, tiers) for name, tiers in rows}
+
+
+def summarize(answers: Sequence[Answer], budget: int) -> dict[str, Any]:
+    """Return the rows "ntp" and "think" of evaluation.json."""
+    plain = {**_row(answers, [a.plain for a in answers]), "thought_length": 0.0, "closed_share": 0.0, "budget": 0}
+    think = {
+        **_row(answers, [a.match for a in answers]),
+        "thought_length": float(np.mean([a.length for a in answers])),
+        "closed_share": float(np.mean([a.closed for a in answers])),
+        "budget": budget,
+    }
+    for sort in sorts_in(answers):
+        chosen = of_sort(answers, sort)
+        length = {"thought_length": float(np.mean([a.length for a in chosen]))}
+        plain.setdefault("sorts", {})[sort] = _cell(chosen, [a.plain for a in chosen], [0]) | {"thought_length": 0.0}
+        think.setdefault("sorts", {})[sort] = _cell(chosen, [a.match for a in chosen], [0]) | length
+    return {"ntp": plain, "think": think}
+
+
+def sorts_in(answers: Sequence[Answer]) -> list[str]:
+    """Names of the sorts of tokens that were asked for; none where the text is not a generated one."""
+    return sorted({answer.sort for answer in answers} - {""})
+
+
+def of_sort(answers: Sequence[Answer], sort: str) -> list[Answer]:
+    """Answers at tokens of one sort, counted as of one tier: a sort has its own mean, whatever its tiers."""
+    return _as_one_tier([answer for answer in answers if answer.sort == sort])
+
+
+def _as_one_tier(answers: Sequence[Answer]) -> list[Answer]:
+    return [replace(answer, position=replace(answer.position, tier=0)) for answer in answers]
+
+
+def difference(answers: Sequence[Answer], first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
+    """Second minus first on the same positions: mean of tiers and paired bootstrap interval."""
+    found = interval(answers, np.array(second) - np.array(first))
+    return {"difference": found["mean"], "low": found["low"], "high": found["high"]}
+
+
+def summarize_all(measured: Measured) -> dict[str, Any]:
+    """Return evaluation.json: a summary of each measurement, and what changed between them.
+
+    Args:
+        measured: "before" and "after", "cold_start" where there was one: the budget stated and the answers, of the
+            same positions in the same order.
+
+    Returns:
+        The summaries by name; "gain": differences of accuracy; "length_change": {"all" or a sort: the change of thought
+        length from before to after, tokens}.
+    """
+    before, after = (measured[when][1] for when in ("before", "after"))
+    plain, think = (
+        {when: [getattr(a, key) for a in all_] for when, (_, all_) in measured.items()} for key in ("plain", "match")
+    )
+    gain = {
+        f"think_after_minus_{when}": difference(after, think[when], think["after"])
+        for when in measured
+        if when != "after"
+    }
+    gain["think_minus_ntp_after"] = difference(after, plain["after"], think["after"])
+    gain["think_after_minus_ntp_before"] = difference(after, plain["before"], think["after"])
+    change = {"all": _longer(before, after)}
+    for sort in sorts_in(after):
+        old, new = of_sort(before, sort), of_sort(after, sort)
+        gain[f"{sort}_think_after_minus_ntp_before"] = difference(new, [a.plain for a in old], [a.match for a in new])
+        change[sort] = _longer(old, new)
+    summaries = {when: summarize(answers, budget) for when, (budget, answers) in measured.items()}
+    return summaries | {"gain": gain, "length_change": change}
+
+
+def _longer(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, Any]:
+    found = difference(_as_one_tier(after), [float(a.length) for a in before], [float(a.length) for a in after])
+    if len({answer.position.trunk for answer in after}) < 2:  # a length has no bounds that would serve instead
+        found |= {"low": None, "high": None}
+    return found

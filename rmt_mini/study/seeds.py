@@ -1,0 +1,112 @@
+"""Runs that differ in their seed alone, read as one result: what one run found may be luck, what several find less so.
+
+Intervals draw seeds and documents anew. With three seeds the part of the seeds is known roughly, and such an interval
+tends to be too narrow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rmt_mini.config import RMTConfig
+from rmt_mini.errors import UserError
+from rmt_mini.records import Answer, Position
+from rmt_mini.stages.store import require_free, write_whole
+from rmt_mini.stages.summary import summarize_all
+from rmt_mini.study import plots
+from rmt_mini.study.findings import findings
+from rmt_mini.study.markdown import escape
+from rmt_mini.study.report import accuracies, evaluation_table
+
+MAY_DIFFER = {"seed", "out"}
+
+
+def write_seeds_report(folders: Sequence[Path], out: Path) -> str:
+    """Write evaluation.json, report.md and accuracy.png of several runs read as one.
+
+    Args:
+        folders: of runs that differ in their seed alone.
+        out: a new folder.
+
+    Returns:
+        The table for the terminal.
+
+    Raises:
+        UserError: as ``across_seeds``, or if ``out`` is in use.
+    """
+    require_free(out)
+    found = across_seeds(folders)
+    config = json.loads((folders[0] / "run.json").read_text(encoding="utf-8"))["config"]
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "evaluation.json", json.dumps(found, indent=1) + "\n")
+    figured = plots.accuracy(found)
+    plots.save(figured, out / "accuracy.png")
+    seeds = ", ".join(map(str, found["seeds"]))
+    parts = [
+        f"# {len(folders)} runs of RMT: preset {escape(config['preset'])}, seeds {seeds}",
+        *findings(config, found, None),
+        *accuracies(found),
+        f"![{figured.alt}](accuracy.png)",
+        f"Intervals draw {len(folders)} seeds and the held-out documents anew. With so few seeds their part is known "
+        "roughly. All runs start from one and the same model.",
+    ]
+    write_whole(out / "report.md", "\n\n".join(parts) + "\n")
+    return evaluation_table(found)
+
+
+def across_seeds(folders: Sequence[Path]) -> dict[str, Any]:
+    """Read the answers of several runs as one.
+
+    Args:
+        folders: of runs that differ in their seed alone.
+
+    Returns:
+        What evaluation.json holds for one run, with intervals over seeds and documents, and "seeds".
+
+    Raises:
+        UserError: if a folder holds no finished run, or the runs differ in more than their seed.
+    """
+    notes = [_finished(folder) for folder in folders]
+    _require_alike(folders, notes)
+    document: dict[str, int] = {}
+    measured: dict[str, tuple[int, list[Answer]]] = {}
+    for run, folder in enumerate(folders):
+        evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        for text in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
+            when, trunk = line["when"], document.setdefault(line["document"], len(document))
+            position = Position(trunk, line["position"], line["tier"], 0.0)
+            plain, match, length, closed, sort = (line[key] for key in ("plain", "match", "length", "closed", "sort"))
+            answer = Answer(position, plain, match, length, closed, sort, run)
+            measured.setdefault(when, (evaluation[when]["think"]["budget"], []))[1].append(answer)
+    return {"seeds": [note["seed"] for note in notes], **summarize_all(measured)}
+
+
+def _finished(folder: Path) -> dict[str, Any]:
+    try:
+        notes: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(folder)!r} is not a run folder; give folders that rmt-mini run made") from error
+    if notes.get("status") != "done" or not (folder / "answers.jsonl").exists():
+        raise UserError(f"the run in {str(folder)!r} is {notes.get('status')} or has no answers.jsonl; run it again")
+    return notes
+
+
+def _require_alike(folders: Sequence[Path], notes: Sequence[dict[str, Any]]) -> None:
+    """Refuse runs whose numbers do not belong together."""
+    seeds = [note["seed"] for note in notes]
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(f"the runs have seeds {seeds}; give runs of different seeds")
+    first = notes[0]
+    for folder, note in zip(folders, notes, strict=True):
+        settings = [{**RMTConfig().to_dict(), **one["config"]} for one in (first, note)]
+        differ = sorted(name for name in settings[0] if settings[0][name] != settings[1].get(name))
+        differ = [name for name in differ if name not in MAY_DIFFER]
+        differ += [name for name in ("corpus_digest", "model_digest") if first[name] != note[name]]
+        if differ:
+            raise UserError(
+                f"the run in {str(folder)!r} differs from the first in {', '.join(differ)}, not in seed alone"
+            )

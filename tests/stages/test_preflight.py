@@ -1,0 +1,105 @@
+"""The pre-flight: what it foretells is what the first steps then show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from rmt_mini.config import preset
+from rmt_mini.engine.model import load_policy
+from rmt_mini.records import Judged, Position, Rollout
+from rmt_mini.stages import preflight as room
+from rmt_mini.stages.material import format_for, to_texts
+from rmt_mini.stages.midtrain import RMTTrainer
+from rmt_mini.stages.preflight import agreement, preflight, signal_by_tier
+from rmt_mini.worlds.corpus import load_corpus
+from tests.stages.tiny import ARROWS, closing, small, texts_for
+
+
+def judged(tier: int, match: float) -> Judged:
+    return Judged(Rollout(Position(0, 1, tier, 0.0), 4, (), True, (1,), ()), match, 0.0, match, 0.0)
+
+
+def test_signal_is_counted_by_group_and_tier() -> None:
+    groups = [(0, (1, 1, 1)), (0, (1, 0, 1)), (2, (0, 0, 0)), (2, (0, 0, 1)), (2, (1, 0, 0))]
+    found = signal_by_tier([judged(tier, match) for tier, matches in groups for match in matches], 3)
+    assert found == {
+        "easy": {"groups": 2, "signal_groups": 0.5},
+        "medium": {"groups": 0, "signal_groups": None},
+        "hard": {"groups": 3, "signal_groups": pytest.approx(2 / 3)},
+    }
+
+
+def test_shares_are_those_of_the_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[list[Rollout]] = []
+    real = room.roll_out
+
+    def watched(*arguments: Any) -> list[Rollout]:
+        found = real(*arguments)
+        groups.extend(found[start : start + 4] for start in range(0, len(found), 4))
+        return found
+
+    monkeypatch.setattr(room, "roll_out", watched)
+    policy, config = closing(), small()
+    texts = texts_for(policy, config, ARROWS)
+    state = torch.random.get_rng_state()
+    found = preflight(policy, texts, config, positions=12)
+    assert torch.equal(state, torch.random.get_rng_state())
+    form = format_for(policy, config)
+    for tier, row in enumerate(found["tiers"].values()):
+        asked = [group for group in groups if group[0].position.tier == tier]
+        right = [[form.judge(r.answer, texts[r.position.trunk].ids, r.position.index) for r in g] for g in asked]
+        assert row["positions"] == len(asked) == 4
+        assert row["accuracy"] == pytest.approx(sum(map(sum, right)) / 16)
+        assert row["pass_at_g"] == pytest.approx(sum(map(max, right)) / 4)
+        assert row["signal_groups"] == pytest.approx(sum(len(set(one)) > 1 for one in right) / 4)
+    everything = [rollout for group in groups for rollout in group]
+    assert found["closed_share"] == pytest.approx(sum(r.closed for r in everything) / len(everything))
+    assert found["thought_length"] == pytest.approx(sum(r.length for r in everything) / len(everything))
+    assert {r.budget for r in everything} == {found["budget"]} == {6}
+    assert sum(row["signal_groups"] for row in found["tiers"].values()) > 0  # else all of this would be of zeros
+
+
+def test_it_says_what_to_change() -> None:
+    row = {"positions": 4, "accuracy": 0.0, "pass_at_g": 0.0, "signal_groups": 0.0}
+    tiers = dict.fromkeys(("easy", "medium", "hard"), row)
+    bad = {"signal_groups": 0.05, "closed_share": 0.1, "thought_length": 0.5}
+    said = room._advice({"tiers": tiers | {"hard": row | {"positions": 0}}, **bad}, small())
+    assert [next(word for word in ("signal", "close", "collapsed", "hard") if word in line) for line in said] == [
+        "signal",
+        "close",
+        "collapsed",
+        "hard",
+    ]
+    assert "raise warmup_steps" in said[0]
+    good = {"signal_groups": 0.5, "closed_share": 0.9, "thought_length": 5.0}
+    assert room._advice({"tiers": tiers, **good}, small()) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "seen", "agrees"),
+    [((0.5, 30), (0.4, 75), True), ((0.9, 30), (0.2, 75), False), ((None, 0), (0.2, 75), None)],
+)
+def test_a_prediction_agrees_within_chance(
+    told: tuple[float | None, int], seen: tuple[float, int], agrees: bool | None
+) -> None:
+    assert (
+        agreement({"signal_groups": told[0], "positions": told[1]}, {"signal_groups": seen[0], "groups": seen[1]})
+        is agrees
+    )
+
+
+def test_on_micro_the_first_steps_are_as_foretold() -> None:
+    config = preset("micro", seed=11, device="cpu")
+    policy = load_policy("micro", "cpu", "float32")
+    texts = to_texts(load_corpus("micro", limit=300).documents, format_for(policy, config), config, "training")
+    found = preflight(policy, texts, config, config.preflight_positions)
+    assert found["signal_groups"] >= 0.25
+    assert found["advice"] == []
+    trainer, seen = RMTTrainer(config, policy, texts), []
+    for step in range(4):
+        seen += trainer.step(step, texts[10 * step + 100 : 10 * step + 110]).judged
+    tiers = signal_by_tier(seen, config.group_size)
+    assert all(agreement(found["tiers"][tier], tiers[tier]) for tier in tiers)
