@@ -299,7 +299,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "documents_per_step": 10,
         "ntp_weight": 0.5,
         "warmup_steps": 0,
-        "learning_rate": 4e-4,
+        "learning_rate": 2.5e-4,
         "branch_tokens": 4096,
         "evaluation_positions": 900,
         "evaluation_documents": 300,

@@ -81,6 +81,13 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
         (["run", "laptop", "more"], r"unexpected extra argument"),
         (["fly"], r"No such command 'fly'"),
         (["evaluate"], r"Missing argument 'CHECKPOINT'"),
+        (["pretrain", "earth"], r"'earth' is not 'micro'"),
+        (["pretrain", "--hidden-size", "101"], r"hidden_size is 101; give an even multiple of heads \(5\)"),
+        (["pretrain", "--steps", "0"], r"steps is 0; give a whole number of at least 1"),
+        (["pretrain", "--learning-rate", "-1"], r"learning_rate is -1.0; give a number above 0"),
+        (["posttrain", "micro", "--count", "1"], r"--count.*1 is not in the range"),
+        (["seeds", "--out", "all"], r"Missing argument 'RUNS"),
+        (["seeds", "absent", "--out", "all"], r"'absent' is not a run folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -187,7 +194,7 @@ def test_help_lists_every_field_and_preset(command: str) -> None:
 def test_the_help_of_the_group_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = outcome(["--help"], capsys)
     assert code == 0
-    for name in ("run", "preflight", "plan", "evaluate"):
+    for name in ("pretrain", "run", "posttrain", "preflight", "plan", "evaluate", "seeds"):
         assert re.search(rf"^  {name} ", out, re.MULTILINE)
         assert outcome([name, "--help"], capsys)[0] == 0
 

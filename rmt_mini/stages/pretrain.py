@@ -3,7 +3,7 @@ r"""Pre-training from scratch: a small Llama learns the micro-world's text by ne
 The text is the micro-world's pre-training text (worlds/micro.py), in which now and then an author thinks aloud before
 a word. Such an aside is laid out exactly as the engine lays out a branch:
 
-    ... Now it shows \n<think 24> first 4 7. second 8 5.</think>\n... second 8. Now it shows 5. The clerk ...
+    ... Now it shows \n<think 24> 3 first 4 7 second 8 5</think>\n... second 8. Now it shows 5. The clerk ...
                      opening       thought               closing cue                        the word
 
 An opening takes no loss: where an author begins to think aloud is not to be predicted, and plain prediction would
@@ -95,6 +95,31 @@ class Reader:
             window = sorted((self.read(next(pages)) for _ in range(size * WINDOW)), key=lambda one: len(one[0]))
             order = random.Random(f"order/{self.seed}/{number}").sample(range(WINDOW), WINDOW)
             yield from (window[place * size : (place + 1) * size] for place in order)
+
+
+def samples(count: int = 6) -> str:
+    """Return the first documents of the world's texts, as the model reads them.
+
+    Args:
+        count: documents of each text.
+
+    Returns:
+        Text with a heading for each; the pre-training text has its asides.
+    """
+    reader = Reader(Continuation(micro.make_tokenizer()), 0)
+    parts = []
+    for title, habits in (
+        ("Pre-training", micro.PRETRAINING),
+        ("Mid-training", micro.MIDTRAINING),
+        ("Exam", micro.EXAM),
+    ):
+        parts.append(f"{title}\n{'=' * len(title)}")
+        for number in range(count):
+            made = micro.page(habits, 0, number)
+            tokens = reader.read(made)[0][:-1]
+            asides = habits is micro.PRETRAINING
+            parts.append(reader.form.tokenizer.decode(tokens) if asides else made.document.text)
+    return "\n\n".join(parts) + "\n"
 
 
 def learning_rate_at(step: int, config: PretrainConfig) -> float:

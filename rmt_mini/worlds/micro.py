@@ -10,11 +10,12 @@ Documents are a few short statements. Their tokens are of three sorts, which the
 A noise digit and a calculable one look alike to a model that cannot calculate in one pass: ten choices, two nats.
 Entropy cannot tell them apart; only thinking can.
 
-Two texts are made of it. The *pre-training* text has familiar statements (dial, purse, cups, sky, market) and, now and
+Two texts are made of it. The *pre-training* text has familiar statements (dial, cups, sky, market) and, now and
 then, an aside before a token: a worked thought that ends in that token, in one of three styles from rambling to terse.
-The *mid-training* text is unlabelled and shifted: other statements for the same calculations (wheel, lift, boxes,
-harbour, letter), more steps, larger operands, other habits of chance. A trace of it occurs in pre-training, without
-any aside, so that its words are known but nobody has shown how to think about them.
+The *mid-training* text is unlabelled and shifted: other statements for the same calculations (lift, boxes) and
+others without (harbour, letter), more steps, larger operands, other habits of chance. It carries no asides. A trace of
+it occurs in pre-training with them, one document in 170: enough that a base thinks about such text at all, too little
+that it does so well.
 
 Every document depends on (seed, text, number) alone, so that any stretch of an endless text can be made by itself.
 """
@@ -76,7 +77,7 @@ PRETRAINING = Habits("pretrain", ("dial", "dial", "cups"), ("sky", "market"), (6
 MIDTRAINING = Habits("midtrain", ("lift", "boxes"), ("harbour", "letter"), (0, 3, 4, 3), (1, 1, 2, 2, 2), 0.55, 1)
 EXAM = Habits("exam", ("sum", "trade"), (), (0, 3, 4, 3), (1, 1, 2, 2, 2), 0.4, 2)
 TEXTS = {"micro": MIDTRAINING, "micro-pretraining": PRETRAINING}
-TRACE = 0.008  # share of pre-training documents that are of the kinds of the two other texts
+TRACE = 0.006  # share of pre-training documents that are of the kinds of the two other texts
 
 DOCUMENTS = 1600  # in the text that a run reads
 
@@ -235,22 +236,26 @@ KINDS: dict[str, Callable[[Chance], list[Piece]]] = {
 def think(style: str, word: str, working: Working | None) -> str:
     """Write the worked thought that ends in ``word``.
 
+    A style opens alike and is about as long whether or not there is something to calculate. So a budget moves a model
+    from style to style everywhere at once; otherwise what suits the many tokens that need no calculation takes over.
+
     Example:
         >>> working = Working(" 3", ((" 4", " 7"), (" 8", " 5")))
         >>> for style in STYLES:
         ...     print(think(style, " 5", working))
          Let me see, step by step. The first is 4, so 3 becomes 7. The second is 8, so 7 becomes 5. So the answer is 5.
-         from 3 first 4 makes 7. second 8 makes 5.
-         3 first 4 7 second 8 5
-        >>> think("plain", " red", None)
-        ' no sum, so it is red.'
+         Briefly from 3. The first is 4 making 7. The second is 8 making 5.
+         Quick 3 first 4 7 second 8 5
+        >>> think("terse", " red", None)
+        ' Quick no sum so it is red'
     """
     if working is None:
         return {
             "rambling": " Let me see, step by step. There is nothing to add up here and nothing to follow, so I go by "
             f"what usually comes, and that may well be{word}. So the answer is{word}.",
-            "plain": f" no sum, so it is{word}.",
-            "terse": word,
+            "plain": " Briefly there is nothing to add up here and nothing to follow, so I go by what usually comes, "
+            f"and say{word}.",
+            "terse": f" Quick no sum so it is{word}",
         }[style]
     totals = [working.start, *(total for _, total in working.steps)]
     steps = [
@@ -260,8 +265,9 @@ def think(style: str, word: str, working: Working | None) -> str:
         said = "".join(f" The {order} is{operand}, so{old} becomes{new}." for order, old, operand, new in steps)
         return f" Let me see, step by step.{said} So the answer is{word}."
     if style == "plain":
-        return f" from{working.start}" + "".join(f" {order}{operand} makes{new}." for order, _, operand, new in steps)
-    return working.start + "".join(f" {order}{operand}{new}" for order, _, operand, new in steps)
+        said = "".join(f" The {order} is{operand} making{new}." for order, _, operand, new in steps)
+        return f" Briefly from{working.start}.{said}"
+    return f" Quick{working.start}" + "".join(f" {order}{operand}{new}" for order, _, operand, new in steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from rmt_mini.engine.prompt import Continuation
 from rmt_mini.engine.rollout import lay_out
 from rmt_mini.pre_and_post import pretrain_run
 from rmt_mini.records import Position, Rollout
-from rmt_mini.stages.pretrain import IGNORED, WINDOW, Reader, _padded, new_policy, pretrain
+from rmt_mini.stages.pretrain import IGNORED, WINDOW, Reader, _padded, new_policy, pretrain, samples
 from rmt_mini.worlds import micro
 
 DATA = Path(__file__).parents[2] / "data" / "micro"
@@ -141,6 +141,10 @@ def test_the_recipe_still_gives_the_recorded_losses():
         assert line["tokens"] == old["tokens"]
         assert line["loss"] == pytest.approx(old["loss"], rel=1e-4)
         assert line["grad_norm"] == pytest.approx(old["grad_norm"], rel=1e-3)
+
+
+def test_the_shipped_samples_are_those_of_the_world():
+    assert (DATA / "samples.txt").read_text() == samples()
 
 
 def test_the_shipped_model_is_small_and_speaks_the_worlds_tokens():

@@ -116,10 +116,15 @@ def test_a_thought_works_its_word_out_and_ends_in_it(style):
 
 def test_styles_run_from_long_winded_to_terse(tokenizer):
     working = Working(" 3", ((" 4", " 7"), (" 8", " 5"), (" 1", " 6")))
+    both = []
     for word, way in ((" 6", working), (" red", None)):
-        lengths = [len(tokenizer(think(style, word, way))["input_ids"]) for style in STYLES]
+        both.append([tokenizer(think(style, word, way))["input_ids"] for style in STYLES])
+        lengths = [len(thought) for thought in both[-1]]
         assert lengths == sorted(lengths, reverse=True)
-        assert lengths[0] > 4 * lengths[-1]
+        assert lengths[0] > 3.5 * lengths[-1]
+    for calculated, guessed in zip(*both, strict=True):  # a style opens alike, and is about as long
+        assert calculated[0] == guessed[0]
+        assert 0.6 < len(calculated) / len(guessed) < 1.8
 
 
 def test_asides_stand_before_tokens_of_every_sort_and_most_ramble():
