@@ -145,8 +145,9 @@ def _posttrain_command() -> click.Command:
         from rmt_mini.pre_and_post import posttrain_run
 
         changes = {name: value for name, value in given.items() if value is not None}
-        path = posttrain_run(checkpoint, questions, count, k, changes)
-        click.echo(f"Report       {path / 'report.md'}\nCheckpoint   {path / 'checkpoint'}")
+        result = posttrain_run(checkpoint, questions, count, k, changes)
+        click.echo(result.table)
+        click.echo(f"\nReport       {result.folder / 'report.md'}\nCheckpoint   {result.folder / 'checkpoint'}")
 
     own: list[click.Parameter] = [
         click.Argument(["checkpoint"]),

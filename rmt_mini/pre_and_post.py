@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,21 @@ from rmt_mini.stages.store import RunFolder, as_dict, free_name
 from rmt_mini.study.report import write_exam_report
 from rmt_mini.worlds.micro import make_tokenizer
 from rmt_mini.worlds.questions import load_questions, split_questions
+
+
+@dataclass(frozen=True)
+class ExamResult:
+    """What a post-training run leaves behind.
+
+    Attributes:
+        folder: the run folder.
+        evaluation: the content of evaluation.json: "before", "after", "gain".
+        table: the final table as text.
+    """
+
+    folder: Path
+    evaluation: dict[str, Any]
+    table: str
 
 
 def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
@@ -63,7 +79,7 @@ def posttrain_run(
     samples: int = 8,
     changes: Mapping[str, Any] | None = None,
     progress: bool = True,
-) -> Path:
+) -> ExamResult:
     """Post-train a checkpoint by GRPO on questions; measure it before and after on questions held out.
 
     Args:
@@ -75,7 +91,7 @@ def posttrain_run(
         progress: show progress bars.
 
     Returns:
-        The run folder: evaluation.json holds {"before", "after", "gain"}.
+        The run folder and what was measured.
 
     Raises:
         UserError: for anything that a user can set right.
@@ -120,5 +136,5 @@ def posttrain_run(
         evaluation |= {"after": summarize_exam(after, asked), "gain": exam_gain(before, after)}
         folder.write_json("evaluation.json", evaluation)
         journal.note(**now_done())
-        write_exam_report(path)
-    return path
+        table = write_exam_report(path)
+    return ExamResult(path, evaluation, table)

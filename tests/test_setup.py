@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
 import shutil
 import subprocess
@@ -237,3 +238,14 @@ def test_no_file_names_a_registry_or_this_machine() -> None:
         text = path.read_bytes().decode("utf-8", errors="ignore")
         found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in re.finditer(pattern, text)]
     assert found == []
+
+
+# What is recorded
+
+
+def test_every_recorded_file_has_its_digest_in_provenance() -> None:
+    rows = re.findall(r"^\| `(.+)` \| `([0-9a-f]{64})` \|$", (ROOT / "data/PROVENANCE.md").read_text(), re.MULTILINE)
+    recorded = {path for path in (ROOT / "data").rglob("*") if path.is_file() and not path.name.startswith(".")}
+    by_hand = {"PROVENANCE.md", "TRIED.md", "README.md"}
+    assert {name: hashlib.sha256((ROOT / "data" / name).read_bytes()).hexdigest() for name, _ in rows} == dict(rows)
+    assert {str(path.relative_to(ROOT / "data")) for path in recorded if path.name not in by_hand} == dict(rows).keys()

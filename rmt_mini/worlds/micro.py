@@ -14,8 +14,8 @@ Two texts are made of it. The *pre-training* text has familiar statements (dial,
 then, an aside before a token: a worked thought that ends in that token, in one of three styles from rambling to terse.
 The *mid-training* text is unlabelled and shifted: other statements for the same calculations (lift, boxes) and
 others without (harbour, letter), more steps, larger operands, other habits of chance. It carries no asides. A trace of
-it occurs in pre-training with them, one document in 170: enough that a base thinks about such text at all, too little
-that it does so well.
+it occurs in pre-training with them, one document in 330: enough that a base thinks about such text at all, too little
+that it does so well. As rare is the *exam*, which post-training asks: such calculations as questions (wheel, stone).
 
 Every document depends on (seed, text, number) alone, so that any stretch of an endless text can be made by itself.
 """

@@ -162,7 +162,7 @@ def test_it_writes_a_run_folder(tmp_path, policy, source):
         samples=4,
         changes={**SMALL, "out": str(tmp_path / "run"), "evaluation_fraction": 0.5},
         progress=False,
-    )
+    ).folder
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert set(evaluation) == {"before", "after", "gain"}
     assert set(evaluation["after"]["pass_at"]) == {"1", "2", "4"}
