@@ -161,7 +161,7 @@ def test_without_out_a_free_folder_under_runs_is_taken(tmp_path: Path, monkeypat
     config = settings(tmp_path, out="", steps=1, warmup_steps=0, use_rl=False)
     result = run(config, closing(), progress=False)
     assert result.folder == Path("runs/custom-seed0-2")
-    assert set(result.evaluation) == {"before", "after", "gain"}
+    assert set(result.evaluation) == {"before", "after", "gain", "length_change"}
     assert not (result.folder / "preflight.json").exists()
 
 
