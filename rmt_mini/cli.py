@@ -124,6 +124,25 @@ def _seeds(runs: Sequence[Path], out: Path) -> None:
     click.echo(f"\nReport       {out / 'report.md'}")
 
 
+@click.command("bench")
+@click.option("--model", default="smollm2-135m", help="as for run  [smollm2-135m]")
+@click.option("--corpus", default="champ", help="as for run  [champ]")
+@click.option("--dtype", default="auto", help="auto, float32 or bfloat16  [auto]")
+@click.option("--steps", type=click.IntRange(min=1), default=5, help="timed steps of each contender  [5]")
+@click.option("--trl/--no-trl", default=True, help="measure TRL's GRPOTrainer, most of the time  [yes]")
+@click.option("--sweeps/--no-sweeps", default=True, help="show how cost grows with each size  [yes]")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="folder  [runs/bench]")
+def _bench(model: str, corpus: str, dtype: str, steps: int, trl: bool, sweeps: bool, out: Path | None) -> None:
+    """Time a step against TRL, generate, a padded update and the machine's limits, side by side."""
+    from rmt_mini.study.bench import SWEEPS, TRIALS, bench
+    from rmt_mini.study.bench_parts import Setting
+
+    setting = Setting(model=model, corpus=corpus, dtype=dtype, steps=steps)
+    folder, told = bench(setting, out, TRIALS if trl else (), SWEEPS if sweeps else {})
+    click.echo(told)
+    click.echo(f"\nReport       {folder / 'report.md'}")
+
+
 def _pretrain_command() -> click.Command:
     """Make ``pretrain``; the only world there is to pre-train on is micro."""
 
@@ -170,6 +189,7 @@ def _group() -> click.Group:
     group.add_command(_command("plan", _plan))
     group.add_command(_evaluate)
     group.add_command(_seeds)
+    group.add_command(_bench)
     return group
 
 

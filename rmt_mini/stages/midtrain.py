@@ -149,7 +149,7 @@ class RMTTrainer:
         require_finite("the hidden state of a document", torch.cat(list(trunks.hidden)))
         positions, judged = self._choose(texts, trunks, step), []
         if config.use_rl:
-            asking = asking_for(config, budget, len(positions))
+            asking = self.ask(budget, len(positions))
             rollouts = roll_out(self.policy, self.form, trunks, positions, config.group_size, asking, generator)
             judged = self.judge(rollouts, self.form, trunks, config, budget)
         sampled = time.perf_counter()
@@ -162,6 +162,10 @@ class RMTTrainer:
             texts,
             judged,
         )
+
+    def ask(self, budget: int, positions: int) -> Asking:
+        """Return how thoughts are asked for in a step; a measurement may ask for another length."""
+        return asking_for(self.config, budget, positions)
 
     def _choose(self, texts: Sequence[Text], trunks: Trunks, step: int) -> list[Position]:
         """Draw the set C of this step, sorted by trunk and index; empty where no RL takes place."""

@@ -219,6 +219,33 @@ def curriculum_curve(total_steps: int, early: Numbers, late: Numbers, start: flo
     return Figured(figure, f"{told}; from step {end * total_steps:g} on {_shares(chances[-1])}.")
 
 
+def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
+    """Draw how a step's time grows with each size, beside the time of its arithmetic alone.
+
+    Args:
+        sweeps: name of the size -> {"points": [{"value", "seconds", "rollout_operations", "update_operations"}]}.
+        peak: the machine's rate, operations a second.
+    """
+    drawn = {name: one["points"] for name, one in sweeps.items() if one.get("points")}
+    if not drawn:
+        return _empty("the cost of a step", "sizes")
+    figure, panels = _panels(len(drawn), 3.2)
+    told, top = [], 0.0
+    for number, (ax, (name, points)) in enumerate(zip(panels, drawn.items(), strict=True)):
+        x = [point["value"] for point in points]
+        seconds = [fmean(point["seconds"]) for point in points]
+        floor = [(point["rollout_operations"] + point["update_operations"]) / peak for point in points]
+        for look, values, label in ((_LOOKS[0], seconds, "measured"), (_LOOKS[1], floor, "its arithmetic alone")):
+            _line(ax, x, values, look, label if number == 0 else "_" + label)
+        _finish(figure, ax, name.replace("_", " "), "seconds a step" if number == 0 else "", columns=0)
+        top = max([top, *seconds])
+        told.append(f"{seconds[0]:.1f} to {seconds[-1]:.1f} s for {name.replace('_', ' ')} {x[0]} to {x[-1]}")
+    for ax in panels:
+        ax.set_ylim(0, 1.08 * top)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    return Figured(figure, f"Seconds a step, one size changed at a time: {'; '.join(told)}.")
+
+
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, list(figure.subplots(1, count, squeeze=False)[0])

@@ -1,0 +1,141 @@
+"""The benchmark: every contender does the same work, and a figure is what its measurements say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rmt_mini.engine.model import load_policy
+from rmt_mini.errors import UserError
+from rmt_mini.stages.midtrain import RMTTrainer
+from rmt_mini.stages.optimizer import MasterAdamW
+from rmt_mini.study import bench as room
+from rmt_mini.study import contenders, plots
+from rmt_mini.study.bench import bench, lay_out_results, ratios, run_part
+from rmt_mini.study.bench_parts import MeasuredStep, Setting, _operations, sweep, tree
+
+SMALL = Setting(
+    model="micro", corpus="micro", dtype="float32", positions=2, group_size=4, prefix=20, thought_tokens=5, steps=1
+)
+
+
+@pytest.fixture(scope="module")
+def trainer() -> MeasuredStep:
+    return MeasuredStep(SMALL, load_policy("micro", "cpu", "float32"))
+
+
+def test_a_step_has_the_sizes_of_its_setting(trainer: MeasuredStep) -> None:
+    judged = trainer.step(0, trainer.texts).judged
+    assert len(judged) == SMALL.rollouts == 16
+    assert {one.rollout.length for one in judged} == {5}
+    assert sum(p.index for p in trainer.positions()) / 4 == SMALL.prefix
+    advantages = torch.tensor([one.advantage for one in judged]).view(-1, 4)
+    assert (advantages.sum(1) == 0).all()
+    assert (advantages != 0).all()  # every group is heard
+
+
+def test_the_contenders_get_the_prefixes_of_the_same_positions(trainer: MeasuredStep) -> None:
+    opening = trainer.form.opening(16)
+    for prompt, position in zip(trainer.prompts(), trainer.positions(), strict=True):
+        assert prompt == [*trainer.texts[position.trunk].ids[: position.index], *opening]
+
+
+def test_operations_by_hand() -> None:
+    policy = load_policy("micro", "cpu", "float32")
+    embedding = policy.model.get_input_embeddings().weight.numel()  # tied: counted once among the parameters
+    assert _operations(policy, 10, 0) == 2 * 10 * (policy.parameters - embedding)
+    assert _operations(policy, 0, 3) == 2 * 3 * embedding
+
+
+def test_the_padded_update_has_the_gradient_of_its_rows() -> None:
+    """Rows of different lengths in batches of two, against one row at a time."""
+    policy = load_policy("micro", "cpu", "float32")
+    rows = [([3, 4, 5, 6, 7], 3), ([8, 9, 10], 1), ([11, 12, 13, 14], 2)]
+    optimizer = MasterAdamW(policy.model, 1e-6, 0.0, 1.0)
+    seen: list[torch.Tensor] = []
+    optimizer.step = lambda: seen.append(policy.model.get_input_embeddings().weight.grad.clone())  # type: ignore
+    contenders.padded_update(policy, optimizer, rows, [[5, 6, 7]], 2)
+    policy.model.zero_grad()
+    expected = 0.0
+    for part, weight in ((rows[:2], 1.0), (rows[2:], 1.0), ([([5, 6, 7], 1)], 0.1)):
+        count = sum(len(tokens) - first for tokens, first in part)
+        for tokens, first in part:
+            logits = policy.model(input_ids=torch.tensor([tokens])).logits[0]
+            chosen = logits.log_softmax(-1)[range(first - 1, len(tokens) - 1), tokens[first:]]
+            expected = expected - weight * chosen.sum() / count
+    torch.autograd.backward(expected)
+    torch.testing.assert_close(seen[0], policy.model.get_input_embeddings().weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_generate_gives_every_row_its_tokens(trainer: MeasuredStep) -> None:
+    assert contenders.generate(trainer.policy, trainer.prompts(), 4, 5) == 4 * 4 * 5
+    assert trainer.policy.model.config.use_cache is False  # as it was
+
+
+def test_a_sweep_changes_one_size() -> None:
+    points = sweep(SMALL, "thought_tokens", [3, 9])["points"]
+    assert [point["value"] for point in points] == [3, 9]
+    assert points[1]["tokens"] - points[0]["tokens"] == 6 * SMALL.rollouts
+    alt = plots.cost({"thought_tokens": {"points": points}}, 1e9).alt
+    assert "for thought tokens 3 to 9" in alt
+    assert "nothing to draw" in plots.cost({"prefix": {"error": "x"}}, 1e9).alt
+
+
+def test_the_tree_is_measured_by_rmts_own_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    real = RMTTrainer.step
+
+    def counted(self: Any, step: int, texts: Any) -> Any:
+        calls.append(step)
+        return real(self, step, texts)
+
+    monkeypatch.setattr(RMTTrainer, "step", counted)
+    found = tree(SMALL)
+    assert calls == [0, 1]  # one to warm up
+    assert len(found["seconds"]) == 1
+    assert found["seconds"][0] == found["rollout_seconds"][0] + found["update_seconds"][0]
+    assert found["rollout_operations"] < found["update_operations"] < 4 * found["rollout_operations"]
+
+
+def test_a_contender_that_fails_is_said_to(tmp_path: Path) -> None:
+    failed = run_part("tree", Setting(model=str(tmp_path / "absent")))
+    assert "absent" in failed["error"]
+    with pytest.raises(UserError, match="cannot be measured"):
+        bench(Setting(model=str(tmp_path / "absent")), tmp_path / "out", (), {}, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_contenders_leave_gaps_not_numbers() -> None:
+    one = {
+        "dtype": "float32", "seconds": [2.0], "rollout_seconds": [0.5], "update_seconds": [1.5],
+        "rollout_operations": 1e9, "update_operations": 3e9, "peak_memory_mb": 500.0,
+    }  # fmt: skip
+    nothing = {"error": "out of memory"}
+    measured = {"tree": one, "trl": {}, "generate": nothing, "continuous": nothing, "padded": nothing}
+    limits = {"products": {"float32": 4e9}, "copy_bandwidth": 1e10}
+    found = ratios(limits, measured)
+    assert found["step_speedup_vs_trl"] is found["memory_ratio_vs_trl"] is found["update_speedup_vs_plain"] is None
+    assert found["rollout_share_of_peak"] == 0.5
+    told = lay_out_results({**found, "contenders": measured, "limits": limits})
+    assert "| generate: rollouts | - | - | - | out of memory |" in told
+    assert "| the tree: update | 1.50 (1.50 to 1.50) | 0.75 | 0.5 | float32 |" in told
+
+
+@pytest.mark.slow
+def test_a_whole_bench_with_trl(tmp_path: Path) -> None:
+    folder, told = bench(SMALL, tmp_path / "out", (("float32", 8),), {"group_size": (2, 4)}, progress=False)
+    found = json.loads((folder / "bench.json").read_text())
+    for name in room.RATIOS:
+        assert name in found
+        assert name in told
+    measured = found["contenders"]
+    for name in ("tree", "generate", "padded", "trl"):
+        assert "error" not in measured[name], measured[name]
+    assert len(measured["trl"]["seconds"]) == SMALL.steps
+    assert found["step_speedup_vs_trl"] == pytest.approx(measured["trl"]["seconds"][0] / measured["tree"]["seconds"][0])
+    assert (folder / "cost.png").read_bytes().startswith(b"\x89PNG")
+    assert "](cost.png)" in (folder / "report.md").read_text()
