@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rmt_mini.engine.memory import keep_freed_memory
 from rmt_mini.engine.plain import PlainTree, choose_tree
 from rmt_mini.engine.tree import DocumentTree
 from rmt_mini.engine.weights import bundled_model
@@ -115,6 +116,8 @@ def load_policy(name: str, device: str | None = None, dtype: str | None = None) 
 
     target, where = choose_device(device), _locate(name)
     wanted = choose_dtype(target, dtype)
+    if target.type == "cpu":
+        keep_freed_memory()
     try:
         tokenizer = AutoTokenizer.from_pretrained(where)
         loaded: Any = AutoModelForCausalLM.from_pretrained(

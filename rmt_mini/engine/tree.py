@@ -209,12 +209,27 @@ class _ByTrunk:
             grouped: Tensor = checkpoint(branch_attention, *inputs, use_reentrant=False, preserve_rng_state=False)
         else:
             grouped = branch_attention(*inputs)
-        return grouped.flatten(0, 1)[self.slot]
+        return grouped.flatten(0, 1) if even else grouped.flatten(0, 1)[self.slot]
 
 
 def _require_sorted(trunk: Tensor) -> None:
     if bool((trunk[1:] < trunk[:-1]).any()):
         raise ValueError("trunk must be ascending: sort the branches by document")
+
+
+class _Packed(torch.autograd.Function):
+    """Rows ``slot`` of a tensor. No slot comes twice, so gradients are copied back; indexing would add them up."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, slot: Tensor) -> Tensor:
+        ctx.save_for_backward(slot)
+        ctx.shape = rows.shape
+        return rows.index_select(0, slot)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (slot,) = ctx.saved_tensors
+        return gradient.new_zeros(ctx.shape).index_copy_(0, slot, gradient), None
 
 
 class _WholeBranches:
@@ -227,18 +242,21 @@ class _WholeBranches:
         self.row = torch.repeat_interleave(rows, lengths)  # packed place -> row
         starts = lengths.cumsum(0) - lengths
         self.column = torch.arange(len(self.row), device=device) - starts[self.row]  # packed place -> place in its row
-        columns = torch.arange(int(lengths.max()), device=device).expand(len(lengths), -1)
-        self.grid = (starts[:, None] + columns.minimum(lengths[:, None] - 1)).flatten()  # pads repeat the last token
-        self.own_length = columns + 1
+        width = int(lengths.max())
+        self.slot = self.row * width + self.column  # packed place -> place in the rectangle of rows
+        self.own_length = torch.arange(1, width + 1, device=device).expand(len(lengths), -1)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        rows = len(self.index)
-        query, key, value = (
-            packed[:, self.grid].view(packed.shape[0], rows, -1, packed.shape[-1]).transpose(0, 1)
-            for packed in (query, key, value)
-        )
+        query, key, value = (self._to_rectangle(packed.transpose(0, 1)) for packed in (query, key, value))
         attended = self.by_trunk.attend(self.trunks, layer, query, key, value, self.index, self.own_length, scaling)
-        return attended[self.row, :, self.column]
+        packed: Tensor = _Packed.apply(attended.transpose(1, 2).flatten(0, 1), self.slot)  # type: ignore[no-untyped-call]
+        return packed
+
+    def _to_rectangle(self, packed: Tensor) -> Tensor:
+        """Spread packed tokens (tokens, H, D) over rows (R, H, L, D); pads are zeros, which nothing sees."""
+        rows, width = self.own_length.shape
+        spread = packed.new_zeros(rows * width, *packed.shape[1:]).index_copy(0, self.slot, packed)
+        return spread.view(rows, width, *packed.shape[1:]).transpose(1, 2)
 
 
 class GrowingBranches:

@@ -44,7 +44,7 @@ class MasterAdamW:
         ]
         self.max_grad_norm = max_grad_norm
         self.inner = torch.optim.AdamW(
-            self.masters, lr=learning_rate, betas=(0.9, 0.95), weight_decay=weight_decay, foreach=False
+            self.masters, lr=learning_rate, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True
         )
 
     def step(self) -> float:
