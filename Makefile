@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := data,notebooks,posttrain,scale,test
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test clean
+.PHONY: help install run test bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -31,6 +31,9 @@ test: $(STAMP) ## lint, types, doctests, tests
 	"$(PY)" -m mypy rmt_mini
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 -m "$(FAST)" --doctest-modules rmt_mini tests
 	"$(PY)" -m pytest -q -m "$(ALONE)" tests || [ $$? -eq 5 ]
+
+bench: $(STAMP) ## time a step against TRL, generate and the machine's limits (about half an hour)
+	"$(VENV)/bin/rmt-mini" bench $(ARGS)
 
 clean: ## remove caches and build products; .venv and runs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -194,7 +194,7 @@ def test_help_lists_every_field_and_preset(command: str) -> None:
 def test_the_help_of_the_group_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = outcome(["--help"], capsys)
     assert code == 0
-    for name in ("pretrain", "run", "posttrain", "preflight", "plan", "evaluate", "seeds"):
+    for name in ("pretrain", "run", "posttrain", "preflight", "plan", "evaluate", "seeds", "bench"):
         assert re.search(rf"^  {name} ", out, re.MULTILINE)
         assert outcome([name, "--help"], capsys)[0] == 0
 

@@ -77,7 +77,7 @@ def choose_dtype(device: torch.device, dtype: str | None = None) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def _locate(name: str) -> str:
+def locate_model(name: str) -> str:
     """Turn a name into what ``from_pretrained`` opens, with an error that helps where nothing is there."""
     bundled = bundled_model(name)
     if bundled is not None:
@@ -114,7 +114,7 @@ def load_policy(name: str, device: str | None = None, dtype: str | None = None) 
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    target, where = choose_device(device), _locate(name)
+    target, where = choose_device(device), locate_model(name)
     wanted = choose_dtype(target, dtype)
     if target.type == "cpu":
         keep_freed_memory()

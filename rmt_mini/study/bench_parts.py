@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine.model import Policy, load_policy
+from rmt_mini.engine.model import Policy, load_policy, locate_model
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, decisions, lay_out
 from rmt_mini.engine.tree import Trunks
@@ -195,14 +195,12 @@ def padded(setting: Setting, micro_batch: int) -> dict[str, Any]:
 
 def trl(setting: Setting, dtype: str, micro_batch: int) -> dict[str, Any]:
     """Time TRL's GRPOTrainer on the same prompts."""
-    from rmt_mini.engine.model import _locate
-
     policy = load_policy(setting.model, "auto", "auto")
     trainer = MeasuredStep(setting, policy)
     prompts = [policy.tokenizer.decode(ids) for ids in trainer.prompts()]
     del trainer, policy
     arguments = (setting.group_size, setting.thought_tokens, setting.steps + 1, dtype, micro_batch)
-    seconds = contenders.trl_step(_locate(setting.model), prompts, *arguments)
+    seconds = contenders.trl_step(locate_model(setting.model), prompts, *arguments)
     return {"seconds": seconds, "dtype": dtype, "micro_batch": micro_batch}
 
 
