@@ -31,7 +31,6 @@ from rmt_mini.engine.tree import Trunks
 from rmt_mini.records import Judged, Position, Rollout
 from rmt_mini.stages.material import Text, format_for, to_texts
 from rmt_mini.stages.midtrain import RMTTrainer, peak_memory_mb
-from rmt_mini.stages.optimizer import MasterAdamW
 from rmt_mini.study import contenders
 from rmt_mini.study.plan import product_rate
 from rmt_mini.worlds.corpus import load_corpus
@@ -72,43 +71,51 @@ class Setting:
         return self.documents * self.positions * self.group_size
 
 
+def material(setting: Setting, policy: Policy) -> tuple[RMTConfig, list[Text]]:
+    """Return RMT's settings for a measured step, and the documents, cut behind their positions."""
+    config = RMTConfig(
+        model=setting.model,
+        dtype=setting.dtype,
+        group_size=setting.group_size,
+        positions_per_document=setting.positions,
+        documents_per_step=setting.documents,
+        document_tokens=setting.prefix + SPACING * setting.positions // 2 + AFTER,
+        min_document_tokens=1,
+        learning_rate=1e-6,
+        answer_format="continuation",
+    )
+    longest = sorted(load_corpus(setting.corpus).documents, key=lambda document: -len(document.text))
+    return config, to_texts(longest[: setting.documents], format_for(policy, config), config, "longest")
+
+
+def positions_for(setting: Setting) -> list[Position]:
+    """Return positions around the prefix length, on every document."""
+    first = setting.prefix - SPACING * (setting.positions - 1) // 2
+    places = [max(1, first + SPACING * number) for number in range(setting.positions)]
+    return [Position(n, index, 0, 0.0) for n in range(setting.documents) for index in places]
+
+
+def prompts_for(setting: Setting, policy: Policy) -> list[list[int]]:
+    """Return what another library is asked to continue: the prefix of every position, and the opening."""
+    config, texts = material(setting, policy)
+    opening = format_for(policy, config).opening(config.budget_start)
+    return [[*texts[p.trunk].ids[: p.index], *opening] for p in positions_for(setting)]
+
+
 class MeasuredStep(RMTTrainer):
     """RMT's own step at given positions, with thoughts of a given length, and coins for rewards: all groups heard."""
 
     def __init__(self, setting: Setting, policy: Policy) -> None:
-        config = RMTConfig(
-            model=setting.model,
-            dtype=setting.dtype,
-            group_size=setting.group_size,
-            positions_per_document=setting.positions,
-            documents_per_step=setting.documents,
-            document_tokens=setting.prefix + SPACING * setting.positions // 2 + AFTER,
-            min_document_tokens=1,
-            learning_rate=1e-6,
-            answer_format="continuation",
-        )
-        form = format_for(policy, config)
-        documents = sorted(load_corpus(setting.corpus).documents, key=lambda document: -len(document.text))
-        super().__init__(config, policy, to_texts(documents[: setting.documents], form, config, "longest"), _coins)
+        config, texts = material(setting, policy)
+        super().__init__(config, policy, texts, _coins)
         self.setting = setting
-
-    def positions(self) -> list[Position]:
-        """Positions around the prefix length, on every document."""
-        first = self.setting.prefix - SPACING * (self.setting.positions - 1) // 2
-        places = [max(1, first + SPACING * number) for number in range(self.setting.positions)]
-        return [Position(n, index, 0, 0.0) for n in range(len(self.texts)) for index in places]
 
     def ask(self, budget: int, positions: int) -> Asking:
         """Ask for thoughts of exactly the length that is measured."""
         return Asking([budget] * positions, [self.setting.thought_tokens] * positions, forced=True)
 
     def _choose(self, texts: Sequence[Text], trunks: Trunks, step: int) -> list[Position]:
-        return self.positions()
-
-    def prompts(self) -> list[list[int]]:
-        """What another library is asked to continue: the prefix of every position, and the opening."""
-        opening = self.form.opening(16)
-        return [[*self.texts[p.trunk].ids[: p.index], *opening] for p in self.positions()]
+        return positions_for(self.setting)
 
 
 def _coins(rollouts: Sequence[Rollout], form: AnswerFormat, trunks: Trunks, config: RMTConfig, b: int) -> list[Judged]:
@@ -137,7 +144,9 @@ def tree(setting: Setting) -> dict[str, Any]:
         for one, judged in zip(branches, seen[-1].judged, strict=True)
     )
     # sampling reads a group's opening once, and wants the logits of what is sampled
-    shared = len(trainer.form.opening(16)) * (setting.rollouts - setting.rollouts // setting.group_size)
+    shared = len(trainer.form.opening(trainer.config.budget_start)) * (
+        setting.rollouts - setting.rollouts // setting.group_size
+    )
     metrics = [result.metrics for result in seen[1:]]
     return {
         "rollout_seconds": [one.rollout_seconds for one in metrics],
@@ -165,7 +174,7 @@ def _timed(setting: Setting, work: Callable[[], Any]) -> list[float]:
 def generate(setting: Setting, continuous: bool = False) -> dict[str, Any]:
     """Time transformers' generate, or its continuous batching, on the same prompts."""
     policy = load_policy(setting.model, "auto", setting.dtype)
-    prompts = MeasuredStep(setting, policy).prompts()
+    prompts = prompts_for(setting, policy)
     sample = contenders.generate_continuously if continuous else contenders.generate
     return {
         "seconds": _timed(setting, lambda: sample(policy, prompts, setting.group_size, setting.thought_tokens)),
@@ -186,9 +195,12 @@ def padded(setting: Setting, micro_batch: int) -> dict[str, Any]:
         opening = len(trainer.form.opening(one.rollout.budget or None))
         rows.append(([*before, *branch.tokens, one.rollout.answer[-1]], len(before) + opening))
     documents = [text.ids for text in trainer.texts]
-    optimizer = MasterAdamW(policy.model, 1e-6, 0.0, 1.0)
+
+    def update() -> None:
+        contenders.padded_update(policy, trainer.optimizer, rows, documents, micro_batch)
+
     return {
-        "seconds": _timed(setting, lambda: contenders.padded_update(policy, optimizer, rows, documents, micro_batch)),
+        "seconds": _timed(setting, update),
         "micro_batch": micro_batch,
     }
 
@@ -196,9 +208,8 @@ def padded(setting: Setting, micro_batch: int) -> dict[str, Any]:
 def trl(setting: Setting, dtype: str, micro_batch: int) -> dict[str, Any]:
     """Time TRL's GRPOTrainer on the same prompts."""
     policy = load_policy(setting.model, "auto", "auto")
-    trainer = MeasuredStep(setting, policy)
-    prompts = [policy.tokenizer.decode(ids) for ids in trainer.prompts()]
-    del trainer, policy
+    prompts = [policy.tokenizer.decode(ids) for ids in prompts_for(setting, policy)]
+    del policy
     arguments = (setting.group_size, setting.thought_tokens, setting.steps + 1, dtype, micro_batch)
     seconds = contenders.trl_step(locate_model(setting.model), prompts, *arguments)
     return {"seconds": seconds, "dtype": dtype, "micro_batch": micro_batch}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import contextmanager
 from importlib import import_module
 from itertools import pairwise
 from typing import Any
@@ -88,16 +87,6 @@ def trl_step(
     return [end - start for start, end in pairwise(ends)]
 
 
-@contextmanager
-def _cached(model: Any) -> Any:
-    before = model.config.use_cache
-    model.config.use_cache = True
-    try:
-        yield
-    finally:
-        model.config.use_cache = before
-
-
 @torch.no_grad()
 def generate(policy: Policy, prompts: Sequence[Sequence[int]], group_size: int, new_tokens: int) -> int:
     """Sample by transformers' generate, all rows in one batch with its cache; returns new tokens."""
@@ -105,18 +94,18 @@ def generate(policy: Policy, prompts: Sequence[Sequence[int]], group_size: int, 
     pad = policy.tokenizer.pad_token_id or policy.tokenizer.eos_token_id
     ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=policy.device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=policy.device)
-    with _cached(policy.model):
-        out = policy.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            num_return_sequences=group_size,
-            min_new_tokens=new_tokens,
-            max_new_tokens=new_tokens,
-            pad_token_id=pad,
-        )
+    out = policy.model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        num_return_sequences=group_size,
+        min_new_tokens=new_tokens,
+        max_new_tokens=new_tokens,
+        pad_token_id=pad,
+        use_cache=True,  # a policy's config says no, since the tree keeps its own
+    )
     return int(out.shape[0] * (out.shape[1] - longest))
 
 

@@ -16,7 +16,7 @@ from rmt_mini.stages.optimizer import MasterAdamW
 from rmt_mini.study import bench as room
 from rmt_mini.study import contenders, plots
 from rmt_mini.study.bench import bench, lay_out_results, ratios, run_part
-from rmt_mini.study.bench_parts import MeasuredStep, Setting, _operations, sweep, tree
+from rmt_mini.study.bench_parts import MeasuredStep, Setting, _operations, positions_for, prompts_for, sweep, tree
 
 SMALL = Setting(
     model="micro", corpus="micro", dtype="float32", positions=2, group_size=4, prefix=20, thought_tokens=5, steps=1
@@ -32,7 +32,7 @@ def test_a_step_has_the_sizes_of_its_setting(trainer: MeasuredStep) -> None:
     judged = trainer.step(0, trainer.texts).judged
     assert len(judged) == SMALL.rollouts == 16
     assert {one.rollout.length for one in judged} == {5}
-    assert sum(p.index for p in trainer.positions()) / 4 == SMALL.prefix
+    assert sum(p.index for p in positions_for(SMALL)) / 4 == SMALL.prefix
     advantages = torch.tensor([one.advantage for one in judged]).view(-1, 4)
     assert (advantages.sum(1) == 0).all()
     assert (advantages != 0).all()  # every group is heard
@@ -40,7 +40,7 @@ def test_a_step_has_the_sizes_of_its_setting(trainer: MeasuredStep) -> None:
 
 def test_the_contenders_get_the_prefixes_of_the_same_positions(trainer: MeasuredStep) -> None:
     opening = trainer.form.opening(16)
-    for prompt, position in zip(trainer.prompts(), trainer.positions(), strict=True):
+    for prompt, position in zip(prompts_for(SMALL, trainer.policy), positions_for(SMALL), strict=True):
         assert prompt == [*trainer.texts[position.trunk].ids[: position.index], *opening]
 
 
@@ -72,7 +72,7 @@ def test_the_padded_update_has_the_gradient_of_its_rows() -> None:
 
 
 def test_generate_gives_every_row_its_tokens(trainer: MeasuredStep) -> None:
-    assert contenders.generate(trainer.policy, trainer.prompts(), 4, 5) == 4 * 4 * 5
+    assert contenders.generate(trainer.policy, prompts_for(SMALL, trainer.policy), 4, 5) == 4 * 4 * 5
     assert trainer.policy.model.config.use_cache is False  # as it was
 
 
