@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,18 +110,10 @@ class RMTConfig:
                 _require(isinstance(value, str), one.name, value, "give text")
             elif isinstance(one.default, tuple):
                 _require(isinstance(value, tuple), one.name, value, f"give {len(one.default)} numbers as a tuple")
-        for name in _POSITIVE_INTEGERS:
-            value = getattr(self, name)
-            _require(_whole(value) and value >= 1, name, value, "give a whole number of at least 1")
-        for name in _NATURAL_NUMBERS:
-            value = getattr(self, name)
-            _require(_whole(value) and value >= 0, name, value, "give a whole number of at least 0")
-        for name in _NON_NEGATIVE:
-            value = getattr(self, name)
-            _require(_real(value) and value >= 0, name, value, "give a number of at least 0")
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            _require(_real(value) and value > 0, name, value, "give a number above 0")
+        _require_positive_integers(self, _POSITIVE_INTEGERS)
+        _require_natural_numbers(self, _NATURAL_NUMBERS)
+        _require_non_negative(self, _NON_NEGATIVE)
+        _require_positive(self, _POSITIVE)
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             _require(value in allowed, name, value, f"use one of {', '.join(allowed)}")
@@ -224,22 +216,11 @@ class PretrainConfig:
     heads: int = _setting(5, "attention heads")
 
     def __post_init__(self) -> None:
-        for name in (
-            "steps",
-            "documents_per_step",
-            "rise",
-            "hidden_size",
-            "intermediate_size",
-            "layers",
-            "heads",
-        ):
-            value = getattr(self, name)
-            _require(_whole(value) and value >= 1, name, value, "give a whole number of at least 1")
-        _require(_whole(self.seed) and self.seed >= 0, "seed", self.seed, "give a whole number of at least 0")
-        fine = _real(self.learning_rate) and self.learning_rate > 0
-        _require(fine, "learning_rate", self.learning_rate, "give a number above 0")
-        fine = _real(self.weight_decay) and self.weight_decay >= 0
-        _require(fine, "weight_decay", self.weight_decay, "give a number of at least 0")
+        sizes = ("hidden_size", "intermediate_size", "layers", "heads")
+        _require_positive_integers(self, ("steps", "documents_per_step", "rise", *sizes))
+        _require_natural_numbers(self, ("seed",))
+        _require_positive(self, ("learning_rate",))
+        _require_non_negative(self, ("weight_decay",))
         fine = self.hidden_size % (2 * self.heads) == 0  # rotary embeddings turn pairs of dimensions
         _require(fine, "hidden_size", self.hidden_size, f"give an even multiple of heads ({self.heads})")
 
@@ -271,6 +252,30 @@ def _real(value: object) -> bool:
 def _require(fine: bool, name: str, value: object, remedy: str) -> None:
     if not fine:
         raise UserError(f"{name} is {value!r}; {remedy}")
+
+
+def _require_positive_integers(settings: object, names: Iterable[str]) -> None:
+    for name, value in _named(settings, names):
+        _require(_whole(value) and value >= 1, name, value, "give a whole number of at least 1")
+
+
+def _require_natural_numbers(settings: object, names: Iterable[str]) -> None:
+    for name, value in _named(settings, names):
+        _require(_whole(value) and value >= 0, name, value, "give a whole number of at least 0")
+
+
+def _require_non_negative(settings: object, names: Iterable[str]) -> None:
+    for name, value in _named(settings, names):
+        _require(_real(value) and value >= 0, name, value, "give a number of at least 0")
+
+
+def _require_positive(settings: object, names: Iterable[str]) -> None:
+    for name, value in _named(settings, names):
+        _require(_real(value) and value > 0, name, value, "give a number above 0")
+
+
+def _named(settings: object, names: Iterable[str]) -> list[tuple[str, Any]]:
+    return [(name, getattr(settings, name)) for name in names]
 
 
 def _check_names(values: Mapping[str, Any]) -> None:

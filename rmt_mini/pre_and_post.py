@@ -15,12 +15,12 @@ from typing import Any
 from rmt_mini.config import PretrainConfig, preset
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import UserError
-from rmt_mini.run import SPARE_BYTES, evenly, step_bar
-from rmt_mini.stages.journal import Journal, model_digest, now_done, rollout_line
+from rmt_mini.run import SPARE_BYTES, step_bar
+from rmt_mini.stages.journal import Journal, model_digest, now_done
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.stages.posttrain import POSTTRAINING, Exam, answer_questions, exam_gain, posttrain, summarize_exam
 from rmt_mini.stages.pretrain import new_policy, pretrain
-from rmt_mini.stages.store import RunFolder, as_dict, free_name
+from rmt_mini.stages.store import RunFolder, folder_for
 from rmt_mini.study.report import write_exam_report
 from rmt_mini.worlds.micro import make_tokenizer
 from rmt_mini.worlds.questions import load_questions, split_questions
@@ -54,7 +54,7 @@ def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
     Raises:
         UserError: for anything that a user can set right.
     """
-    path = Path(config.out) if config.out else free_name(Path("runs") / f"pretrain-micro-seed{config.seed}")
+    path = folder_for(config.out, f"pretrain-micro-seed{config.seed}")
     folder = RunFolder(path, SPARE_BYTES)
     journal = Journal(folder, dataclasses.asdict(config))
     policy = new_policy(config)
@@ -110,7 +110,7 @@ def posttrain_run(
     if config.use_ntp or config.positions_per_document != 1:
         raise UserError("use_ntp is True or positions_per_document not 1; a question has one position and no text")
     train, held_out = split_questions(load_questions(source, count, config.seed), config.evaluation_fraction)
-    path = Path(config.out) if config.out else free_name(Path("runs") / f"posttrain-seed{config.seed}")
+    path = folder_for(config.out, f"posttrain-seed{config.seed}")
     folder = RunFolder(path, 2 * policy.parameters * policy.dtype.itemsize + SPARE_BYTES)
     journal = Journal(folder, config.to_dict())
     exam = Exam(policy, held_out, config)
@@ -122,10 +122,7 @@ def posttrain_run(
         with journal.timed("posttrain"), step_bar("GRPO", config.steps, progress) as bar:
 
             def told(result: StepResult) -> None:
-                folder.append("metrics.jsonl", [as_dict(result.metrics)])
-                logged = evenly(result.judged, config.rollouts_logged)
-                lines = [rollout_line(policy, result.metrics.step, result.texts, one) for one in logged]
-                folder.append("rollouts.jsonl", lines)
+                journal.step(policy, result, config.rollouts_logged)
                 bar.set_postfix_str(f"right {result.metrics.match_reward:.2f}")
                 bar.update()
 

@@ -20,11 +20,11 @@ from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.errors import UserError
 from rmt_mini.records import Answer, Judged, Position, StepMetrics
 from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions
-from rmt_mini.stages.journal import Journal, answer_line, model_digest, now_done, rollout_line
+from rmt_mini.stages.journal import Journal, answer_line, evenly, model_digest, now_done, rollout_line
 from rmt_mini.stages.material import Text, format_for, to_texts
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, budget_of
 from rmt_mini.stages.preflight import preflight, signal_by_tier
-from rmt_mini.stages.store import RunFolder, as_dict, free_name, require_free
+from rmt_mini.stages.store import RunFolder, as_dict, folder_for, require_free
 from rmt_mini.stages.summary import summarize_all
 from rmt_mini.stages.warmup import cold_start
 from rmt_mini.study.report import write_report
@@ -104,7 +104,7 @@ def run(
     Raises:
         UserError: for anything that a user can set right.
     """
-    path = Path(config.out) if config.out else free_name(Path("runs") / f"{config.preset}-seed{config.seed}")
+    path = folder_for(config.out, f"{config.preset}-seed{config.seed}")
     require_free(path)  # before anything slow, and the folder is made only when all else is ready
     began = time.perf_counter()
     material = prepare(config, policy)
@@ -192,15 +192,16 @@ class _Run:
             measured["cold_start"] = self._measure(
                 "after the cold start", material, positions, config.evaluation_budget or first
             )
+        foretold: dict[str, Any] = {}
         if config.use_rl:
             with self.journal.timed("preflight"):
-                found = preflight(policy, material.train, config, config.preflight_positions)
-            self.folder.write_json("preflight.json", found)
-            for advice in found["advice"]:
+                foretold = preflight(policy, material.train, config, config.preflight_positions)
+            self.folder.write_json("preflight.json", foretold)
+            for advice in foretold["advice"]:
                 logger.warning("Pre-flight: %s", advice)
 
         with self.journal.timed("midtrain"):
-            metrics = self._midtrain(material, on_step)
+            metrics = self._midtrain(material, foretold, on_step)
         self.folder.save_checkpoint(policy)
         measured["after"] = self._measure("after", material, positions, config.evaluation_budget or last)
         evaluation = summarize_all(measured)
@@ -225,7 +226,9 @@ class _Run:
         with self.journal.timed("evaluation"):
             return budget, answer_positions(material.policy, material.held_out, positions, self.config, budget)
 
-    def _midtrain(self, material: Material, on_step: Callable[[StepResult], None] | None) -> list[StepMetrics]:
+    def _midtrain(
+        self, material: Material, foretold: dict[str, Any], on_step: Callable[[StepResult], None] | None
+    ) -> list[StepMetrics]:
         config = self.config
         trainer = RMTTrainer(config, material.policy, material.train)
         early: list[Judged] = []
@@ -233,12 +236,7 @@ class _Run:
 
             def told(result: StepResult) -> None:
                 metrics = result.metrics
-                self.folder.append("metrics.jsonl", [as_dict(metrics)])
-                logged = evenly(result.judged, config.rollouts_logged)
-                texts = result.texts
-                self.folder.append(
-                    "rollouts.jsonl", [rollout_line(material.policy, metrics.step, texts, judged) for judged in logged]
-                )
+                self.journal.step(material.policy, result, config.rollouts_logged)
                 bar.set_postfix_str(
                     f"reward {metrics.reward:.2f}, length {metrics.thought_length:.1f} of {metrics.budget}"
                 )
@@ -252,16 +250,9 @@ class _Run:
 
             history = trainer.fit(told)
         if early:
-            found = json.loads((self.folder.path / "preflight.json").read_text(encoding="utf-8"))
             seen = {"steps": min(CHECKED_STEPS, config.steps), "tiers": signal_by_tier(early, config.group_size)}
-            self.folder.write_json("preflight.json", found | {"seen": seen})
+            self.folder.write_json("preflight.json", foretold | {"seen": seen})
         return history
-
-
-def evenly(items: Sequence[Any], count: int) -> list[Any]:
-    """Return ``count`` items spread evenly, so that the log shows many positions rather than one group."""
-    count = min(count, len(items))
-    return [items[place * len(items) // count] for place in range(count)]
 
 
 def _spread(answers: Sequence[Answer]) -> list[Answer]:

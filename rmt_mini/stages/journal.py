@@ -19,7 +19,8 @@ import torch
 from rmt_mini.engine.model import Policy
 from rmt_mini.records import Answer, Judged
 from rmt_mini.stages.material import Text
-from rmt_mini.stages.store import RunFolder
+from rmt_mini.stages.midtrain import StepResult
+from rmt_mini.stages.store import RunFolder, as_dict
 
 CONTEXT_CHARACTERS = 60
 PACKAGES = ("rmt-mini", "torch", "transformers", "tokenizers", "numpy", "scipy", "champ-dataset")
@@ -50,6 +51,12 @@ class Journal:
         self.notes |= more
         self.folder.write_json("run.json", self.notes)
 
+    def step(self, policy: Policy, result: StepResult, count: int) -> None:
+        """Write a step's metrics, and ``count`` of its rollouts."""
+        step, logged = result.metrics.step, evenly(result.judged, count)
+        self.folder.append("metrics.jsonl", [as_dict(result.metrics)])
+        self.folder.append("rollouts.jsonl", [rollout_line(policy, step, result.texts, one) for one in logged])
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Add what the block takes to ``seconds``, under the stage's name."""
@@ -70,6 +77,12 @@ class Journal:
         except BaseException as error:
             self.note(status="failed", end=_now(), error=f"{type(error).__name__}: {error}")
             raise
+
+
+def evenly(items: Sequence[Any], count: int) -> list[Any]:
+    """Return ``count`` items spread evenly, so that the log shows many positions rather than one group."""
+    count = min(count, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
 
 
 def rollout_line(policy: Policy, step: int, texts: Sequence[Text], judged: Judged | Answer) -> dict[str, Any]:

@@ -35,6 +35,11 @@ def free_name(base: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
+def folder_for(out: str, name: str) -> Path:
+    """Return ``out``, or where it is empty a free folder under runs/."""
+    return Path(out) if out else free_name(Path("runs") / name)
+
+
 def require_free(path: Path) -> None:
     """Refuse a folder that holds anything: a run is never overwritten."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):

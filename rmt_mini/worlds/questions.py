@@ -9,7 +9,6 @@ A question's text ends where its answer begins.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
 import re
@@ -20,7 +19,7 @@ from typing import Any
 
 from rmt_mini.errors import UserError
 from rmt_mini.worlds import micro
-from rmt_mini.worlds.corpus import champ_problems
+from rmt_mini.worlds.corpus import champ_problems, share_of
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +86,7 @@ def split_questions(questions: Sequence[Question], evaluation_fraction: float) -
     """
     sides: tuple[list[Question], list[Question]] = ([], [])
     for question in questions:
-        share = int(hashlib.sha256(question.text.encode()).hexdigest()[:16], 16) / 2**64
-        sides[share < evaluation_fraction].append(question)
+        sides[share_of(question.text) < evaluation_fraction].append(question)
     if not sides[0] or not sides[1]:
         raise UserError(f"{len(questions)} questions are too few to hold some out; give more (--count)")
     return sides
