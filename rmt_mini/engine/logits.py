@@ -80,7 +80,7 @@ def target_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, temperatur
     return logprobs
 
 
-def sample(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """Draw one token per row by inverting the distribution function; temperature 0 takes the likeliest.
 
     One uniform number a row instead of one a logit: drawing 49,152 random numbers would cost as much as the model.
@@ -88,14 +88,14 @@ def sample(logits: Tensor, temperature: float, generator: torch.Generator) -> tu
     Args:
         logits: (R, V).
         temperature: 0 or above.
-        generator: on the CPU, so that a seed means the same on every device.
+        uniform: (R,) numbers in [0, 1), one for each row.
 
     Returns:
         Tokens (R,) and their log-probabilities (R,) under softmax(logits / temperature), fp32; at temperature 0
         under softmax(logits).
 
     Example:
-        >>> tokens, logprobs = sample(torch.tensor([[0.0, 50.0]]), 1.0, torch.Generator().manual_seed(0))
+        >>> tokens, logprobs = sample(torch.tensor([[0.0, 50.0]]), 1.0, torch.tensor([0.5]))
         >>> tokens.tolist(), round(logprobs.item(), 3)
         ([1], -0.0)
     """
@@ -107,9 +107,8 @@ def sample(logits: Tensor, temperature: float, generator: torch.Generator) -> tu
         tokens = scaled.argmax(-1)
     else:
         cumulative = probabilities.cumsum(-1)
-        uniform = torch.rand(len(logits), 1, generator=generator).to(logits.device)
         total = cumulative[:, -1:]
-        below = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
+        below = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
         # right=True: the first token whose cumulative probability exceeds the draw, never one of probability 0
         tokens = torch.searchsorted(cumulative, below, right=True)[:, 0]
     return tokens, probabilities.gather(-1, tokens[:, None])[:, 0].log()

@@ -33,6 +33,11 @@ class PlainBranches:
         forked.tokens = [list(tokens) for tokens in self.tokens for _ in range(copies)]
         return forked
 
+    def forget(self, rows: Tensor, counts: Tensor) -> None:
+        """Take back the last ``counts`` tokens of ``rows``."""
+        for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
+            del self.tokens[row][len(self.tokens[row]) - count :]
+
 
 class PlainTree:
     """Twin of ``DocumentTree`` without any sharing."""
@@ -93,7 +98,7 @@ def choose_tree(model: Any) -> DocumentTree | PlainTree:
         ours = [
             torch.cat(list(read.hidden)),
             tree.whole(read, trunk, index, rows),
-            tree.grow(grown, torch.arange(3, device=device), torch.stack([row[:3] for row in rows])),
+            tree.grow(grown, torch.arange(3), torch.stack([row[:3] for row in rows])),
         ]
         whole = plain.whole(expected, trunk, index, rows)
         theirs = [torch.cat(list(expected.hidden)), whole, whole[[2, 5, 10]]]

@@ -56,7 +56,7 @@ class _Growth:
         for places in by_length.values():
             part = self.policy.tree.grow(
                 self.branches,
-                torch.tensor([rows[place] for place in places], device=device),
+                torch.tensor([rows[place] for place in places]),
                 torch.tensor([list(tokens[place]) for place in places], device=device),
             )
             if len(by_length) == 1:
@@ -64,6 +64,12 @@ class _Growth:
             else:
                 hidden = part.new_empty(len(tokens), part.shape[-1]) if hidden is None else hidden
                 hidden[torch.tensor(places, device=device)] = part
+        logits: Tensor = self.policy.head(hidden)
+        return logits
+
+    def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
+        """Append one token to each row, as it stands on the device; returns the logits after it (rows, V)."""
+        hidden = self.policy.tree.grow(self.branches, torch.tensor(rows), tokens[:, None])
         logits: Tensor = self.policy.head(hidden)
         return logits
 
@@ -77,6 +83,7 @@ def roll_out(
     group_size: int,
     asking: Asking,
     generator: torch.Generator,
+    stride: int | None = None,
 ) -> list[Rollout]:
     """Sample ``group_size`` thoughts and answers at each position.
 
@@ -87,7 +94,9 @@ def roll_out(
         positions: sorted by trunk.
         group_size: G.
         asking: budgets, caps, temperature.
-        generator: on the CPU.
+        generator: on the CPU, so that a seed means the same on every device.
+        stride: thought tokens that are sampled before the CPU looks at them, which waits for the device; rows that
+            closed meanwhile go on in vain, and the outcome is the same. None takes 1 on the CPU and 8 elsewhere.
 
     Returns:
         len(positions) * group_size rollouts, a position's group side by side.
@@ -103,8 +112,8 @@ def roll_out(
     capacity = max(map(len, openings)) + max(caps) + len(form.close) + longest_cue + form.answer_limit
     branches = policy.tree.branches(
         trunks,
-        torch.tensor([p.trunk for p in positions], device=device),
-        torch.tensor([p.index for p in positions], device=device),
+        torch.tensor([p.trunk for p in positions]),
+        torch.tensor([p.index for p in positions]),
         capacity,
     )
     logits = _Growth(policy, branches).append(range(len(positions)), openings)
@@ -116,23 +125,34 @@ def roll_out(
     answers: list[list[int]] = [[] for _ in range(count)]
     logprobs: list[list[float]] = [[] for _ in range(count)]
     closed = [False] * count
+    # a number for each row and decision, so that nothing a row draws depends on which others are still growing
+    uniform = torch.rand(count, max(caps) + form.answer_limit, generator=generator).to(device)
+    stride = stride or (1 if device.type == "cpu" else 8)
     active = [row for row in range(count) if caps[row] > 0]
     if len(active) < count:
         logits = logits[torch.tensor(active, dtype=torch.long, device=device)]
+    depth = 0  # thought tokens of every active row
     while active:
-        if asking.forced:
-            logits[:, close] = -torch.inf
-        tokens, chosen = sample(logits, temperature, generator)
-        going = []
-        for row, token, logprob in zip(active, tokens.tolist(), chosen.tolist(), strict=True):
-            logprobs[row].append(logprob)
-            if token == close:
-                closed[row] = True
-                continue
-            thoughts[row].append(token)
-            if len(thoughts[row]) < caps[row]:
+        rows = torch.tensor(active, device=device)
+        drawn: list[tuple[Tensor, Tensor]] = []
+        for place in range(depth, min(depth + stride, *(caps[row] for row in active))):
+            if drawn:
+                logits = growth.step(active, drawn[-1][0])
+            if asking.forced:
+                logits[:, close] = -torch.inf
+            drawn.append(sample(logits, temperature, uniform[rows, place]))
+        tokens, chosen = (torch.stack(part, dim=1).tolist() for part in zip(*drawn, strict=True))
+        going, vain = [], []
+        for row, new, logprob in zip(active, tokens, chosen, strict=True):
+            closed[row] = close in new
+            kept = new.index(close) if closed[row] else len(new)
+            thoughts[row] += new[:kept]
+            logprobs[row] += logprob[: kept + closed[row]]
+            vain.append(max(0, len(new) - 1 - kept))  # read behind the closing; the last token is still unread
+            if not closed[row] and len(thoughts[row]) < caps[row]:
                 going.append(row)
-        active = going
+        growth.branches.forget(torch.tensor(active), torch.tensor(vain))
+        active, depth = going, depth + len(drawn)
         if active:
             logits = growth.append(active, [thoughts[row][-1:] for row in active])
 
@@ -147,8 +167,9 @@ def roll_out(
     if asking.answer_temperature is not None:
         temperature = asking.answer_temperature
     while True:
-        tokens, chosen = sample(logits, temperature, generator)
-        for row, token, logprob in zip(active, tokens.tolist(), chosen.tolist(), strict=True):
+        places = torch.tensor([len(logprobs[row]) for row in active])
+        drawn_now = sample(logits, temperature, uniform[active, places])
+        for row, token, logprob in zip(active, *(part.tolist() for part in drawn_now), strict=True):
             answers[row].append(token)
             logprobs[row].append(logprob)
         active = [row for row in active if not form.finished(answers[row])]
@@ -258,6 +279,6 @@ def rollout_logprobs(
 
 def whole_branches(policy: Policy, trunks: Trunks, rollouts: Sequence[Rollout], tokens: Sequence[Tensor]) -> Tensor:
     """Hidden states of the rollouts' branches, packed."""
-    trunk = torch.tensor([r.position.trunk for r in rollouts], device=policy.device)
-    index = torch.tensor([r.position.index for r in rollouts], device=policy.device)
+    trunk = torch.tensor([r.position.trunk for r in rollouts])
+    index = torch.tensor([r.position.index for r in rollouts])
     return policy.tree.whole(trunks, trunk, index, tokens)

@@ -171,15 +171,25 @@ def backward_through_trunk(trunks: Trunks, leaves: Trunks, loss: Tensor | None) 
 
 
 class _ByTrunk:
-    """Arrange R rows, sorted by document, as (N, rows of the fullest document); pads repeat a row."""
+    """Arrange R rows, sorted by document, as (N, rows of the fullest document); pads repeat a row.
 
-    def __init__(self, trunk: Tensor) -> None:
-        self.used, counts = torch.unique_consecutive(trunk, return_counts=True)  # documents that have rows
+    Which row stands where is worked out on the CPU, so that no layer waits for a device to say it.
+
+    Args:
+        trunk: (R,) on the CPU.
+        index: (R,) on the CPU.
+        device: of the model.
+    """
+
+    def __init__(self, trunk: Tensor, index: Tensor, device: torch.device) -> None:
+        used, counts = torch.unique_consecutive(trunk, return_counts=True)  # documents that have rows
         starts, most = counts.cumsum(0) - counts, int(counts.max())
-        slots = torch.arange(most, device=trunk.device)
-        self.rows = starts[:, None] + slots.minimum(counts[:, None] - 1)  # (N, most) -> row
-        document = torch.repeat_interleave(torch.arange(len(counts), device=trunk.device), counts)
-        self.slot = document * most + torch.arange(len(trunk), device=trunk.device) - starts[document]  # row -> place
+        rows = starts[:, None] + torch.arange(most).minimum(counts[:, None] - 1)  # (N, most) -> row
+        document = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        slot = document * most + torch.arange(len(trunk)) - starts[document]  # row -> place
+        self.even = rows.numel() == len(trunk)  # every document has as many rows: views serve, nothing is copied
+        self.longest = int(index.max())  # no branch sees further
+        self.used, self.rows, self.slot, self.seen = (part.to(device) for part in (used, rows, slot, index[rows]))
 
     def attend(
         self,
@@ -188,28 +198,25 @@ class _ByTrunk:
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        index: Tensor,
         own_length: Tensor,
         scaling: float,
     ) -> Tensor:
         """Run branch_attention on rows: query (R, H, C, D), key and value (R, H_kv, L, D); returns (R, H, C, D)."""
-        longest = int(index.max())  # no branch sees further
-        trunk_key, trunk_value = trunks.keys[layer][:, :, :longest], trunks.values[layer][:, :, :longest]
+        trunk_key, trunk_value = trunks.keys[layer][:, :, : self.longest], trunks.values[layer][:, :, : self.longest]
         if len(self.used) < len(trunk_key):
             trunk_key, trunk_value = trunk_key[self.used], trunk_value[self.used]
-        rows = self.rows
-        even = rows.numel() == len(query)  # every document has as many rows: views serve, nothing is copied
-        query, key, value, index, own_length = (
-            part.view(*rows.shape, *part.shape[1:]) if even else part[rows]
-            for part in (query, key, value, index, own_length)
+        query, key, value, own_length = (
+            part.view(*self.rows.shape, *part.shape[1:]) if self.even else part[self.rows]
+            for part in (query, key, value, own_length)
         )
-        inputs = (query, trunk_key, trunk_value, key, value, index, own_length, scaling)
+        inputs = (query, trunk_key, trunk_value, key, value, self.seen, own_length, scaling)
         if torch.is_grad_enabled():
-            # scores are made again in the backward pass: kept, they would be most of the memory, and slower for it
+            # scores are made again in the backward pass: kept, they would save 7 % of an update's time here, and
+            # cost memory that grows with the prefix
             grouped: Tensor = checkpoint(branch_attention, *inputs, use_reentrant=False, preserve_rng_state=False)
         else:
             grouped = branch_attention(*inputs)
-        return grouped.flatten(0, 1) if even else grouped.flatten(0, 1)[self.slot]
+        return grouped.flatten(0, 1) if self.even else grouped.flatten(0, 1)[self.slot]
 
 
 def _require_sorted(trunk: Tensor) -> None:
@@ -235,20 +242,19 @@ class _Packed(torch.autograd.Function):
 class _WholeBranches:
     """Training pass: R branches of unequal length stand whole, packed one after another without padding."""
 
-    def __init__(self, trunks: Trunks, trunk: Tensor, index: Tensor, lengths: Tensor) -> None:
+    def __init__(self, trunks: Trunks, trunk: Tensor, index: Tensor, lengths: Tensor, device: torch.device) -> None:
         _require_sorted(trunk)
-        self.trunks, self.index, self.by_trunk = trunks, index, _ByTrunk(trunk)
-        rows, device = torch.arange(len(lengths), device=lengths.device), lengths.device
-        self.row = torch.repeat_interleave(rows, lengths)  # packed place -> row
-        starts = lengths.cumsum(0) - lengths
-        self.column = torch.arange(len(self.row), device=device) - starts[self.row]  # packed place -> place in its row
+        self.trunks, self.by_trunk = trunks, _ByTrunk(trunk, index, device)
+        row = torch.repeat_interleave(torch.arange(len(lengths)), lengths)  # packed place -> row
+        column = torch.arange(len(row)) - (lengths.cumsum(0) - lengths)[row]  # packed place -> place in its row
         width = int(lengths.max())
-        self.slot = self.row * width + self.column  # packed place -> place in the rectangle of rows
+        self.slot = (row * width + column).to(device)  # packed place -> place in the rectangle of rows
+        self.position_ids = (index[row] + column).to(device)
         self.own_length = torch.arange(1, width + 1, device=device).expand(len(lengths), -1)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         query, key, value = (self._to_rectangle(packed.transpose(0, 1)) for packed in (query, key, value))
-        attended = self.by_trunk.attend(self.trunks, layer, query, key, value, self.index, self.own_length, scaling)
+        attended = self.by_trunk.attend(self.trunks, layer, query, key, value, self.own_length, scaling)
         packed: Tensor = _Packed.apply(attended.transpose(1, 2).flatten(0, 1), self.slot)  # type: ignore[no-untyped-call]
         return packed
 
@@ -264,8 +270,8 @@ class GrowingBranches:
 
     Args:
         trunks: what they leave.
-        trunk: (R,) ascending, which document.
-        index: (R,) at which token.
+        trunk: (R,) ascending, on the CPU: which document.
+        index: (R,) on the CPU: at which token.
         capacity: most tokens a branch can hold.
     """
 
@@ -287,16 +293,21 @@ class GrowingBranches:
         forked.keys, forked.values = (tensor.repeat_interleave(copies, dim=1) for tensor in (self.keys, self.values))
         return forked
 
+    def forget(self, rows: Tensor, counts: Tensor) -> None:
+        """Take back the last ``counts`` tokens of ``rows``; what grows next is written over them."""
+        self.lengths[rows] -= counts
+
     def aim(self, rows: Tensor, new: int) -> Tensor:
         """Prepare for ``new`` tokens on each of ``rows`` (ascending); returns their position ids (rows, new)."""
-        self.rows, self.everyone = rows, len(rows) == len(self.index)
-        self.columns = self.lengths[rows, None] + torch.arange(new, device=rows.device)
-        self.by_trunk = _ByTrunk(self.trunk[rows])
-        self.reach = int(self.columns.max()) + 1
-        if self.reach > self.keys.shape[3]:
-            raise ValueError(f"branches of {self.reach} tokens do not fit the capacity {self.keys.shape[3]}")
+        device, columns = self.keys.device, self.lengths[rows, None] + torch.arange(new)
+        reach = int(columns.max()) + 1
+        if reach > self.keys.shape[3]:
+            raise ValueError(f"branches of {reach} tokens do not fit the capacity {self.keys.shape[3]}")
         self.lengths[rows] += new
-        return self.index[rows, None] + self.columns
+        self.everyone, self.reach = len(rows) == len(self.index), reach
+        self.rows, self.columns = rows.to(device), columns.to(device)
+        self.by_trunk = _ByTrunk(self.trunk[rows], self.index[rows], device)
+        return (self.index[rows, None] + columns).to(device)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Store the new keys and values of the rows aimed at, and attend from them."""
@@ -310,9 +321,7 @@ class GrowingBranches:
         keys, values = keys[:, :, : self.reach], values[:, :, : self.reach]
         if not self.everyone:
             keys, values = keys[self.rows], values[self.rows]
-        attended = self.by_trunk.attend(
-            self.trunks, layer, query, keys, values, self.index[self.rows], self.columns + 1, scaling
-        )
+        attended = self.by_trunk.attend(self.trunks, layer, query, keys, values, self.columns + 1, scaling)
         return attended.transpose(1, 2).flatten(0, 1)
 
 
@@ -348,17 +357,20 @@ class DocumentTree:
 
     def branches(self, trunks: Trunks, trunk: Tensor, index: Tensor, capacity: int) -> GrowingBranches:
         """Start R empty branches of at most ``capacity`` tokens, at ``index`` of ``trunk``, each (R,)."""
-        return GrowingBranches(trunks, trunk, index, capacity)
+        return GrowingBranches(trunks, trunk.cpu(), index.cpu(), capacity)
 
     @torch.no_grad()
     def grow(self, branches: GrowingBranches, rows: Tensor, tokens: Tensor) -> Tensor:
-        """Append tokens (rows, C) to some branches; returns the hidden state of each one's last token (rows, d)."""
+        """Append tokens (rows, C) to some branches; returns the hidden state of each one's last token (rows, d).
+
+        ``rows`` stands on the CPU and ``tokens`` on the model's device: nothing here waits for the device.
+        """
         positions = branches.aim(rows, tokens.shape[1])
         hidden = self._run(tokens.flatten(), positions.flatten(), branches)
         return hidden.view(*tokens.shape, -1)[:, -1]
 
     def whole(self, trunks: Trunks, trunk: Tensor, index: Tensor, tokens: Sequence[Tensor]) -> Tensor:
         """Hidden states of R whole branches, packed: (sum of lengths, d). Rows must be sorted by trunk."""
-        lengths = torch.tensor([len(row) for row in tokens], device=index.device)
-        branches = _WholeBranches(trunks, trunk, index, lengths)
-        return self._run(torch.cat(list(tokens)), index[branches.row] + branches.column, branches)
+        lengths = torch.tensor([len(row) for row in tokens])
+        branches = _WholeBranches(trunks, trunk.cpu(), index.cpu(), lengths, tokens[0].device)
+        return self._run(torch.cat(list(tokens)), branches.position_ids, branches)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from rmt_mini.engine.model import Policy
+from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.plain import PlainTree
 from rmt_mini.engine.prompt import Chat, Continuation
 from rmt_mini.engine.rollout import Asking, decisions, lay_out, roll_out, rollout_logprobs
@@ -112,6 +112,59 @@ def test_a_seed_gives_the_plain_path_its_very_rollouts(name: str) -> None:
             other.answer,
         )
         assert one.logprobs == pytest.approx(other.logprobs, rel=1e-5)
+
+
+@pytest.mark.parametrize("tree", ["document", "plain"])
+@pytest.mark.parametrize("name", FORMS)
+def test_looking_seldom_changes_nothing(name: str, tree: str) -> None:
+    policy = closing_policy("llama", torch.float64)
+    if tree == "plain":
+        policy.tree = PlainTree(policy.model)
+    form = FORMS[name](policy.tokenizer)
+    results = []
+    for stride in (1, 2, 5, 100):
+        _, trunks, positions = set_up(policy, form, TEXTS)
+        asking = Asking([None, 3, 12, 4, None, 100], [5, 6, 0, 8, 1, 12])
+        results.append(roll_out(policy, form, trunks, positions, 4, asking, generator(5), stride))
+    closings = {(rollout.length, rollout.closed) for rollout in results[0]}
+    assert {closed for _, closed in closings} == {True, False}
+    assert len({length for length, closed in closings if closed}) > 2  # closed at different places of a stride
+    for one, *others in zip(*results, strict=True):
+        for other in others:
+            assert (one.thought, one.closed, one.answer) == (other.thought, other.closed, other.answer)
+            assert one.logprobs == pytest.approx(other.logprobs, rel=1e-9)
+
+
+def test_what_a_row_draws_does_not_hang_on_the_others() -> None:
+    policy = closing_policy("qwen2", torch.float64)
+    form = Continuation(policy.tokenizer)
+    _, trunks, positions = set_up(policy, form, TEXTS[:1])
+    first, then = (
+        roll_out(policy, form, trunks, positions, 3, Asking([None] * 3, [9, cap, cap]), generator(1)) for cap in (9, 2)
+    )
+    assert [one.thought for one in first[:3]] == [one.thought for one in then[:3]]
+    assert max(one.length for one in first[3:]) > 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_gpu_samples_the_rollouts_of_the_cpu(shape: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA")
+    results = []
+    for device in ("cpu", "cuda"):
+        policy = closing_policy(shape, torch.float64)
+        policy = make_policy("tiny", policy.model.to(device), policy.tokenizer)
+        assert isinstance(policy.tree, DocumentTree)
+        form = Continuation(policy.tokenizer)
+        ids = [torch.tensor(form.trunk(text)[0], device=device) for text in TEXTS]
+        trunks = policy.tree.read(ids)
+        positions = [Position(n, len(document) - 1, 0, 0.0) for n, document in enumerate(ids) if len(document) > 1]
+        asking = Asking([None] * len(positions), [12] * len(positions))
+        results.append(roll_out(policy, form, trunks, positions, 8, asking, generator(3)))
+    for one, other in zip(*results, strict=True):
+        assert (one.thought, one.closed, one.answer) == (other.thought, other.closed, other.answer)
+        assert one.logprobs == pytest.approx(other.logprobs, rel=1e-6)
 
 
 def test_caps_hold_and_forced_thoughts_reach_them() -> None:

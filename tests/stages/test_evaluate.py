@@ -87,9 +87,9 @@ def test_thoughts_are_sampled_at_the_temperature_and_answers_not(monkeypatch: py
 
     seen: list[float] = []
 
-    def noted(logits: Any, temperature: float, generator: Any) -> Any:
+    def noted(logits: Any, temperature: float, uniform: Any) -> Any:
         seen.append(temperature)
-        return sample(logits, temperature, generator)
+        return sample(logits, temperature, uniform)
 
     monkeypatch.setattr(rollout, "sample", noted)
     asked(small(evaluation_positions=3, temperature=0.7))
