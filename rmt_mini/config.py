@@ -70,6 +70,10 @@ class RMTConfig:
     tier_probs_late: tuple[float, float, float] = _setting((0.2, 0.4, 0.4), "p_late over easy, medium, hard")
     # Reinforcement learning on the chosen positions
     use_rl: bool = _setting(True, "train by GRPO on the chosen positions; else next-token prediction only")
+    rl_rule: str = _setting(
+        "grpo", "'grpo'; controls: 'correct' learns right rollouts by heart, 'shuffled' deals rewards"
+    )
+    use_thinking: bool = _setting(True, "think before the answer; else answer at once (control)")
     answer_format: str = _setting("auto", "auto, continuation or chat")
     prefix_match: bool = _setting(False, "continuation format: byte prefix match instead of equal token id")
     group_size: int = _setting(8, "G, rollouts a position")
@@ -235,6 +239,7 @@ _NON_NEGATIVE = ("clip_epsilon", "kl_weight", "ntp_weight", "weight_decay", "len
 _POSITIVE = ("temperature", "warmup_learning_rate", "learning_rate", "max_grad_norm", "budget_decay")
 _CHOICES = {
     "tier_rule": ("fixed", "quantile"),
+    "rl_rule": ("grpo", "correct", "shuffled"),
     "answer_format": ("auto", "continuation", "chat"),
     "loss_per": ("token", "rollout"),
     "dtype": ("auto", "float32", "bfloat16", "float64"),

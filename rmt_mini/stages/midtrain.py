@@ -17,6 +17,7 @@ backward pass; the gradient is the same. The reference of the optional KL is the
 from __future__ import annotations
 
 import copy
+import random
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -51,9 +52,10 @@ def budget_of(config: RMTConfig, step: int) -> int:
 def asking_for(config: RMTConfig, budget: int, positions: int, answer_temperature: float | None = None) -> Asking:
     """Return how thoughts are asked for under one budget: stated unless switched off, closed at 2 B_t."""
     stated = budget if config.use_budget else None
+    cap = thought_cap(budget) if config.use_thinking else 0
     return Asking(
         [stated] * positions,
-        [thought_cap(budget)] * positions,
+        [cap] * positions,
         config.temperature,
         answer_temperature=answer_temperature,
     )
@@ -62,20 +64,28 @@ def asking_for(config: RMTConfig, budget: int, positions: int, answer_temperatur
 def judge(
     rollouts: Sequence[Rollout], form: AnswerFormat, trunks: Trunks, config: RMTConfig, budget: int
 ) -> list[Judged]:
-    """Reward rollouts and compare each with its group; see section 4 of the loop."""
+    """Reward rollouts and compare each with its group; see section 4 of the loop.
+
+    Two controls part from it. ``rl_rule`` "shuffled" deals all rewards of the step out at random before groups are
+    compared. With "correct" the advantage is the match itself: right rollouts are learned by heart, no matter how the
+    others of their group did, which is supervised learning on the model's own right answers.
+    """
     texts = [ids.tolist() for ids in trunks.ids]
-    matches, lengths, rewards = [], [], []
+    rewarded = []
     for rollout in rollouts:
         match = form.judge(rollout.answer, texts[rollout.position.trunk], rollout.position.index)
         length = length_reward(rollout.length, budget) if config.use_budget else 0.0
-        matches.append(match)
-        lengths.append(length)
         weight = config.length_weight if config.use_budget else 0.0
-        rewards.append(total_reward(match, length, weight, config.length_if_correct))
-    advantages = group_advantages(
-        torch.tensor(rewards, dtype=torch.float64), config.group_size, scale=config.scale_advantages
-    )
-    return [Judged(*row) for row in zip(rollouts, matches, lengths, rewards, advantages.tolist(), strict=True)]
+        rewarded.append((match, length, total_reward(match, length, weight, config.length_if_correct)))
+    if config.rl_rule == "shuffled":
+        # the rollouts themselves seed the deal, so that a step means the same wherever a run was taken up again
+        random.Random(f"{config.seed}/{[rollout.logprobs for rollout in rollouts]}").shuffle(rewarded)
+    if config.rl_rule == "correct":
+        advantages = [match for match, _, _ in rewarded]
+    else:
+        rewards = torch.tensor([reward for _, _, reward in rewarded], dtype=torch.float64)
+        advantages = group_advantages(rewards, config.group_size, scale=config.scale_advantages).tolist()
+    return [Judged(one, *parts, by) for one, parts, by in zip(rollouts, rewarded, advantages, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,37 @@ Measured = Mapping[str, tuple[int, Sequence[Answer]]]  # "before", "after" -> bu
 
 def _mean_of_tiers(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Mean over the tiers that have answers, (...) from (..., tiers); NaN where none has."""
+    counts = np.broadcast_to(counts, sums.shape)
     rates = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
     present = (counts > 0).sum(-1)
     mean: np.ndarray = np.divide(rates.sum(-1), present, out=np.full(present.shape, np.nan), where=present > 0)
     return mean
+
+
+def resample(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over tiers of some values per answer, and what the means are when runs and documents are drawn anew.
+
+    Args:
+        answers: to which the values belong; those of other tiers are left out.
+        values: (k, len(answers)).
+        tiers: whose means are averaged.
+
+    Returns:
+        Means (k,), and resampled means (k, RESAMPLES); the k stem from the same draws, so their differences and ratios
+        are paired.
+    """
+    asked = [place for place, answer in enumerate(answers) if answer.position.tier in tiers]
+    runs, run = np.unique([answers[n].run for n in asked], return_inverse=True)
+    documents, document = np.unique([answers[n].position.trunk for n in asked], return_inverse=True)
+    tier = np.array([answers[n].position.tier for n in asked], dtype=int)
+    table = np.zeros((len(values) + 1, len(runs), len(documents), len(TIERS)))  # sums of each value, then counts
+    for sums, value in zip(table, [*values[:, asked], np.ones(len(asked))], strict=True):
+        np.add.at(sums, (run, document, tier), value)
+    source = np.random.default_rng(0)
+    times = [source.multinomial(n, np.full(n, 1 / n), RESAMPLES) for n in (len(runs), len(documents))]
+    drawn = np.einsum("br,bd,krdt->kbt", *times, table, optimize=True)
+    whole = table.sum((1, 2))
+    return _mean_of_tiers(whole[:-1], whole[-1]), _mean_of_tiers(drawn[:-1], drawn[-1])
 
 
 def interval(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
@@ -35,23 +62,14 @@ def interval(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int]
     Returns:
         {"mean", "low", "high", "n"}; all None but n where there is no answer.
     """
-    asked = [place for place, answer in enumerate(answers) if answer.position.tier in tiers]
+    asked = [answer for answer in answers if answer.position.tier in tiers]
     if not asked:
         return {"mean": None, "low": None, "high": None, "n": 0}
-    runs, run = np.unique([answers[n].run for n in asked], return_inverse=True)
-    documents, document = np.unique([answers[n].position.trunk for n in asked], return_inverse=True)
-    tier = np.array([answers[n].position.tier for n in asked])
-    sums, counts = np.zeros((2, len(runs), len(documents), len(TIERS)))
-    np.add.at(sums, (run, document, tier), values[asked])
-    np.add.at(counts, (run, document, tier), 1.0)
-    mean = float(_mean_of_tiers(sums.sum((0, 1)), counts.sum((0, 1))))
-    if len(documents) < 2:  # one document tells nothing
-        return {"mean": mean, "low": 0.0 if values.min() >= 0 else -1.0, "high": 1.0, "n": len(asked)}
-    source = np.random.default_rng(0)
-    times = [source.multinomial(n, np.full(n, 1 / n), RESAMPLES) for n in (len(runs), len(documents))]
-    drawn = [np.einsum("br,bd,rdt->bt", *times, table, optimize=True) for table in (sums, counts)]
-    low, high = np.nanpercentile(_mean_of_tiers(*drawn), [2.5, 97.5])
-    return {"mean": mean, "low": float(low), "high": float(high), "n": len(asked)}
+    (mean,), (drawn,) = resample(answers, values[None], tiers)
+    if len({answer.position.trunk for answer in asked}) < 2:  # one document tells nothing
+        return {"mean": float(mean), "low": 0.0 if values.min() >= 0 else -1.0, "high": 1.0, "n": len(asked)}
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return {"mean": float(mean), "low": float(low), "high": float(high), "n": len(asked)}
 
 
 def _cell(answers: Sequence[Answer], values: Sequence[float], tiers: Sequence[int]) -> dict[str, Any]:

@@ -74,15 +74,29 @@ def across_seeds(folders: Sequence[Path]) -> dict[str, Any]:
     document: dict[str, int] = {}
     measured: dict[str, tuple[int, list[Answer]]] = {}
     for run, folder in enumerate(folders):
-        evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-        for text in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines():
-            line = json.loads(text)
-            when, trunk = line["when"], document.setdefault(line["document"], len(document))
-            position = Position(trunk, line["position"], line["tier"], 0.0)
-            plain, match, length, closed, sort = (line[key] for key in ("plain", "match", "length", "closed", "sort"))
-            answer = Answer(position, plain, match, length, closed, sort, run)
-            measured.setdefault(when, (evaluation[when]["think"]["budget"], []))[1].append(answer)
+        for when, (budget, answers) in read_answers(folder, run, document).items():
+            measured.setdefault(when, (budget, []))[1].extend(answers)
     return {"seeds": [note["seed"] for note in notes], **summarize_all(measured)}
+
+
+def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, tuple[int, list[Answer]]]:
+    """Read what a run's policy answered, and under which budget, for each time it was measured.
+
+    Args:
+        folder: of a finished run.
+        run: its number among those read together.
+        document: number of each document met so far; new ones are added.
+    """
+    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    measured: dict[str, tuple[int, list[Answer]]] = {}
+    for text in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        when, trunk = line["when"], document.setdefault(line["document"], len(document))
+        position = Position(trunk, line["position"], line["tier"], 0.0)
+        plain, match, length, closed, sort = (line[key] for key in ("plain", "match", "length", "closed", "sort"))
+        answer = Answer(position, plain, match, length, closed, sort, run)
+        measured.setdefault(when, (evaluation[when]["think"]["budget"], []))[1].append(answer)
+    return measured
 
 
 def _finished(folder: Path) -> dict[str, Any]:
