@@ -106,10 +106,11 @@ def sorts_in(answers: Sequence[Answer]) -> list[str]:
 
 def of_sort(answers: Sequence[Answer], sort: str) -> list[Answer]:
     """Answers at tokens of one sort, counted as of one tier: a sort has its own mean, whatever its tiers."""
-    return _as_one_tier([answer for answer in answers if answer.sort == sort])
+    return as_one_tier([answer for answer in answers if answer.sort == sort])
 
 
-def _as_one_tier(answers: Sequence[Answer]) -> list[Answer]:
+def as_one_tier(answers: Sequence[Answer]) -> list[Answer]:
+    """Answers as if of one tier, where a mean over all of them is wanted and not a mean of tiers."""
     return [replace(answer, position=replace(answer.position, tier=0)) for answer in answers]
 
 
@@ -151,7 +152,7 @@ def summarize_all(measured: Measured) -> dict[str, Any]:
 
 
 def _longer(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, Any]:
-    found = difference(_as_one_tier(after), [float(a.length) for a in before], [float(a.length) for a in after])
+    found = difference(as_one_tier(after), [float(a.length) for a in before], [float(a.length) for a in after])
     if len({answer.position.trunk for answer in after}) < 2:  # a length has no bounds that would serve instead
         found |= {"low": None, "high": None}
     return found

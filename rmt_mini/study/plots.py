@@ -246,6 +246,28 @@ def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
     return Figured(figure, f"Seconds a step, one size changed at a time: {'; '.join(told)}.")
 
 
+def arms(rows: Mapping[str, Any]) -> Figured:
+    """Draw the average accuracy of each arm with its 95 % interval, best seen against the untrained model's line.
+
+    Args:
+        rows: name -> {"average": {"accuracy", "low", "high"}}, top to bottom.
+    """
+    figure, (ax,) = _panels(1, 0.8 + 0.36 * len(rows))
+    places, told = range(len(rows)), []
+    for place, (name, row) in zip(places, rows.items(), strict=True):
+        for value, low, high in _percents(row, "average"):
+            whiskers = [[max(0.0, value - low)], [max(0.0, high - value)]]
+            plain = row.get("row") == "ntp"
+            ax.errorbar(
+                value, place, xerr=whiskers, fmt="s" if plain else "o", color=GREY if plain else BLUE, capsize=3
+            )
+            ax.annotate(f"{value:.1f}", (value, place), (0, 5), textcoords="offset points", ha="center", size=8)
+            told.append(f"{name} {value:.1f} % ({low:.1f} to {high:.1f})")
+    ax.set(yticks=places, yticklabels=list(rows), ylim=(len(rows) - 0.4, -0.7))
+    _finish(figure, ax, "next tokens right, average of the tiers (%); squares: plain, without a thought", "", columns=0)
+    return Figured(figure, f"Average accuracy with 95 % intervals: {'; '.join(told)}.")
+
+
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, list(figure.subplots(1, count, squeeze=False)[0])

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import rollout_logprobs
+from rmt_mini.method.grpo import group_advantages
 from rmt_mini.records import Judged
 from rmt_mini.stages import midtrain
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, budget_of
@@ -228,6 +229,36 @@ def test_length_weight_goes_from_one_part_to_the_other(weight: float, part: str)
     result, _ = gradients_of(trainer_for(small(length_weight=weight), judge=midtrain.judge, sentences=ARROWS))
     assert len({getattr(one, part) for one in result.judged}) > 1
     assert all(one.reward == getattr(one, part) for one in result.judged)
+
+
+def control(rule: str, **changes: Any) -> list[list[Judged]]:
+    """The judged rollouts of two steps under a control, with rewards that differ: the package's own judge."""
+    trainer = trainer_for(small(rl_rule=rule, **changes), judge=midtrain.judge, sentences=ARROWS)
+    return [trainer.step(step, trainer.texts[:2]).judged for step in (0, 1)]
+
+
+def test_learning_by_heart_hears_right_rollouts_alone() -> None:
+    judged = [one for step in control("correct") for one in step]
+    assert {one.match for one in judged} == {0.0, 1.0}
+    assert all(one.advantage == one.match for one in judged)
+
+
+def test_shuffled_rewards_are_the_same_rewards_elsewhere() -> None:
+    (plain, _), (dealt, _) = control("grpo"), control("shuffled")
+    assert [one.rollout for one in plain] == [one.rollout for one in dealt]  # sampled before any update
+    rewards, elsewhere = ([(one.match, one.length_reward, one.reward) for one in judged] for judged in (plain, dealt))
+    assert rewards != elsewhere
+    assert sorted(rewards) == sorted(elsewhere)
+    groups = torch.tensor([one.reward for one in dealt], dtype=torch.float64)
+    expected = group_advantages(groups, 4).tolist()
+    assert [one.advantage for one in dealt] == pytest.approx(expected)
+    assert control("shuffled")[0] == dealt  # a seed deals the same again
+
+
+def test_without_thinking_answers_come_at_once() -> None:
+    for judged in control("grpo", use_thinking=False, use_budget=False):
+        assert {(one.rollout.length, one.rollout.closed) for one in judged} == {(0, False)}
+        assert all(len(one.rollout.logprobs) == len(one.rollout.answer) for one in judged)
 
 
 def test_kl_is_nothing_at_first_and_then_holds_on_to_the_beginning() -> None:

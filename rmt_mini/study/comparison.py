@@ -1,0 +1,156 @@
+"""Numbers of a comparison: every arm by tier, and every other arm against RMT, with intervals over seeds and documents.
+
+All arms answer the same held-out positions, seed by seed, so differences are taken position by position. A difference
+that several seeds share is no luck of one seed; with few of them that part of the interval is known roughly.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from rmt_mini.errors import UserError
+from rmt_mini.method.entropy import TIERS
+from rmt_mini.records import Answer
+from rmt_mini.stages.summary import as_one_tier, interval, of_sort, resample, sorts_in, summarize
+from rmt_mini.study.arms import PLAIN
+from rmt_mini.study.seeds import read_answers
+
+Json = dict[str, Any]
+BASE = {"base-ntp": "ntp", "base-ntr": "think"}  # the untrained model's two rows, and how each answers
+METHOD, BASELINE = "rmt", "rpt"
+# Standard deviation of a difference at one position, from data/micro/seeds: 2,700 positions gave an interval of
+# 4.1 points, which is 2 x 1.96 x SPREAD / 2700^0.5.
+SPREAD = 0.54
+
+
+def expected_half_width(positions: int, seeds: int, spread: float = SPREAD) -> float:
+    """Return half the 95 % interval that a difference of two arms will have, before anything is run.
+
+    Seeds count as so many more positions. What training itself does differently from seed to seed comes on top.
+
+    Args:
+        positions: held-out positions of a run.
+        seeds: runs of each arm.
+        spread: standard deviation of the difference at one position.
+
+    Example:
+        >>> [round(expected_half_width(n, 5), 3) for n in (60, 240, 900)]
+        [0.061, 0.031, 0.016]
+    """
+    return float(1.96 * spread / (positions * seeds) ** 0.5)
+
+
+def compare_runs(found: Mapping[str, Sequence[Path]]) -> Json:
+    """Read the finished runs of all arms as one comparison.
+
+    Args:
+        found: arm -> run folders, one a seed, in the same order of seeds for each arm; "rmt" among them.
+
+    Returns:
+        {"arms": {name: {tier or "average": {"accuracy", "low", "high", "n"}, "sorts", "thought_length", "plain",
+        "compute"}}, "paired": [{"a", "b", "tier", "difference", "low", "high"}], "relative": {arm: {"accuracy",
+        "thought_length"}}}. A difference is a minus b. "plain" holds what the arm predicts without a thought;
+        "relative" RMT over the arm: accuracy minus 1, and the ratio of thought lengths, each with its interval.
+
+    Raises:
+        UserError: if arms were not measured at the same positions.
+    """
+    document: dict[str, int] = {}
+    answered: dict[str, list[Answer]] = {}
+    untrained: list[Answer] = []
+    for arm, folders in found.items():
+        for run, folder in enumerate(folders):
+            measured = read_answers(folder, run, document)
+            answered.setdefault(arm, []).extend(measured["after"][1])
+            if arm == METHOD:
+                untrained += measured["before"][1]
+    places = [(one.run, one.position) for one in answered[METHOD]]
+    for arm, answers in answered.items():
+        if [(one.run, one.position) for one in answers] != places:
+            raise UserError(f"arm {arm!r} was not measured at the positions of {METHOD!r}; compare into a new folder")
+    rows = {name: (untrained, how) for name, how in BASE.items()}
+    rows |= {arm: (answers, "ntp" if arm in PLAIN else "think") for arm, answers in answered.items()}
+    arms = {name: _arm(answers, how) for name, (answers, how) in rows.items()}
+    for arm, folders in found.items():
+        arms[arm]["compute"] = compute(folders)
+    others = [name for name in rows if name != METHOD]
+    return {
+        "arms": arms,
+        "paired": [pair for name in others for pair in _paired(rows[METHOD], rows[name], name)],
+        "relative": {name: _relative(rows[METHOD], rows[name]) for name in others},
+    }
+
+
+def compute(folders: Sequence[Path]) -> Json:
+    """Return what a run of an arm took, on average over its seeds: trained tokens, operations, seconds of its steps."""
+    totals: list[Json] = []
+    for folder in folders:
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        parameters = json.loads((folder / "run.json").read_text(encoding="utf-8"))["parameters"]
+        forward, backward = (sum(line[key] for line in lines) for key in ("forward_tokens", "backward_tokens"))
+        totals.append(
+            {
+                "steps": len(lines),
+                "rl_tokens": sum(line["rl_tokens"] for line in lines),
+                "ntp_tokens": sum(line["ntp_tokens"] for line in lines),
+                "operations": 2.0 * parameters * (forward + 2 * backward),
+                "seconds": sum(line["rollout_seconds"] + line["update_seconds"] for line in lines),
+            }
+        )
+    return {key: fmean(one[key] for one in totals) for key in totals[0]}
+
+
+def _values(row: tuple[Sequence[Answer], str]) -> np.ndarray:
+    answers, how = row
+    return np.array([one.plain if how == "ntp" else one.match for one in answers])
+
+
+def _lengths(row: tuple[Sequence[Answer], str]) -> np.ndarray:
+    answers, how = row
+    return np.array([0.0 if how == "ntp" else one.length for one in answers])
+
+
+def _arm(answers: Sequence[Answer], how: str) -> Json:
+    both = summarize(answers, 0)
+    length = interval(as_one_tier(answers), _lengths((answers, how)))
+    row: Json = both[how] | {
+        "row": how,
+        "thought_length_interval": [length["low"], length["high"]] if how == "think" else [0.0, 0.0],
+        "plain": {column: both["ntp"][column] for column in (*TIERS, "average")},
+        "seeds": len({one.run for one in answers}),
+    }
+    del row["budget"]
+    return row
+
+
+def _paired(method: tuple[Sequence[Answer], str], other: tuple[Sequence[Answer], str], name: str) -> list[Json]:
+    answers, difference = method[0], _values(method) - _values(other)
+    parts = [(column, interval(answers, difference, [tier])) for tier, column in enumerate(TIERS)]
+    parts.append(("average", interval(answers, difference)))
+    for sort in sorts_in(answers):
+        chosen = np.array([one.sort == sort for one in answers])
+        parts.append((sort, interval(of_sort(answers, sort), difference[chosen], [0])))
+    return [
+        {"a": METHOD, "b": name, "tier": tier, "difference": cell["mean"], "low": cell["low"], "high": cell["high"]}
+        for tier, cell in parts
+    ]
+
+
+def _relative(method: tuple[Sequence[Answer], str], other: tuple[Sequence[Answer], str]) -> Json:
+    found: Json = {}
+    for key, values, tiers, less in (("accuracy", _values, (0, 1, 2), 1.0), ("thought_length", _lengths, (0,), 0.0)):
+        answers = method[0] if key == "accuracy" else as_one_tier(method[0])
+        (ours, theirs), drawn = resample(answers, np.stack([values(method), values(other)]), tiers)
+        if theirs == 0:  # an arm that never thinks has no length to be a part of
+            found[key] = None
+            continue
+        with np.errstate(divide="ignore", invalid="ignore"):
+            low, high = np.nanpercentile(drawn[0] / drawn[1], [2.5, 97.5])
+        found[key] = {"ratio": float(ours / theirs - less), "low": float(low - less), "high": float(high - less)}
+    return found
