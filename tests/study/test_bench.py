@@ -68,7 +68,8 @@ def test_the_padded_update_has_the_gradient_of_its_rows() -> None:
             chosen = logits.log_softmax(-1)[range(first - 1, len(tokens) - 1), tokens[first:]]
             expected = expected - weight * chosen.sum() / count
     torch.autograd.backward(expected)
-    torch.testing.assert_close(seen[0], policy.model.get_input_embeddings().weight.grad, rtol=1e-4, atol=1e-6)
+    wanted = policy.model.get_input_embeddings().weight.grad
+    assert (seen[0] - wanted).norm() < 1e-5 * wanted.norm()  # single elements may cancel to nothing but rounding
 
 
 def test_generate_gives_every_row_its_tokens(trainer: MeasuredStep) -> None:
