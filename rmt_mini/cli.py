@@ -8,16 +8,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import signal
 import sys
+import threading
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rmt_mini.config import PRESETS, PretrainConfig, RMTConfig, preset
-from rmt_mini.errors import UserError
+from rmt_mini.errors import Stopped, UserError
+
+if TYPE_CHECKING:
+    from rmt_mini.run import RunResult
 
 _TYPES: dict[Any, Any] = {str: str, int: int, float: float, bool: bool}
 
@@ -54,13 +60,46 @@ def _command(name: str, body: Callable[[RMTConfig], None]) -> click.Command:
     return click.Command(name, callback=callback, params=[argument, *_config_options()], help=text)
 
 
+@contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C, or a SIGTERM, into a request to stop behind the step; a second one stops at once."""
+    stop = threading.Event()
+
+    def ask(number: int, _: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        click.echo("Stopping behind this step; once more stops at once.", err=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tell(result: RunResult) -> None:
+    click.echo(result.table)
+    click.echo(f"\nReport       {result.folder / 'report.md'}\nCheckpoint   {result.folder / 'checkpoint'}")
+
+
 def _run(config: RMTConfig) -> None:
     """Cold start, RMT, evaluation before and after, report."""
     from rmt_mini.run import run
 
-    result = run(config)
-    click.echo(result.table)
-    click.echo(f"\nReport       {result.folder / 'report.md'}\nCheckpoint   {result.folder / 'checkpoint'}")
+    with _stopping() as stop:
+        _tell(run(config, stop=stop))
+
+
+@click.command("resume")
+@click.argument("folder", type=click.Path(path_type=Path))
+def _resume(folder: Path) -> None:
+    """Take up the run in FOLDER, which was stopped or killed, where it stood."""
+    from rmt_mini.run import resume
+
+    with _stopping() as stop:
+        _tell(resume(folder, stop=stop))
 
 
 def _preflight(config: RMTConfig) -> None:
@@ -184,6 +223,7 @@ def _group() -> click.Group:
     group = click.Group("rmt-mini", help="Reinforcement Mid-Training (arXiv 2509.24375), small and complete.")
     group.add_command(_pretrain_command())
     group.add_command(_command("run", _run))
+    group.add_command(_resume)
     group.add_command(_posttrain_command())
     group.add_command(_command("preflight", _preflight))
     group.add_command(_command("plan", _plan))
@@ -209,6 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         click.echo("error: no space left on the disk; free some and run again, or choose another --out", err=True)
         sys.exit(2)
+    except Stopped as stopped:
+        click.echo(str(stopped)[:1].upper() + str(stopped)[1:], err=True)
+        sys.exit(130)
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted.", err=True)
         sys.exit(130)

@@ -96,6 +96,7 @@ class RMTConfig:
     learning_rate: float = _setting(3e-5, "of AdamW in RMT")
     weight_decay: float = _setting(0.0, "of AdamW")
     max_grad_norm: float = _setting(1.0, "gradients are scaled down to this norm")
+    on_nan: str = _setting("stop", "'stop' or 'skip' a step whose loss or gradient is not finite")
     branch_tokens: int = _setting(1024, "branch tokens in one forward-backward pass: memory, not result")
     # Measuring
     evaluation_positions: int = _setting(240, "held-out positions, spread evenly over the tiers")
@@ -103,6 +104,9 @@ class RMTConfig:
     evaluation_budget: int = _setting(0, "budget stated in evaluation; 0: B_0 before, B_T after")
     preflight_positions: int = _setting(18, "training positions that a run's pre-flight asks, a group each")
     save_every: int = _setting(0, "steps between checkpoints; 0 saves at the end only")
+    state_seconds: float = _setting(
+        60.0, "least time between two saved states; what is lost at most if a run is killed"
+    )
     rollouts_logged: int = _setting(8, "rollouts a step written to rollouts.jsonl")
 
     def __post_init__(self) -> None:
@@ -235,10 +239,11 @@ _POSITIVE_INTEGERS = (
     "evaluation_documents", "warmup_positions", "preflight_positions",
 )  # fmt: skip
 _NATURAL_NUMBERS = ("seed", "entropy_top_k", "warmup_steps", "evaluation_budget", "save_every", "rollouts_logged")
-_NON_NEGATIVE = ("clip_epsilon", "kl_weight", "ntp_weight", "weight_decay", "length_weight")
+_NON_NEGATIVE = ("clip_epsilon", "kl_weight", "ntp_weight", "weight_decay", "length_weight", "state_seconds")
 _POSITIVE = ("temperature", "warmup_learning_rate", "learning_rate", "max_grad_norm", "budget_decay")
 _CHOICES = {
     "tier_rule": ("fixed", "quantile"),
+    "on_nan": ("stop", "skip"),
     "rl_rule": ("grpo", "correct", "shuffled"),
     "answer_format": ("auto", "continuation", "chat"),
     "loss_per": ("token", "rollout"),

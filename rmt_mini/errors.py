@@ -12,3 +12,14 @@ class UserError(Exception):
         >>> str(UserError("corpus 'x.txt' does not exist; give an existing file or 'champ'"))
         "corpus 'x.txt' does not exist; give an existing file or 'champ'"
     """
+
+
+class Stopped(Exception):
+    """A run was stopped on request, in good order; ``rmt-mini resume`` takes it up again.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(f"stopped; to go on: rmt-mini resume {folder}")

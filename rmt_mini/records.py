@@ -116,7 +116,12 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
-    """One line of metrics.jsonl; the names are a contract with the report and the notebooks."""
+    """One line of metrics.jsonl; the names are a contract with the report and the notebooks.
+
+    ``forward_tokens`` and ``backward_tokens`` count what was read and what was trained on, trunks and branches, each as
+    often as it was; ``skipped`` is 1 where the update was not finite and left out. The last three fields are measured,
+    so no two runs agree in them.
+    """
 
     step: int
     budget: int
@@ -133,6 +138,9 @@ class StepMetrics:
     grad_norm: float
     rl_tokens: int
     ntp_tokens: int
+    forward_tokens: int
+    backward_tokens: int
+    skipped: int
     rollout_seconds: float
     update_seconds: float
     peak_memory_mb: float

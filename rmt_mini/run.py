@@ -1,14 +1,19 @@
 """One whole run: what ``make run``, a notebook and a test all call.
 
 text -> policy -> evaluation before -> cold start -> pre-flight -> RMT -> evaluation after -> checkpoint, report
+
+Each stage leaves its result in the run folder, and RMT its state every minute or so. A run that was stopped, or killed
+at any moment, is taken up again by ``resume``: stages that left a result are not repeated, and what follows is byte by
+byte what an unbroken run would have done. (Only measured seconds and memory differ, as they do between any two runs.)
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +22,25 @@ from tqdm.auto import tqdm
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, load_policy
-from rmt_mini.errors import UserError
-from rmt_mini.records import Answer, Judged, Position, StepMetrics
+from rmt_mini.errors import Stopped, UserError
+from rmt_mini.records import Answer, Position, StepMetrics
 from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions
-from rmt_mini.stages.journal import Journal, answer_line, evenly, model_digest, now_done, rollout_line
+from rmt_mini.stages.journal import (
+    Journal,
+    answer_line,
+    evenly,
+    machine,
+    metrics_of,
+    model_digest,
+    now_done,
+    read_answer,
+    rollout_line,
+    versions,
+)
 from rmt_mini.stages.material import Text, format_for, to_texts
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, budget_of
-from rmt_mini.stages.preflight import preflight, signal_by_tier
+from rmt_mini.stages.preflight import groups_seen, preflight, signal_by_tier
+from rmt_mini.stages.state import State, drop_states, load_state, save_state
 from rmt_mini.stages.store import RunFolder, as_dict, folder_for, require_free
 from rmt_mini.stages.summary import summarize_all
 from rmt_mini.stages.warmup import cold_start
@@ -65,6 +82,10 @@ class Material:
     held_out: list[Text]
     corpus_digest: str
 
+    def digests(self) -> dict[str, str]:
+        """Say what text and what weights these are; both must be the same where a run is taken up again."""
+        return {"corpus_digest": self.corpus_digest, "model_digest": model_digest(self.policy)}
+
 
 def prepare(config: RMTConfig, policy: Policy | None = None) -> Material:
     """Load the corpus and the policy, split by document, tokenize.
@@ -84,11 +105,15 @@ def prepare(config: RMTConfig, policy: Policy | None = None) -> Material:
     )
 
 
+OnStep = Callable[[StepResult], None]
+
+
 def run(
     config: RMTConfig,
     policy: Policy | None = None,
-    on_step: Callable[[StepResult], None] | None = None,
+    on_step: OnStep | None = None,
     progress: bool = True,
+    stop: threading.Event | None = None,
 ) -> RunResult:
     """Run the whole of RMT once: cold start, mid-training, evaluation before and after, report.
 
@@ -97,21 +122,112 @@ def run(
         policy: a model already in memory, changed in place; loaded by ``config.model`` where None.
         on_step: sees each RMT step as it ends.
         progress: show progress bars.
+        stop: once set, the run ends behind the step it is in, saves its state and raises.
 
     Returns:
         The run folder and what is in it.
 
     Raises:
         UserError: for anything that a user can set right.
+        Stopped: where ``stop`` was set, or the run was interrupted; ``resume`` takes it up again.
     """
     path = folder_for(config.out, f"{config.preset}-seed{config.seed}")
     require_free(path)  # before anything slow, and the folder is made only when all else is ready
     began = time.perf_counter()
     material = prepare(config, policy)
-    checkpoint_bytes = 2 * material.policy.parameters * material.policy.dtype.itemsize  # the old one stays meanwhile
-    one = _Run(config, RunFolder(path, checkpoint_bytes + SPARE_BYTES), material, progress)
-    one.journal.notes["seconds"]["loading"] = round(time.perf_counter() - began, 2)
-    return one.all_stages(on_step)
+    origin = material.digests() | {"parameters": material.policy.parameters}
+    folder = RunFolder(path, _needed_bytes(material.policy))
+    journal = Journal(folder, config.to_dict())
+    journal.notes["seconds"]["loading"] = round(time.perf_counter() - began, 2)
+    journal.note(**origin, status="running")  # from here on the run can be taken up again
+    return _Run(config, folder, journal, material, None, progress, stop).all_stages(on_step)
+
+
+def resume(
+    path: Path,
+    policy: Policy | None = None,
+    on_step: OnStep | None = None,
+    progress: bool = True,
+    stop: threading.Event | None = None,
+) -> RunResult:
+    """Take up a run that was stopped or killed, where it stood.
+
+    Args:
+        path: the run folder.
+        policy: the model that the run began with, where it is in memory only; else ``config.model`` is loaded again.
+        on_step: sees each RMT step that is left.
+        progress: show progress bars.
+        stop: as for ``run``.
+
+    Returns:
+        As ``run``; for a run that is done, what it left.
+
+    Raises:
+        UserError: if the folder is not a run's, or code, settings, model or text are not those it began with.
+        Stopped: as ``run``.
+    """
+    try:
+        notes = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        config, status, began = RMTConfig.from_dict(notes["config"]), notes["status"], notes["versions"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{str(path)!r} is not a run folder; give one that rmt-mini run made") from error
+    if "questions" in notes:
+        raise UserError(f"{str(path)!r} is a post-training run, which cannot be taken up again; begin it anew")
+    folder = RunFolder(path, resume=True)
+    try:
+        if status == "done":
+            return _done(folder, config)
+        _require_same_code(path, began, notes["machine"])
+        state = load_state(path)
+        if state is not None:
+            _require_same("setting", path, state.plain["config"], notes["config"])
+        material = prepare(config, policy)
+        digests = material.digests()
+        _require_same("", path, {name: notes[name] for name in digests}, digests)
+    except BaseException:
+        folder.release()
+        raise
+    journal = Journal(folder, config.to_dict(), notes)
+    return _Run(config, folder, journal, material, state, progress, stop).all_stages(on_step)
+
+
+def _needed_bytes(policy: Policy) -> int:
+    """Estimate the disk that a run takes at most: two checkpoints and two states, old and new, for a moment."""
+    return policy.parameters * 2 * (policy.dtype.itemsize + 12) + SPARE_BYTES
+
+
+def _require_same(what: str, path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    plain = json.loads(json.dumps(dict(now)))
+    differ = sorted(name for name in before if before[name] != plain.get(name))
+    if differ:
+        name = differ[0]
+        raise UserError(
+            f"the run in {str(path)!r} cannot go on: {' '.join([what, name]).strip()} was {before[name]!r} when it was "
+            f"saved and is {plain.get(name)!r} now; restore it, or begin a new run"
+        )
+
+
+def _require_same_code(path: Path, before: Mapping[str, str], machine_before: Mapping[str, Any]) -> None:
+    now = versions()
+    _require_same("version of", path, {"rmt-mini": before.get("rmt-mini")}, now)
+    changed = [f"{name} {old} to {now.get(name)}" for name, old in before.items() if now.get(name) != old]
+    threads = machine_before.get("threads"), machine()["threads"]
+    changed += [f"threads {threads[0]} to {threads[1]}"] * (threads[0] != threads[1])
+    if changed:
+        logger.warning("Changed since the run began: %s; last digits may differ for that", ", ".join(changed))
+
+
+def _done(folder: RunFolder, config: RMTConfig) -> RunResult:
+    """Return what a finished run left; its report is written again, since it is what a run does last."""
+    path = folder.path
+    logger.info("The run in %s is done; nothing is left to do", path)
+    policy = load_policy(str(path / "checkpoint"), config.device, config.dtype)
+    evaluation = json.loads((path / "evaluation.json").read_text(encoding="utf-8"))
+    metrics = [metrics_of(line) for line in folder.lines("metrics.jsonl")]
+    table = write_report(path)
+    drop_states(path)
+    folder.release()
+    return RunResult(path, evaluation, metrics, table, policy)
 
 
 def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]:
@@ -157,100 +273,158 @@ def step_bar(title: str, total: int, progress: bool) -> tqdm[Any]:
 
 
 class _Run:
-    """The stages of one run."""
+    """The stages of one run, from its beginning or from where it stood."""
 
-    def __init__(self, config: RMTConfig, folder: RunFolder, material: Material, progress: bool) -> None:
-        self.config, self.folder, self.material, self.progress = config, folder, material, progress
-        self.journal = Journal(folder, config.to_dict())
+    def __init__(
+        self,
+        config: RMTConfig,
+        folder: RunFolder,
+        journal: Journal,
+        material: Material,
+        saved: State | None,
+        progress: bool,
+        stop: threading.Event | None,
+    ) -> None:
+        self.config, self.folder, self.journal, self.material = config, folder, journal, material
+        self.saved, self.progress, self.stop = saved, progress, stop
+        self.measured: dict[str, tuple[int, list[Answer]]] = {}
+        self.early: list[tuple[int, bool]] = [(tier, signal) for tier, signal in saved.plain["early"]] if saved else []
+
+    def all_stages(self, on_step: OnStep | None) -> RunResult:
+        try:
+            with self.journal.recorded():
+                return self._stages(on_step)
+        except KeyboardInterrupt as error:
+            raise Stopped(str(self.folder.path)) from error
+        finally:
+            self.folder.release()
+
+    def _stages(self, on_step: OnStep | None) -> RunResult:
+        config, policy = self.config, self.material.policy
+        positions = self._positions()
+        first, last = budget_of(config, 0), budget_of(config, config.steps)
+        self._measure("before", positions, config.evaluation_budget or first)
+        if config.warmup_steps and self.saved is None:
+            self._cold_start()
+        trainer = RMTTrainer(config, policy, self.material.train)
+        if self.saved is not None:
+            trainer.load_state(self.saved)
+            self.saved = None  # a large thing, and used up
+        elif config.warmup_steps:
+            self._save(trainer)
+        if config.warmup_steps:
+            self._measure("cold_start", positions, config.evaluation_budget or first)
+        foretold = self._preflight() if config.use_rl else {}
+        with self.journal.timed("midtrain"):
+            metrics = self._midtrain(trainer, foretold, on_step)
+        self.folder.save_checkpoint(policy)
+        self._measure("after", positions, config.evaluation_budget or last)
+        evaluation = summarize_all(self.measured)
+        self.folder.write_json("evaluation.json", evaluation)
+        self.journal.note(**now_done())
+        table = write_report(self.folder.path)
+        drop_states(self.folder.path)
+        return RunResult(self.folder.path, evaluation, metrics, table, policy)
 
     def bar(self, title: str, total: int) -> tqdm[Any]:
         return step_bar(title, total, self.progress)
 
-    def all_stages(self, on_step: Callable[[StepResult], None] | None) -> RunResult:
-        with self.journal.recorded():
-            return self._stages(on_step)
+    def _heed(self) -> None:
+        """End here where that was asked for."""
+        if self.stop is not None and self.stop.is_set():
+            raise Stopped(str(self.folder.path))
 
-    def _stages(self, on_step: Callable[[StepResult], None] | None) -> RunResult:
-        config, material = self.config, self.material
-        policy = material.policy
-        self.journal.note(corpus_digest=material.corpus_digest, model_digest=model_digest(policy))
-        positions = plan_positions(policy, material.held_out, config)
+    def _positions(self) -> list[Position]:
+        path = self.folder.path / "positions.json"
+        if path.exists():
+            saved = json.loads(path.read_text(encoding="utf-8"))["positions"]
+            return [Position(**position) for position in saved]
+        positions = plan_positions(self.material.policy, self.material.held_out, self.config)
         self.folder.write_json("positions.json", {"positions": [as_dict(position) for position in positions]})
+        return positions
 
-        first, last = budget_of(config, 0), budget_of(config, config.steps)
-        measured = {"before": self._measure("before", material, positions, config.evaluation_budget or first)}
-        if config.warmup_steps:
-            with self.journal.timed("cold_start"), self.bar("Cold start", config.warmup_steps) as bar:
-
-                def told(_: int, losses: dict[str, float]) -> None:
-                    bar.set_postfix_str(
-                        f"answer loss {losses['answer_loss']:.2f}, closing loss {losses['close_loss']:.2f}"
-                    )
-                    bar.update()
-
-                cold_start(policy, format_for(policy, config), material.train, config, told)
-            measured["cold_start"] = self._measure(
-                "after the cold start", material, positions, config.evaluation_budget or first
-            )
-        foretold: dict[str, Any] = {}
-        if config.use_rl:
-            with self.journal.timed("preflight"):
-                foretold = preflight(policy, material.train, config, config.preflight_positions)
-            self.folder.write_json("preflight.json", foretold)
-            for advice in foretold["advice"]:
-                logger.warning("Pre-flight: %s", advice)
-
-        with self.journal.timed("midtrain"):
-            metrics = self._midtrain(material, foretold, on_step)
-        self.folder.save_checkpoint(policy)
-        measured["after"] = self._measure("after", material, positions, config.evaluation_budget or last)
-        evaluation = summarize_all(measured)
-        self.folder.write_json("evaluation.json", evaluation)
-        for when, (_, answers) in measured.items():
-            self.folder.append("answers.jsonl", [answer_line(when, material.held_out, one) for one in answers])
-        samples = {
-            name: [
-                rollout_line(policy, config.steps, material.held_out, answer) for answer in _spread(measured[name][1])
-            ]
-            for name in ("before", "after")
-        }
-        self.folder.write_json("samples.json", samples)
-        self.journal.note(**now_done())
-        table = write_report(self.folder.path)
-        return RunResult(self.folder.path, evaluation, metrics, table, policy)
-
-    def _measure(
-        self, when: str, material: Material, positions: Sequence[Position], budget: int
-    ) -> tuple[int, list[Answer]]:
-        logger.info("Evaluating %d held-out positions %s", len(positions), when)
+    def _measure(self, when: str, positions: Sequence[Position], budget: int) -> None:
+        """Ask the held-out positions, once: answers that a run left are read again."""
+        held_out, lines = self.material.held_out, self.folder.lines("answers.jsonl")
+        told = [line for line in lines if line["when"] == when]
+        if len(told) == len(positions):
+            answers = [read_answer(line, position) for line, position in zip(told, positions, strict=True)]
+            self.measured[when] = budget, answers
+            return
+        logger.info("Evaluating %d held-out positions: %s", len(positions), when.replace("_", " "))
         with self.journal.timed("evaluation"):
-            return budget, answer_positions(material.policy, material.held_out, positions, self.config, budget)
+            answers = answer_positions(self.material.policy, held_out, positions, self.config, budget)
+        self.measured[when] = budget, answers
+        if when != "cold_start":
+            path = self.folder.path / "samples.json"
+            samples = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            shown = [rollout_line(self.material.policy, self.config.steps, held_out, one) for one in _spread(answers)]
+            self.folder.write_json("samples.json", samples | {when: shown})
+        self.folder.write_lines("answers.jsonl", [*lines, *(answer_line(when, held_out, one) for one in answers)])
+        self._heed()
 
-    def _midtrain(
-        self, material: Material, foretold: dict[str, Any], on_step: Callable[[StepResult], None] | None
-    ) -> list[StepMetrics]:
-        config = self.config
-        trainer = RMTTrainer(config, material.policy, material.train)
-        early: list[Judged] = []
+    def _cold_start(self) -> None:
+        config, policy = self.config, self.material.policy
+        with self.journal.timed("cold_start"), self.bar("Cold start", config.warmup_steps) as bar:
+
+            def told(_: int, losses: dict[str, float]) -> None:
+                bar.set_postfix_str(f"answer loss {losses['answer_loss']:.2f}, closing loss {losses['close_loss']:.2f}")
+                bar.update()
+                self._heed()
+
+            cold_start(policy, format_for(policy, config), self.material.train, config, told)
+
+    def _preflight(self) -> dict[str, Any]:
+        path = self.folder.path / "preflight.json"
+        if path.exists():
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return found
+        with self.journal.timed("preflight"):
+            found = preflight(self.material.policy, self.material.train, self.config, self.config.preflight_positions)
+        self.folder.write_json("preflight.json", found)
+        for advice in found["advice"]:
+            logger.warning("Pre-flight: %s", advice)
+        self._heed()
+        return found
+
+    def _save(self, trainer: RMTTrainer) -> None:
+        """Save everything that the rest of the run depends on."""
+        state = trainer.state()
+        plain = dict(state.plain) | {"early": self.early, "config": self.config.to_dict()}
+        with self.journal.timed("saving"):
+            save_state(self.folder.path, State(state.tensors, plain))
+
+    def _midtrain(self, trainer: RMTTrainer, foretold: dict[str, Any], on_step: OnStep | None) -> list[StepMetrics]:
+        config, policy = self.config, self.material.policy
+        done = [metrics_of(line) for line in self.folder.keep_steps("metrics.jsonl", trainer.next_step)]
+        self.folder.keep_steps("rollouts.jsonl", trainer.next_step)
+        saved = time.monotonic()
         with self.bar("RMT", config.steps) as bar:
+            bar.update(trainer.next_step)
 
             def told(result: StepResult) -> None:
+                nonlocal saved
                 metrics = result.metrics
-                self.journal.step(material.policy, result, config.rollouts_logged)
+                self.journal.step(policy, result, config.rollouts_logged)
                 bar.set_postfix_str(
                     f"reward {metrics.reward:.2f}, length {metrics.thought_length:.1f} of {metrics.budget}"
                 )
                 bar.update()
                 if metrics.step < CHECKED_STEPS:
-                    early.extend(result.judged)
+                    self.early += groups_seen(result.judged, config.group_size)
                 if config.save_every and (metrics.step + 1) % config.save_every == 0:
-                    self.folder.save_checkpoint(material.policy)
+                    self.folder.save_checkpoint(policy)
+                stopping = self.stop is not None and self.stop.is_set()
+                if stopping or time.monotonic() - saved >= config.state_seconds:
+                    self._save(trainer)
+                    saved = time.monotonic()
                 if on_step is not None:
                     on_step(result)
+                self._heed()
 
-            history = trainer.fit(told)
-        if early:
-            seen = {"steps": min(CHECKED_STEPS, config.steps), "tiers": signal_by_tier(early, config.group_size)}
+            history = [*done, *trainer.fit(told)]
+        if self.early:
+            seen = {"steps": min(CHECKED_STEPS, config.steps), "tiers": signal_by_tier(self.early)}
             self.folder.write_json("preflight.json", foretold | {"seen": seen})
         return history
 

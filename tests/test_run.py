@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.errors import UserError
+from rmt_mini.errors import Stopped, UserError
 from rmt_mini.run import RunResult, evaluate_checkpoint, run
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.study.report import evaluation_table
@@ -170,7 +170,7 @@ def test_an_interrupted_run_says_so_and_keeps_what_it_had(tmp_path: Path) -> Non
         if result.metrics.step == 1:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         run(settings(tmp_path, warmup_steps=0, save_every=1), on_step=stop, progress=False)
     notes = read(tmp_path / "run", "run.json")
     assert notes["status"] == "interrupted"

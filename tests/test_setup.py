@@ -38,6 +38,7 @@ RANK = {
     "study": 4,
     "run": 5,
     "pre_and_post": 6,
+    "compare": 6,
     "teaching": 7,
     "cli": 8,
     "__main__": 9,

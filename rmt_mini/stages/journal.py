@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import os
@@ -17,7 +18,8 @@ from typing import Any
 import torch
 
 from rmt_mini.engine.model import Policy
-from rmt_mini.records import Answer, Judged
+from rmt_mini.errors import Stopped
+from rmt_mini.records import Answer, Judged, Position, StepMetrics
 from rmt_mini.stages.material import Text
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.stages.store import RunFolder, as_dict
@@ -32,11 +34,16 @@ class Journal:
     Args:
         folder: of the run.
         config: every setting, as plain values; its "seed" is repeated at the top.
+        earlier: the notes of a run that is taken up again; they are kept.
     """
 
-    def __init__(self, folder: RunFolder, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: RunFolder, config: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
-        self.notes: dict[str, Any] = {
+        if earlier is not None:
+            kept = {name: value for name, value in earlier.items() if name not in ("end", "error")}
+            self.notes: dict[str, Any] = kept | {"resumed": [*kept.get("resumed", []), _now()]}
+            return
+        self.notes = {
             "config": dict(config),
             "seed": config["seed"],
             "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -71,7 +78,7 @@ class Journal:
         self.note(status="running")
         try:
             yield
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stopped):
             self.note(status="interrupted", end=_now())
             raise
         except BaseException as error:
@@ -128,6 +135,20 @@ def answer_line(when: str, texts: Sequence[Text], answer: Answer) -> dict[str, A
         "length": answer.length,
         "closed": answer.closed,
     }
+
+
+def read_answer(line: Mapping[str, Any], position: Position) -> Answer:
+    """Make an answer out of its line of answers.jsonl; its rollout is not there."""
+    plain, match, length, closed, sort = (line[key] for key in ("plain", "match", "length", "closed", "sort"))
+    return Answer(position, plain, match, length, closed, sort)
+
+
+def metrics_of(line: Mapping[str, Any]) -> StepMetrics:
+    """Make a record out of its line of metrics.jsonl; a run of an older version lacks some counts, which are 0 then."""
+    values: dict[str, Any] = {field.name: line.get(field.name, 0) for field in dataclasses.fields(StepMetrics)}
+    for name in ("tier_probabilities", "tier_counts"):
+        values[name] = tuple(values[name])
+    return StepMetrics(**values)
 
 
 def now_done() -> dict[str, str]:

@@ -17,11 +17,13 @@ backward pass; the gradient is the same. The reference of the optional KL is the
 from __future__ import annotations
 
 import copy
+import logging
 import random
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +32,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat
-from rmt_mini.engine.rollout import Asking, chunks, roll_out, rollout_logprobs
+from rmt_mini.engine.rollout import Asking, chunks, lay_out, roll_out, rollout_logprobs
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
 from rmt_mini.method.budget import budget_at_step, length_reward, thought_cap
 from rmt_mini.method.curriculum import TierSampler, tier_probabilities
@@ -39,7 +41,12 @@ from rmt_mini.method.objective import ntp_loss, ntp_mask, rmt_loss
 from rmt_mini.method.rewards import total_reward
 from rmt_mini.records import Judged, Position, Rollout, StepMetrics
 from rmt_mini.stages.material import Difficulty, Text, endless, format_for, generator_for, on_device
-from rmt_mini.stages.optimizer import MasterAdamW, require_finite
+from rmt_mini.stages.optimizer import MasterAdamW, NonFiniteError, require_finite
+from rmt_mini.stages.state import State
+
+logger = logging.getLogger(__name__)
+
+SKIPPED_IN_A_ROW = 5  # updates that may be skipped before a run gives up
 
 
 def budget_of(config: RMTConfig, step: int) -> int:
@@ -129,6 +136,7 @@ class RMTTrainer:
             enabled=config.use_curriculum,
         )
         self.optimizer = MasterAdamW(policy.model, config.learning_rate, config.weight_decay, config.max_grad_norm)
+        self.next_step = self.skipped_in_a_row = 0
         self.reference = None
         if config.use_rl and config.kl_weight:
             self.reference = make_policy(
@@ -136,15 +144,45 @@ class RMTTrainer:
             )
 
     def fit(self, on_step: Callable[[StepResult], None] | None = None) -> list[StepMetrics]:
-        """Run all steps; ``on_step`` sees each as it ends."""
+        """Run all steps that are left; ``on_step`` sees each as it ends."""
         history = []
-        documents = endless(self.texts, self.config.seed)
-        for step in range(self.config.steps):
-            result = self.step(step, [next(documents) for _ in range(self.config.documents_per_step)])
+        config, size = self.config, self.config.documents_per_step
+        documents = endless(self.texts, config.seed, self.next_step * size)
+        for step in range(self.next_step, config.steps):
+            result = self.step(step, [next(documents) for _ in range(size)])
+            self.next_step = step + 1
             history.append(result.metrics)
             if on_step is not None:
                 on_step(result)
         return history
+
+    def state(self) -> State:
+        """Return everything that the steps to come depend on, beside settings, texts and seed."""
+        tensors = self.optimizer.state_dict()
+        if self.reference is not None:
+            tensors |= {f"reference/{name}": p.detach() for name, p in self.reference.model.named_parameters()}
+        sampler = self.sampler.state_dict()
+        tensors["sampler"] = sampler.pop("generator")
+        thresholds = list(self.difficulty.thresholds)
+        return State(
+            tensors,
+            {"step": self.next_step, "sampler": sampler, "thresholds": thresholds, "skipped": self.skipped_in_a_row},
+        )
+
+    def load_state(self, state: State) -> None:
+        """Go on where another trainer, of the same settings, texts and seed, stood; the weights are its as well."""
+        of_reference = {name.removeprefix("reference/"): t for name, t in state.tensors.items() if "reference/" in name}
+        self.optimizer.load_state_dict(
+            {name: t for name, t in state.tensors.items() if "reference/" not in name and name != "sampler"}
+        )
+        if self.reference is not None:
+            with torch.no_grad():
+                for name, parameter in self.reference.model.named_parameters():
+                    parameter.copy_(of_reference[name])
+        self.sampler.load_state_dict(state.plain["sampler"] | {"generator": state.tensors["sampler"]})
+        low, high = state.plain["thresholds"]
+        self.difficulty.thresholds = (low, high)
+        self.next_step, self.skipped_in_a_row = state.plain["step"], state.plain["skipped"]
 
     def step(self, step: int, texts: Sequence[Text]) -> StepResult:
         """Run step ``step`` on some texts.
@@ -156,22 +194,66 @@ class RMTTrainer:
         generator = generator_for(config.seed, "rollout", step)
         budget = budget_of(config, step)
         trunks = self.policy.tree.read(on_device(texts, self.policy))
-        require_finite("the hidden state of a document", torch.cat(list(trunks.hidden)))
+        require_finite(f"step {step}: the hidden state of a document", torch.cat(list(trunks.hidden)))
         positions, judged = self._choose(texts, trunks, step), []
         if config.use_rl:
             asking = self.ask(budget, len(positions))
             rollouts = roll_out(self.policy, self.form, trunks, positions, config.group_size, asking, generator)
             judged = self.judge(rollouts, self.form, trunks, config, budget)
         sampled = time.perf_counter()
-        for update in range(config.updates_per_step):
-            trunks = trunks if update == 0 else self.policy.tree.read(trunks.ids)
-            losses = self._accumulate(texts, trunks, positions, judged)
-            grad_norm = self.optimizer.step()
+        losses = self._update(step, texts, trunks, positions, judged)
         return StepResult(
-            self._metrics(step, budget, judged, losses, grad_norm, sampled - began, time.perf_counter() - sampled),
-            texts,
-            judged,
+            self._metrics(step, budget, judged, losses, sampled - began, time.perf_counter() - sampled), texts, judged
         )
+
+    def _update(
+        self,
+        step: int,
+        texts: Sequence[Text],
+        trunks: Trunks,
+        positions: Sequence[Position],
+        judged: Sequence[Judged],
+    ) -> dict[str, Any]:
+        """Take the step's updates; returns losses, gradient norm and token counts.
+
+        Where something is not finite nothing of it reaches the weights; ``on_nan`` says whether the run goes on.
+        """
+        trunk = sum(len(text.ids) for text in texts)
+        found: dict[str, Any] = {"rl_loss": 0.0, "ntp_loss": 0.0, "grad_norm": 0.0, "ntp_tokens": 0, "skipped": 0}
+        found |= {
+            "rl_tokens": sum(len(j.rollout.logprobs) for j in judged),
+            "forward_tokens": trunk
+            + tokens_read(self.form, texts, [j.rollout for j in judged], self.config.group_size),
+            "backward_tokens": 0,
+        }
+        try:
+            for update in range(self.config.updates_per_step):
+                if update > 0:
+                    trunks = self.policy.tree.read(trunks.ids)
+                    found["forward_tokens"] += trunk
+                losses, branches = self._accumulate(texts, trunks, positions, judged)
+                found |= losses | {"grad_norm": self.optimizer.step()}
+                found["forward_tokens"] += branches
+                found["backward_tokens"] += branches + trunk
+        except NonFiniteError as error:
+            self.optimizer.drop_gradients()
+            self._go_on_after(error, step)
+            return found | {"skipped": 1}
+        self.skipped_in_a_row = 0
+        return found
+
+    def _go_on_after(self, error: NonFiniteError, step: int) -> None:
+        """Stop the run, or count a step that was skipped."""
+        self.skipped_in_a_row += 1
+        if self.config.on_nan == "stop":
+            raise NonFiniteError(f"step {step}: {error}; the weights are those of the step before") from error
+        if self.skipped_in_a_row >= SKIPPED_IN_A_ROW:
+            raise NonFiniteError(
+                f"step {step}: {error}, as in the {SKIPPED_IN_A_ROW - 1} steps before; lower learning_rate "
+                f"({self.config.learning_rate})"
+            ) from error
+        if self.skipped_in_a_row == 1:
+            logger.warning("Step %d: %s; its update is skipped", step, error)
 
     def ask(self, budget: int, positions: int) -> Asking:
         """Return how thoughts are asked for in a step; a measurement may ask for another length."""
@@ -194,8 +276,8 @@ class RMTTrainer:
 
     def _accumulate(
         self, texts: Sequence[Text], trunks: Trunks, positions: Sequence[Position], judged: Sequence[Judged]
-    ) -> dict[str, float]:
-        """Leave the gradients of the dual objective on the model; returns losses and token counts."""
+    ) -> tuple[dict[str, Any], int]:
+        """Leave the gradients of the dual objective on the model; returns losses, and the branch tokens it read."""
         config = self.config
         leaves = trunks.detached()
         reference = None
@@ -203,7 +285,7 @@ class RMTTrainer:
             with torch.no_grad():
                 reference = self.reference.tree.read(trunks.ids)
         rl_tokens = sum(len(j.rollout.logprobs) for j in judged)
-        rl_total = 0.0
+        rl_total, read = 0.0, 0
         silent_too = reference is not None  # a group without signal still feels the KL
         heard = {id(j.rollout): j for j in judged if silent_too or j.advantage != 0.0}
         for part in chunks([j.rollout for j in heard.values()], self.form, config.branch_tokens):
@@ -212,12 +294,13 @@ class RMTTrainer:
             require_finite("the RL loss", loss)
             loss.backward()
             rl_total += float(loss.detach())
+            read += tokens_read(self.form, texts, part)
         ntp, ntp_tokens = self._ntp_loss(texts, trunks, positions)
         require_finite("the next-token loss", ntp)
         zero = ntp.new_zeros(())
         weight = config.ntp_weight if config.use_ntp else 0.0
         backward_through_trunk(trunks, leaves, rmt_loss(zero, ntp, weight) if weight else None)
-        return {"rl_loss": rl_total, "ntp_loss": float(ntp.detach()), "rl_tokens": rl_tokens, "ntp_tokens": ntp_tokens}
+        return {"rl_loss": rl_total, "ntp_loss": float(ntp.detach()), "ntp_tokens": ntp_tokens}, read
 
     def _rl_loss(self, trunks: Trunks, reference: Trunks | None, judged: Sequence[Judged], count: int) -> Tensor:
         config = self.config
@@ -262,8 +345,7 @@ class RMTTrainer:
         step: int,
         budget: int,
         judged: Sequence[Judged],
-        losses: dict[str, float],
-        grad_norm: float,
+        losses: dict[str, Any],
         rollout_seconds: float,
         update_seconds: float,
     ) -> StepMetrics:
@@ -293,15 +375,18 @@ class RMTTrainer:
             thought_length=mean([j.rollout.length for j in judged]),
             closed_share=mean([float(j.rollout.closed) for j in judged]),
             signal_groups=mean([float(s) for s in signal]),
-            rl_loss=losses["rl_loss"],
-            ntp_loss=losses["ntp_loss"],
-            grad_norm=grad_norm,
-            rl_tokens=int(losses["rl_tokens"]),
-            ntp_tokens=int(losses["ntp_tokens"]),
             rollout_seconds=rollout_seconds,
             update_seconds=update_seconds,
             peak_memory_mb=peak_memory_mb(),
+            **losses,
         )
+
+
+def tokens_read(form: AnswerFormat, texts: Sequence[Text], rollouts: Sequence[Rollout], sharing: int = 1) -> int:
+    """Count the tokens of some rollouts' branches; ``sharing`` of them, side by side, read their opening once."""
+    sizes = [len(lay_out(form, texts[one.position.trunk].ids, one).tokens) for one in rollouts]
+    openings = [len(form.opening(one.budget or None)) for one in rollouts]
+    return sum(sizes) - sum(openings) + sum(openings[::sharing])
 
 
 def peak_memory_mb() -> float:

@@ -6,7 +6,7 @@ and the model holds a rounded copy. Weights are rounded once a step; nothing is 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -75,15 +75,30 @@ class MasterAdamW:
                     parameter.copy_(master)
         return float(norm)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what an exact resume needs: the masters and the moments."""
-        return {"masters": [master.detach() for master in self.masters], "inner": self.inner.state_dict()}
+    def drop_gradients(self) -> None:
+        """Forget gradients that will not be applied."""
+        for (_, parameter), master in zip(self.named, self.masters, strict=True):
+            parameter.grad = master.grad = None
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what an exact resume needs: the masters and their moments, flat, by parts of their names."""
+        found = {}
+        for (name, _), master in zip(self.named, self.masters, strict=True):
+            found[f"master/{name}"] = master.detach()
+            found |= {f"{key}/{name}": value for key, value in self.inner.state.get(master, {}).items()}
+        return found
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore ``state_dict``, and the model's weights with it."""
+        keys = {name.split("/")[0] for name in state} - {"master"}
         with torch.no_grad():
-            for (_, parameter), master, saved in zip(self.named, self.masters, state["masters"], strict=True):
-                master.copy_(saved)
+            for (name, parameter), master in zip(self.named, self.masters, strict=True):
+                master.copy_(state[f"master/{name}"])
                 if master is not parameter:
                     parameter.copy_(master)
-        self.inner.load_state_dict(state["inner"])
+                moments = {key: state[f"{key}/{name}"] for key in keys if f"{key}/{name}" in state}
+                if moments:  # AdamW makes them at its first step; a count of steps stays in float32
+                    self.inner.state[master] = {
+                        key: value.to(master.device, torch.float32 if key == "step" else master.dtype)
+                        for key, value in moments.items()
+                    }

@@ -81,16 +81,24 @@ def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, position
     return report | {"advice": _advice(report, config)}
 
 
-def signal_by_tier(judged: Sequence[Judged], group_size: int) -> dict[str, Any]:
+def groups_seen(judged: Sequence[Judged], group_size: int) -> list[tuple[int, bool]]:
+    """Return each group's tier, and whether it carried a match signal."""
+    groups = [judged[start : start + group_size] for start in range(0, len(judged), group_size)]
+    return [(group[0].rollout.position.tier, len({one.match for one in group}) > 1) for group in groups]
+
+
+def signal_by_tier(groups: Sequence[tuple[int, bool]]) -> dict[str, Any]:
     """Count, by tier, the groups of training steps and the share with a match signal: what pre-flight predicted.
+
+    Args:
+        groups: as ``groups_seen`` returns them.
 
     Returns:
         {tier: {"groups", "signal_groups"}}; the share is None where a tier had no group.
     """
-    groups = [judged[start : start + group_size] for start in range(0, len(judged), group_size)]
     counted = {}
     for tier, name in enumerate(TIERS):
-        spread = [len({one.match for one in group}) > 1 for group in groups if group[0].rollout.position.tier == tier]
+        spread = [signal for of_tier, signal in groups if of_tier == tier]
         counted[name] = {"groups": len(spread), "signal_groups": sum(spread) / len(spread) if spread else None}
     return counted
 

@@ -1,18 +1,28 @@
-"""The run folder: a contract with the report, the notebooks and other tools. Files appear whole or not at all."""
+"""The run folder: a contract with the report, the notebooks and other tools. Files appear whole or not at all.
+
+Lines of metrics.jsonl and rollouts.jsonl are the exception: they are added as they come, and a resumed run cuts them
+back to the step that its state knows.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from rmt_mini.engine.model import Policy
 from rmt_mini.errors import UserError
+from rmt_mini.stages.state import sync
+
+LOCK = ".lock"
+UNBORN = (LOCK, ".run.json.")  # all that a process can leave which was killed before its run.json stood
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -42,37 +52,85 @@ def folder_for(out: str, name: str) -> Path:
 
 def require_free(path: Path) -> None:
     """Refuse a folder that holds anything: a run is never overwritten."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or not all(one.name.startswith(UNBORN) for one in path.iterdir())):
         raise UserError(f"output folder {str(path)!r} is in use; choose another with --out, or delete it")
 
 
 class RunFolder:
-    """One run's folder.
+    """One run's folder, held by one process at a time.
 
     Args:
         path: the folder.
         needed_bytes: free space the run wants before it starts.
+        resume: go on in a folder that a run left, instead of beginning in a free one.
 
     Raises:
         UserError: if the folder is in use, cannot be written, or its disk is nearly full.
     """
 
-    def __init__(self, path: Path, needed_bytes: int = 0) -> None:
+    def __init__(self, path: Path, needed_bytes: int = 0, resume: bool = False) -> None:
         self.path = path
-        require_free(path)
+        if not resume:
+            require_free(path)
+        self._lock = FileLock(path / LOCK)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_whole(path / "metrics.jsonl", "")
+            self._lock.acquire(timeout=0)
+            if resume:
+                self._sweep()
+            else:
+                require_free(path)  # again, now that no one else can begin here
+        except Timeout as error:
+            raise UserError(
+                f"run folder {str(path)!r} is in use by another process; wait for it, or choose another --out"
+            ) from error
         except OSError as error:
             raise UserError(
                 f"output folder {str(path)!r} cannot be written ({error.strerror}); choose another --out"
             ) from error
         free = shutil.disk_usage(path).free
         if free < needed_bytes:
+            self.release()
             raise UserError(
                 f"output folder {str(path)!r} has {free / 1e6:.0f} MB free, and the run needs about "
                 f"{needed_bytes / 1e6:.0f} MB; free some, or choose another --out"
             )
+
+    def release(self) -> None:
+        """Let other processes have the folder."""
+        with contextlib.suppress(OSError):  # Windows unlinks nothing that is open
+            (self.path / LOCK).unlink(missing_ok=True)  # before the release: filelock sees that its file is gone
+        self._lock.release()
+
+    def _sweep(self) -> None:
+        """Put away what a killed process left half done."""
+        old = self.path / ".checkpoint.old"
+        if old.exists() and not (self.path / "checkpoint").exists():  # killed between two renames
+            old.rename(self.path / "checkpoint")
+        for name in (".checkpoint.new", ".checkpoint.old", "state/.new"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for scratch in self.path.rglob(".*.[0-9]*"):  # of write_whole
+            scratch.unlink()
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """Read the lines of a .jsonl file up to the first that a killed process left unfinished."""
+        path, found = self.path / name, []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                break
+        return found
+
+    def keep_steps(self, name: str, steps: int) -> list[dict[str, Any]]:
+        """Cut a .jsonl file back to the lines of its first steps, and return them."""
+        kept = [line for line in self.lines(name) if line["step"] < steps]
+        self.write_lines(name, kept)
+        return kept
+
+    def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Write a .jsonl file whole."""
+        write_whole(self.path / name, "".join(_line(line) for line in lines))
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a JSON file whole."""
@@ -81,20 +139,29 @@ class RunFolder:
     def append(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Append lines to a .jsonl file."""
         with (self.path / name).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            file.writelines(_line(line) for line in lines)
 
     def save_checkpoint(self, policy: Policy) -> None:
         """Save model and tokenizer as transformers does, whole or not at all; an older one stays until then."""
-        final = self.path / "checkpoint"
-        with tempfile.TemporaryDirectory(dir=self.path, prefix=".checkpoint.") as scratch:
-            made = Path(scratch) / "new"
+        final, made, old = (self.path / name for name in ("checkpoint", ".checkpoint.new", ".checkpoint.old"))
+        try:
             policy.model.config.use_cache = True  # an ordinary model again for whoever opens it
             policy.model.save_pretrained(made)
-            policy.model.config.use_cache = False
             policy.tokenizer.save_pretrained(made)
-            if final.exists():
-                final.rename(Path(scratch) / "old")
-            made.rename(final)
+            sync(made)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+        finally:
+            policy.model.config.use_cache = False
+        if final.exists():
+            final.rename(old)
+        made.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def as_dict(record: Any) -> dict[str, Any]:

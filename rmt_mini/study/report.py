@@ -16,6 +16,7 @@ from rmt_mini.config import PRESETS, RMTConfig, preset
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import StepMetrics
+from rmt_mini.stages.journal import metrics_of
 from rmt_mini.stages.preflight import agreement
 from rmt_mini.stages.store import write_whole
 from rmt_mini.study import plots
@@ -39,8 +40,7 @@ def write_report(folder: Path) -> str:
         raise UserError(f"folder {str(folder)!r} holds no run.json; give the folder of a run")
     run, evaluation, samples = (_read(folder / f"{name}.json") for name in ("run", "evaluation", "samples"))
     config = {**RMTConfig().to_dict(), **run["config"]}
-    known = [field.name for field in dataclasses.fields(StepMetrics)]
-    metrics = [StepMetrics(**{name: line[name] for name in known}) for line in _lines(folder / "metrics.jsonl")]
+    metrics = [metrics_of(line) for line in _lines(folder / "metrics.jsonl")]
     status = f"The run is {run['status']}, with {len(metrics)} of {config['steps']} steps recorded."
     parts = [
         f"# A run of RMT: preset {escape(config['preset'])}, seed {config['seed']}",
@@ -70,7 +70,7 @@ def write_exam_report(folder: Path) -> str:
         The table for the terminal.
     """
     run, evaluation = (_read(folder / f"{name}.json") for name in ("run", "evaluation"))
-    metrics = [StepMetrics(**line) for line in _lines(folder / "metrics.jsonl")]
+    metrics = [metrics_of(line) for line in _lines(folder / "metrics.jsonl")]
     gain = evaluation["gain"]["1"]
     sign = int(gain["low"] > 0) - int(gain["high"] < 0)
     verdict = ("Whether it answers better cannot be told", "It answers better", "It answers worse")[sign]

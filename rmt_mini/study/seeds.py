@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import UserError
 from rmt_mini.records import Answer, Position
+from rmt_mini.stages.journal import read_answer
 from rmt_mini.stages.store import require_free, write_whole
 from rmt_mini.stages.summary import summarize_all
 from rmt_mini.study import plots
@@ -92,9 +94,7 @@ def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, 
     for text in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
         when, trunk = line["when"], document.setdefault(line["document"], len(document))
-        position = Position(trunk, line["position"], line["tier"], 0.0)
-        plain, match, length, closed, sort = (line[key] for key in ("plain", "match", "length", "closed", "sort"))
-        answer = Answer(position, plain, match, length, closed, sort, run)
+        answer = replace(read_answer(line, Position(trunk, line["position"], line["tier"], 0.0)), run=run)
         measured.setdefault(when, (evaluation[when]["think"]["budget"], []))[1].append(answer)
     return measured
 

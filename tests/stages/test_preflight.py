@@ -13,7 +13,7 @@ from rmt_mini.records import Judged, Position, Rollout
 from rmt_mini.stages import preflight as room
 from rmt_mini.stages.material import format_for, to_texts
 from rmt_mini.stages.midtrain import RMTTrainer
-from rmt_mini.stages.preflight import agreement, preflight, signal_by_tier
+from rmt_mini.stages.preflight import agreement, groups_seen, preflight, signal_by_tier
 from rmt_mini.worlds.corpus import load_corpus
 from tests.stages.tiny import ARROWS, closing, small, texts_for
 
@@ -24,7 +24,7 @@ def judged(tier: int, match: float) -> Judged:
 
 def test_signal_is_counted_by_group_and_tier() -> None:
     groups = [(0, (1, 1, 1)), (0, (1, 0, 1)), (2, (0, 0, 0)), (2, (0, 0, 1)), (2, (1, 0, 0))]
-    found = signal_by_tier([judged(tier, match) for tier, matches in groups for match in matches], 3)
+    found = signal_by_tier(groups_seen([judged(tier, match) for tier, matches in groups for match in matches], 3))
     assert found == {
         "easy": {"groups": 2, "signal_groups": 0.5},
         "medium": {"groups": 0, "signal_groups": None},
@@ -101,5 +101,5 @@ def test_on_micro_the_first_steps_are_as_foretold() -> None:
     trainer, seen = RMTTrainer(config, policy, texts), []
     for step in range(4):
         seen += trainer.step(step, texts[10 * step + 100 : 10 * step + 110]).judged
-    tiers = signal_by_tier(seen, config.group_size)
+    tiers = signal_by_tier(groups_seen(seen, config.group_size))
     assert all(agreement(found["tiers"][tier], tiers[tier]) for tier in tiers)

@@ -28,9 +28,18 @@ def test_a_free_name_counts_up(tmp_path: Path) -> None:
 
 def test_a_folder_is_made_with_its_parents_and_an_empty_one_is_taken(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "runs" / "one")
-    assert (folder.path / "metrics.jsonl").read_text() == ""
+    folder.release()
+    assert list(folder.path.iterdir()) == []
     (tmp_path / "empty").mkdir()
     RunFolder(tmp_path / "empty")
+
+
+def test_a_run_killed_before_its_first_note_left_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    (folder.path / ".run.json.4711").write_text('{"conf')
+    del folder  # as a kill lets go of the lock, and leaves its file
+    (tmp_path / "run" / ".lock").touch()
+    RunFolder(tmp_path / "run").write_json("run.json", {})
 
 
 def test_a_folder_in_use_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -93,7 +102,7 @@ def test_a_checkpoint_opens_with_transformers_and_as_a_policy(tmp_path: Path) ->
     policy = make_tiny_policy()
     folder = RunFolder(tmp_path / "run")
     folder.save_checkpoint(policy)
-    assert sorted(path.name for path in folder.path.iterdir()) == ["checkpoint", "metrics.jsonl"]
+    assert sorted(path.name for path in folder.path.iterdir()) == [".lock", "checkpoint"]
     model = AutoModelForCausalLM.from_pretrained(folder.path / "checkpoint", use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(folder.path / "checkpoint")
     ids = torch.tensor([tokenizer("The cat sat.")["input_ids"]])
@@ -127,4 +136,50 @@ def test_a_checkpoint_is_replaced_whole_or_stays(tmp_path: Path, monkeypatch: py
     with pytest.raises(OSError, match="No space"):
         folder.save_checkpoint(policy)
     assert float(load_policy(str(folder.path / "checkpoint"), "cpu").head.weight.mean()) == 0.5
-    assert sorted(path.name for path in folder.path.iterdir()) == ["checkpoint", "metrics.jsonl"]
+    assert sorted(path.name for path in folder.path.iterdir()) == [".lock", "checkpoint"]
+
+
+def test_a_kill_between_two_renames_loses_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = make_tiny_policy()
+    folder = RunFolder(tmp_path / "run")
+    folder.save_checkpoint(policy)
+    before = (folder.path / "checkpoint" / "model.safetensors").read_bytes()
+    rename = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.name == ".checkpoint.new":
+            raise SystemExit
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(SystemExit):
+        folder.save_checkpoint(policy)
+    monkeypatch.undo()
+    assert not (folder.path / "checkpoint").exists()
+    (folder.path / ".run.json.123").write_text("half")
+    folder.release()
+    again = RunFolder(tmp_path / "run", resume=True)
+    assert (again.path / "checkpoint" / "model.safetensors").read_bytes() == before
+    assert sorted(path.name for path in again.path.iterdir()) == [".lock", "checkpoint"]
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(UserError, match=r"run folder .* is in use by another process; wait for it, or choose"):
+        RunFolder(tmp_path / "run", resume=True)
+    folder.write_json("run.json", {})
+    folder.release()
+    RunFolder(tmp_path / "run", resume=True).release()
+    with pytest.raises(UserError, match="is in use; choose another"):
+        RunFolder(tmp_path / "run")
+
+
+def test_lines_end_where_a_killed_process_left_off(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.append("metrics.jsonl", [{"step": 0}, {"step": 1}, {"step": 2}])
+    with (folder.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "rewa')
+    assert [line["step"] for line in folder.lines("metrics.jsonl")] == [0, 1, 2]
+    assert [line["step"] for line in folder.keep_steps("metrics.jsonl", 2)] == [0, 1]
+    assert (folder.path / "metrics.jsonl").read_text() == '{"step": 0}\n{"step": 1}\n'
+    assert folder.lines("rollouts.jsonl") == []
