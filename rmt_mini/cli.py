@@ -173,11 +173,11 @@ def _seeds(runs: Sequence[Path], out: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="folder  [runs/bench]")
 def _bench(model: str, corpus: str, dtype: str, steps: int, trl: bool, sweeps: bool, out: Path | None) -> None:
     """Time a step against TRL, generate, a padded update and the machine's limits, side by side."""
-    from rmt_mini.study.bench import SWEEPS, TRIALS, bench
+    from rmt_mini.study.bench import SWEEPS, bench
     from rmt_mini.study.bench_parts import Setting
 
     setting = Setting(model=model, corpus=corpus, dtype=dtype, steps=steps)
-    folder, told = bench(setting, out, TRIALS if trl else (), SWEEPS if sweeps else {})
+    folder, told = bench(setting, out, trl, SWEEPS if sweeps else {})
     click.echo(told)
     click.echo(f"\nReport       {folder / 'report.md'}")
 

@@ -97,7 +97,7 @@ class RMTConfig:
     weight_decay: float = _setting(0.0, "of AdamW")
     max_grad_norm: float = _setting(1.0, "gradients are scaled down to this norm")
     on_nan: str = _setting("stop", "'stop' or 'skip' a step whose loss or gradient is not finite")
-    branch_tokens: int = _setting(1024, "branch tokens in one forward-backward pass: memory, not result")
+    branch_tokens: int = _setting(512, "branch tokens in one forward-backward pass: memory, not result")
     # Measuring
     evaluation_positions: int = _setting(240, "held-out positions, spread evenly over the tiers")
     evaluation_documents: int = _setting(40, "most held-out documents they come from")

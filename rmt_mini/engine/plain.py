@@ -95,9 +95,11 @@ def choose_tree(model: Any) -> DocumentTree | PlainTree:
     try:
         read, expected = tree.read(ids), plain.read(ids)
         grown = tree.branches(read, trunk, index, 3)
+        with torch.enable_grad():
+            trained = tree.whole(read, trunk, index, rows).detach()
         ours = [
             torch.cat(list(read.hidden)),
-            tree.whole(read, trunk, index, rows),
+            trained,
             tree.grow(grown, torch.arange(3), torch.stack([row[:3] for row in rows])),
         ]
         whole = plain.whole(expected, trunk, index, rows)

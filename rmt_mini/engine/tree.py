@@ -34,69 +34,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
+from rmt_mini.engine.attention import branch_attention, fused_branch_attention
+
 IMPLEMENTATION = "rmt_tree"
-
-
-def branch_attention(
-    query: Tensor,
-    trunk_key: Tensor,
-    trunk_value: Tensor,
-    own_key: Tensor,
-    own_value: Tensor,
-    trunk_length: Tensor,
-    own_length: Tensor,
-    scaling: float,
-) -> Tensor:
-    """Attend from R branches of each of N trunks to their trunk and to themselves, under one softmax.
-
-    Args:
-        query: (N, R, H, C, D), C new tokens of each branch.
-        trunk_key: (N, H_kv, T, D); H must be a multiple of H_kv (grouped-query attention).
-        trunk_value: (N, H_kv, T, D).
-        own_key: (N, R, H_kv, L, D), the branch's tokens so far, the new ones included.
-        own_value: (N, R, H_kv, L, D).
-        trunk_length: (N, R), how many trunk tokens the branch sees.
-        own_length: (N, R, C), how many of its own tokens each new token sees, itself included.
-        scaling: factor on the dot products.
-
-    Returns:
-        (N, R, H, C, D).
-
-    Example:
-        >>> q = torch.zeros(1, 1, 1, 1, 2); v = torch.tensor([[[[0., 3.], [6., 0.], [9., 9.]]]])
-        >>> own = torch.zeros(1, 1, 1, 1, 2)
-        >>> branch_attention(q, torch.zeros_like(v), v, own, own, torch.tensor([[2]]), torch.tensor([[[1]]]), 1.0)
-        tensor([[[[[2., 1.]]]]])
-    """
-    trunks, rows, heads, new, dim = query.shape
-    kv_heads, trunk_tokens = trunk_key.shape[1:3]
-    own_tokens = own_key.shape[3]
-    width = heads // kv_heads * new  # queries of one branch that share a key head
-    folded = (query * scaling).reshape(trunks, rows, kv_heads, width, dim)
-    by_head = folded.transpose(1, 2).reshape(trunks * kv_heads, rows * width, dim)
-    own = folded.reshape(trunks * rows * kv_heads, width, dim)
-    trunk_scores = torch.bmm(by_head, trunk_key.flatten(0, 1).transpose(1, 2))
-    own_scores = torch.bmm(own, own_key.flatten(0, 2).transpose(1, 2))
-    scores = torch.cat(
-        [
-            trunk_scores.view(trunks, kv_heads, rows, width, trunk_tokens).transpose(1, 2),
-            own_scores.view(trunks, rows, kv_heads, width, own_tokens),
-        ],
-        dim=-1,
-    )
-    trunk_seen = torch.arange(trunk_tokens, device=query.device) < trunk_length[..., None]  # (N, R, T)
-    own_seen = torch.arange(own_tokens, device=query.device) < own_length[..., None]  # (N, R, C, L)
-    seen = torch.cat([trunk_seen[:, :, None].expand(-1, -1, new, -1), own_seen], dim=-1)
-    scores = scores.view(trunks, rows, heads, new, -1)  # (H_kv, H / H_kv, C) is (H, C)
-    scores = scores.masked_fill(~seen[:, :, None], torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1).view(trunks, rows, kv_heads, width, -1)  # a low-precision softmax sums in fp32
-    trunk_weights, own_weights = weights.split([trunk_tokens, own_tokens], dim=-1)
-    from_trunk = torch.bmm(
-        trunk_weights.transpose(1, 2).reshape(trunks * kv_heads, rows * width, trunk_tokens), trunk_value.flatten(0, 1)
-    )
-    from_own = torch.bmm(own_weights.reshape(-1, width, own_tokens), own_value.flatten(0, 2))
-    mixed = from_trunk.view(trunks, kv_heads, rows, width, dim).transpose(1, 2) + from_own.view_as(folded)
-    return mixed.reshape(trunks, rows, heads, new, dim)
 
 
 def _attention(
@@ -210,12 +150,13 @@ class _ByTrunk:
             for part in (query, key, value, own_length)
         )
         inputs = (query, trunk_key, trunk_value, key, value, self.seen, own_length, scaling)
-        if torch.is_grad_enabled():
-            # scores are made again in the backward pass: kept, they would save 7 % of an update's time here, and
-            # cost memory that grows with the prefix
-            grouped: Tensor = checkpoint(branch_attention, *inputs, use_reentrant=False, preserve_rng_state=False)
-        else:
+        if not torch.is_grad_enabled():
             grouped = branch_attention(*inputs)
+        elif query.device.type == "cpu":
+            grouped = fused_branch_attention(*inputs)
+        else:
+            # scores are made again in the backward pass: kept, they would cost memory that grows with the prefix
+            grouped = checkpoint(branch_attention, *inputs, use_reentrant=False, preserve_rng_state=False)
         return grouped.flatten(0, 1) if self.even else grouped.flatten(0, 1)[self.slot]
 
 

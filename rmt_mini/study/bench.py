@@ -2,8 +2,9 @@
 
 Every contender runs in a process of its own, one after another, on the same positions, rollout counts and thought
 lengths. The machine's limits are measured beside them, so that every figure is a ratio of two measurements of one run;
-ratios can be compared across machines, seconds cannot. TRL is tried in its dtypes and micro-batches, one step each, and
-the best of them is then timed like the tree.
+ratios can be compared across machines, seconds cannot. TRL is tried in every dtype that the machine multiplies, with ever
+larger micro-batches while they are faster, one step each; the best is then timed like the tree. The padded update's
+micro-batch is found likewise.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,13 +33,14 @@ from rmt_mini.study.markdown import table
 
 logger = logging.getLogger(__name__)
 
-TRIALS: tuple[tuple[str, int], ...] = (("bfloat16", 8), ("bfloat16", 16), ("bfloat16", 32), ("float32", 8))
+DTYPES = ("bfloat16", "float32")
+SLOW = 1 / 8  # of the fastest dtype's rate: a processor without bfloat16 products takes a hundred times as long
 MICRO_BATCHES = (8, 16, 32)
 SWEEPS: dict[str, tuple[int, ...]] = {
-    "prefix": (40, 80, 125, 200),
-    "positions": (1, 2, 4, 8),
-    "group_size": (2, 4, 8, 16),
-    "thought_tokens": (6, 12, 24, 48),
+    "prefix": (40, 125, 250),
+    "positions": (1, 4, 8),
+    "group_size": (2, 8, 16),
+    "thought_tokens": (6, 24, 48),
 }
 RATIOS = (
     "step_speedup_vs_trl", "rollout_speedup_vs_generate", "rollout_speedup_vs_continuous", "update_speedup_vs_plain",
@@ -49,7 +52,7 @@ Json = dict[str, Any]
 def bench(
     setting: Setting,
     out: Path | None = None,
-    trials: Sequence[tuple[str, int]] = TRIALS,
+    trl: bool = True,
     sweeps: Mapping[str, Sequence[int]] | None = None,
     progress: bool = True,
 ) -> tuple[Path, str]:
@@ -58,7 +61,7 @@ def bench(
     Args:
         setting: the step that is measured.
         out: a new folder; a free one under runs/ where None.
-        trials: TRL's dtypes and micro-batches to be tried; none leaves TRL out.
+        trl: whether to measure TRL, which takes most of the time.
         sweeps: sizes to be changed one at a time; SWEEPS where None.
         progress: show a progress bar.
 
@@ -71,9 +74,7 @@ def bench(
     folder = out or free_name(Path("runs") / "bench")
     require_free(folder)
     sweeps = SWEEPS if sweeps is None else sweeps
-    trials = [(dtype, size) for dtype, size in trials if size <= setting.rollouts]
-    total = 4 + len(MICRO_BATCHES) + len(trials) + bool(trials) + len(sweeps)
-    with tqdm(total=total, desc="Bench", disable=not progress, dynamic_ncols=True, unit="part") as bar:
+    with tqdm(desc="Bench", disable=not progress, dynamic_ncols=True, unit="part") as bar:
 
         def part(name: str, one: Setting, **more: Any) -> Json:
             bar.set_postfix_str(" ".join([name, *map(str, more.values())])[:40])
@@ -86,16 +87,18 @@ def bench(
         for name, found in (("limits", limits), ("tree", tree)):
             if "error" in found:
                 raise UserError(f"the {name} cannot be measured: {found['error']}")
-        generated = [part("generate", setting, continuous=continuous) for continuous in (False, True)]
-        padded = _best([part("padded", quick, micro_batch=n) for n in MICRO_BATCHES if n <= setting.rollouts])
-        tried = [part("trl", quick, dtype=dtype, micro_batch=size) for dtype, size in trials]
-        trl = _best(tried)
-        if "seconds" in trl:
-            trl = part("trl", setting, dtype=trl["dtype"], micro_batch=trl["micro_batch"])
-        swept = {name: part("sweep", quick, field=name, values=list(values)) for name, values in sweeps.items()}
+        generated = [part("generate", setting), part("generate", quick, continuous=True)]
+        padded = _best(_climb(setting, partial(part, "padded", quick)))
+        tried: list[Json] = []
+        for dtype in _multiplied(limits) if trl else ():
+            tried += _climb(setting, partial(part, "trl", quick, dtype=dtype))
+        best = _best(tried)
+        if "seconds" in best:
+            best = part("trl", setting, dtype=best["dtype"], micro_batch=best["micro_batch"])
+        swept = {name: _sweep(setting, tree, name, values, part) for name, values in sweeps.items()}
 
     contenders = {
-        "tree": tree, "generate": generated[0], "continuous": generated[1], "padded": padded, "trl": trl,
+        "tree": tree, "generate": generated[0], "continuous": generated[1], "padded": padded, "trl": best,
         "trl_trials": tried,
     }  # fmt: skip
     found = {
@@ -119,6 +122,36 @@ def bench(
         parts.append(f"![{figured.alt}](cost.png)")
     write_whole(folder / "report.md", "\n\n".join(parts) + "\n")
     return folder, told
+
+
+def _multiplied(limits: Json) -> list[str]:
+    """Return the dtypes that the machine multiplies at a useful rate."""
+    rates = limits["products"]
+    kept = [dtype for dtype in DTYPES if rates[dtype] > SLOW * max(rates.values())]
+    for dtype in set(DTYPES) - set(kept):
+        logger.info("TRL is not tried in %s: this machine multiplies it at %.1f GFLOP/s", dtype, rates[dtype] / 1e9)
+    return kept
+
+
+def _climb(setting: Setting, measure: Callable[..., Json]) -> list[Json]:
+    """Measure ever larger micro-batches for as long as they are faster."""
+    found: list[Json] = []
+    for size in MICRO_BATCHES:
+        if size > setting.rollouts:
+            break
+        found.append(measure(micro_batch=size))
+        if "seconds" not in found[-1] or _best(found) is not found[-1]:
+            break
+    return found
+
+
+def _sweep(setting: Setting, tree: Json, name: str, values: Sequence[int], part: Callable[..., Json]) -> Json:
+    """Time the step while one size changes; the setting's own size is measured already."""
+    own = getattr(setting, name)
+    swept = part("sweep", replace(setting, steps=1), field=name, values=[value for value in values if value != own])
+    if "points" in swept and own in values:
+        swept["points"] = sorted([*swept["points"], {"value": own, **tree}], key=lambda point: point["value"])
+    return swept
 
 
 def run_part(name: str, setting: Setting, **more: Any) -> Json:

@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rmt_mini.engine import tree as tree_room
+from rmt_mini.engine.attention import branch_attention, fused_branch_attention
 from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.plain import PlainTree, choose_tree
 from rmt_mini.engine.prompt import Chat, Continuation
 from rmt_mini.engine.rollout import rollout_logprobs
-from rmt_mini.engine.tree import DocumentTree, backward_through_trunk, branch_attention
+from rmt_mini.engine.tree import DocumentTree, backward_through_trunk
 from rmt_mini.method.grpo import rl_loss
 from rmt_mini.method.objective import ntp_loss, ntp_mask
 from rmt_mini.records import Position, Rollout
@@ -209,10 +210,12 @@ def positions_are_one_too_high(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def change_attention(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
-    def attention(*args: Any) -> Tensor:
-        return branch_attention(*change(*args))
+    for name, true in (("branch_attention", branch_attention), ("fused_branch_attention", fused_branch_attention)):
 
-    monkeypatch.setattr(tree_room, "branch_attention", attention)
+        def attention(*args: Any, true: Any = true) -> Tensor:
+            return true(*change(*args))
+
+        monkeypatch.setattr(tree_room, name, attention)
 
 
 def sees_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,8 +318,9 @@ def test_a_branch_sees_exactly_what_stands_before_its_position(shape: str) -> No
         (4, 1, 4, 2, 1, 3, 5),
     ],
 )
+@pytest.mark.parametrize("attention", [branch_attention, fused_branch_attention])
 def test_branch_attention_is_masked_attention(
-    trunks: int, rows: int, heads: int, kv_heads: int, new: int, trunk_tokens: int, own_tokens: int
+    trunks: int, rows: int, heads: int, kv_heads: int, new: int, trunk_tokens: int, own_tokens: int, attention: Any
 ) -> None:
     generator = torch.Generator().manual_seed(rows)
 
@@ -326,9 +330,10 @@ def test_branch_attention_is_masked_attention(
     query = draw(trunks, rows, heads, new, 8)
     trunk = draw(trunks, kv_heads, trunk_tokens, 8), draw(trunks, kv_heads, trunk_tokens, 8)
     own = draw(trunks, rows, kv_heads, own_tokens, 8), draw(trunks, rows, kv_heads, own_tokens, 8)
-    trunk_length = torch.randint(0, trunk_tokens + 1, (trunks, rows), generator=generator)
+    least = 0 if attention is branch_attention else 1  # in a tree something stands before every position
+    trunk_length = torch.randint(least, trunk_tokens + 1, (trunks, rows), generator=generator)
     own_length = torch.randint(1, own_tokens + 1, (trunks, rows, new), generator=generator)
-    ours = branch_attention(query, *trunk, *own, trunk_length, own_length, 0.3)
+    ours = attention(query, *trunk, *own, trunk_length, own_length, 0.3)
 
     mask = torch.zeros(trunks, rows, 1, new, trunk_tokens + own_tokens, dtype=torch.bool)
     for n, r, c in itertools.product(range(trunks), range(rows), range(new)):
@@ -524,7 +529,7 @@ def test_a_model_on_which_the_tree_fails_takes_the_plain_path(
     def broken(*_: Any) -> Tensor:
         raise RuntimeError("no such architecture")
 
-    monkeypatch.setattr(tree_room, "branch_attention", broken)
+    monkeypatch.setattr(tree_room, "fused_branch_attention", broken)
     model = tiny_model()
     assert isinstance(choose_tree(model), PlainTree)
     assert "RuntimeError: no such architecture" in caplog.text

@@ -106,8 +106,28 @@ def test_a_contender_that_fails_is_said_to(tmp_path: Path) -> None:
     failed = run_part("tree", Setting(model=str(tmp_path / "absent")))
     assert "absent" in failed["error"]
     with pytest.raises(UserError, match="cannot be measured"):
-        bench(Setting(model=str(tmp_path / "absent")), tmp_path / "out", (), {}, progress=False)
+        bench(Setting(model=str(tmp_path / "absent")), tmp_path / "out", False, {}, progress=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_micro_batches_grow_while_they_are_faster() -> None:
+    for seconds, expected in (([9, 7, 8], [8, 16, 32]), ([9, 9.5, 1], [8, 16]), ([9, None, 1], [8, 16])):
+        asked: list[int] = []
+
+        def measure(micro_batch: int, seconds: Any = seconds, asked: Any = asked) -> dict[str, Any]:
+            asked.append(micro_batch)
+            now = seconds[len(asked) - 1]
+            return {"error": "killed"} if now is None else {"seconds": [now], "micro_batch": micro_batch}
+
+        found = room._climb(Setting(), measure)
+        assert asked == expected
+        assert room._best(found)["micro_batch"] == (16 if seconds[1] == 7 else 8)
+    assert room._climb(Setting(documents=1, positions=1, group_size=2), measure) == []
+
+
+def test_only_dtypes_that_the_machine_multiplies_are_tried() -> None:
+    assert room._multiplied({"products": {"bfloat16": 1.3e9, "float32": 172e9}}) == ["float32"]
+    assert room._multiplied({"products": {"bfloat16": 921e9, "float32": 220e9}}) == ["bfloat16", "float32"]
 
 
 def test_missing_contenders_leave_gaps_not_numbers() -> None:
@@ -128,7 +148,7 @@ def test_missing_contenders_leave_gaps_not_numbers() -> None:
 
 @pytest.mark.slow
 def test_a_whole_bench_with_trl(tmp_path: Path) -> None:
-    folder, told = bench(SMALL, tmp_path / "out", (("float32", 8),), {"group_size": (2, 4)}, progress=False)
+    folder, told = bench(SMALL, tmp_path / "out", True, {"group_size": (2, 4)}, progress=False)
     found = json.loads((folder / "bench.json").read_text())
     for name in room.RATIOS:
         assert name in found

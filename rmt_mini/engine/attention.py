@@ -1,0 +1,178 @@
+"""Attention from branches to their trunk and to themselves, two ways: as products anyone can follow, and fused.
+
+    scores = [ q . K_trunk  where trunk index < pos | q . K_own  where own index <= mine ],  one softmax over both
+
+``branch_attention`` says it in products and serves every device and dtype. ``fused_branch_attention`` is for training
+on a CPU: PyTorch's own fused kernel attends to the trunk and to the branch apart and returns with each the log of its
+softmax's denominator, l. With l = log(exp(l_trunk) + exp(l_own)) the two merge exactly:
+
+    out = out_trunk exp(l_trunk - l) + out_own exp(l_own - l)
+
+and the kernel's backward pass, given the merged out and l instead of its own, gives each part's share of the joint
+gradient (as in ring attention), so no score is ever stored. Measured on one layer of SmolLM2-135M with 24 branches of
+45 tokens in fp32: forward and backward in 19 ms, against 29 with products whose scores are made again. For decoding,
+where one query a row meets short keys, products are as fast, so they serve there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def branch_attention(
+    query: Tensor,
+    trunk_key: Tensor,
+    trunk_value: Tensor,
+    own_key: Tensor,
+    own_value: Tensor,
+    trunk_length: Tensor,
+    own_length: Tensor,
+    scaling: float,
+) -> Tensor:
+    """Attend from R branches of each of N trunks to their trunk and to themselves, under one softmax.
+
+    Args:
+        query: (N, R, H, C, D), C new tokens of each branch.
+        trunk_key: (N, H_kv, T, D); H must be a multiple of H_kv (grouped-query attention).
+        trunk_value: (N, H_kv, T, D).
+        own_key: (N, R, H_kv, L, D), the branch's tokens so far, the new ones included.
+        own_value: (N, R, H_kv, L, D).
+        trunk_length: (N, R), how many trunk tokens the branch sees.
+        own_length: (N, R, C), how many of its own tokens each new token sees, itself included.
+        scaling: factor on the dot products.
+
+    Returns:
+        (N, R, H, C, D).
+
+    Example:
+        >>> q = torch.zeros(1, 1, 1, 1, 2); v = torch.tensor([[[[0., 3.], [6., 0.], [9., 9.]]]])
+        >>> own = torch.zeros(1, 1, 1, 1, 2)
+        >>> branch_attention(q, torch.zeros_like(v), v, own, own, torch.tensor([[2]]), torch.tensor([[[1]]]), 1.0)
+        tensor([[[[[2., 1.]]]]])
+    """
+    trunks, rows, heads, new, dim = query.shape
+    kv_heads, trunk_tokens = trunk_key.shape[1:3]
+    own_tokens = own_key.shape[3]
+    width = heads // kv_heads * new  # queries of one branch that share a key head
+    folded = (query * scaling).reshape(trunks, rows, kv_heads, width, dim)
+    by_head = folded.transpose(1, 2).reshape(trunks * kv_heads, rows * width, dim)
+    own = folded.reshape(trunks * rows * kv_heads, width, dim)
+    trunk_scores = torch.bmm(by_head, trunk_key.flatten(0, 1).transpose(1, 2))
+    own_scores = torch.bmm(own, own_key.flatten(0, 2).transpose(1, 2))
+    scores = torch.cat(
+        [
+            trunk_scores.view(trunks, kv_heads, rows, width, trunk_tokens).transpose(1, 2),
+            own_scores.view(trunks, rows, kv_heads, width, own_tokens),
+        ],
+        dim=-1,
+    )
+    trunk_seen = torch.arange(trunk_tokens, device=query.device) < trunk_length[..., None]  # (N, R, T)
+    own_seen = torch.arange(own_tokens, device=query.device) < own_length[..., None]  # (N, R, C, L)
+    seen = torch.cat([trunk_seen[:, :, None].expand(-1, -1, new, -1), own_seen], dim=-1)
+    scores = scores.view(trunks, rows, heads, new, -1)  # (H_kv, H / H_kv, C) is (H, C)
+    scores = scores.masked_fill(~seen[:, :, None], torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1).view(trunks, rows, kv_heads, width, -1)  # a low-precision softmax sums in fp32
+    trunk_weights, own_weights = weights.split([trunk_tokens, own_tokens], dim=-1)
+    from_trunk = torch.bmm(
+        trunk_weights.transpose(1, 2).reshape(trunks * kv_heads, rows * width, trunk_tokens), trunk_value.flatten(0, 1)
+    )
+    from_own = torch.bmm(own_weights.reshape(-1, width, own_tokens), own_value.flatten(0, 2))
+    mixed = from_trunk.view(trunks, kv_heads, rows, width, dim).transpose(1, 2) + from_own.view_as(folded)
+    return mixed.reshape(trunks, rows, heads, new, dim)
+
+
+def fused_branch_attention(
+    query: Tensor,
+    trunk_key: Tensor,
+    trunk_value: Tensor,
+    own_key: Tensor,
+    own_value: Tensor,
+    trunk_length: Tensor,
+    own_length: Tensor,
+    scaling: float,
+) -> Tensor:
+    """Compute ``branch_attention`` by PyTorch's fused CPU kernel; arguments and result are the same.
+
+    Every branch must see at least one token of its trunk and one of its own.
+    """
+    trunks, rows, heads, new, dim = query.shape
+    kv_heads, trunk_tokens = trunk_key.shape[1:3]
+    shared = heads // kv_heads  # query heads on one key head
+    trunk_seen = torch.arange(trunk_tokens, device=query.device) < trunk_length[..., None]  # (N, R, T)
+    own_seen = torch.arange(own_key.shape[3], device=query.device) < own_length[..., None]  # (N, R, C, L)
+    merged: Tensor = _Fused.apply(  # type: ignore[no-untyped-call]
+        query.reshape(trunks, rows, kv_heads, shared * new, dim),
+        trunk_key,
+        trunk_value,
+        own_key,
+        own_value,
+        _added(trunk_seen.repeat_interleave(shared * new, dim=1)[:, None], query),  # (N, 1, R * width, T)
+        _added(own_seen.flatten(0, 1).repeat(1, shared, 1)[:, None], query),  # (N * R, 1, width, L)
+        scaling,
+    )
+    return merged.reshape(query.shape)
+
+
+def _added(seen: Tensor, like: Tensor) -> Tensor:
+    """Turn a mask into what the kernel adds to scores: 0 where a key is seen, -inf where not."""
+    return like.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)
+
+
+def _by_trunk(rows: Tensor) -> Tensor:
+    """Lay (N, R, H_kv, width, ...) out as (N, H_kv, R * width, ...): all branches of a trunk side by side."""
+    side_by_side: Tensor = rows.transpose(1, 2).flatten(2, 3)
+    return side_by_side.contiguous()
+
+
+class _Fused(torch.autograd.Function):
+    """Two runs of the kernel, merged; see the module's docstring."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        trunk_key: Tensor,
+        trunk_value: Tensor,
+        own_key: Tensor,
+        own_value: Tensor,
+        trunk_mask: Tensor,
+        own_mask: Tensor,
+        scaling: float,
+    ) -> Tensor:
+        trunks, rows, kv_heads, width, _ = query.shape
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        from_trunk, trunk_log = kernel(_by_trunk(query), trunk_key, trunk_value, attn_mask=trunk_mask, scale=scaling)
+        from_own, own_log = kernel(
+            query.flatten(0, 1), own_key.flatten(0, 1), own_value.flatten(0, 1), attn_mask=own_mask, scale=scaling
+        )
+        trunk_log = trunk_log.reshape(trunks, kv_heads, rows, width).transpose(1, 2)
+        own_log = own_log.reshape(trunks, rows, kv_heads, width)
+        log = torch.logaddexp(trunk_log, own_log)
+        from_trunk = from_trunk.reshape(trunks, kv_heads, rows, width, -1).transpose(1, 2)
+        summed = from_trunk * (trunk_log - log).exp()[..., None]
+        summed = summed + from_own.reshape(query.shape) * (own_log - log).exp()[..., None]
+        merged: Tensor = summed.to(query.dtype)
+        ctx.save_for_backward(query, trunk_key, trunk_value, own_key, own_value, merged, log, trunk_mask, own_mask)
+        ctx.scaling = scaling
+        return merged
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        query, trunk_key, trunk_value, own_key, own_value, merged, log, trunk_mask, own_mask = ctx.saved_tensors
+        trunks, rows, kv_heads, width, dim = query.shape
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        to_query, *to_trunk = kernel(
+            _by_trunk(gradient), _by_trunk(query), trunk_key, trunk_value, _by_trunk(merged), _by_trunk(log),
+            0.0, False, attn_mask=trunk_mask, scale=ctx.scaling,
+        )  # fmt: skip
+        own = (part.flatten(0, 1) for part in (query, own_key, own_value, merged, log))
+        to_query_too, *to_own = kernel(
+            gradient.flatten(0, 1).contiguous(), *own, 0.0, False, attn_mask=own_mask, scale=ctx.scaling
+        )
+        to_query = to_query.reshape(trunks, kv_heads, rows, width, dim).transpose(1, 2) + to_query_too.reshape(
+            query.shape
+        )
+        return to_query, *to_trunk, *(part.reshape(own_key.shape) for part in to_own), None, None, None
