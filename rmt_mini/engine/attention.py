@@ -16,10 +16,42 @@ where one query a row meets short keys, products are as fast, so they serve ther
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def tree_mask(trunk_tokens: int, branches: Sequence[tuple[int, int]]) -> Tensor:
+    """Return who sees whom in a tree, trunk first, then every branch: the dense mask that nothing here ever builds.
+
+    It is there to be looked at, and for tests. S x S scores, most of them masked, are what makes a naive tree slow.
+
+    Args:
+        trunk_tokens: T.
+        branches: index and length of each.
+
+    Returns:
+        (S, S) bool, rows are queries, S = T + the branches' lengths.
+
+    Example:
+        >>> tree_mask(3, [(2, 2)]).int()  # a branch of two tokens at index 2
+        tensor([[1, 0, 0, 0, 0],
+                [1, 1, 0, 0, 0],
+                [1, 1, 1, 0, 0],
+                [1, 1, 0, 1, 0],
+                [1, 1, 0, 1, 1]], dtype=torch.int32)
+    """
+    mask = torch.block_diag(
+        *(torch.ones(length, length).tril() for length in (trunk_tokens, *(n for _, n in branches)))
+    )
+    start = trunk_tokens
+    for index, length in branches:
+        mask[start : start + length, :index] = 1
+        start += length
+    seen: Tensor = mask.bool()
+    return seen
 
 
 def branch_attention(

@@ -137,9 +137,11 @@ class RunFolder:
         write_whole(self.path / name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
     def append(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Append lines to a .jsonl file."""
+        """Append lines to a .jsonl file; they have reached the disk before any state that counts on them."""
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.writelines(_line(line) for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
 
     def save_checkpoint(self, policy: Policy) -> None:
         """Save model and tokenizer as transformers does, whole or not at all; an older one stays until then."""

@@ -2,9 +2,9 @@
 
 Every contender runs in a process of its own, one after another, on the same positions, rollout counts and thought
 lengths. The machine's limits are measured beside them, so that every figure is a ratio of two measurements of one run;
-ratios can be compared across machines, seconds cannot. TRL is tried in every dtype that the machine multiplies, with ever
-larger micro-batches while they are faster, one step each; the best is then timed like the tree. The padded update's
-micro-batch is found likewise.
+ratios can be compared across machines, seconds cannot. TRL is tried in each dtype that the machine multiplies, with
+ever larger micro-batches while they are faster, one step each; the best is then timed like the tree. The padded
+update's micro-batch is found likewise.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ def lay_out_results(found: Mapping[str, Any]) -> str:
     lines = [table(["", "seconds: median (range)", "floor, s", "peak memory, GB", "how"], rows), ""]
     shown = [[name, "-" if found[name] is None else f"{found[name]:.2f}"] for name in RATIOS]
     lines.append(table(["ratio", ""], shown))
-    rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in found["limits"]["products"].items())
+    rates = ", ".join(f"{name} {rate / 1e9:.3g} GFLOP/s" for name, rate in found["limits"]["products"].items())
     lines += [
         "",
         f"Limits: {rates}, copy {found['limits']['copy_bandwidth'] / 1e9:.1f} GB/s. Floor: the stage's useful",

@@ -19,8 +19,10 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
 
+from rmt_mini.engine.attention import tree_mask
 from rmt_mini.method.budget import budget_at_step, length_reward, thought_cap
 from rmt_mini.method.curriculum import tier_probabilities
 from rmt_mini.method.entropy import TIERS
@@ -237,6 +239,7 @@ def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
         floor = [(point["rollout_operations"] + point["update_operations"]) / peak for point in points]
         for look, values, label in ((_LOOKS[0], seconds, "measured"), (_LOOKS[1], floor, "its arithmetic alone")):
             _line(ax, x, values, look, label if number == 0 else "_" + label)
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         _finish(figure, ax, name.replace("_", " "), "seconds a step" if number == 0 else "", columns=0)
         top = max([top, *seconds])
         told.append(f"{seconds[0]:.1f} to {seconds[-1]:.1f} s for {name.replace('_', ' ')} {x[0]} to {x[-1]}")
@@ -244,6 +247,46 @@ def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
         ax.set_ylim(0, 1.08 * top)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return Figured(figure, f"Seconds a step, one size changed at a time: {'; '.join(told)}.")
+
+
+def document_tree(trunk: Sequence[str], branches: Sequence[tuple[int, Sequence[str]]]) -> Figured:
+    """Draw a document tree over position ids, and below it who sees whom.
+
+    Args:
+        trunk: the document's tokens as text.
+        branches: the index at which each leaves the trunk, and its tokens as text.
+    """
+    rows = [(0, trunk), *branches]
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.42 * len(rows) + 3.4), layout="constrained")
+    upper, lower = figure.subplots(2, height_ratios=[0.6 + 0.42 * len(rows), 3.4])
+    for row, (start, tokens) in enumerate(rows):
+        colour = BLUE if row else GREY
+        for place, token in enumerate(tokens):
+            look: dict[str, Any] = {"facecolor": colour, "alpha": 0.35, "edgecolor": colour}
+            upper.add_patch(Rectangle((start + place - 0.45, -row - 0.3), 0.9, 0.6, **look))
+            upper.text(start + place, -row, token, ha="center", va="center", size=6.5)
+        if row:
+            upper.plot([start - 0.5] * 2, [-row - 0.3, -0.35], ":", color=colour, linewidth=1.5)
+    upper.set(xlim=(-0.8, max(start + len(tokens) for start, tokens in rows) - 0.2), ylim=(0.6 - len(rows), 0.6))
+    upper.set(yticks=range(0, -len(rows), -1), yticklabels=["trunk", *(f"branch at {start}" for start, _ in branches)])
+    upper.xaxis.set_major_locator(MultipleLocator(1))
+    mask = tree_mask(len(trunk), [(start, len(tokens)) for start, tokens in branches])
+    lower.imshow(mask, cmap="Blues", vmin=0, vmax=1.6, interpolation="nearest")
+    border = -0.5
+    for _, tokens in rows:
+        border += len(tokens)
+        for line in (lower.axhline, lower.axvline):
+            line(border, color="white", linewidth=2)
+    _finish(figure, upper, "position id", "", columns=0)
+    _finish(figure, lower, "keys: trunk, then branches", "queries", columns=0)
+    for ax in (upper, lower):
+        ax.grid(False)
+    return Figured(
+        figure,
+        f"A trunk of {len(trunk)} tokens with {len(branches)} branches, at {', '.join(str(at) for at, _ in branches)}; "
+        f"position ids go on from there. Of {mask.numel()} pairs of query and key {int(mask.sum())} are seen: each "
+        f"branch sees the trunk up to its position and itself so far, and no other branch.",
+    )
 
 
 def arms(rows: Mapping[str, Any]) -> Figured:

@@ -177,3 +177,11 @@ def test_pyplot_stays_unused() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_document_tree_tells_what_is_seen() -> None:
+    figured = plots.document_tree(["A", "lift", "waits"], [(2, ["<think>", "x"]), (1, ["<think>"])])
+    assert figured.alt.startswith("A trunk of 3 tokens with 2 branches, at 2, 1;")
+    assert "Of 36 pairs of query and key 15 are seen" in figured.alt  # 6 in the trunk, 2 x 2 + 3, 1 + 1
+    words = {text.get_text() for text in figured.figure.axes[0].texts}
+    assert words == {"A", "lift", "waits", "<think>", "x"}
