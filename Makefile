@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := data,notebooks,posttrain,scale,test
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test bench clean
+.PHONY: help install run lab test bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -18,6 +18,12 @@ install: $(STAMP) ## make the environment in .venv, with pinned versions
 
 run: $(STAMP) ## the main job: mid-train a small model on this machine (more flags: ARGS="--steps 4")
 	"$(VENV)/bin/rmt-mini" run laptop $(ARGS)
+
+# On this machine only, and behind the token that JupyterLab makes at every start and prints; it asks no one for updates.
+LAB := --ServerApp.ip=127.0.0.1 --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+
+lab: $(STAMP) ## open the lessons in JupyterLab
+	"$(PY)" -m jupyterlab --ServerApp.root_dir="$(CURDIR)" $(LAB) $(ARGS)
 
 # Fast tests share the cores, one thread each. What is slow or needs a browser or a GPU then runs alone with all
 # cores; tests that need what a machine lacks skip themselves. The two expressions must stay each other's

@@ -24,6 +24,7 @@ The names below load on first use, so that importing the package costs next to n
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from rmt_mini.stages.midtrain import RMTTrainer
 
 __version__ = "0.1.0"
+
+# Before anything imports huggingface_hub, which reads it once: nothing is told to anyone, unless you choose to.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Document",

@@ -8,19 +8,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import signal
 import sys
 import threading
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rmt_mini.config import PRESETS, PretrainConfig, RMTConfig, preset
-from rmt_mini.errors import Stopped, UserError
+from rmt_mini.errors import Stopped, UserError, disk_full, out_of_memory
 
 if TYPE_CHECKING:
     from rmt_mini.run import RunResult
@@ -60,6 +61,51 @@ def _command(name: str, body: Callable[[RMTConfig], None]) -> click.Command:
     return click.Command(name, callback=callback, params=[argument, *_config_options()], help=text)
 
 
+class _Unheard:
+    """Standard error, whose reader may go away (a closed terminal, ``2>&1 | head``): the run goes on without."""
+
+    def __init__(self, stream: typing.TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._hush()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._hush()
+
+    def _hush(self) -> None:
+        """Let all that is still written, by compiled code too, go nowhere."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        with suppress(OSError):
+            os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _streams() -> Iterator[None]:
+    """Give the process standard streams that it can write to, whatever it was started with."""
+    before = sys.stdout, sys.stderr
+    with ExitStack() as stack:
+        stack.callback(lambda: (setattr(sys, "stdout", before[0]), setattr(sys, "stderr", before[1])))
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed, as by 2>&-, or a program without a console
+                setattr(sys, name, stack.enter_context(open(os.devnull, "w", encoding="utf-8")))
+        if getattr(sys.stdout, "encoding", "utf-8") not in ("utf-8", "UTF-8") and hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stderr = typing.cast(typing.TextIO, _Unheard(sys.stderr))
+        yield
+
+
 @contextmanager
 def _stopping() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C, or a SIGTERM, into a request to stop behind the step; a second one stops at once."""
@@ -94,21 +140,26 @@ def _run(config: RMTConfig) -> None:
 
 @click.command("resume")
 @click.argument("folder", type=click.Path(path_type=Path))
-def _resume(folder: Path) -> None:
+@click.option("--branch-tokens", type=int, default=None, help="go on with a smaller one where memory ran out")
+@click.option("--on-nan", default=None, help="go on with 'skip' where a step was not finite")
+def _resume(folder: Path, **given: Any) -> None:
     """Take up the run in FOLDER, which was stopped or killed, where it stood."""
     from rmt_mini.run import resume
 
     with _stopping() as stop:
-        _tell(resume(folder, stop=stop))
+        _tell(resume(folder, stop=stop, changes={name: value for name, value in given.items() if value is not None}))
 
 
 def _preflight(config: RMTConfig) -> None:
     """Say, before any RL, whether groups carry a signal."""
     from rmt_mini.run import prepare
     from rmt_mini.stages.preflight import preflight
+    from rmt_mini.study.remedies import explained
 
-    material = prepare(config)
-    found = preflight(material.policy, material.train, config)
+    with explained(config):
+        material = prepare(config)
+    with explained(config, material.policy):
+        found = preflight(material.policy, material.train, config)
 
     def share(value: float | None) -> str:
         return "-" if value is None else f"{value:.0%}"
@@ -130,8 +181,10 @@ def _plan(config: RMTConfig) -> None:
     """Estimate time and memory before a run."""
     from rmt_mini.engine.model import load_policy
     from rmt_mini.study.plan import plan_run
+    from rmt_mini.study.remedies import explained
 
-    plan = plan_run(config, load_policy(config.model, config.device, config.dtype))
+    with explained(config):
+        plan = plan_run(config, load_policy(config.model, config.device, config.dtype))
     click.echo("\n".join(plan.lines()))
 
 
@@ -235,23 +288,40 @@ def _group() -> click.Group:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 bad input, 130 interrupted."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "transformers", "fontTools", "matplotlib"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    try:
-        _group().main(args=None if arguments is None else list(arguments), prog_name="rmt-mini", standalone_mode=False)
-    except (UserError, click.ClickException) as error:
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        click.echo(f"error: {' '.join(message.split())}", err=True)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno != 28:  # ENOSPC
-            raise
-        click.echo("error: no space left on the disk; free some and run again, or choose another --out", err=True)
-        sys.exit(2)
-    except Stopped as stopped:
-        click.echo(str(stopped)[:1].upper() + str(stopped)[1:], err=True)
-        sys.exit(130)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted.", err=True)
-        sys.exit(130)
+    with _streams():
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        for noisy in ("httpx", "transformers", "fontTools", "matplotlib"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        try:
+            _group().main(
+                args=None if arguments is None else list(arguments), prog_name="rmt-mini", standalone_mode=False
+            )
+        except Stopped as stopped:
+            click.echo(str(stopped)[:1].upper() + str(stopped)[1:], err=True)
+            sys.exit(130)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("Interrupted.", err=True)
+            sys.exit(130)
+        except Exception as error:
+            message = _one_line(error)
+            if message is None:
+                raise
+            click.echo(f"error: {message}", err=True)
+            sys.exit(2)
+
+
+def _one_line(error: Exception) -> str | None:
+    """Say what a user can set right; None where it is a fault of the program, whose traceback is wanted."""
+    if isinstance(error, click.ClickException):
+        message = error.format_message()
+    elif isinstance(error, UserError):
+        message = str(error)
+    elif out_of_memory(error):
+        message = "out of memory; close other programs, or take a smaller model"
+    elif disk_full(error):
+        message = "no space left on the disk; free some and run again, or choose another --out"
+    elif isinstance(error, OSError):
+        message = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+    else:
+        return None
+    return " ".join(message.split())

@@ -1,6 +1,15 @@
-"""The one exception a user is meant to read."""
+"""The exceptions a user is meant to read, and how a machine's own troubles are told apart.
+
+A full disk and a lack of memory come in many shapes: as Python's exceptions, as PyTorch's RuntimeError, or, where
+compiled code writes a file (safetensors, tokenizers), as an exception of its own with the system's number in it.
+"""
 
 from __future__ import annotations
+
+import errno
+import os
+import shlex
+import subprocess
 
 
 class UserError(Exception):
@@ -14,6 +23,19 @@ class UserError(Exception):
     """
 
 
+class NonFiniteError(UserError):
+    """A loss or a gradient is NaN or infinite; the message names it. The weights have not been touched.
+
+    Args:
+        message: names the tensor.
+        can_skip: whether the step may be left out; it may not where the weights themselves are at fault.
+    """
+
+    def __init__(self, message: str, can_skip: bool = False) -> None:
+        super().__init__(message)
+        self.can_skip = can_skip
+
+
 class Stopped(Exception):
     """A run was stopped on request, in good order; ``rmt-mini resume`` takes it up again.
 
@@ -22,4 +44,47 @@ class Stopped(Exception):
     """
 
     def __init__(self, folder: str) -> None:
-        super().__init__(f"stopped; to go on: rmt-mini resume {folder}")
+        super().__init__(f"stopped; to go on: {resume_command(folder)}")
+
+
+def resume_command(folder: str) -> str:
+    """Return what to type to take a run up again, quoted where the folder's name needs it.
+
+    Example:
+        >>> resume_command("runs/laptop-seed0")
+        'rmt-mini resume runs/laptop-seed0'
+    """
+    quoted = subprocess.list2cmdline([folder]) if os.name == "nt" else shlex.quote(folder)
+    return f"rmt-mini resume {quoted}"
+
+
+FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))  # disk, longest file, quota
+FULL_ON_WINDOWS = (112, 39)
+
+
+def disk_full(error: BaseException) -> bool:
+    """Tell whether a write failed for want of space.
+
+    Example:
+        >>> disk_full(OSError(28, "No space left on device")), disk_full(OSError(13, "Permission denied"))
+        (True, False)
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    numbers = FULL_ON_WINDOWS if os.name == "nt" else FULL
+    return any(f"(os error {number})" in str(error) for number in numbers)  # as Rust words it
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out, the machine's or a GPU's.
+
+    Example:
+        >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB."))
+        (True, True)
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    words = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

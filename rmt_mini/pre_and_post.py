@@ -20,7 +20,8 @@ from rmt_mini.stages.journal import Journal, model_digest, now_done
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.stages.posttrain import POSTTRAINING, Exam, answer_questions, exam_gain, posttrain, summarize_exam
 from rmt_mini.stages.pretrain import new_policy, pretrain
-from rmt_mini.stages.store import RunFolder, folder_for
+from rmt_mini.stages.store import RunFolder, folder_for, require_free
+from rmt_mini.study.remedies import explained
 from rmt_mini.study.report import write_exam_report
 from rmt_mini.worlds.micro import make_tokenizer
 from rmt_mini.worlds.questions import load_questions, split_questions
@@ -55,20 +56,22 @@ def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
         UserError: for anything that a user can set right.
     """
     path = folder_for(config.out, f"pretrain-micro-seed{config.seed}")
-    folder = RunFolder(path, SPARE_BYTES)
-    journal = Journal(folder, dataclasses.asdict(config))
+    require_free(path)  # before anything slow
     policy = new_policy(config)
-    with journal.recorded(), step_bar("Pre-training", config.steps, progress) as bar:
+    bar = step_bar("Pre-training", config.steps, progress)
+    with RunFolder(path, SPARE_BYTES) as folder, explained(config, policy, path, resumable=False), bar:
+        journal = Journal(folder, dataclasses.asdict(config))
 
         def told(line: dict[str, float]) -> None:
             folder.append("metrics.jsonl", [line])
             bar.set_postfix_str(f"loss {line['loss']:.2f}")
             bar.update()
 
-        with journal.timed("pretrain"):
-            pretrain(config, policy, told)
-        folder.save_checkpoint(policy)
-        journal.note(model_digest=model_digest(policy), parameters=policy.parameters, **now_done())
+        with journal.recorded():
+            with journal.timed("pretrain"):
+                pretrain(config, policy, told)
+            folder.save_checkpoint(policy)
+            journal.note(model_digest=model_digest(policy), parameters=policy.parameters, **now_done())
     return path
 
 
@@ -111,27 +114,28 @@ def posttrain_run(
         raise UserError("use_ntp is True or positions_per_document not 1; a question has one position and no text")
     train, held_out = split_questions(load_questions(source, count, config.seed), config.evaluation_fraction)
     path = folder_for(config.out, f"posttrain-seed{config.seed}")
-    folder = RunFolder(path, 2 * policy.parameters * policy.dtype.itemsize + SPARE_BYTES)
-    journal = Journal(folder, config.to_dict())
     exam = Exam(policy, held_out, config)
-    with journal.recorded():
-        journal.note(questions=source, training_questions=len(train), model_digest=model_digest(policy))
-        with journal.timed("evaluation"):
-            before, asked = answer_questions(policy, exam, config, samples)
-            evaluation: dict[str, Any] = {"before": summarize_exam(before, asked)}
-        with journal.timed("posttrain"), step_bar("GRPO", config.steps, progress) as bar:
+    needed = 2 * policy.parameters * policy.dtype.itemsize + SPARE_BYTES
+    with RunFolder(path, needed) as folder, explained(config, policy, path, resumable=False):
+        journal = Journal(folder, config.to_dict())
+        with journal.recorded():
+            journal.note(questions=source, training_questions=len(train), model_digest=model_digest(policy))
+            with journal.timed("evaluation"):
+                before, asked = answer_questions(policy, exam, config, samples)
+                evaluation: dict[str, Any] = {"before": summarize_exam(before, asked)}
+            with journal.timed("posttrain"), step_bar("GRPO", config.steps, progress) as bar:
 
-            def told(result: StepResult) -> None:
-                journal.step(policy, result, config.rollouts_logged)
-                bar.set_postfix_str(f"right {result.metrics.match_reward:.2f}")
-                bar.update()
+                def told(result: StepResult) -> None:
+                    journal.step(policy, result, config.rollouts_logged)
+                    bar.set_postfix_str(f"right {result.metrics.match_reward:.2f}")
+                    bar.update()
 
-            posttrain(config, policy, train, told)
-        folder.save_checkpoint(policy)
-        with journal.timed("evaluation"):
-            after, asked = answer_questions(policy, exam, config, samples)
-        evaluation |= {"after": summarize_exam(after, asked), "gain": exam_gain(before, after)}
-        folder.write_json("evaluation.json", evaluation)
-        journal.note(**now_done())
-        table = write_exam_report(path)
+                posttrain(config, policy, train, told)
+            folder.save_checkpoint(policy)
+            with journal.timed("evaluation"):
+                after, asked = answer_questions(policy, exam, config, samples)
+            evaluation |= {"after": summarize_exam(after, asked), "gain": exam_gain(before, after)}
+            folder.write_json("evaluation.json", evaluation)
+            journal.note(**now_done())
+            table = write_exam_report(path)
     return ExamResult(path, evaluation, table)

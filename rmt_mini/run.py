@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,7 @@ from rmt_mini.stages.state import State, drop_states, load_state, save_state
 from rmt_mini.stages.store import RunFolder, as_dict, folder_for, require_free
 from rmt_mini.stages.summary import summarize_all
 from rmt_mini.stages.warmup import cold_start
+from rmt_mini.study.remedies import explained, warn_of_little_memory
 from rmt_mini.study.report import write_report
 from rmt_mini.worlds.corpus import load_corpus
 
@@ -52,6 +54,7 @@ logger = logging.getLogger(__name__)
 SAMPLES = 12
 CHECKED_STEPS = 10  # first steps that the pre-flight's prediction is held against
 SPARE_BYTES = 50_000_000
+MAY_CHANGE = ("branch_tokens", "on_nan")  # without making another run of it; last digits may differ
 
 
 @dataclass(frozen=True)
@@ -134,12 +137,19 @@ def run(
     path = folder_for(config.out, f"{config.preset}-seed{config.seed}")
     require_free(path)  # before anything slow, and the folder is made only when all else is ready
     began = time.perf_counter()
-    material = prepare(config, policy)
-    origin = material.digests() | {"parameters": material.policy.parameters}
+    with explained(config):
+        material = prepare(config, policy)
+        origin = material.digests() | {"parameters": material.policy.parameters}
+    warn_of_little_memory(config, material.policy)
     folder = RunFolder(path, _needed_bytes(material.policy))
-    journal = Journal(folder, config.to_dict())
-    journal.notes["seconds"]["loading"] = round(time.perf_counter() - began, 2)
-    journal.note(**origin, status="running")  # from here on the run can be taken up again
+    try:
+        with explained(config, material.policy, path, resumable=False):
+            journal = Journal(folder, config.to_dict())
+            journal.notes["seconds"]["loading"] = round(time.perf_counter() - began, 2)
+            journal.note(**origin, status="running")  # from here on the run can be taken up again
+    except BaseException:
+        folder.release()
+        raise
     return _Run(config, folder, journal, material, None, progress, stop).all_stages(on_step)
 
 
@@ -149,6 +159,7 @@ def resume(
     on_step: OnStep | None = None,
     progress: bool = True,
     stop: threading.Event | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> RunResult:
     """Take up a run that was stopped or killed, where it stood.
 
@@ -158,6 +169,7 @@ def resume(
         on_step: sees each RMT step that is left.
         progress: show progress bars.
         stop: as for ``run``.
+        changes: new values of settings that MAY_CHANGE names.
 
     Returns:
         As ``run``; for a run that is done, what it left.
@@ -173,17 +185,21 @@ def resume(
         raise UserError(f"{str(path)!r} is not a run folder; give one that rmt-mini run made") from error
     if "questions" in notes:
         raise UserError(f"{str(path)!r} is a post-training run, which cannot be taken up again; begin it anew")
+    config = config.replace(**_allowed(changes or {}))
     folder = RunFolder(path, resume=True)
     try:
-        if status == "done":
-            return _done(folder, config)
-        _require_same_code(path, began, notes["machine"])
-        state = load_state(path)
-        if state is not None:
-            _require_same("setting", path, state.plain["config"], notes["config"])
-        material = prepare(config, policy)
-        digests = material.digests()
-        _require_same("", path, {name: notes[name] for name in digests}, digests)
+        with explained(config, folder=path):
+            if status == "done":
+                return _done(folder, config)
+            _require_same_code(path, began, notes["machine"])
+            state = load_state(path)
+            if state is not None:
+                before = {name: value for name, value in state.plain["config"].items() if name not in MAY_CHANGE}
+                _require_same("setting", path, before, notes["config"])
+            material = prepare(config, policy)
+            digests = material.digests()
+            _require_same("", path, {name: notes[name] for name in digests}, digests)
+            warn_of_little_memory(config, material.policy)
     except BaseException:
         folder.release()
         raise
@@ -194,6 +210,15 @@ def resume(
 def _needed_bytes(policy: Policy) -> int:
     """Estimate the disk that a run takes at most: two checkpoints and two states, old and new, for a moment."""
     return policy.parameters * 2 * (policy.dtype.itemsize + 12) + SPARE_BYTES
+
+
+def _allowed(changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    wrong = sorted(name for name in changes if name not in MAY_CHANGE)
+    if wrong:
+        raise UserError(
+            f"{wrong[0]} cannot change in a run under way, only {' and '.join(MAY_CHANGE)}; begin a new run"
+        )
+    return changes
 
 
 def _require_same(what: str, path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -253,23 +278,26 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]
             f"{str(path)!r} is not a checkpoint of a run: {str(folder)!r} lacks a readable run.json or positions.json; "
             f"give runs/NAME or runs/NAME/checkpoint"
         ) from error
-    material = prepare(config, load_policy(str(folder / "checkpoint"), config.device, config.dtype))
+    with explained(config):
+        material = prepare(config, load_policy(str(folder / "checkpoint"), config.device, config.dtype))
     if material.corpus_digest != notes["corpus_digest"]:
         raise UserError(
             f"corpus {config.corpus!r} has changed since the run in {str(folder)!r}; its positions do not fit"
         )
-    return evaluate(
-        material.policy,
-        material.held_out,
-        config,
-        [Position(**position) for position in saved],
-        budget or config.evaluation_budget or budget_of(config, config.steps),
-    )
+    with explained(config, material.policy):
+        return evaluate(
+            material.policy,
+            material.held_out,
+            config,
+            [Position(**position) for position in saved],
+            budget or config.evaluation_budget or budget_of(config, config.steps),
+        )
 
 
 def step_bar(title: str, total: int, progress: bool) -> tqdm[Any]:
     """Make a progress bar that counts steps."""
-    return tqdm(total=total, desc=title, disable=not progress, dynamic_ncols=True, unit="step")
+    seen = progress and sys.stderr is not None
+    return tqdm(total=total, desc=title, disable=not seen, dynamic_ncols=True, unit="step")
 
 
 class _Run:
@@ -292,7 +320,7 @@ class _Run:
 
     def all_stages(self, on_step: OnStep | None) -> RunResult:
         try:
-            with self.journal.recorded():
+            with explained(self.config, self.material.policy, self.folder.path), self.journal.recorded():
                 return self._stages(on_step)
         except KeyboardInterrupt as error:
             raise Stopped(str(self.folder.path)) from error

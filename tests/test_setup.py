@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ RANK = {
     "run": 5,
     "pre_and_post": 6,
     "compare": 6,
+    "soak": 6,
     "teaching": 7,
     "cli": 8,
     "__main__": 9,
@@ -94,6 +96,28 @@ def test_make_installs_every_extra() -> None:
     extras = re.search(r"^EXTRAS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert extras
     assert set(extras[1].split(",")) == EXTRAS.keys()
+
+
+def licence_of(name: str) -> str:
+    """Return the licence that an installed package states: as an expression, as a classifier, or in its first line."""
+    stated = metadata(name)
+    classified = [one.rpartition(" :: ")[2] for one in stated.get_all("Classifier") or [] if "OSI Approved" in one]
+    return stated["License-Expression"] or next(iter(classified), "") or str(stated["License"]).splitlines()[0]
+
+
+def test_dependencies_are_listed_with_version_and_licence() -> None:
+    text = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\w-]+) \| ([\w.]+) \| ([^|]+) \| ([^|]+) \|$", text, re.MULTILINE)
+    wanted = {canonicalize_name(Requirement(line).name) for line in REQUIREMENTS}
+    assert [name for name, *_ in rows] == sorted(wanted)
+    pinned = pins()
+    for name, version, licence, purpose in rows:
+        assert version == pinned[name], name
+        assert purpose
+        try:
+            assert licence == licence_of(name), name
+        except PackageNotFoundError:
+            continue  # an extra that is not installed here
 
 
 # The order of the wings

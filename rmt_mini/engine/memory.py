@@ -1,4 +1,4 @@
-"""Keep memory that was freed, for the next tensor of its size.
+"""Keep memory that was freed, for the next tensor of its size; and say how much there is.
 
 glibc maps every block above 32 MB from the system and hands it back as soon as it is freed. A step makes and drops such
 blocks by the dozen (logits, the output embedding's gradient), and touching a fresh one costs a page fault every 4 KB:
@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -29,3 +33,37 @@ def keep_freed_memory() -> bool:
     taken = all(mallopt(name, value) for name, value in SETTINGS)
     logger.debug("Freed memory is %s", "kept" if taken else "handed back")
     return taken
+
+
+def free_memory(gpu: bool = False) -> tuple[int, int] | None:
+    """Return what memory is free and what there is, bytes: of the GPU, or of the machine; None if it cannot be told."""
+    if gpu:
+        import torch
+
+        free, whole = torch.cuda.mem_get_info()
+        return free, whole
+    try:
+        found = dict(re.findall(r"^(\w+): +(\d+) kB$", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE))
+        return 1024 * int(found["MemAvailable"]), 1024 * int(found["MemTotal"])
+    except (OSError, KeyError):
+        psutil = _psutil()
+        return (psutil.virtual_memory().available, psutil.virtual_memory().total) if psutil else None
+
+
+def resident_memory() -> int | None:
+    """Return the memory that this process holds now, bytes; None if it cannot be told."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        psutil = _psutil()
+        return int(psutil.Process().memory_info().rss) if psutil else None
+
+
+def _psutil() -> Any:
+    """Return psutil, which comes with the notebooks, where it is installed; Linux needs none."""
+    try:
+        import psutil
+    except ImportError:
+        return None
+    return psutil

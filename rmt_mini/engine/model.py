@@ -14,7 +14,7 @@ from rmt_mini.engine.memory import keep_freed_memory
 from rmt_mini.engine.plain import PlainTree, choose_tree
 from rmt_mini.engine.tree import DocumentTree
 from rmt_mini.engine.weights import bundled_model
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, out_of_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -82,7 +82,7 @@ def locate_model(name: str) -> str:
     bundled = bundled_model(name)
     if bundled is not None:
         return str(bundled)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise UserError(f"model folder {name!r} has no config.json; give a folder that save_pretrained wrote")
@@ -119,11 +119,18 @@ def load_policy(name: str, device: str | None = None, dtype: str | None = None) 
     if target.type == "cpu":
         keep_freed_memory()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where)
+        # None, the default, would ask on the terminal whether a model's own code may run
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            where, dtype=wanted, use_safetensors=True, output_loading_info=True
+            where, dtype=wanted, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if out_of_memory(error):
+            raise
+        if "custom code" in str(error):
+            raise UserError(
+                f"model {name!r} needs code of its own, which is never executed; choose one that transformers knows"
+            ) from error
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"model {name!r} cannot be opened ({reason}); check the folder or the hub id") from error
     model, report = loaded

@@ -24,7 +24,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, disk_full
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +38,20 @@ FREE_BYTES = 1_000_000_000
 
 
 def home() -> Path:
-    """Return the cache folder: RMT_MINI_HOME, or rmt_mini under the user's cache folder."""
+    """Return the cache folder: RMT_MINI_HOME, or rmt_mini under the user's cache folder.
+
+    Raises:
+        UserError: if none is known.
+    """
     chosen = os.environ.get("RMT_MINI_HOME")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rmt_mini"
+    try:
+        if chosen:
+            return Path(chosen).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rmt_mini"
+    except RuntimeError as error:
+        raise UserError(
+            "there is no home folder to keep the model in (HOME is not set); set RMT_MINI_HOME to a folder"
+        ) from error
 
 
 def sha256(path: Path) -> str:
@@ -93,8 +102,10 @@ def _convert(gguf: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     logger.info("Converting the weights (20 seconds, once)")
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        str(gguf.parent), gguf_file=gguf.name, trust_remote_code=False, dtype=torch.float32
+    )
     # the weights are plain float32 now; transformers refuses to save while the config says quantised
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -106,7 +117,7 @@ def _convert(gguf: Path, target: Path) -> None:
 def _intact(folder: Path) -> bool:
     """Tell whether every file of the cached model has the digest noted when it was converted."""
     try:
-        digests = json.loads((folder / "sha256.json").read_text())
+        digests = json.loads((folder / "sha256.json").read_text(encoding="utf-8"))
         return bool(digests) and all(sha256(folder / name) == digest for name, digest in digests.items())
     except (OSError, ValueError):
         return False
@@ -152,10 +163,12 @@ def bundled_model(name: str) -> Path | None:
             made = Path(scratch) / "model"
             _convert(_gguf(Path(scratch)), made)
             digests = {file.name: sha256(file) for file in sorted(made.iterdir())}
-            (made / "sha256.json").write_text(json.dumps(digests, indent=1))
+            (made / "sha256.json").write_text(json.dumps(digests, indent=1), encoding="utf-8")
             shutil.rmtree(final, ignore_errors=True)
             made.rename(final)
-    except OSError as error:
+    except Exception as error:
+        if not isinstance(error, OSError) and not disk_full(error):
+            raise
         if _intact(final):  # another process finished first
             return final
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -10,7 +11,6 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,17 @@ class Journal:
     Args:
         folder: of the run.
         config: every setting, as plain values; its "seed" is repeated at the top.
-        earlier: the notes of a run that is taken up again; they are kept.
+        earlier: the notes of a run that is taken up again; they are kept, but for settings that it changes.
     """
 
     def __init__(self, folder: RunFolder, config: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
         if earlier is not None:
             kept = {name: value for name, value in earlier.items() if name not in ("end", "error")}
-            self.notes: dict[str, Any] = kept | {"resumed": [*kept.get("resumed", []), _now()]}
+            self.notes: dict[str, Any] = kept | {
+                "config": dict(config),
+                "resumed": [*kept.get("resumed", []), _now()],
+            }
             return
         self.notes = {
             "config": dict(config),
@@ -64,7 +67,7 @@ class Journal:
         self.folder.append("metrics.jsonl", [as_dict(result.metrics)])
         self.folder.append("rollouts.jsonl", [rollout_line(policy, step, result.texts, one) for one in logged])
 
-    @contextmanager
+    @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Add what the block takes to ``seconds``, under the stage's name."""
         began = time.perf_counter()
@@ -72,7 +75,7 @@ class Journal:
         seconds = self.notes["seconds"]
         seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - began, 2)
 
-    @contextmanager
+    @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
         """Note how the block ends: done, interrupted or failed."""
         self.note(status="running")
@@ -82,7 +85,8 @@ class Journal:
             self.note(status="interrupted", end=_now())
             raise
         except BaseException as error:
-            self.note(status="failed", end=_now(), error=f"{type(error).__name__}: {error}")
+            with contextlib.suppress(OSError):  # what ended the block may keep this from being written, too
+                self.note(status="failed", end=_now(), error=f"{type(error).__name__}: {error}")
             raise
 
 

@@ -34,6 +34,7 @@ from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, chunks, lay_out, roll_out, rollout_logprobs
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
+from rmt_mini.errors import NonFiniteError
 from rmt_mini.method.budget import budget_at_step, length_reward, thought_cap
 from rmt_mini.method.curriculum import TierSampler, tier_probabilities
 from rmt_mini.method.grpo import group_advantages, groups_with_signal, rl_loss
@@ -41,7 +42,7 @@ from rmt_mini.method.objective import ntp_loss, ntp_mask, rmt_loss
 from rmt_mini.method.rewards import total_reward
 from rmt_mini.records import Judged, Position, Rollout, StepMetrics
 from rmt_mini.stages.material import Difficulty, Text, endless, format_for, generator_for, on_device
-from rmt_mini.stages.optimizer import MasterAdamW, NonFiniteError, require_finite
+from rmt_mini.stages.optimizer import MasterAdamW, require_finite
 from rmt_mini.stages.state import State
 
 logger = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ class RMTTrainer:
             enabled=config.use_curriculum,
         )
         self.optimizer = MasterAdamW(policy.model, config.learning_rate, config.weight_decay, config.max_grad_norm)
-        self.next_step = self.skipped_in_a_row = 0
+        self.next_step = self.skipped_in_a_row = self.skipped = 0
         self.reference = None
         if config.use_rl and config.kl_weight:
             self.reference = make_policy(
@@ -154,6 +155,8 @@ class RMTTrainer:
             history.append(result.metrics)
             if on_step is not None:
                 on_step(result)
+        if self.skipped > 1:
+            logger.warning("%d updates were skipped; metrics.jsonl says which", self.skipped)
         return history
 
     def state(self) -> State:
@@ -194,7 +197,11 @@ class RMTTrainer:
         generator = generator_for(config.seed, "rollout", step)
         budget = budget_of(config, step)
         trunks = self.policy.tree.read(on_device(texts, self.policy))
-        require_finite(f"step {step}: the hidden state of a document", torch.cat(list(trunks.hidden)))
+        require_finite(
+            f"step {step}: the hidden state of a document",
+            torch.cat(list(trunks.hidden)),
+            f"the weights have run away; lower learning_rate ({config.learning_rate}) and begin again",
+        )
         positions, judged = self._choose(texts, trunks, step), []
         if config.use_rl:
             asking = self.ask(budget, len(positions))
@@ -245,15 +252,19 @@ class RMTTrainer:
     def _go_on_after(self, error: NonFiniteError, step: int) -> None:
         """Stop the run, or count a step that was skipped."""
         self.skipped_in_a_row += 1
+        self.skipped += 1
+        rate = f"lower learning_rate ({self.config.learning_rate})"
         if self.config.on_nan == "stop":
-            raise NonFiniteError(f"step {step}: {error}; the weights are those of the step before") from error
+            raise NonFiniteError(
+                f"step {step}: {error}; the weights are those of the step before; {rate}, or skip such steps (on_nan)",
+                can_skip=True,
+            ) from error
         if self.skipped_in_a_row >= SKIPPED_IN_A_ROW:
             raise NonFiniteError(
-                f"step {step}: {error}, as in the {SKIPPED_IN_A_ROW - 1} steps before; lower learning_rate "
-                f"({self.config.learning_rate})"
+                f"step {step}: {error}, as in the {SKIPPED_IN_A_ROW - 1} steps before; {rate}"
             ) from error
-        if self.skipped_in_a_row == 1:
-            logger.warning("Step %d: %s; its update is skipped", step, error)
+        if self.skipped == 1:  # once: a run of thousands of steps may skip many
+            logger.warning("Step %d: %s; its update is skipped, and so are others like it", step, error)
 
     def ask(self, budget: int, positions: int) -> Asking:
         """Return how thoughts are asked for in a step; a measurement may ask for another length."""

@@ -11,19 +11,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-
-class NonFiniteError(RuntimeError):
-    """A loss or a gradient is NaN or infinite; the message names it. The weights have not been touched."""
+from rmt_mini.errors import NonFiniteError
 
 
-def require_finite(name: str, value: Tensor) -> None:
+def require_finite(name: str, value: Tensor, remedy: str = "") -> None:
     """Stop on NaN or infinity.
 
     Raises:
-        NonFiniteError: naming the tensor.
+        NonFiniteError: naming the tensor, and the remedy where one is given.
     """
     if not bool(torch.isfinite(value).all()):
-        raise NonFiniteError(f"{name} is not finite")
+        raise NonFiniteError(f"{name} is not finite" + f"; {remedy}" * bool(remedy))
 
 
 class MasterAdamW:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from rmt_mini.config import PretrainConfig
 from rmt_mini.engine.model import Policy, choose_device, make_policy
 from rmt_mini.engine.prompt import AnswerFormat, Continuation
+from rmt_mini.errors import NonFiniteError
 from rmt_mini.stages.optimizer import MasterAdamW, require_finite
 from rmt_mini.worlds import micro
 
@@ -156,9 +157,12 @@ def pretrain(config: PretrainConfig, policy: Policy, on_step: Callable[[dict[str
         with fast:
             logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
         loss = F.cross_entropy(logits.float().flatten(0, 1), targets[:, 1:].flatten(), ignore_index=IGNORED)
-        require_finite("the pre-training loss", loss)
-        loss.backward()
-        norm = optimizer.step()
+        try:
+            require_finite("the pre-training loss", loss)
+            loss.backward()
+            norm = optimizer.step()
+        except NonFiniteError as error:
+            raise NonFiniteError(f"step {step}: {error}; lower learning_rate ({config.learning_rate})") from error
         if on_step is not None:
             on_step(
                 {

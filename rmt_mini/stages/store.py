@@ -22,6 +22,7 @@ from rmt_mini.errors import UserError
 from rmt_mini.stages.state import sync
 
 LOCK = ".lock"
+ESCAPED = "backslashreplace"  # a file name that is not UTF-8 has lone surrogates; JSON reads \udcXX back
 UNBORN = (LOCK, ".run.json.")  # all that a process can leave which was killed before its run.json stood
 
 
@@ -29,7 +30,7 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all: to a temporary file beside it, then renamed."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with scratch.open("w", encoding="utf-8") as file:
+        with scratch.open("w", encoding="utf-8", errors=ESCAPED) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -96,6 +97,12 @@ class RunFolder:
                 f"{needed_bytes / 1e6:.0f} MB; free some, or choose another --out"
             )
 
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release(self) -> None:
         """Let other processes have the folder."""
         with contextlib.suppress(OSError):  # Windows unlinks nothing that is open
@@ -138,7 +145,7 @@ class RunFolder:
 
     def append(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Append lines to a .jsonl file; they have reached the disk before any state that counts on them."""
-        with (self.path / name).open("a", encoding="utf-8") as file:
+        with (self.path / name).open("a", encoding="utf-8", errors=ESCAPED) as file:
             file.writelines(_line(line) for line in lines)
             file.flush()
             os.fsync(file.fileno())

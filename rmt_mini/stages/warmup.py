@@ -27,6 +27,7 @@ from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, chunks, lay_out, roll_out, whole_branches
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
+from rmt_mini.errors import NonFiniteError
 from rmt_mini.method.objective import ntp_loss
 from rmt_mini.records import Position, Rollout
 from rmt_mini.stages.material import Text, endless, generator_for, on_device
@@ -50,13 +51,20 @@ def cold_start(
         texts: training texts.
         config: warmup_steps, warmup_positions, warmup_learning_rate, documents_per_step, budgets.
         on_step: called after each step with its number and losses.
+
+    Raises:
+        NonFiniteError: if a loss or a gradient is not finite.
     """
     optimizer = MasterAdamW(policy.model, config.warmup_learning_rate, config.weight_decay, config.max_grad_norm)
     stream = endless(texts, config.seed)
     for step in range(config.warmup_steps):
         chosen = [next(stream) for _ in range(config.documents_per_step)]
-        losses = _step(policy, form, chosen, config, generator_for(config.seed, "warmup", step))
-        losses["grad_norm"] = optimizer.step()
+        try:
+            losses = _step(policy, form, chosen, config, generator_for(config.seed, "warmup", step))
+            losses["grad_norm"] = optimizer.step()
+        except NonFiniteError as error:
+            rate = config.warmup_learning_rate
+            raise NonFiniteError(f"cold start, step {step}: {error}; lower warmup_learning_rate ({rate})") from error
         if on_step is not None:
             on_step(step, losses)
 

@@ -159,7 +159,8 @@ def run_part(name: str, setting: Setting, **more: Any) -> Json:
     done = subprocess.run(
         [sys.executable, "-m", "rmt_mini.study.bench_parts", name, json.dumps(asdict(setting)), json.dumps(more)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "TRL_EXPERIMENTAL_SILENCE": "1"},
     )
     if done.returncode:

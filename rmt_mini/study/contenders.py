@@ -76,11 +76,13 @@ def trl_step(
             seed=0,
         )
         trainer = trl.GRPOTrainer(
-            model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
+            model=AutoModelForCausalLM.from_pretrained(
+                model, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            ),
             reward_funcs=coin,
             args=settings,
             train_dataset=Dataset.from_dict({"prompt": list(prompts) * steps}),
-            processing_class=AutoTokenizer.from_pretrained(model),
+            processing_class=AutoTokenizer.from_pretrained(model, trust_remote_code=False),
             callbacks=[Clock()],
         )
         trainer.train()

@@ -23,6 +23,7 @@ TRAINING_SHARE = 0.6  # of the matrix-product rate, reached by an update
 DECODING_SHARE = 0.5  # the same, by decoding with the rows of a step side by side
 PROBE_SECONDS = 6.0  # that measuring a rate may take
 ACTIVATION_NUMBERS = 34  # kept for backward per token, layer and hidden unit
+RUNTIME_BYTES = 700e6  # Python, PyTorch, transformers, the tokenizer and the text
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def product_rate(device: torch.device, dtype: torch.dtype, rows: int, size: int 
 
 def plan_run(config: RMTConfig, policy: Policy) -> Plan:
     """Estimate a run of ``config`` with ``policy`` on this machine."""
-    shape, parameters = policy.model.config, policy.parameters
+    parameters = policy.parameters
     decoding_rate = DECODING_SHARE * product_rate(policy.device, policy.dtype, 64)
     rate = product_rate(policy.device, policy.dtype, 1024)
     training_rate = TRAINING_SHARE * rate
@@ -115,12 +116,6 @@ def plan_run(config: RMTConfig, policy: Policy) -> Plan:
     rounds = 3 if config.warmup_steps else 2
     evaluation = rounds * 2 * parameters * asked / decoding_rate
 
-    wide = policy.dtype.itemsize
-    master = 0 if wide >= 4 else 4
-    weights = parameters * (wide + wide + master + 4 + 8)  # model, gradients, masters, their gradients, two moments
-    chunk = config.branch_tokens + trunk_tokens
-    activations = chunk * shape.num_hidden_layers * shape.hidden_size * ACTIVATION_NUMBERS * wide
-    runtime = 700e6  # Python, PyTorch, transformers, the tokenizer and the text
     return Plan(
         rollouts * config.steps if config.use_rl else 0,
         sum(branch_tokens),
@@ -128,6 +123,17 @@ def plan_run(config: RMTConfig, policy: Policy) -> Plan:
         cold_start,
         decode + update,
         evaluation,
-        (weights + activations + runtime) / 1e6,
+        memory_needed(config, policy) / 1e6,
         rate,
     )
+
+
+def memory_needed(config: RMTConfig, policy: Policy) -> float:
+    """Estimate the memory of a run at its peak, bytes: model, optimizer and one chunk of branches."""
+    shape, wide = policy.model.config, policy.dtype.itemsize
+    master = 0 if wide >= 4 else 4
+    # model, gradients, masters, their gradients, two moments
+    weights = policy.parameters * (wide + wide + master + 4 + 8)
+    chunk = config.branch_tokens + config.documents_per_step * config.document_tokens
+    activations = chunk * shape.num_hidden_layers * shape.hidden_size * ACTIVATION_NUMBERS * wide
+    return float(weights + activations + RUNTIME_BYTES)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import io
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from rmt_mini.engine import weights
 from rmt_mini.engine.weights import BUNDLED, GGUF_NAME, bundled_model, home, sha256
@@ -232,6 +235,35 @@ def test_a_cache_that_cannot_be_written(stage: Stage) -> None:
         bundled_model(BUNDLED)
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("call", ["pathlib.Path.mkdir", "tempfile.mkdtemp"])
+def test_a_read_only_cache(stage: Stage, monkeypatch: pytest.MonkeyPatch, number: int, call: str) -> None:
+    stage.home.mkdir()
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(call, refused)
+        with pytest.raises(UserError, match=rf"cannot be written \(.*{os.strerror(number)}\); set RMT_MINI_HOME else"):
+            bundled_model(BUNDLED)
+    assert (stage.left_behind(), stage.converted) == ([], 0)
+    bundled_model(BUNDLED)
+    monkeypatch.setattr(call, refused)
+    assert bundled_model(BUNDLED) == stage.final  # what lies there is only read
+
+
+def test_a_disk_that_fills_up_while_converting(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(gguf: Path, target: Path) -> None:
+        target.mkdir()
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(weights, "_convert", full)
+    with pytest.raises(UserError, match=r"cannot be written \(.*No space left.*\); set RMT_MINI_HOME elsewhere"):
+        bundled_model(BUNDLED)
+    assert stage.left_behind() == []
+
+
 def test_another_process_that_finishes_first_is_welcome(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     bundled_model(BUNDLED)
     made, rename = stage.home / "made", Path.rename
@@ -262,6 +294,22 @@ def test_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert home() == tmp_path / "xdg" / "rmt_mini"
     monkeypatch.setenv("RMT_MINI_HOME", "~/chosen")
     assert home() == tmp_path / "chosen"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other variables")
+def test_without_a_home_a_folder_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import pwd
+
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    for name in ("HOME", "RMT_MINI_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(UserError, match=r"no home folder .* \(HOME is not set\); set RMT_MINI_HOME to a folder"):
+        bundled_model(BUNDLED)
+    monkeypatch.setenv("RMT_MINI_HOME", str(tmp_path))
+    assert home() == tmp_path
 
 
 def test_sha256(tmp_path: Path) -> None:

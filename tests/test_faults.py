@@ -1,0 +1,573 @@
+"""What a machine does to a run: the disk fills up, memory runs out, numbers overflow, clocks and streams misbehave.
+
+Each ends in one line that says what to do, and in nothing lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from rmt_mini.engine.model import load_policy
+from rmt_mini.errors import NonFiniteError, Stopped, UserError
+from rmt_mini.run import resume, run
+from rmt_mini.stages import journal, midtrain
+from rmt_mini.stages.midtrain import RMTTrainer, StepResult
+from rmt_mini.stages.state import load_state
+from rmt_mini.study import remedies
+from tests.stages.tiny import closing, small, texts_for
+from tests.test_cli import outcome
+from tests.test_resume import left
+from tests.test_run import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("unbroken")
+    run(settings(folder, steps=STEPS), progress=False)
+    return left(folder / "run")
+
+
+def flags(folder: Path, **changes: Any) -> list[str]:
+    """The same run, as the command line takes it."""
+    shown = settings(folder, steps=STEPS, **changes).to_dict()
+    found: list[str] = []
+    for name, value in shown.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            found.append(flag if value else f"--no-{flag[2:]}")
+        elif name != "preset":
+            found += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
+    return found
+
+
+def left_by_command(folder: Path) -> dict[str, Any]:
+    """As ``left``; the command line's preset has another name."""
+    found = left(folder)
+    return found | {"findings": found["findings"].replace("preset laptop", "preset custom", 1)}
+
+
+def interrupt(_: StepResult) -> None:
+    raise KeyboardInterrupt
+
+
+def failed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run the command line, which must end with exit code 2, one line, and no traceback; return the line."""
+    code, out, lines = outcome(arguments, capsys)
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert (code, out, len(errors)) == (2, "", 1)
+    assert lines[-1] == errors[0]
+    assert not [line for line in lines if "Traceback" in line]
+    return errors[0]
+
+
+# A full disk
+
+
+class FullDisk:
+    """A disk that is full at the ``nth`` write to files of one name; half a line reaches the disk."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, nth: int = 1) -> None:
+        self.name, self.left = name, nth
+        opened = Path.open
+
+        def opening(path: Path, mode: str = "r", *arguments: Any, **more: Any) -> Any:
+            if set(mode) & set("wax") and self._full(path):
+                with opened(path, "ab") as file:
+                    file.write(b'{"step": 4, "rew')
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            return opened(path, mode, *arguments, **more)
+
+        monkeypatch.setattr(Path, "open", opening)
+        for place in ("rmt_mini.stages.state.save_file", "transformers.modeling_utils.safe_save_file"):
+            monkeypatch.setattr(place, self._compiled(place))
+
+    def _full(self, path: object) -> bool:
+        self.left -= self.name in str(path)
+        return self.left == 0 and self.name in str(path)
+
+    def _compiled(self, place: str) -> Callable[..., None]:
+        import safetensors.torch
+
+        def save(tensors: Any, path: Any, **more: Any) -> None:
+            if self._full(path):
+                raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+            safetensors.torch.save_file(tensors, path, **more)
+
+        return save
+
+
+WRITES = (
+    ("positions.json", 1), ("samples.json", 1), ("answers.jsonl", 1), ("state.json", 1), ("preflight.json", 1),
+    ("metrics.jsonl", 2), ("rollouts.jsonl", 3), ("tensors.safetensors", 2), (".checkpoint.new", 1),
+    ("metrics.jsonl", 4), ("state.json", 1), (".checkpoint.new", 2), ("samples.json", 1), ("answers.jsonl", 1),
+    ("evaluation.json", 1), ("run.json", 2), ("accuracy.png", 1), ("report.md", 1),
+)  # fmt: skip
+
+
+def test_a_full_disk_loses_nothing_wherever_it_strikes(unbroken: dict[str, Any], tmp_path: Path) -> None:
+    config, path = settings(tmp_path, steps=STEPS, save_every=2, state_seconds=0.0), tmp_path / "run"
+    advice = rf"^no space left on the disk of '{path}' \(\d+ MB free\); free some, then: rmt-mini resume {path}$"
+    step = 0
+    for name, nth in WRITES:
+        checkpoint = path / "checkpoint" / "model.safetensors"
+        before = checkpoint.read_bytes() if checkpoint.exists() else None
+        with pytest.MonkeyPatch.context() as patch:
+            disk = FullDisk(patch, name, nth)
+            with pytest.raises(UserError, match=advice):
+                resume(path, progress=False) if (path / "run.json").exists() else run(config, progress=False)
+            assert disk.left <= 0, name
+        state = load_state(path)  # raises where it is damaged
+        assert (state.plain["step"] if state else 0) >= step
+        step = state.plain["step"] if state else 0
+        if before is not None:
+            assert load_policy(str(path / "checkpoint"), "cpu").parameters
+            assert name != ".checkpoint.new" or checkpoint.read_bytes() == before
+        assert json.loads((path / "run.json").read_text(encoding="utf-8"))["status"] in ("failed", "done", "running")
+    resume(path, progress=False)
+    assert left(path) == unbroken
+    assert not [one for one in path.rglob(".*")]
+
+
+def test_a_disk_full_before_the_first_note_is_one_line_and_the_folder_stays_free(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        FullDisk(patch, "run.json")
+        line = failed(["run", "laptop", *flags(tmp_path)], capsys)
+    assert re.search(r"no space left on the disk of '.*run' \(\d+ MB free\); free some and begin again$", line)
+    assert run(settings(tmp_path, steps=1), progress=False).folder == tmp_path / "run"
+
+
+def test_a_failure_that_cannot_even_be_noted_is_still_the_one_that_is_told(tmp_path: Path) -> None:
+    class Broken(Exception):
+        pass
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fail(_: StepResult) -> None:
+            FullDisk(patch, "run.json")
+            raise Broken
+
+        with pytest.raises(Broken):
+            run(settings(tmp_path, warmup_steps=0), on_step=fail, progress=False)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "running"
+    assert len(resume(tmp_path / "run", progress=False).metrics) == 3
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 80 MB, where this process may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = shutil.which("mount")
+    command = [mount or "mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", str(place)]
+    if mount is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("cannot mount a small disk here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.slow
+def test_a_real_disk_that_fills_up(unbroken: dict[str, Any], tmp_path: Path, disk: Path) -> None:
+    config = settings(tmp_path, steps=STEPS, save_every=2, state_seconds=0.0, out=str(disk / "run"))
+    path, ballast = disk / "run", disk / "ballast"
+
+    def fill(spare: int) -> None:
+        with ballast.open("wb") as file:
+            file.write(b"0" * max(0, shutil.disk_usage(disk).free - spare))
+
+    told = []
+    for spare in [0, 4096, 30_000, 70_000, 110_000, 150_000, 200_000, 300_000, 500_000]:
+        try:
+            if (path / "run.json").exists():
+                resume(path, on_step=lambda _, spare=spare: fill(spare), progress=False)  # type: ignore[misc]
+            else:
+                run(config, on_step=lambda _, spare=spare: fill(spare), progress=False)  # type: ignore[misc]
+        except UserError as error:
+            told.append(str(error))
+        ballast.unlink(missing_ok=True)
+    resume(path, progress=False)
+    assert len(told) >= 3
+    assert all(one.startswith(f"no space left on the disk of '{path}'") for one in told), told
+    assert left(path) == unbroken
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EIO])
+def test_a_disk_that_goes_away_is_one_line(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone(*_: Any) -> None:
+        raise OSError(number, os.strerror(number), "runs/x/metrics.jsonl")
+
+    monkeypatch.setattr(sys.modules[run.__module__], "prepare", gone)
+    line = failed(["run", "laptop", *flags(tmp_path)], capsys)
+    assert line == f"error: runs/x/metrics.jsonl: {os.strerror(number)}"
+
+
+# Memory
+
+
+def too_much() -> None:
+    torch.empty(2**50)
+
+
+def too_much_of_python() -> None:
+    bytearray(2**62)
+
+
+def too_much_of_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB")
+
+
+def test_out_of_memory_says_what_to_lower_and_the_run_goes_on(
+    unbroken: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, step = tmp_path / "run", RMTTrainer.step
+    greed = {1024: too_much, 512: too_much_of_python, 256: too_much_of_a_gpu}
+
+    def greedy(self: RMTTrainer, number: int, texts: Any) -> StepResult:
+        if number == 3:
+            greed.get(self.config.branch_tokens, lambda: None)()
+        return step(self, number, texts)
+
+    monkeypatch.setattr(RMTTrainer, "step", greedy)
+    monkeypatch.setattr(remedies, "free_memory", lambda gpu=False: (1_230_000_000, 8_000_000_000))
+    command = ["run", "laptop", *flags(tmp_path, state_seconds=0.0)]
+    for tokens in (1024, 512, 256):
+        assert failed(command, capsys) == (
+            "error: out of memory; the run needs about 0.7 GB (rmt-mini plan); 1.2 GB of 8.0 GB are free now; lower "
+            f"--branch-tokens ({tokens}), --document-tokens (48), --documents-per-step (2), --group-size (4), or close "
+            f"other programs; to go on: rmt-mini resume {path} --branch-tokens {tokens // 2}"
+        )
+        command = ["resume", str(path), "--branch-tokens", str(tokens // 2)]
+    assert outcome(command, capsys)[0] == 0
+    metrics = left(path)["metrics"]
+    assert [line["step"] for line in metrics] == list(range(STEPS))
+    assert metrics[:3] == unbroken["metrics"][:3]  # made with 1,024 tokens
+    assert metrics[3]["ntp_loss"] == pytest.approx(unbroken["metrics"][3]["ntp_loss"], rel=1e-4)
+    assert json.loads((path / "run.json").read_text(encoding="utf-8"))["config"]["branch_tokens"] == 128
+
+
+def test_a_model_that_does_not_fit_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings(tmp_path)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: too_much())
+    for command in ("run", "plan", "preflight"):
+        line = failed([command, "laptop", *flags(tmp_path)], capsys)
+        pattern = r"out of memory; [\d.]+ GB of [\d.]+ GB are free now; model '.*' did not load: take a smaller one, or"
+        assert re.search(pattern, line), line
+    assert not (tmp_path / "run").exists()
+    assert "out of memory" in failed(["posttrain", str(tmp_path / "model")], capsys)
+
+
+def test_memory_that_will_hardly_do_is_said_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings(tmp_path, steps=1, warmup_steps=0, use_rl=False)
+    monkeypatch.setattr(remedies, "resident_memory", lambda: 50_000_000)
+    monkeypatch.setattr(remedies, "free_memory", lambda gpu=False: (670_000_000, 8_000_000_000))
+    remedies.warn_of_little_memory(config, closing())
+    assert caplog.text == ""
+    monkeypatch.setattr(remedies, "free_memory", lambda gpu=False: (640_000_000, 8_000_000_000))
+    run(config, progress=False)
+    assert caplog.text.count("This run needs about 0.7 GB, and 0.6 GB are free; if it is killed: rmt-mini resume") == 1
+
+
+def test_a_run_elsewhere_is_advised_by_the_memory_of_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = closing()
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3_000_000_000, 80_000_000_000))
+    policy.device = torch.device("cuda")
+    assert "3.0 GB of 80.0 GB are free now" in remedies.memory_advice(small(), policy)
+
+
+# Numbers that are not finite
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, *steps: int, value: float = float("nan")) -> None:
+    """Make the RL loss of some steps NaN or infinite."""
+    loss = RMTTrainer._rl_loss
+
+    def spoilt(self: RMTTrainer, *arguments: Any) -> Any:
+        return loss(self, *arguments) * (value if self.next_step in steps else 1.0)
+
+    monkeypatch.setattr(RMTTrainer, "_rl_loss", spoilt)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_loss_that_is_not_finite_is_named(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, 1, value=value)
+    policy, config = closing(), small()
+    with pytest.raises(NonFiniteError, match=r"^step 1: the RL loss is not finite; the weights are those of"):
+        RMTTrainer(config, policy, texts_for(policy, config)).fit()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(
+    unbroken: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        spoil(patch, 4)
+        line = failed(["run", "laptop", *flags(tmp_path, state_seconds=0.0, save_every=2)], capsys)
+    assert line == (
+        "error: step 4: the RL loss is not finite; the weights are those of the step before; lower learning_rate "
+        f"(0.001), or skip such steps (on_nan): rmt-mini resume {path} --on-nan skip"
+    )
+    notes = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    assert (notes["status"], notes["error"].partition(":")[0]) == ("failed", "NonFiniteError")
+    before = load_policy(str(path / "checkpoint"), "cpu")  # of step 3
+    saved = load_state(path)
+    assert saved is not None
+    assert saved.plain["step"] == 4
+    for name, parameter in before.model.named_parameters():
+        assert torch.equal(parameter, saved.tensors[f"master/{name}"])
+    resume(path, progress=False)
+    assert left_by_command(path) == unbroken
+
+
+def test_such_steps_may_be_skipped_from_there_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    spoil(monkeypatch, 2, 4)
+    failed(["run", "laptop", *flags(tmp_path)], capsys)
+    assert outcome(["resume", str(tmp_path / "run"), "--on-nan", "skip"], capsys)[0] == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["skipped"] for line in lines] == [0, 0, 1, 0, 1, 0]
+    assert [text for text in caplog.messages if "skipped" in text] == [
+        "Step 2: the RL loss is not finite; its update is skipped, and so are others like it",
+        "2 updates were skipped; metrics.jsonl says which",
+    ]
+
+
+@pytest.mark.parametrize("after_resume", [False, True])
+def test_a_run_that_only_skips_gives_up(after_resume: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, *range(20))
+    config = settings(tmp_path, steps=8, on_nan="skip", state_seconds=0.0)
+    words = r"^step 4: the RL loss is not finite, as in the 4 steps before; lower learning_rate \(0.001\)$"
+    if after_resume:
+        with pytest.raises(Stopped):
+            run(config, on_step=interrupt, progress=False)
+    with pytest.raises(NonFiniteError, match=words):
+        resume(tmp_path / "run", progress=False) if after_resume else run(config, progress=False)
+
+
+def test_weights_that_run_away_are_told_from_a_bad_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = failed(["run", "laptop", *flags(tmp_path, learning_rate=1e39, on_nan="skip")], capsys)
+    assert line == (
+        "error: step 1: the hidden state of a document is not finite; the weights have run away; lower learning_rate "
+        "(1e+39) and begin again"
+    )
+    line = failed(["run", "laptop", *flags(tmp_path, warmup_learning_rate=1e39, out=str(tmp_path / "cold"))], capsys)
+    assert re.search(r"cold start, step 1: .* is not finite; lower warmup_learning_rate \(1e\+39\)$", line), line
+
+
+def test_what_may_change_in_a_run_under_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Stopped):
+        run(settings(tmp_path), on_step=interrupt, progress=False)
+    with pytest.raises(
+        UserError, match="learning_rate cannot change in a run under way, only branch_tokens and on_nan"
+    ):
+        resume(tmp_path / "run", changes={"learning_rate": 1e-9}, progress=False)
+    path = str(tmp_path / "run")
+    assert "branch_tokens is 0; give a whole number" in failed(["resume", path, "--branch-tokens", "0"], capsys)
+    assert "on_nan is 'hope'; use one of stop, skip" in failed(["resume", path, "--on-nan", "hope"], capsys)
+
+
+def test_pre_training_names_the_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from rmt_mini.config import PretrainConfig
+    from rmt_mini.pre_and_post import pretrain_run
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "layers": 1, "heads": 2, "documents_per_step": 1}
+    config = PretrainConfig(steps=5, learning_rate=1e39, rise=1, out=str(tmp_path / "run"), **sizes)
+    with pytest.raises(NonFiniteError, match=r"^step 1: the .* is not finite; lower learning_rate \(1e\+39\)$"):
+        pretrain_run(config, progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("rmt_mini.pre_and_post.pretrain", lambda *_: too_much())
+        with pytest.raises(UserError, match=r"lower --documents-per-step \(1\), --hidden-size \(16\), --layers \(1\),"):
+            pretrain_run(PretrainConfig(steps=5, out=str(tmp_path / "other"), **sizes), progress=False)
+    assert not (tmp_path / "other" / ".lock").exists()
+
+
+# Clocks
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(unbroken: dict[str, Any], tmp_path: Path) -> None:
+    now = 1_800_000_000.0
+
+    def earlier() -> float:
+        nonlocal now
+        now -= 3600.0
+        return now
+
+    clock = SimpleNamespace(now=lambda zone: datetime.fromtimestamp(earlier(), zone or UTC) - timedelta(days=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.time", earlier)
+        patch.setattr("tqdm.std.time", earlier)
+        patch.setattr(journal, "datetime", clock)
+
+        def stop(result: StepResult) -> None:
+            if result.metrics.step == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(Stopped):
+            run(settings(tmp_path, steps=STEPS, state_seconds=0.0), on_step=stop)
+        resume(tmp_path / "run")
+    assert left(tmp_path / "run") == unbroken
+    notes = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert notes["end"] < notes["resumed"][0] < notes["start"]
+    assert all(seconds >= 0 for seconds in notes["seconds"].values())
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["rollout_seconds"] > 0 and line["update_seconds"] > 0 for line in lines)
+
+
+# Places, streams, surroundings
+
+
+def test_spaces_and_other_scripts_in_paths(
+    unbroken: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "mein Ordner ü 文"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    arguments = flags(place, out="ein Lauf ü", state_seconds=0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        spoil(patch, 3)
+        line = failed(["run", "laptop", *arguments], capsys)
+    assert line.endswith("rmt-mini resume 'ein Lauf ü' --on-nan skip")
+    code, out, _ = outcome(["resume", "ein Lauf ü"], capsys)
+    assert code == 0
+    assert str(Path("ein Lauf ü") / "report.md") in out
+    assert left_by_command(place / "ein Lauf ü") == unbroken
+    code, out, _ = outcome(["evaluate", "ein Lauf ü", "--out", "gemessen ü.json"], capsys)
+    assert code == 0
+    found = json.loads((place / "gemessen ü.json").read_text(encoding="utf-8"))
+    assert found == json.loads((place / "ein Lauf ü" / "evaluation.json").read_text(encoding="utf-8"))["after"]
+
+
+def test_a_file_name_that_is_not_utf8_comes_back_from_run_json(tmp_path: Path) -> None:
+    from rmt_mini.stages.store import write_whole
+
+    name = os.fsdecode(b"caf\xe9")
+    write_whole(tmp_path / "run.json", json.dumps({"out": name}, ensure_ascii=False))
+    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8")) == {"out": name}
+
+
+NO_NETWORK = """
+import os, socket, rmt_mini
+assert rmt_mini.__file__.startswith(os.environ.get("PYTHONPATH", ""))
+def refused(*arguments, **more):
+    raise SystemExit(f"a connection was tried: {arguments[1:]}")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refused
+from rmt_mini.cli import main
+main()
+"""
+
+
+def in_process(arguments: list[str], cwd: Path, environment: dict[str, str | None], **more: Any) -> Any:
+    """Run the command line in a process of its own, with some of the environment changed, or taken away (None).
+
+    Its standard error is closed, unless there is one.
+    """
+    changed = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"} | environment
+    env = {name: value for name, value in changed.items() if value is not None}
+    streams = "" if "stderr" in more else " 2>&-"
+    command = ["sh", "-c", f'exec "$0" "$@"{streams}', sys.executable, "-c", NO_NETWORK, *arguments]
+    return subprocess.run(command, cwd=cwd, env=env, timeout=240, stdout=subprocess.PIPE, **more)
+
+
+@pytest.mark.slow
+def test_a_bare_machine(unbroken: dict[str, Any], tmp_path: Path) -> None:
+    """No home, the C locale, standard error closed, code that cannot be written, a folder in another script."""
+    code = tmp_path / "code"
+    shutil.copytree(ROOT / "rmt_mini", code / "rmt_mini", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in [code, *code.rglob("*")]:
+        path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
+    before = {path: path.stat().st_mtime_ns for path in code.rglob("*")}
+    place = tmp_path / "mein Ordner ü 文"
+    place.mkdir()
+    settings(place)
+    arguments = [one.replace(f"{place}{os.sep}", "") for one in flags(place)]
+    bare: dict[str, str | None] = {
+        "HOME": None, "XDG_CACHE_HOME": None, "LC_ALL": "C", "LANG": None, "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(code),
+    }  # fmt: skip
+    done = in_process(["run", "laptop", *arguments], place, bare)
+    assert done.returncode == 0
+    assert os.path.join("run", "report.md") in done.stdout.decode()
+    assert left_by_command(place / "run") == unbroken
+    assert {path: path.stat().st_mtime_ns for path in code.rglob("*")} == before
+    for path in [code, *code.rglob("*")]:
+        path.chmod(path.stat().st_mode | stat.S_IWUSR)
+
+
+@pytest.mark.slow
+def test_a_home_that_cannot_be_written_and_a_reader_that_goes_away(unbroken: dict[str, Any], tmp_path: Path) -> None:
+    settings(tmp_path)
+    nowhere: dict[str, str | None] = {"HOME": os.devnull, "XDG_CACHE_HOME": None, "LANG": "tr_TR.UTF-8"}
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = in_process(["run", *flags(tmp_path)], ROOT, nowhere, stderr=writing, stdin=subprocess.DEVNULL)
+    os.close(writing)
+    assert done.returncode == 0
+    assert left_by_command(tmp_path / "run") == unbroken
+    arguments = ["run", "--model", "smollm2-135m", "--out", str(tmp_path / "other")]
+    done = in_process(arguments, ROOT, nowhere, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: cache folder .* cannot be written .*; set RMT_MINI_HOME elsewhere\n", done.stderr)
+
+
+def test_standard_error_that_breaks_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rmt_mini.cli import _streams
+
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", buffering=1) as broken, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", broken)
+        with _streams():
+            for _ in range(3):
+                sys.stderr.write("a line\n")
+                sys.stderr.flush()
+            assert sys.stderr.encoding  # all else is the stream's own
+        assert sys.stderr is broken
+
+
+def test_closed_streams_are_replaced_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rmt_mini.cli import _streams
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", None)
+        patch.setattr(sys, "stdout", None)
+        with _streams():
+            sys.stdout.write("heard by no one")
+            sys.stderr.write("heard by no one")
+        assert (sys.stdout, sys.stderr) == (None, None)
+
+
+def test_many_skipped_steps_are_said_twice_at_most(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoil(monkeypatch, *range(0, 12, 2))
+    config = small(steps=12, on_nan="skip")
+    policy = closing()
+    midtrain.RMTTrainer(config, policy, texts_for(policy, config)).fit()
+    assert len([text for text in caplog.messages if "skipped" in text]) == 2

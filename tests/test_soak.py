@@ -1,0 +1,124 @@
+"""A soak finds a leak, and finds none where there is none."""
+
+from __future__ import annotations
+
+import json
+import logging
+import mmap
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmt_mini import soak as room
+from rmt_mini.errors import UserError
+from rmt_mini.run import run
+from rmt_mini.soak import WarningCount, growth, main, soak
+from tests.stages.tiny import closing
+from tests.test_run import settings
+
+KEPT = 200_000  # bytes that a leaking step keeps
+
+
+def test_growth_is_the_slope_behind_the_first_quarter() -> None:
+    settling = [1_000_000 * step for step in range(10)]
+    flat = settling + [9_000_000 + 1000 * (-1) ** step for step in range(30)]
+    slope, low, high = growth(flat)
+    assert abs(slope) < 0.1
+    assert low < 0 < high
+    slope, low, high = growth([step * KEPT for step in range(40)])
+    assert (slope, low, high) == pytest.approx((200.0, 200.0, 200.0))
+    with pytest.raises(UserError, match="2 steps are too few"):
+        growth([1, 2])
+
+
+def test_a_leak_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the room is for, with a memory that counts exactly what is kept, and a process's own noise."""
+    kept: list[bytearray] = []
+    monkeypatch.setattr(room, "resident_memory", lambda: 500_000_000 + sum(map(len, kept)) + 4096 * (len(kept) % 3))
+
+    def leaking(on_step: Callable[[Any], None]) -> None:
+        for _ in range(48):
+            kept.append(bytearray(KEPT))
+            on_step(None)
+
+    found = soak(leaking)
+    assert found.leaks
+    assert (found.low_kb, found.high_kb) == pytest.approx((200, 200), abs=2)
+    assert found.line().startswith("48 steps: memory it leaks, +200.")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_leak_is_found_in_a_real_process() -> None:
+    kept: list[mmap.mmap] = []
+
+    def work(leaks: bool) -> Callable[[Callable[[Any], None]], None]:
+        def steps(on_step: Callable[[Any], None]) -> None:
+            for step in range(60):
+                block = mmap.mmap(-1, KEPT)  # fresh from the kernel, whatever malloc has to spare
+                block.write(bytes([step]) * KEPT)
+                if leaks:
+                    kept.append(block)
+                on_step(None)
+
+        return steps
+
+    tight, leaking = soak(work(False)), soak(work(True))
+    assert not tight.leaks
+    assert leaking.leaks
+    assert (leaking.low_kb, leaking.high_kb) == pytest.approx((KEPT / 1000, KEPT / 1000), rel=0.1)
+    assert leaking.last_mb - leaking.first_mb == pytest.approx(59 * 0.2, rel=0.2)
+
+
+def test_a_run_repeats_no_warning(tmp_path: Path) -> None:
+    config = settings(tmp_path, steps=24, evaluation_positions=9, preflight_positions=6, warmup_steps=1)
+    found = soak(lambda on_step: run(config, closing(), on_step=on_step, progress=False))
+    assert found.steps == len(found.resident_mb) == 24
+    assert [text for text, count in found.warnings.items() if count > 1] == []
+
+
+def test_warnings_are_counted_by_what_they_say(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, logger="transformers")
+
+    def work(on_step: Callable[[Any], None]) -> None:
+        for step in range(8):
+            logging.getLogger("rmt_mini.stages").warning("Step %d: no news", step)
+            logging.getLogger("rmt_mini.stages").info("nothing")
+            on_step(None)
+        logging.getLogger("transformers.x").warning("once")
+        warnings.warn("twice", UserWarning, stacklevel=1)
+
+    before = list(logging.getLogger().handlers)
+    found = soak(work).warnings
+    assert logging.getLogger().handlers == before
+    assert found.pop("rmt_mini.stages: Step N: no news") == 8
+    assert found.pop("transformers.x: once") == 1
+    (python,) = found
+    assert python.startswith("py.warnings: ")
+    assert "UserWarning: twice" in python
+    assert not any(isinstance(one, WarningCount) for one in logging.getLogger("transformers").handlers)
+
+
+def test_the_command_writes_its_readings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(room, "preset", lambda _, **given: settings(tmp_path, **given))
+    monkeypatch.setattr(room, "LITTLE", {"evaluation_positions": 9, "warmup_steps": 0})
+    monkeypatch.setattr(sys, "argv", ["soak", "--steps", "6", "--out", str(tmp_path / "out")])
+    main()
+    found = json.loads((tmp_path / "out" / "soak.json").read_text(encoding="utf-8"))
+    assert set(found) >= {"steps", "slope_kb", "low_kb", "high_kb", "first_mb", "last_mb", "warnings", "leaks"}
+    assert found["steps"] == len(found["resident_mb"]) == 6
+    assert caplog.messages[-1].startswith("6 steps: memory ")
+    with pytest.raises(SystemExit):  # never written over
+        main()
+
+
+def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "resident_memory", lambda: None)
+    with pytest.raises(UserError, match="does not tell how much memory"):
+        soak(lambda on_step: on_step(None))  # type: ignore[arg-type]
