@@ -30,6 +30,7 @@ from rmt_mini.stages import journal, midtrain
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.state import load_state
 from rmt_mini.study import remedies
+from rmt_mini.study.plots import Figured
 from tests.stages.tiny import closing, small, texts_for
 from tests.test_cli import outcome
 from tests.test_resume import left
@@ -37,6 +38,14 @@ from tests.test_run import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn() -> Iterator[None]:
+    """Leave figures out: other tests draw them, and they take half of a small run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figured, "png", lambda _: b"")
+        yield
 
 
 @pytest.fixture(scope="module")

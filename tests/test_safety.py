@@ -24,6 +24,7 @@ import torch
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import UserError
 from rmt_mini.run import run
+from rmt_mini.study.plots import Figured
 from tests.fakes import make_tiny_policy
 from tests.test_cli import outcome
 from tests.test_run import settings
@@ -164,6 +165,7 @@ def test_a_run_talks_to_no_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(socket.socket, name, refused)
     for name in ("getaddrinfo", "create_connection", "gethostbyname"):
         monkeypatch.setattr(socket, name, refused)
+    monkeypatch.setattr(Figured, "png", lambda _: b"")
     run(config, progress=False)
     assert tried == []
 

@@ -7,7 +7,7 @@ import logging
 import mmap
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,19 @@ from rmt_mini import soak as room
 from rmt_mini.errors import UserError
 from rmt_mini.run import run
 from rmt_mini.soak import WarningCount, growth, main, soak
+from rmt_mini.study.plots import Figured
 from tests.stages.tiny import closing
 from tests.test_run import settings
 
 KEPT = 200_000  # bytes that a leaking step keeps
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn() -> Iterator[None]:
+    """Leave figures out: other tests draw them, and they take half of a small run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figured, "png", lambda _: b"")
+        yield
 
 
 def test_growth_is_the_slope_behind_the_first_quarter() -> None:
