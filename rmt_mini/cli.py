@@ -95,8 +95,12 @@ class _Unheard:
 def _streams() -> Iterator[None]:
     """Give the process standard streams that it can write to, whatever it was started with."""
     before = sys.stdout, sys.stderr
+
+    def restore() -> None:
+        sys.stdout, sys.stderr = before
+
     with ExitStack() as stack:
-        stack.callback(lambda: (setattr(sys, "stdout", before[0]), setattr(sys, "stderr", before[1])))
+        stack.callback(restore)
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # closed, as by 2>&-, or a program without a console
                 setattr(sys, name, stack.enter_context(open(os.devnull, "w", encoding="utf-8")))
