@@ -9,7 +9,8 @@ thresholds) is ours to choose; PRESETS holds the choices and how they were found
 from __future__ import annotations
 
 import dataclasses
-import math
+import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,16 +111,9 @@ class RMTConfig:
     rollouts_logged: int = _setting(8, "rollouts a step written to rollouts.jsonl")
 
     def __post_init__(self) -> None:
-        for one in dataclasses.fields(self):
-            value = getattr(self, one.name)
-            if isinstance(one.default, bool):
-                _require(isinstance(value, bool), one.name, value, "give True or False")
-            elif isinstance(one.default, str):
-                _require(isinstance(value, str), one.name, value, "give text")
-            elif isinstance(one.default, tuple):
-                _require(isinstance(value, tuple), one.name, value, f"give {len(one.default)} numbers as a tuple")
-        _require_positive_integers(self, _POSITIVE_INTEGERS)
-        _require_natural_numbers(self, _NATURAL_NUMBERS)
+        _require_kinds(self)
+        _require_whole_numbers(self, _POSITIVE_INTEGERS, least=1)
+        _require_whole_numbers(self, _NATURAL_NUMBERS, least=0)
         _require_non_negative(self, _NON_NEGATIVE)
         _require_positive(self, _POSITIVE)
         for name, allowed in _CHOICES.items():
@@ -137,6 +131,8 @@ class RMTConfig:
         self._check_relations()
 
     def _check_relations(self) -> None:
+        for name, value in _named(self, ("curriculum_start", "curriculum_end", "evaluation_fraction")):
+            _require(_real(value), name, value, "give a number from 0 to 1")
         _require(0 < self.budget_decay <= 1, "budget_decay", self.budget_decay, "give a number above 0 and up to 1")
         _require(0 <= self.length_weight <= 1, "length_weight", self.length_weight, "give a number from 0 to 1")
         _require(
@@ -173,6 +169,12 @@ class RMTConfig:
             f"it must not exceed document_tokens ({self.document_tokens})",
         )
         _require(
+            self.document_tokens >= 2,
+            "document_tokens",
+            self.document_tokens,
+            "a token can be asked for only behind another: give at least 2",
+        )
+        _require(
             self.updates_per_step == 1 or self.clip_epsilon > 0,
             "updates_per_step",
             self.updates_per_step,
@@ -191,6 +193,8 @@ class RMTConfig:
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> RMTConfig:
         """Make a configuration from what ``to_dict`` gave, also after JSON turned its tuples into lists."""
+        if not isinstance(values, Mapping):
+            raise UserError(f"the settings are {_shown(values)}; give fields and their values")
         _check_names(values)
         plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         return RMTConfig(**plain)
@@ -225,8 +229,9 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         sizes = ("hidden_size", "intermediate_size", "layers", "heads")
-        _require_positive_integers(self, ("steps", "documents_per_step", "rise", *sizes))
-        _require_natural_numbers(self, ("seed",))
+        _require_kinds(self)
+        _require_whole_numbers(self, ("steps", "documents_per_step", "rise", *sizes), least=1)
+        _require_whole_numbers(self, ("seed",), least=0)
         _require_positive(self, ("learning_rate",))
         _require_non_negative(self, ("weight_decay",))
         fine = self.hidden_size % (2 * self.heads) == 0  # rotary embeddings turn pairs of dimensions
@@ -251,27 +256,53 @@ _CHOICES = {
 }
 
 
+_LARGEST = 2**63 - 1  # that a tensor holds, and a generator takes as its seed
+_LONGEST_SHOWN = 120  # characters of a value
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # neither a path nor run.json holds these
+
+
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _real(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # not math.isfinite, which gives up at whole numbers that no float holds
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _shown(value: object) -> str:
+    """Show any value in one line."""
+    try:
+        told = repr(value)
+    except Exception:  # whatever a foreign class raises; and Python writes out no number of over 4,300 digits
+        told = f"a {type(value).__name__} that cannot be shown"
+    if len(told.splitlines()) > 1:  # an array, say
+        told = " ".join(told.split())
+    return told if len(told) <= _LONGEST_SHOWN else f"{told[:_LONGEST_SHOWN]}..."
 
 
 def _require(fine: bool, name: str, value: object, remedy: str) -> None:
     if not fine:
-        raise UserError(f"{name} is {value!r}; {remedy}")
+        raise UserError(f"{name} is {_shown(value)}; {remedy}")
 
 
-def _require_positive_integers(settings: object, names: Iterable[str]) -> None:
+def _require_kinds(settings: Any) -> None:
+    """Refuse a value of another kind than the field's default; numbers are looked at one by one elsewhere."""
+    for one in dataclasses.fields(settings):
+        value = getattr(settings, one.name)
+        if isinstance(one.default, bool):
+            _require(isinstance(value, bool), one.name, value, "give True or False")
+        elif isinstance(one.default, str):
+            _require(isinstance(value, str), one.name, value, "give text")
+            _require(not _UNWRITABLE.search(value), one.name, value, "give text without NUL and half characters")
+        elif isinstance(one.default, tuple):
+            _require(isinstance(value, tuple), one.name, value, f"give {len(one.default)} numbers as a tuple")
+
+
+def _require_whole_numbers(settings: object, names: Iterable[str], least: int) -> None:
     for name, value in _named(settings, names):
-        _require(_whole(value) and value >= 1, name, value, "give a whole number of at least 1")
-
-
-def _require_natural_numbers(settings: object, names: Iterable[str]) -> None:
-    for name, value in _named(settings, names):
-        _require(_whole(value) and value >= 0, name, value, "give a whole number of at least 0")
+        _require(_whole(value) and value >= least, name, value, f"give a whole number of at least {least}")
+        _require(value <= _LARGEST, name, value, f"give a whole number of at most {_LARGEST}")
 
 
 def _require_non_negative(settings: object, names: Iterable[str]) -> None:
@@ -292,7 +323,7 @@ def _check_names(values: Mapping[str, Any]) -> None:
     known = [field.name for field in dataclasses.fields(RMTConfig)]
     for name in values:
         if name not in known:
-            raise UserError(f"field {name!r} is unknown; the fields are {', '.join(known)}")
+            raise UserError(f"field {_shown(name)} is unknown; the fields are {', '.join(known)}")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
