@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import re
+import reprlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,12 +121,12 @@ def load_corpus(
     kept: dict[str, Document] = {}
     seen = 0
     for key, text in _texts(source, column, split, max_chars):
-        document = Document(_clean(key, source, "an id"), _clean(text, source, f"document {key!r}"))
+        document = Document(_clean(key, source, "an id"), _clean(text, source, f"document {key!r:.80}"))
         seen += bool(document.text)
         if len(document.text) < max(1, min_chars):
             continue
         if document.id in kept:
-            raise UserError(f"corpus {source!r}: two documents have the id {key!r}; make ids unique")
+            raise UserError(f"corpus {source!r}: two documents have the id {key!r:.80}; make ids unique")
         kept[document.id] = document
         if len(kept) == limit:
             break
@@ -230,20 +231,23 @@ def _json_lines(path: str, column: str) -> _Texts:
             raise UserError(f"{where} is not JSON ({problem}); give one JSON object a line") from None
         if not isinstance(row, dict):
             raise UserError(f"{where} is a JSON {type(row).__name__}; give one JSON object a line")
-        text = _text_of(row, _columns(column, row, where), where)
-        yield f"{Path(path).name}:{number}" if row.get("id") in (None, "") else str(row["id"]), text
+        text, key = _text_of(row, _columns(column, row, where), where), row.get("id")
+        if isinstance(key, list | dict):
+            raise UserError(f"{where}: its id is a JSON {type(key).__name__}; give text or a number")
+        yield f"{Path(path).name}:{number}" if key in (None, "") else str(key), text
 
 
 def _columns(column: str, available: Collection[str], where: str) -> list[str]:
     names = [column] if column in available else column.split("+")
     if missing := [name for name in names if name not in available]:
-        raise UserError(f"{where} has no column {missing[0]!r}; choose --column among {list(available)}")
+        raise UserError(f"{where} has no column {missing[0]!r:.80}; choose --column among {list(available)!r:.300}")
     return names
 
 
 def _text_of(row: Mapping[str, Any], names: list[str], where: str) -> str:
     if wrong := [name for name in names if not isinstance(row[name], str)]:
-        raise UserError(f"{where}: column {wrong[0]!r} is {row[wrong[0]]!r:.40}, not text; change --column")
+        found = reprlib.repr(row[wrong[0]])  # which goes not too deep
+        raise UserError(f"{where}: column {wrong[0]!r:.80} is {found:.40}, not text; change --column")
     return "\n".join(row[name] for name in names)
 
 

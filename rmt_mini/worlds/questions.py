@@ -117,11 +117,22 @@ def _gym(task: str, count: int, seed: int) -> tuple[Question, ...]:
 
     if task not in DATASETS:
         raise UserError(f"reasoning-gym has no task {task!r}; it has {', '.join(sorted(DATASETS)[:8])} and others")
-    data = reasoning_gym.create_dataset(task, size=count, seed=seed)
+    try:
+        data = reasoning_gym.create_dataset(task, size=count, seed=seed)
+    except Exception as error:  # 'composite', say, wants settings of its own
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"questions 'gym:{task}' cannot be made ({reason}); choose another task") from error
 
     def scorer(entry: dict[str, Any]) -> Callable[[str], float]:
-        # a scorer gives part of the points for an answer that merely contains the right one; here it is right or not
-        return lambda given: float(data.score_answer(answer=given.strip(), entry=entry) >= 1.0)
+        def score(given: str) -> float:
+            # a scorer gives part of the points for an answer that merely contains the right one; here it is right or
+            # it is not
+            try:
+                return float(data.score_answer(answer=given.strip(), entry=entry) >= 1.0)
+            except Exception:  # some scorers choke on what is no answer at all
+                return 0.0
+
+        return score
 
     found: dict[str, Question] = {}
     for number, entry in enumerate(data):
