@@ -16,13 +16,15 @@ that differs between steps must come after the trunk. (3) In ``chat``, leading w
 be repeated inside the box.
 
 Nothing is ever searched for in the text or the thought: only sampled answer tokens are parsed, so a document or a
-thought that contains ``</think>`` or a box cannot fake a reward.
+thought that contains ``</think>`` or a box cannot fake a reward. Special tokens (``<|im_end|>``) are the frame's alone:
+spelled out in a document they are plain text, and sampled in an answer they are no text.
+tests/engine/test_reward_attacks.py tries to break this.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from rmt_mini.errors import UserError
@@ -31,6 +33,7 @@ from rmt_mini.method.rewards import match_reward, prefix_match_reward
 TAIL_TOKENS = 8
 ANSWER_TOKENS = 16
 LOOKAHEAD_TOKENS = 8
+HALF = "\N{REPLACEMENT CHARACTER}"  # what a token that ends inside a character decodes to
 INSTRUCTION = (
     "\n\nThe text above breaks off. Reason about what its next token is{budget}, then give the next token alone in "
     "\\boxed{{}}."
@@ -65,26 +68,70 @@ class AnswerFormat(Protocol):
         """Match reward, 0 or 1."""
 
 
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """Return the tokens of a text from outside: a special token that is spelled out in it is plain text.
+
+    Added tokens that are not special (``<think>`` of some models) stay one token: they are words to the model.
+    """
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    steering = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+    if steering.isdisjoint(ids):
+        return ids
+    # sentencepiece's unigrams have </s> among their words as well: take its letters
+    spelled = ([token] if token not in steering else list(tokenizer.convert_ids_to_tokens(token)) for token in ids)
+    return [one if isinstance(one, int) else tokenizer.convert_tokens_to_ids(one) for part in spelled for one in part]
+
+
+def _encode(tokenizer: Any, frame: str) -> list[int]:
+    """Return the tokens of what the environment writes; special tokens in it are meant."""
+    ids: list[int] = tokenizer(frame, add_special_tokens=False, split_special_tokens=False)["input_ids"]
     return ids
+
+
+def _reader(tokenizer: Any) -> Callable[[Sequence[int]], str]:
+    """Return a function from tokens to the text they stand for in the middle of a text; special tokens are no text.
+
+    The tokens are decoded behind a letter, since sentencepiece's tokenizers drop a blank at the very beginning.
+    """
+    letter = _encode(tokenizer, "a")
+
+    def decode(ids: Sequence[int]) -> str:
+        text: str = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    before = decode(letter)
+    return lambda ids: decode([*letter, *ids]).removeprefix(before)
+
+
+def _require_spelled(tokenizer: Any, *frames: str) -> None:
+    """Refuse a tokenizer that lacks what the environment writes: its closing tag would be any unknown word."""
+    for frame in frames:
+        said = tokenizer.decode(_encode(tokenizer, frame), clean_up_tokenization_spaces=False)
+        if "".join(said.split()) != "".join(frame.split()):
+            raise UserError(
+                f"the tokenizer cannot write {frame!r} (it comes back as {said!r:.60}); choose a model whose tokenizer "
+                f"covers all characters, as byte-level ones do"
+            )
 
 
 def continuation_of(tokenizer: Any, trunk: Sequence[int], index: int) -> tuple[str, list[int]]:
     """Return the text that follows ``index`` and the byte offsets at which its tokens end.
 
     A token that ends inside a character ends no text and gives no boundary; where the position itself lies inside
-    one there is no text, since any stray byte would decode alike.
+    one there is no text, since any stray byte would decode alike. The text ends before an unknown or special token.
     """
-    boundaries: list[int] = []
-    text = ""
+    read = _reader(tokenizer)
+    texts: list[str] = []
+    before = ""
     for end in range(index + 1, min(len(trunk), index + LOOKAHEAD_TOKENS) + 1):
-        decoded = tokenizer.decode(trunk[index:end], clean_up_tokenization_spaces=False)
-        if "\N{REPLACEMENT CHARACTER}" in (decoded[:1], decoded[-1:]):
-            continue
-        text = decoded
-        boundaries.append(len(text.encode()))
-    return text, boundaries
+        text = read(trunk[index:end])
+        if HALF not in text:
+            if text == before:
+                break
+            texts.append(text)
+        before = text
+    whole = texts[-1] if texts else ""
+    return whole, [len(text.encode()) for text in texts if whole.startswith(text)]
 
 
 class Continuation:
@@ -94,13 +141,14 @@ class Continuation:
     answer_limit = 1
 
     def __init__(self, tokenizer: Any, prefix_match: bool = False) -> None:
+        _require_spelled(tokenizer, "\n<think 0123456789>", "</think>", "\n...")
         self.tokenizer = tokenizer
         self.close = _encode(tokenizer, "</think>")
         self._after = _encode(tokenizer, "\n...")
         self._prefix_match = prefix_match
 
     def trunk(self, text: str) -> tuple[list[int], int]:
-        return _encode(self.tokenizer, text), 1
+        return encode_text(self.tokenizer, text), 1
 
     def opening(self, budget: int | None) -> list[int]:
         return _encode(self.tokenizer, "\n<think>" if budget is None else f"\n<think {budget}>")
@@ -113,7 +161,7 @@ class Continuation:
 
     def judge(self, answer: Sequence[int], trunk: Sequence[int], index: int) -> float:
         if self._prefix_match:
-            text = self.tokenizer.decode(list(answer), clean_up_tokenization_spaces=False)
+            text = _reader(self.tokenizer)(answer)
             return prefix_match_reward(text, *continuation_of(self.tokenizer, trunk, index))
         return match_reward(answer[0], trunk[index])
 
@@ -129,20 +177,34 @@ class Chat:
             raise UserError(
                 "answer_format 'chat' needs a tokenizer with a chat template; use answer_format 'continuation'"
             )
+        _require_spelled(tokenizer, "<think>\n", "</think>", "\\boxed{0123456789}")
         self.tokenizer, self._instruction = tokenizer, instruction
         marker = "\x02document\x03"
-        rendered = tokenizer.apply_chat_template(
-            [{"role": "user", "content": marker}], tokenize=False, add_generation_prompt=True
-        )
-        before, after = rendered.split(marker)
+        try:
+            rendered = tokenizer.apply_chat_template(
+                [{"role": "user", "content": marker}], tokenize=False, add_generation_prompt=True
+            )
+            before, after = rendered.split(marker)
+        except Exception as error:  # a template is a program, and raises what it likes
+            reason = " ".join(str(error).split())[:100]
+            raise UserError(
+                f"answer_format 'chat' needs a chat template that takes a user's turn as it is, and this tokenizer's "
+                f"does not ({reason}); use answer_format 'continuation'"
+            ) from error
         self._header = _encode(tokenizer, before)
         self._turn = after if "<think>" in after.rsplit("\n\n", 1)[-1] else after + "<think>\n"
         self.close = _encode(tokenizer, "</think>")
         self._cue = _encode(tokenizer, "\n\n")
         self._end = tokenizer.eos_token_id
+        self._read = _reader(tokenizer)
+        if last_boxed(self._read(_encode(tokenizer, "\\boxed{a}"))) != "a":
+            raise UserError(
+                "answer_format 'chat' needs a tokenizer that gives \\boxed{a} back as it was; use answer_format "
+                "'continuation'"
+            )
 
     def trunk(self, text: str) -> tuple[list[int], int]:
-        return [*self._header, *_encode(self.tokenizer, text)], len(self._header) + 1
+        return [*self._header, *encode_text(self.tokenizer, text)], len(self._header) + 1
 
     def opening(self, budget: int | None) -> list[int]:
         stated = "" if budget is None else BUDGET_INSTRUCTION.format(budget=budget)
@@ -154,10 +216,10 @@ class Chat:
     def finished(self, answer: Sequence[int]) -> bool:
         if len(answer) >= self.answer_limit or answer[-1] == self._end:
             return True
-        return last_boxed(self.tokenizer.decode(list(answer))) is not None
+        return last_boxed(self._read(answer)) is not None
 
     def judge(self, answer: Sequence[int], trunk: Sequence[int], index: int) -> float:
-        boxed = last_boxed(self.tokenizer.decode(list(answer), clean_up_tokenization_spaces=False))
+        boxed = last_boxed(self._read(answer))
         if boxed is None:
             return 0.0
         text, boundaries = continuation_of(self.tokenizer, trunk, index)
@@ -172,19 +234,29 @@ class Chat:
 def last_boxed(text: str) -> str | None:
     r"""Return what stands in the last complete ``\boxed{...}`` with balanced braces, or None.
 
+    Of several the last to begin counts. As in TeX, a brace behind a backslash opens and closes nothing.
+
     Example:
         >>> last_boxed(r"so \boxed{7} or rather \boxed{x_{1}}")
         'x_{1}'
         >>> last_boxed(r"\boxed{never closed") is None
         True
     """
-    for found in reversed(list(re.finditer(r"\\boxed\{", text))):
-        depth = 1
-        for place in range(found.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[place], 0)
-            if depth == 0:
-                return text[found.end() : place]
-    return None
+    opened: list[tuple[bool, int]] = []  # braces not closed yet: whether of a box, and where they end
+    last: tuple[int, int] | None = None
+    for found in re.finditer(r"(?<!\\)\\+(?:boxed\{|[{}])|[{}]", text):
+        sign = found[0]
+        if sign.endswith("boxed{"):
+            opened.append((True, found.end()))
+        elif (len(sign) - 1) % 2:  # an odd number of backslashes: an escaped brace
+            continue
+        elif sign.endswith("{"):
+            opened.append((False, found.end()))
+        elif opened:
+            is_box, start = opened.pop()
+            if is_box and (last is None or start > last[0]):
+                last = start, found.end() - 1
+    return None if last is None else text[slice(*last)]
 
 
 def answer_format(name: str, tokenizer: Any, parameters: int, prefix_match: bool = False) -> AnswerFormat:

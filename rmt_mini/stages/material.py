@@ -13,9 +13,10 @@ from torch import Tensor
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import CHUNK
 from rmt_mini.engine.model import Policy, load_policy
-from rmt_mini.engine.prompt import AnswerFormat, answer_format
+from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat, answer_format
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
+from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.entropy import assign_tiers, quantile_thresholds, token_entropy
 from rmt_mini.records import Document
 
@@ -56,26 +57,48 @@ def generator_for(seed: int, *purpose: object) -> torch.Generator:
 
 
 def format_for(policy: Policy, config: RMTConfig) -> AnswerFormat:
-    """Return the answer format that the configuration asks for."""
-    return answer_format(config.answer_format, policy.tokenizer, policy.parameters, config.prefix_match)
+    """Return the answer format that the configuration asks for.
+
+    Raises:
+        UserError: if the tokenizer does not serve it, or the model cannot read as far as a branch may reach.
+    """
+    form = answer_format(config.answer_format, policy.tokenizer, policy.parameters, config.prefix_match)
+    _require_room(policy, form, config)
+    return form
+
+
+def _require_room(policy: Policy, form: AnswerFormat, config: RMTConfig) -> None:
+    """Refuse lengths beyond the positions that a model has learned: it would stop with an error, or talk nonsense."""
+    settings = getattr(policy.model, "config", None)
+    most = getattr(settings.get_text_config(), "max_position_embeddings", None) if settings is not None else None
+    budget = max(config.budget_start, config.evaluation_budget)
+    header, _ = form.trunk("")
+    frame = len(form.opening(budget)) + len(form.close) + len(form.cue([0] * TAIL_TOKENS, TAIL_TOKENS))
+    needed = len(header) + config.document_tokens + frame + thought_cap(budget) + form.answer_limit
+    if most is not None and needed > most:
+        raise UserError(
+            f"document_tokens is {config.document_tokens}; with thoughts of up to {thought_cap(budget)} tokens that "
+            f"makes {needed}, and model {policy.name!r} reads at most {most}: lower --document-tokens or --budget-start"
+        )
 
 
 def to_texts(documents: Sequence[Document], form: AnswerFormat, config: RMTConfig, where: str) -> list[Text]:
-    """Tokenize documents, cut long ones, leave out short ones.
+    """Tokenize documents, cut long ones, leave out short ones (and those of one token, which has none before it).
 
     Raises:
         UserError: if none is left.
     """
     texts = []
+    least = max(2, config.min_document_tokens)
     for document in documents:
         ids, first = form.trunk(document.text)
-        if len(ids) - first + 1 >= config.min_document_tokens:
+        if len(ids) - first + 1 >= least:
             kept = tuple(ids[: first - 1 + config.document_tokens])
             texts.append(Text(document.id, kept, first, _sorts(document, form, first)[: len(kept)]))
     if not texts:
         raise UserError(
             f"corpus {config.corpus!r}: none of the {len(documents)} {where} documents has min_document_tokens "
-            f"({config.min_document_tokens}) tokens; give longer text or a smaller --min-document-tokens"
+            f"({least}) tokens; give longer text or a smaller --min-document-tokens"
         )
     if len(texts) < len(documents):
         logger.info(
@@ -88,7 +111,10 @@ def _sorts(document: Document, form: AnswerFormat, first: int) -> tuple[str, ...
     """Carry the sorts of a document's spans over to its tokens."""
     if not document.spans:
         return ()
-    offsets = form.tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    encoded = form.tokenizer(
+        document.text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+    )
+    offsets = encoded["offset_mapping"]
     named = [next((s.sort for s in document.spans if start < s.stop and s.start < stop), "") for start, stop in offsets]
     return (*[""] * (first - 1), *named)
 

@@ -21,7 +21,7 @@ from scipy.stats import bootstrap
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
-from rmt_mini.engine.prompt import ANSWER_TOKENS, QUESTION, AnswerFormat, Chat, last_boxed
+from rmt_mini.engine.prompt import ANSWER_TOKENS, QUESTION, AnswerFormat, Chat, encode_text, last_boxed
 from rmt_mini.engine.rollout import roll_out
 from rmt_mini.records import Position, Rollout
 from rmt_mini.stages.evaluate import ROWS, batches, read_for
@@ -57,7 +57,7 @@ class Exam:
         longest = 1
         for question in questions:
             ids, first = self.base.trunk(question.text)
-            answer = policy.tokenizer(question.answer, add_special_tokens=False)["input_ids"]
+            answer = encode_text(policy.tokenizer, question.answer)
             trunk = (*ids, *answer)
             self.questions[trunk] = question
             self.texts.append(Text(question.id, trunk, first, asked=(len(ids),)))
