@@ -109,9 +109,8 @@ def load_policy(name: str, device: str | None = None, dtype: str | None = None) 
         The policy, in evaluation mode.
 
     Raises:
-        UserError: where the model cannot be found or opened.
+        UserError: where the model cannot be found or opened, or is no causal language model.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     target, where = choose_device(device), locate_model(name)
@@ -124,14 +123,14 @@ def load_policy(name: str, device: str | None = None, dtype: str | None = None) 
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where, dtype=wanted, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # a config or a tokenizer of rubbish raises whatever it leads to
         if out_of_memory(error):
             raise
         if "custom code" in str(error):
             raise UserError(
                 f"model {name!r} needs code of its own, which is never executed; choose one that transformers knows"
             ) from error
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"model {name!r} cannot be opened ({reason}); check the folder or the hub id") from error
     model, report = loaded
     lacking = sorted(report["missing_keys"])  # transformers would go on with random weights, or without a vocabulary
@@ -139,8 +138,70 @@ def load_policy(name: str, device: str | None = None, dtype: str | None = None) 
         raise UserError(f"model {name!r} lacks {len(lacking)} of its weights ({lacking[0]}); is the copy complete?")
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise UserError(f"model {name!r} has no tokenizer; save one there with tokenizer.save_pretrained")
-    model.to(target)
+    _require_fitting(name, model, tokenizer)
+    _require_finite(name, model)
+    model.to(target).eval()
+    _require_causal(name, model)
     return make_policy(name, model, tokenizer)
+
+
+def _require_fitting(name: str, model: Any, tokenizer: Any) -> None:
+    """Refuse a tokenizer that numbers more tokens than the model knows; fewer are usual, since rows are padded.
+
+    A special token may lie beyond, as a late [PAD] often does: text has none, and so only a chat template can use it.
+    """
+    rows = len(model.get_input_embeddings().weight)
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    template = str(tokenizer.chat_template)
+    last = max(n for token, n in tokenizer.get_vocab().items() if token not in special or token in template)
+    if last >= rows:
+        raise UserError(
+            f"model {name!r} knows {rows} tokens, but its tokenizer numbers them up to {last}; save there "
+            f"the tokenizer that it was trained with"
+        )
+
+
+def _require_finite(name: str, model: Any) -> None:
+    """Refuse damaged weights: a model that says nan still has a likeliest token."""
+    for key, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise UserError(f"model {name!r} holds numbers in {key} that are not finite; the copy is damaged")
+
+
+@torch.no_grad()
+def _require_causal(name: str, model: Any) -> None:
+    """Refuse a model whose hidden states see what they are to predict, or are not all that its logits depend on.
+
+    transformers opens BERT, say, as a causal model, and warns at most; every number of a run would be wrong.
+    """
+    ids = torch.arange(8, device=model.get_input_embeddings().weight.device)[None]
+    other = torch.cat([ids[:, :-1], ids[:, :1]], dim=1)
+    try:
+        seen, unseen = (model.get_decoder()(input_ids=one, use_cache=False).last_hidden_state for one in (ids, other))
+        ours, theirs = model.get_output_embeddings()(seen), model(input_ids=ids, use_cache=False).logits
+        if not bool(theirs.isfinite().all()):
+            raise ValueError("its logits are not finite")
+        looks_ahead, differs = _gap(unseen[:, :-1], seen[:, :-1]), _gap(ours, theirs)
+    except Exception as error:  # of an architecture that nothing is known of
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(
+            f"model {name!r} does not run as a causal language model ({reason}); give one, such as SmolLM2 or Qwen3"
+        ) from error
+    most = 1e-2 if ours.dtype in (torch.bfloat16, torch.float16) else 1e-4
+    if looks_ahead > most:
+        raise UserError(
+            f"model {name!r} sees the token that it is to predict, as encoders like BERT do; give a causal language "
+            f"model, such as SmolLM2 or Qwen3"
+        )
+    if differs > most:
+        raise UserError(
+            f"model {name!r} does more to its logits than its output embedding (scales or caps them, say), which is "
+            f"not supported; give another, such as SmolLM2 or Qwen3"
+        )
+
+
+def _gap(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).norm() / other.norm())
 
 
 def make_policy(name: str, model: Any, tokenizer: Any) -> Policy:

@@ -1,0 +1,399 @@
+"""A model or a tokenizer of another kind than was meant works as it should, or is refused in one clear line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    ByT5Tokenizer,
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+    ViTConfig,
+    ViTModel,
+)
+
+from rmt_mini.engine.model import Policy, load_policy
+from rmt_mini.engine.prompt import Chat, Continuation, continuation_of, encode_text
+from rmt_mini.records import Document
+from rmt_mini.stages.evaluate import evaluate
+from rmt_mini.stages.material import format_for, to_texts
+from rmt_mini.stages.midtrain import RMTTrainer
+from rmt_mini.stages.warmup import cold_start
+from tests.fakes import byte_tokenizer, make_tiny_policy, tiny_model
+from tests.outcomes import either
+from tests.stages.tiny import small, texts_for
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 259, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
+}  # fmt: skip
+GROUPED = SIZES | {"num_key_value_heads": 2, "max_position_embeddings": 1024}
+GPT2 = {"vocab_size": 259, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": None, "eos_token_id": None}
+
+
+def saved(folder: Path, model: Any, tokenizer: Any = None) -> str:
+    model.save_pretrained(folder)
+    (byte_tokenizer() if tokenizer is None else tokenizer).save_pretrained(folder)
+    return str(folder)
+
+
+def opened(name: str) -> tuple[Policy | None, str | None]:
+    return either(lambda: load_policy(name, "cpu", "float32"))
+
+
+# --- other architectures -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: BertForMaskedLM(BertConfig(**SIZES)),
+            "sees the token that it is to predict, as encoders like BERT do",
+        ),
+        (lambda: BertModel(BertConfig(**SIZES)), "lacks|sees the token"),
+        (
+            lambda: T5ForConditionalGeneration(
+                T5Config(vocab_size=259, d_model=32, d_ff=48, num_layers=2, num_heads=4)
+            ),
+            "cannot be opened",
+        ),
+        (
+            lambda: ViTModel(
+                ViTConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+            ),
+            "cannot be opened",
+        ),
+        (lambda: Gemma2ForCausalLM(Gemma2Config(**GROUPED, head_dim=8)), "does more to its logits"),
+        (lambda: GraniteForCausalLM(GraniteConfig(**GROUPED, logits_scaling=8.0)), "does more to its logits"),
+        (lambda: CohereForCausalLM(CohereConfig(**GROUPED)), "does more to its logits"),
+    ],
+    ids=["bert", "bare bert", "t5", "vit", "gemma2", "granite", "cohere"],
+)
+def test_what_is_no_plain_causal_model_is_refused(make: Callable[[], Any], words: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = make()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(10)  # far from the all but uniform attention of untrained weights
+    policy, message = opened(saved(tmp_path, model))
+    assert policy is None
+    assert message is not None
+    assert any(part in message for part in words.split("|")), message
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: GPT2LMHeadModel(GPT2Config(**GPT2)),
+        lambda: OPTForCausalLM(OPTConfig(vocab_size=259, hidden_size=32, ffn_dim=48, num_hidden_layers=2,
+                                         num_attention_heads=4, word_embed_proj_dim=32, max_position_embeddings=256)),
+    ],
+    ids=["gpt2", "opt"],
+)  # fmt: skip
+def test_older_causal_models_give_their_own_predictions(make: Callable[[], Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = make().eval()
+    policy, message = opened(saved(tmp_path, model))
+    assert message is None
+    assert policy is not None
+    config = small(evaluation_positions=30)
+    texts = texts_for(policy, config)
+    found = evaluate(policy, texts, config)
+    assert found["ntp"]["average"]["n"] == 30
+    ids = torch.tensor(texts[0].ids)
+    hidden = policy.tree.read([ids]).hidden[0]
+    with torch.no_grad():
+        assert torch.allclose(policy.head(hidden), model(input_ids=ids[None]).logits[0], atol=1e-4)
+
+
+def test_a_text_longer_than_the_positions_a_model_has_learned(tmp_path: Path) -> None:
+    policy, message = opened(saved(tmp_path, GPT2LMHeadModel(GPT2Config(**GPT2, n_positions=64))))
+    assert message is None
+    assert policy is not None
+    _, message = either(lambda: format_for(policy, small(document_tokens=48)))
+    assert message is not None
+    assert message.startswith("document_tokens is 48; with thoughts of up to 12 tokens that makes ")
+    assert "reads at most 64: lower --document-tokens or --budget-start" in message
+    config = small(document_tokens=20, budget_start=2)
+    assert evaluate(policy, texts_for(policy, config), config)["ntp"]["average"]["n"] > 0
+
+
+# --- damaged folders ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    saved(folder, tiny_model())
+    return folder
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 300) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+KEYS = [
+    "architectures", "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "head_dim", "vocab_size", "rope_parameters", "rms_norm_eps", "hidden_act", "tie_word_embeddings", "dtype",
+    "layer_types", "attention_bias", "auto_map", "quantization_config", "max_position_embeddings",
+    "transformers_version",
+]  # fmt: skip
+
+
+@given(change=st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1, max_size=2))
+@settings(max_examples=40)
+def test_any_config_of_a_model(change: dict[str, Any], folder: Path) -> None:
+    before = (folder / "config.json").read_text()
+    try:
+        (folder / "config.json").write_text(json.dumps(json.loads(before) | change))
+        policy, message = opened(str(folder))
+    finally:
+        (folder / "config.json").write_text(before)
+    assert (policy is None) == (message is not None)
+    assert message is None or str(folder) in message
+
+
+@given(data=st.binary(max_size=20) | JSON.map(lambda value: json.dumps(value).encode()), name=st.sampled_from(
+    ["config.json", "tokenizer.json", "tokenizer_config.json"]))  # fmt: skip
+@settings(max_examples=30)
+def test_any_bytes_in_a_file_of_a_model(data: bytes, name: str, folder: Path) -> None:
+    before = (folder / name).read_bytes()
+    try:
+        (folder / name).write_bytes(data)
+        policy, message = opened(str(folder))
+    finally:
+        (folder / name).write_bytes(before)
+    assert (policy is None) == (message is not None)
+    assert name == "tokenizer_config.json" or policy is None
+
+
+@given(share=st.floats(0, 1, exclude_max=True))
+@settings(max_examples=15)
+def test_weights_cut_off_anywhere(share: float, folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    before = weights.read_bytes()
+    try:
+        weights.write_bytes(before[: int(share * len(before))])
+        policy, message = opened(str(folder))
+    finally:
+        weights.write_bytes(before)
+    assert policy is None
+    assert message is not None
+    assert "cannot be opened" in message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(value: float, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = value
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    policy, message = opened(str(tmp_path))
+    assert policy is None
+    assert message is not None
+    assert "model.layers.1.mlp.up_proj.weight that are not finite" in message
+
+
+# --- tokenizers --------------------------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_of_more_tokens_than_the_model_knows(tmp_path: Path) -> None:
+    policy, message = opened(saved(tmp_path, tiny_model(), byte_tokenizer(["many", "more", "words"])))
+    assert policy is None
+    assert message is not None
+    assert "knows 259 tokens, but its tokenizer numbers them up to " in message
+
+
+def test_a_late_special_token_does_no_harm_unless_the_chat_uses_it(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    policy, _ = opened(saved(tmp_path / "late", tiny_model(), tokenizer))
+    assert policy is not None
+    assert max(encode_text(tokenizer, "a [PAD] b")) < 256
+    tokenizer.chat_template = "[PAD]{{ messages[0].content }}"
+    _, message = opened(saved(tmp_path / "chat", tiny_model(), tokenizer))
+    assert message is not None
+    assert "knows 259 tokens, but its tokenizer numbers them up to 259" in message
+
+
+def test_a_model_may_know_more_tokens_than_its_tokenizer(tmp_path: Path) -> None:
+    """Embeddings are padded to a round number; a token without a word can be sampled, and is wrong."""
+    policy, message = opened(saved(tmp_path, tiny_model(vocabulary=512)))
+    assert message is None
+    assert policy is not None
+    config = small(steps=1)
+    (metrics,) = RMTTrainer(config, policy, texts_for(policy, config)).fit()
+    assert 0 <= metrics.match_reward <= 1
+
+
+def fast(model: Any, **parts: Any) -> PreTrainedTokenizerFast:
+    """Make a transformers tokenizer of a tokenizers model; parts of the pipeline by their names, else specials."""
+    inner = Tokenizer(model)
+    for name in ("normalizer", "pre_tokenizer", "decoder"):
+        if name in parts:
+            setattr(inner, name, parts.pop(name))
+    return PreTrainedTokenizerFast(tokenizer_object=inner, **parts)
+
+
+def bare() -> PreTrainedTokenizerFast:
+    """Bytes and nothing else: no eos, bos, pad, unk or template."""
+    table = byte_tokenizer(template=None).backend_tokenizer
+    plain = {token: n for token, n in table.get_vocab(with_added_tokens=False).items() if n < 256}
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return fast(models.BPE(vocab=plain, merges=[]), pre_tokenizer=level, decoder=decoders.ByteLevel())
+
+
+def lower() -> PreTrainedTokenizerFast:
+    """Bytes that forget capitals."""
+    made = bare()
+    made.backend_tokenizer.normalizer = normalizers.Lowercase()
+    return made
+
+
+ASCII = [chr(code) for code in range(33, 127)]
+
+
+def wordpiece() -> PreTrainedTokenizerFast:
+    """As BERT's: white space is lost, and a part of a word is marked."""
+    pieces = ["[UNK]", *ASCII, *(f"##{sign}" for sign in ASCII), "the", "##ing", "[SEP]"]
+    model = models.WordPiece({piece: n for n, piece in enumerate(pieces)}, unk_token="[UNK]")
+    split = pre_tokenizers.BertPreTokenizer()
+    return fast(model, pre_tokenizer=split, decoder=decoders.WordPiece(), unk_token="[UNK]", sep_token="[SEP]")
+
+
+def sentencepiece() -> PreTrainedTokenizerFast:
+    """As T5's and older Llamas': a blank is a sign before the word, and lost at the beginning of a text."""
+    pieces = ["<unk>", "</s>", "▁", *ASCII, "▁the", "the", "\n"]
+    scored = [(piece, -float(n > 1) * (10 if len(piece) == 1 else 5)) for n, piece in enumerate(pieces)]
+    space = pre_tokenizers.Metaspace()
+    model = models.Unigram(scored, unk_id=0)
+    return fast(model, pre_tokenizer=space, decoder=decoders.Metaspace(), unk_token="<unk>", eos_token="</s>")
+
+
+def words_only() -> PreTrainedTokenizerFast:
+    known = {word: n for n, word in enumerate(["[UNK]", "the", "cat", "a"])}
+    return fast(
+        models.WordLevel(known, unk_token="[UNK]"), pre_tokenizer=pre_tokenizers.Whitespace(), unk_token="[UNK]"
+    )
+
+
+@pytest.mark.parametrize("make", [bare, lower, wordpiece, sentencepiece, ByT5Tokenizer])
+def test_a_tokenizer_without_much_serves_the_whole_of_rmt(make: Callable[[], Any]) -> None:
+    tokenizer = make()
+    policy = make_tiny_policy(tokenizer=tokenizer, vocabulary=max(tokenizer.get_vocab().values()) + 1)
+    config = small(steps=2, warmup_steps=1, evaluation_positions=12)
+    texts = texts_for(policy, config)
+    cold_start(policy, format_for(policy, config), texts, config)
+    assert len(RMTTrainer(config, policy, texts).fit()) == 2
+    assert evaluate(policy, texts, config)["think"]["average"]["n"] > 0
+
+
+@pytest.mark.parametrize("make", [bare, lower, wordpiece, sentencepiece])
+def test_without_a_template_there_is_no_chat(make: Callable[[], Any]) -> None:
+    _, message = either(lambda: Chat(make()))
+    assert message is not None
+    assert "needs a tokenizer with a chat template; use answer_format 'continuation'" in message
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages[0].content }}{{ messages[0].content }}",
+        "nothing of it",
+        "{{ messages[0].content | tojson }}",
+        "{{ raise_exception('system\nrole only') }}",
+        "{{ messages[0].content[0].text }}",
+        "{% if %}",
+        "{{ messages[7].content }}",
+    ],
+)
+def test_a_template_that_does_not_take_a_turn_as_it_is(template: str) -> None:
+    _, message = either(lambda: Chat(byte_tokenizer(template=template)))
+    assert message is not None
+    assert "needs a chat template that takes a user's turn as it is" in message
+
+
+def test_a_tokenizer_that_cannot_write_the_closing_tag() -> None:
+    """Its tag would be the unknown word, and every unknown word would close a thought."""
+    (close, *_) = words_only()("</think>")["input_ids"]
+    assert close == 0
+    _, message = either(lambda: Continuation(words_only()))
+    assert message is not None
+    assert "the tokenizer cannot write" in message
+    assert "[UNK]" in message
+
+
+def test_a_box_that_does_not_come_back_as_it_was() -> None:
+    tokenizer = wordpiece()
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    _, message = either(lambda: Chat(tokenizer))
+    assert message is not None
+    assert "use answer_format 'continuation'" in message
+
+
+@pytest.mark.parametrize("make", [wordpiece, sentencepiece])
+def test_a_word_and_a_part_of_a_word_are_told_apart(make: Callable[[], Any]) -> None:
+    """Decoded alone, " the" and "the" look alike with these; within a text they do not."""
+    tokenizer = make()
+    names = ("the", "##ing") if make is wordpiece else ("▁the", "the")
+    whole, part = (tokenizer.convert_tokens_to_ids(name) for name in names)
+    form = Continuation(tokenizer, prefix_match=True)
+    trunk, _ = form.trunk("in the end")
+    index = trunk.index(whole)
+    assert continuation_of(tokenizer, trunk, index)[0].startswith(" the")
+    assert form.judge([whole], trunk, index) == 1.0
+    assert form.judge([part], trunk, index) == 0.0
+
+
+def test_an_unknown_word_is_never_a_right_text() -> None:
+    tokenizer = wordpiece()
+    form = Continuation(tokenizer, prefix_match=True)
+    trunk, _ = form.trunk("the 漢字 the")
+    unknown = tokenizer.unk_token_id
+    assert unknown in trunk
+    assert continuation_of(tokenizer, trunk, trunk.index(unknown)) == ("", [])
+    assert form.judge([unknown], trunk, trunk.index(unknown)) == 0.0
+
+
+@pytest.mark.parametrize("make", [byte_tokenizer, sentencepiece, wordpiece, ByT5Tokenizer])
+def test_special_tokens_in_a_text_are_plain_text(make: Callable[[], Any]) -> None:
+    """Each kind of tokenizer splits them in its own way, and one written in Python does too."""
+    tokenizer = make()
+    steering = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+    for special in tokenizer.all_special_tokens:
+        if special != tokenizer.unk_token:
+            assert steering & {*tokenizer(f"the {special}", add_special_tokens=False)["input_ids"]}
+            assert not steering & {*encode_text(tokenizer, f"the {special}the{special}")}
+
+
+def test_a_text_of_unknown_words_only_is_left_out_or_read() -> None:
+    policy = make_tiny_policy(tokenizer=wordpiece(), vocabulary=300)
+    form = format_for(policy, small())
+    texts, message = either(lambda: to_texts([Document("0", "漢字" * 100)], form, small(), "training"))
+    assert (texts is None) == (message is not None)
