@@ -25,6 +25,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.records import Answer, Position, StepMetrics
+from rmt_mini.stages import reading
 from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions
 from rmt_mini.stages.journal import (
     Journal,
@@ -178,20 +179,24 @@ def resume(
         UserError: if the folder is not a run's, or code, settings, model or text are not those it began with.
         Stopped: as ``run``.
     """
-    try:
-        notes = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        config, status, began = RMTConfig.from_dict(notes["config"]), notes["status"], notes["versions"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{str(path)!r} is not a run folder; give one that rmt-mini run made") from error
+    notes = reading.read_notes(path)
+    config = RMTConfig.from_dict(notes["config"])
     if "questions" in notes:
         raise UserError(f"{str(path)!r} is a post-training run, which cannot be taken up again; begin it anew")
+    lacking = [
+        name for name in ("versions", "machine", "seconds", "corpus_digest", "model_digest") if name not in notes
+    ]
+    if lacking:
+        raise UserError(f"{str(path / 'run.json')!r} is damaged (it lacks {lacking[0]!r}); restore it from a copy")
     config = config.replace(**_allowed(changes or {}))
     folder = RunFolder(path, resume=True)
     try:
         with explained(config, folder=path):
-            if status == "done":
+            if notes["status"] == "done":
                 return _done(folder, config)
-            _require_same_code(path, began, notes["machine"])
+            reading.read_preflight(path)  # needed much later: complain now
+            reading.read_json(path / "samples.json", reading.SAMPLES, absent={})
+            _require_same_code(path, notes["versions"], notes["machine"])
             state = load_state(path)
             if state is not None:
                 before = {name: value for name, value in state.plain["config"].items() if name not in MAY_CHANGE}
@@ -247,8 +252,8 @@ def _done(folder: RunFolder, config: RMTConfig) -> RunResult:
     path = folder.path
     logger.info("The run in %s is done; nothing is left to do", path)
     policy = load_policy(str(path / "checkpoint"), config.device, config.dtype)
-    evaluation = json.loads((path / "evaluation.json").read_text(encoding="utf-8"))
-    metrics = [metrics_of(line) for line in folder.lines("metrics.jsonl")]
+    evaluation = reading.read_evaluation(path)
+    metrics = [metrics_of(line) for line in reading.read_lines(path / "metrics.jsonl", reading.METRICS).good]
     table = write_report(path)
     drop_states(path)
     folder.release()
@@ -269,18 +274,16 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]
         UserError: if the folder is not a run's, or its corpus has changed since.
     """
     folder = path.parent if path.name == "checkpoint" else path
-    try:
-        notes = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        saved = json.loads((folder / "positions.json").read_text(encoding="utf-8"))["positions"]
-        config = RMTConfig.from_dict(notes["config"])
-    except (OSError, ValueError, KeyError) as error:
+    if not (folder / "run.json").is_file() or not (folder / "positions.json").is_file():
         raise UserError(
             f"{str(path)!r} is not a checkpoint of a run: {str(folder)!r} lacks a readable run.json or positions.json; "
             f"give runs/NAME or runs/NAME/checkpoint"
-        ) from error
+        )
+    notes = reading.read_notes(folder)
+    config = RMTConfig.from_dict(notes["config"])
     with explained(config):
         material = prepare(config, load_policy(str(folder / "checkpoint"), config.device, config.dtype))
-    if material.corpus_digest != notes["corpus_digest"]:
+    if material.corpus_digest != notes.get("corpus_digest"):
         raise UserError(
             f"corpus {config.corpus!r} has changed since the run in {str(folder)!r}; its positions do not fit"
         )
@@ -289,7 +292,7 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]
             material.policy,
             material.held_out,
             config,
-            [Position(**position) for position in saved],
+            reading.read_positions(folder, material.held_out),
             budget or config.evaluation_budget or budget_of(config, config.steps),
         )
 
@@ -341,7 +344,7 @@ class _Run:
         elif config.warmup_steps:
             self._save(trainer)
         if config.warmup_steps:
-            self._measure("cold_start", positions, config.evaluation_budget or first)
+            self._measure("cold_start", positions, config.evaluation_budget or first, gone=trainer.next_step > 0)
         foretold = self._preflight() if config.use_rl else {}
         with self.journal.timed("midtrain"):
             metrics = self._midtrain(trainer, foretold, on_step)
@@ -363,33 +366,47 @@ class _Run:
             raise Stopped(str(self.folder.path))
 
     def _positions(self) -> list[Position]:
-        path = self.folder.path / "positions.json"
-        if path.exists():
-            saved = json.loads(path.read_text(encoding="utf-8"))["positions"]
-            return [Position(**position) for position in saved]
+        if (self.folder.path / "positions.json").exists():
+            return reading.read_positions(self.folder.path, self.material.held_out)
         positions = plan_positions(self.material.policy, self.material.held_out, self.config)
         self.folder.write_json("positions.json", {"positions": [as_dict(position) for position in positions]})
         return positions
 
-    def _measure(self, when: str, positions: Sequence[Position], budget: int) -> None:
-        """Ask the held-out positions, once: answers that a run left are read again."""
-        held_out, lines = self.material.held_out, self.folder.lines("answers.jsonl")
+    def _measure(self, when: str, positions: Sequence[Position], budget: int, gone: bool = False) -> None:
+        """Ask the held-out positions, once: answers that a run left are read again.
+
+        Answers that are damaged are asked for anew, unless the policy that gave them is ``gone``.
+        """
+        held_out, path = self.material.held_out, self.folder.path / "answers.jsonl"
+        lines = reading.read_lines(path, reading.ANSWER).good
         told = [line for line in lines if line["when"] == when]
-        if len(told) == len(positions):
+        lines = [line for line in lines if line["when"] != when]
+        if [line["position"] for line in told] == [position.index for position in positions]:
             answers = [read_answer(line, position) for line, position in zip(told, positions, strict=True)]
             self.measured[when] = budget, answers
             return
+        if gone:
+            raise self._lost("answers.jsonl", "answers from before the first step")
         logger.info("Evaluating %d held-out positions: %s", len(positions), when.replace("_", " "))
         with self.journal.timed("evaluation"):
             answers = answer_positions(self.material.policy, held_out, positions, self.config, budget)
         self.measured[when] = budget, answers
         if when != "cold_start":
-            path = self.folder.path / "samples.json"
-            samples = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            samples = reading.read_json(self.folder.path / "samples.json", reading.SAMPLES, absent={})
             shown = [rollout_line(self.material.policy, self.config.steps, held_out, one) for one in _spread(answers)]
             self.folder.write_json("samples.json", samples | {when: shown})
-        self.folder.write_lines("answers.jsonl", [*lines, *(answer_line(when, held_out, one) for one in answers)])
+        lines += [answer_line(when, held_out, one) for one in answers]
+        lines.sort(key=lambda line: reading.TIMES.index(line["when"]))  # as they were first asked for
+        self.folder.write_lines("answers.jsonl", lines)
         self._heed()
+
+    def _lost(self, name: str, what: str) -> UserError:
+        """Say that a damaged file held what only the steps already done can give."""
+        path = self.folder.path
+        return UserError(
+            f"{str(path / name)!r} is damaged: it lacks {what}; restore it from a copy, or delete "
+            f"{str(path / 'state')!r} to train again from the beginning"
+        )
 
     def _cold_start(self) -> None:
         config, policy = self.config, self.material.policy
@@ -403,10 +420,8 @@ class _Run:
             cold_start(policy, format_for(policy, config), self.material.train, config, told)
 
     def _preflight(self) -> dict[str, Any]:
-        path = self.folder.path / "preflight.json"
-        if path.exists():
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return found
+        if (self.folder.path / "preflight.json").exists():
+            return reading.read_preflight(self.folder.path)
         with self.journal.timed("preflight"):
             found = preflight(self.material.policy, self.material.train, self.config, self.config.preflight_positions)
         self.folder.write_json("preflight.json", found)
@@ -424,8 +439,15 @@ class _Run:
 
     def _midtrain(self, trainer: RMTTrainer, foretold: dict[str, Any], on_step: OnStep | None) -> list[StepMetrics]:
         config, policy = self.config, self.material.policy
-        done = [metrics_of(line) for line in self.folder.keep_steps("metrics.jsonl", trainer.next_step)]
-        self.folder.keep_steps("rollouts.jsonl", trainer.next_step)
+        lines, rollouts = (
+            [one for one in reading.read_lines(self.folder.path / name, shape).good if one["step"] < trainer.next_step]
+            for name, shape in (("metrics.jsonl", reading.METRICS), ("rollouts.jsonl", reading.ROLLOUT))
+        )
+        if [line["step"] for line in lines] != list(range(trainer.next_step)):
+            raise self._lost("metrics.jsonl", f"some of the {trainer.next_step} steps that are done")
+        self.folder.write_lines("metrics.jsonl", lines)
+        self.folder.write_lines("rollouts.jsonl", rollouts)
+        done = [metrics_of(line) for line in lines]
         saved = time.monotonic()
         with self.bar("RMT", config.steps) as bar:
             bar.update(trainer.next_step)

@@ -6,16 +6,14 @@ Text that a model wrote reaches the page escaped, so that no Markdown or HTML in
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from rmt_mini.config import PRESETS, RMTConfig, preset
-from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import StepMetrics
+from rmt_mini.stages import reading
 from rmt_mini.stages.journal import metrics_of
 from rmt_mini.stages.preflight import agreement
 from rmt_mini.stages.store import write_whole
@@ -34,24 +32,27 @@ def write_report(folder: Path) -> str:
         The table for the terminal.
 
     Raises:
-        UserError: if the folder holds no run.json.
+        UserError: if the folder holds no run.json, or a file with numbers in it is damaged.
     """
-    if not (folder / "run.json").exists():
-        raise UserError(f"folder {str(folder)!r} holds no run.json; give the folder of a run")
-    run, evaluation, samples = (_read(folder / f"{name}.json") for name in ("run", "evaluation", "samples"))
-    config = {**RMTConfig().to_dict(), **run["config"]}
-    metrics = [metrics_of(line) for line in _lines(folder / "metrics.jsonl")]
+    run, evaluation = reading.read_notes(folder), reading.read_evaluation(folder)
+    samples = reading.read_json(folder / "samples.json", reading.SAMPLES, {})
+    foretold = reading.read_preflight(folder)
+    steps = reading.read_lines(folder / "metrics.jsonl", reading.METRICS)
+    rollouts = reading.read_lines(folder / "rollouts.jsonl", reading.ROLLOUT)
+    config, metrics = run["config"], [metrics_of(line) for line in steps.good]
     status = f"The run is {run['status']}, with {len(metrics)} of {config['steps']} steps recorded."
+    passed_over = {"metrics.jsonl": steps.passed_over, "rollouts.jsonl": rollouts.passed_over}
     parts = [
         f"# A run of RMT: preset {escape(config['preset'])}, seed {config['seed']}",
-        *([] if run["status"] == "done" else [f"**{status}**"]),
+        *([] if (run["status"], len(metrics)) == ("done", config["steps"]) else [f"**{status}**"]),
+        *_unreadable(passed_over),
         *findings(config, evaluation, metrics),
         *accuracies(evaluation),
-        *_preflight(_read(folder / "preflight.json")),
+        *_preflight(foretold),
         *_figures(folder, config, evaluation, metrics),
         *_settings(config),
         *_timing(run.get("seconds", {}), metrics),
-        *_pages(samples, list(_lines(folder / "rollouts.jsonl"))),
+        *_pages(samples, rollouts.good),
         *_origin(run),
         "## What this run cannot tell",
         "\n".join(f"- {limit}" for limit in limits(config, evaluation)),
@@ -69,8 +70,8 @@ def write_exam_report(folder: Path) -> str:
     Returns:
         The table for the terminal.
     """
-    run, evaluation = (_read(folder / f"{name}.json") for name in ("run", "evaluation"))
-    metrics = [metrics_of(line) for line in _lines(folder / "metrics.jsonl")]
+    run, evaluation = (reading.read_json(folder / f"{name}.json", {}) for name in ("run", "evaluation"))
+    metrics = [metrics_of(line) for line in reading.read_lines(folder / "metrics.jsonl", reading.METRICS).good]
     gain = evaluation["gain"]["1"]
     sign = int(gain["low"] > 0) - int(gain["high"] < 0)
     verdict = ("Whether it answers better cannot be told", "It answers better", "It answers worse")[sign]
@@ -138,7 +139,7 @@ def accuracies(evaluation: Json) -> Iterator[str]:
     rows.append(["positions", *_positions(evaluation), "", ""])
     yield table(["", *COLUMNS, "thought length, tokens", "closed by itself"], rows)
     yield from _sorts(evaluation)
-    gains = {name.replace("_", " "): gain for name, gain in (evaluation.get("gain") or {}).items()}
+    gains = {escape(name.replace("_", " ")): gain for name, gain in (evaluation.get("gain") or {}).items()}
     points = [
         [name, *(f"{100 * gain[key]:+z.1f}" for key in ("difference", "low", "high"))]
         for name, gain in gains.items()
@@ -204,7 +205,7 @@ def _settings(config: Json) -> Iterator[str]:
         shown, was = (", ".join(map(str, v)) if isinstance(v, list | tuple) else v for v in (value, base.get(field)))
         same = shown == was or field == "preset"
         told = escape(shown) if same else f"**{escape(shown)}** ({escape(was) or 'empty'})"
-        rows.append([f"`{field}`", told, helps.get(field, "")])
+        rows.append([f"`{field}`" if field in helps else code(field), told, helps.get(field, "")])
     yield table(["setting", "value", "meaning"], rows)
 
 
@@ -223,7 +224,7 @@ def _pages(samples: Json, rollouts: Sequence[Json]) -> Iterator[str]:
     yield "␣ stands for a blank at an end, ↵ for a line end." if samples or rollouts else "None were recorded."
     if samples:
         keyed = (
-            [((one["document"], one.get("index", one.get("position"))), one) for one in samples[when]]
+            [((one["document"], one.get("index", one.get("position"))), one) for one in samples.get(when, [])]
             for when in ("before", "after")
         )
         before, after = map(dict, keyed)
@@ -259,17 +260,11 @@ def _origin(run: Json) -> Iterator[str]:
     yield table(["", ""], [[name, code(value, limit=1000)] for name, value in flat.items()])
 
 
-def _read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:  # the empty end, or half a line that an interrupted run left
-            return
+def _unreadable(passed_over: Mapping[str, int]) -> Iterator[str]:
+    """Say what could not be read: numbers from the rest of a file are not those of the whole."""
+    counts = [f"{count} line{'s' if count > 1 else ''} of {name}" for name, count in passed_over.items() if count]
+    if counts:
+        yield f"**Not readable, and passed over: {' and '.join(counts)}.** What follows is computed from the others."
 
 
 def _thoughts(row: Json) -> list[str]:

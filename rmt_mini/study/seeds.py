@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rmt_mini.config import RMTConfig
 from rmt_mini.errors import UserError
 from rmt_mini.records import Answer, Position
+from rmt_mini.stages import reading
 from rmt_mini.stages.journal import read_answer
 from rmt_mini.stages.store import require_free, write_whole
 from rmt_mini.stages.summary import summarize_all
@@ -41,7 +41,7 @@ def write_seeds_report(folders: Sequence[Path], out: Path) -> str:
     """
     require_free(out)
     found = across_seeds(folders)
-    config = json.loads((folders[0] / "run.json").read_text(encoding="utf-8"))["config"]
+    config = reading.read_notes(folders[0])["config"]
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "evaluation.json", json.dumps(found, indent=1) + "\n")
     figured = plots.accuracy(found)
@@ -69,7 +69,7 @@ def across_seeds(folders: Sequence[Path]) -> dict[str, Any]:
         What evaluation.json holds for one run, with intervals over seeds and documents, and "seeds".
 
     Raises:
-        UserError: if a folder holds no finished run, or the runs differ in more than their seed.
+        UserError: if a folder holds no finished run or a damaged one, or the runs differ in more than their seed.
     """
     notes = [_finished(folder) for folder in folders]
     _require_alike(folders, notes)
@@ -88,24 +88,41 @@ def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, 
         folder: of a finished run.
         run: its number among those read together.
         document: number of each document met so far; new ones are added.
+
+    Raises:
+        UserError: if answers are missing or damaged: they are paired, so that one less would shift all others.
     """
-    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    path, evaluation = folder / "answers.jsonl", reading.read_json(folder / "evaluation.json", reading.ASKED)
+    lines, passed_over = reading.read_lines(path, reading.ANSWER)
+    if passed_over:
+        raise UserError(f"{str(path)!r}: {passed_over} of its lines cannot be read; restore it from a copy")
+    told = {when: [one for one in lines if one["when"] == when] for when in reading.TIMES if when in evaluation}
+    places = [
+        [[one[key] for key in ("document", "position", "tier", "sort")] for one in part] for part in told.values()
+    ]
+    counts = [evaluation[when]["think"].get("average", {"n": len(places[0])})["n"] for when in told]
+    if (
+        not places[0]
+        or any(one != places[0] for one in places)
+        or {*counts, len(lines) / len(told)} != {len(places[0])}
+    ):
+        raise UserError(
+            f"{str(path)!r} does not hold one answer to every position for each time that evaluation.json speaks of; "
+            f"restore it from a copy"
+        )
     measured: dict[str, tuple[int, list[Answer]]] = {}
-    for text in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
-        when, trunk = line["when"], document.setdefault(line["document"], len(document))
-        answer = replace(read_answer(line, Position(trunk, line["position"], line["tier"], 0.0)), run=run)
-        measured.setdefault(when, (evaluation[when]["think"]["budget"], []))[1].append(answer)
+    for when, part in told.items():
+        answers = measured.setdefault(when, (evaluation[when]["think"]["budget"], []))[1]
+        for line in part:
+            trunk = document.setdefault(line["document"], len(document))
+            answers.append(replace(read_answer(line, Position(trunk, line["position"], line["tier"], 0.0)), run=run))
     return measured
 
 
 def _finished(folder: Path) -> dict[str, Any]:
-    try:
-        notes: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{str(folder)!r} is not a run folder; give folders that rmt-mini run made") from error
-    if notes.get("status") != "done" or not (folder / "answers.jsonl").exists():
-        raise UserError(f"the run in {str(folder)!r} is {notes.get('status')} or has no answers.jsonl; run it again")
+    notes = reading.read_notes(folder)
+    if notes["status"] != "done" or not (folder / "answers.jsonl").exists():
+        raise UserError(f"the run in {str(folder)!r} is {notes['status']} or has no answers.jsonl; run it again")
     return notes
 
 
@@ -116,10 +133,10 @@ def _require_alike(folders: Sequence[Path], notes: Sequence[dict[str, Any]]) -> 
         raise UserError(f"the runs have seeds {seeds}; give runs of different seeds")
     first = notes[0]
     for folder, note in zip(folders, notes, strict=True):
-        settings = [{**RMTConfig().to_dict(), **one["config"]} for one in (first, note)]
+        settings = [one["config"] for one in (first, note)]
         differ = sorted(name for name in settings[0] if settings[0][name] != settings[1].get(name))
         differ = [name for name in differ if name not in MAY_DIFFER]
-        differ += [name for name in ("corpus_digest", "model_digest") if first[name] != note[name]]
+        differ += [name for name in ("corpus_digest", "model_digest") if first.get(name) != note.get(name)]
         if differ:
             raise UserError(
                 f"the run in {str(folder)!r} differs from the first in {', '.join(differ)}, not in seed alone"

@@ -337,10 +337,11 @@ def test_an_interrupted_run_says_so(folder: Folder) -> None:
     assert (folder.path / "figures" / "budget_and_length.png").exists()
 
 
-def test_half_a_line_is_passed_over(folder: Folder) -> None:
-    (folder.path / "metrics.jsonl").write_text(json.dumps(step(0)) + '\n{"step": 1, "bud')
-    assert [found["step"] for found in report._lines(folder.path / "metrics.jsonl")] == [0]
-    assert list(report._lines(folder.path / "nothing.jsonl")) == []
+def test_an_interrupted_run_may_have_samples_of_before_only(folder: Folder) -> None:
+    folder.evaluation, folder.samples = None, {"before": [line(5)]}
+    folder.run["status"] = "interrupted"
+    (row,) = (part for part in folder.report().splitlines() if part.startswith("| hard, 3.2 nats"))
+    assert row.endswith("<br>answer <code>7</code>: right | - |")
 
 
 def test_no_steps_and_no_rollouts(folder: Folder) -> None:
