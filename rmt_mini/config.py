@@ -52,6 +52,9 @@ class RMTConfig:
     min_document_tokens: int = _setting(48, "shorter documents are left out")
     evaluation_fraction: float = _setting(0.25, "share of documents held out")
     # Difficulty: entropy and tiers
+    difficulty: str = _setting(
+        "entropy", "of a token: entropy; or loss, pass-rate, learning-progress, random in tiers of the same sizes"
+    )
     entropy_top_k: int = _setting(0, "entropy over the k likeliest tokens only; 0 takes all")
     entropy_model: str = _setting("self", "'self', or a small proxy model with the same tokenizer")
     tier_rule: str = _setting("fixed", "'fixed': thresholds in nats; 'quantile': shares of the training positions")
@@ -61,6 +64,7 @@ class RMTConfig:
     budget_start: int = _setting(16, "B_0, thought tokens; also half the cap where no budget is used")
     budget_min: int = _setting(4, "B_min, thought tokens")
     budget_decay: float = _setting(0.2, "gamma: B_T / B_0, in (0, 1]")
+    budget_rule: str = _setting("step", "'step': B_t; 'entropy': B_t times a position's entropy over the step's mean")
     length_weight: float = _setting(0.2, "w, share of the length reward in the reward")
     length_if_correct: bool = _setting(False, "give the length reward to right answers only (departure)")
     # Curriculum
@@ -103,6 +107,9 @@ class RMTConfig:
     evaluation_positions: int = _setting(240, "held-out positions, spread evenly over the tiers")
     evaluation_documents: int = _setting(40, "most held-out documents they come from")
     evaluation_budget: int = _setting(0, "budget stated in evaluation; 0: B_0 before, B_T after")
+    evaluation_thresholds: tuple[float, float] = _setting(
+        (0.0, 0.0), "tiers of the held-out positions; 0 0: tier_thresholds"
+    )
     preflight_positions: int = _setting(18, "training positions that a run's pre-flight asks, a group each")
     save_every: int = _setting(0, "steps between checkpoints; 0 saves at the end only")
     state_seconds: float = _setting(
@@ -123,11 +130,12 @@ class RMTConfig:
             value = getattr(self, name)
             fine = len(value) == 3 and all(_real(p) and p >= 0 for p in value) and abs(sum(value) - 1) < 1e-6
             _require(fine, name, value, "give three numbers of at least 0 that sum to 1: easy, medium, hard")
-        low_high = self.tier_thresholds
-        fine = len(low_high) == 2 and all(_real(t) and t >= 0 for t in low_high) and low_high[0] <= low_high[1]
-        _require(fine, "tier_thresholds", low_high, "give two numbers of at least 0, the smaller first")
-        if self.tier_rule == "quantile":
-            _require(low_high[1] <= 1, "tier_thresholds", low_high, "with tier_rule 'quantile' give shares from 0 to 1")
+        for name in ("tier_thresholds", "evaluation_thresholds"):
+            low_high = getattr(self, name)
+            fine = len(low_high) == 2 and all(_real(t) and t >= 0 for t in low_high) and low_high[0] <= low_high[1]
+            _require(fine, name, low_high, "give two numbers of at least 0, the smaller first")
+            if self.tier_rule == "quantile":
+                _require(low_high[1] <= 1, name, low_high, "with tier_rule 'quantile' give shares from 0 to 1")
         self._check_relations()
 
     def _check_relations(self) -> None:
@@ -247,6 +255,8 @@ _NATURAL_NUMBERS = ("seed", "entropy_top_k", "warmup_steps", "evaluation_budget"
 _NON_NEGATIVE = ("clip_epsilon", "kl_weight", "ntp_weight", "weight_decay", "length_weight", "state_seconds")
 _POSITIVE = ("temperature", "warmup_learning_rate", "learning_rate", "max_grad_norm", "budget_decay")
 _CHOICES = {
+    "difficulty": ("entropy", "loss", "pass-rate", "learning-progress", "random"),
+    "budget_rule": ("step", "entropy"),
     "tier_rule": ("fixed", "quantile"),
     "on_nan": ("stop", "skip"),
     "rl_rule": ("grpo", "correct", "shuffled"),

@@ -119,8 +119,9 @@ class StepMetrics:
     """One line of metrics.jsonl; the names are a contract with the report and the notebooks.
 
     ``forward_tokens`` and ``backward_tokens`` count what was read and what was trained on, trunks and branches, each as
-    often as it was; ``skipped`` is 1 where the update was not finite and left out. The last three fields are measured,
-    so no two runs agree in them.
+    often as it was; ``trunk_tokens`` are those of the trunks among them, read and then trained on as often. ``skipped``
+    is 1 where the update was not finite and left out. The last four fields are measured, so no two runs agree in them;
+    ``trunk_seconds`` is the part of the two before it that the trunks took, next-token loss included.
     """
 
     step: int
@@ -137,10 +138,13 @@ class StepMetrics:
     ntp_loss: float
     grad_norm: float
     rl_tokens: int
+    rl_tokens_by_tier: tuple[int, int, int]
     ntp_tokens: int
     forward_tokens: int
     backward_tokens: int
+    trunk_tokens: int
     skipped: int
     rollout_seconds: float
     update_seconds: float
+    trunk_seconds: float
     peak_memory_mb: float

@@ -26,7 +26,7 @@ from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.records import Answer, Position, StepMetrics
 from rmt_mini.stages import reading
-from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions
+from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions, yardstick
 from rmt_mini.stages.journal import (
     Journal,
     answer_line,
@@ -368,7 +368,7 @@ class _Run:
     def _positions(self) -> list[Position]:
         if (self.folder.path / "positions.json").exists():
             return reading.read_positions(self.folder.path, self.material.held_out)
-        positions = plan_positions(self.material.policy, self.material.held_out, self.config)
+        positions = plan_positions(self.material.policy, self.material.held_out, yardstick(self.config))
         self.folder.write_json("positions.json", {"positions": [as_dict(position) for position in positions]})
         return positions
 
@@ -460,7 +460,7 @@ class _Run:
                     f"reward {metrics.reward:.2f}, length {metrics.thought_length:.1f} of {metrics.budget}"
                 )
                 bar.update()
-                if metrics.step < CHECKED_STEPS:
+                if metrics.step < CHECKED_STEPS and config.difficulty == "entropy":  # else its tiers are other ones
                     self.early += groups_seen(result.judged, config.group_size)
                 if config.save_every and (metrics.step + 1) % config.save_every == 0:
                     self.folder.save_checkpoint(policy)

@@ -10,12 +10,14 @@ B_0 is ``start``, B_min ``minimum``, gamma ``decay``, t ``step``, T ``total_step
 on the paper print 535 at 25 %, where the formula has 534.99 before its floor; the floor is kept as written.
 
 Added here: the length reward's budget may be a tensor, so that it may depend on the position as well as on
-the step; and ``thought_cap``, since sampling has to stop somewhere.
+the step; ``budgets_by_entropy``, a budget of that kind, which the paper's reviewers asked for; and
+``thought_cap``, since sampling has to stop somewhere.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import overload
 
 import torch
@@ -103,6 +105,37 @@ def length_reward(length: float | Tensor, budget: float | Tensor, peak: float = 
         distance = torch.as_tensor(length - budget).abs()
         return peak * (1 - distance / budget).clamp(min=0)
     return peak * max(0.0, 1 - abs(length - budget) / budget)
+
+
+def budgets_by_entropy(entropies: Sequence[float], budget: int, minimum: int) -> list[int]:
+    """Give each position its own budget: more thought where the next token is less certain.
+
+    B = min(2 * B_t, max(minimum, floor(B_t * H / mean(H))))
+
+    Args:
+        entropies: H of each position of a step, nats, 0 or more.
+        budget: B_t, tokens, at least ``minimum``: the budget of a position of mean entropy.
+        minimum: B_min, tokens, at least 1.
+
+    Returns:
+        A budget for each position, tokens; B_t for all where all entropies are 0.
+
+    Raises:
+        ValueError: if budget or minimum lies outside its range.
+
+    Source:
+        Ours; the paper's budget depends on the step alone.
+
+    Example:
+        >>> budgets_by_entropy([0.0, 1.0, 2.0, 5.0], budget=8, minimum=3)
+        [3, 4, 8, 16]
+    """
+    if not 1 <= minimum <= budget:
+        raise ValueError(f"minimum={minimum} must lie in 1..budget={budget}; take both from the settings")
+    mean = sum(entropies) / max(1, len(entropies))
+    if mean == 0:
+        return [budget] * len(entropies)
+    return [min(2 * budget, max(minimum, math.floor(budget * one / mean + 1e-9))) for one in entropies]
 
 
 def thought_cap(budget: int) -> int:

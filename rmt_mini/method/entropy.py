@@ -5,6 +5,8 @@ Paper: curriculum-based adaptive sampling, the measure of difficulty.
     H = - sum_v p(v) log p(v),   p = softmax(logits)
     tier = easy if H <= threshold_1,  medium if threshold_1 < H <= threshold_2,  hard if H > threshold_2
 
+Other measures of difficulty (``stages/difficulty.py``) take the tiers' sizes from here, and deal them out anew.
+
 Not stated by the paper, and ours to choose: the thresholds (RPT, its baseline, evaluates above 0.5, 1.0 and
 1.5 nats), the side an equality falls on, and cutting at quantiles, which fits the tiers to model and text.
 """
@@ -125,3 +127,39 @@ def quantile_thresholds(entropy: Tensor, fractions: Sequence[float] = (1 / 3, 2 
         return float(ranked[low].lerp(ranked[high], place - low))
 
     return quantile(shares[0]), quantile(shares[1])
+
+
+def tiers_by_score(score: Tensor, tiers: Tensor, entropy: Tensor) -> Tensor:
+    """Deal the same numbers of easy, medium and hard out by another score of difficulty.
+
+    As many positions as are easy in ``tiers``, those of the lowest scores, are easy; and so on upwards. So two measures
+    of difficulty differ in what they call hard, and not in how much of it there is.
+
+    Args:
+        score: (S,), higher is harder.
+        tiers: (S,) of 0, 1, 2, whose sizes are kept.
+        entropy: (S,), nats; settles the order of equal scores, lower first.
+
+    Returns:
+        int64 (S,).
+
+    Raises:
+        ValueError: if the three differ in shape, or a score is not finite.
+
+    Source:
+        Ours; the paper measures difficulty by entropy alone.
+
+    Example:
+        >>> score, entropy = torch.tensor([0.5, 0.0, 1.0, 0.0]), torch.tensor([0.1, 0.9, 0.2, 0.3])
+        >>> tiers_by_score(score, torch.tensor([0, 2, 0, 1]), entropy).tolist()  # easy: the second and the fourth
+        [1, 0, 2, 0]
+    """
+    if not score.shape == tiers.shape == entropy.shape or score.ndim != 1:
+        raise ValueError(f"score {tuple(score.shape)}, tiers {tuple(tiers.shape)} and entropy must be alike (S,)")
+    if not bool(score.isfinite().all()):
+        raise ValueError("score holds nan or inf; check what it was taken from")
+    order = entropy.argsort(stable=True)
+    order = order[score[order].argsort(stable=True)]
+    dealt = torch.empty_like(tiers)
+    dealt[order] = tiers.sort().values
+    return dealt

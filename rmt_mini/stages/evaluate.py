@@ -22,7 +22,7 @@ from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Answer, Position
 from rmt_mini.stages.material import Difficulty, Text, format_for, generator_for, on_device
-from rmt_mini.stages.midtrain import asking_for
+from rmt_mini.stages.midtrain import asking_for, budgets_for
 from rmt_mini.stages.summary import summarize
 
 ROWS = 96  # rollouts decoded side by side
@@ -58,6 +58,11 @@ def plan_positions(
     return sorted(drawn, key=lambda position: (position.trunk, position.index))
 
 
+def yardstick(config: RMTConfig) -> RMTConfig:
+    """Return the settings that held-out positions are drawn by: runs that differ in their tiers share them."""
+    return config.replace(tier_thresholds=config.evaluation_thresholds) if any(config.evaluation_thresholds) else config
+
+
 def batches(positions: Sequence[Position], rows: int) -> list[list[Position]]:
     """Cut positions, sorted by text, into batches of about ``rows`` without parting a text."""
     batches: list[list[Position]] = []
@@ -82,11 +87,12 @@ def answer_positions(
 ) -> list[Answer]:
     """Answer every position plainly and after one sampled thought under ``budget``."""
     form = format_for(policy, config)
+    budgets = dict(zip(positions, budgets_for(config, budget, positions), strict=True))
     answers = []
     for number, batch in enumerate(batches(positions, ROWS)):
         trunks, local = read_for(policy, texts, batch)
         generator = generator_for(config.seed, "evaluate", number)
-        asking = asking_for(config, budget, len(batch), answer_temperature=0.0)
+        asking = asking_for(config, [budgets[position] for position in batch], answer_temperature=0.0)
         rollouts = roll_out(policy, form, trunks, local, 1, asking, generator)
         for position, place, rollout in zip(batch, local, rollouts, strict=True):
             trunk = texts[position.trunk].ids
@@ -124,5 +130,5 @@ def evaluate(
     if not texts:
         raise UserError("there is no held-out text to evaluate on; give more documents")
     budget = budget or config.evaluation_budget or config.budget_start
-    chosen = plan_positions(policy, texts, config) if positions is None else positions
+    chosen = plan_positions(policy, texts, yardstick(config)) if positions is None else positions
     return summarize(answer_positions(policy, texts, chosen, config, budget), budget)

@@ -150,8 +150,8 @@ def read_answer(line: Mapping[str, Any], position: Position) -> Answer:
 def metrics_of(line: Mapping[str, Any]) -> StepMetrics:
     """Make a record out of its line of metrics.jsonl; a run of an older version lacks some counts, which are 0 then."""
     values: dict[str, Any] = {field.name: line.get(field.name, 0) for field in dataclasses.fields(StepMetrics)}
-    for name in ("tier_probabilities", "tier_counts"):
-        values[name] = tuple(values[name])
+    for name in ("tier_probabilities", "tier_counts", "rl_tokens_by_tier"):
+        values[name] = tuple(values[name] or (0, 0, 0))
     return StepMetrics(**values)
 
 

@@ -22,7 +22,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,12 +35,14 @@ from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, chunks, lay_out, roll_out, rollout_logprobs
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
 from rmt_mini.errors import NonFiniteError
-from rmt_mini.method.budget import budget_at_step, length_reward, thought_cap
+from rmt_mini.method.budget import budget_at_step, budgets_by_entropy, length_reward, thought_cap
 from rmt_mini.method.curriculum import TierSampler, tier_probabilities
+from rmt_mini.method.entropy import tiers_by_score
 from rmt_mini.method.grpo import group_advantages, groups_with_signal, rl_loss
 from rmt_mini.method.objective import ntp_loss, ntp_mask, rmt_loss
 from rmt_mini.method.rewards import total_reward
 from rmt_mini.records import Judged, Position, Rollout, StepMetrics
+from rmt_mini.stages.difficulty import PROBES, score_positions
 from rmt_mini.stages.material import Difficulty, Text, endless, format_for, generator_for, on_device
 from rmt_mini.stages.optimizer import MasterAdamW, require_finite
 from rmt_mini.stages.state import State
@@ -57,13 +59,18 @@ def budget_of(config: RMTConfig, step: int) -> int:
     return budget_at_step(step, config.steps, config.budget_start, config.budget_min, config.budget_decay)
 
 
-def asking_for(config: RMTConfig, budget: int, positions: int, answer_temperature: float | None = None) -> Asking:
-    """Return how thoughts are asked for under one budget: stated unless switched off, closed at 2 B_t."""
-    stated = budget if config.use_budget else None
-    cap = thought_cap(budget) if config.use_thinking else 0
+def budgets_for(config: RMTConfig, budget: int, positions: Sequence[Position]) -> list[int]:
+    """Return the budget of each position: B_t, or with ``budget_rule`` "entropy" a share of it."""
+    if config.use_budget and config.budget_rule == "entropy":
+        return budgets_by_entropy([position.entropy for position in positions], budget, config.budget_min)
+    return [budget] * len(positions)
+
+
+def asking_for(config: RMTConfig, budgets: Sequence[int], answer_temperature: float | None = None) -> Asking:
+    """Return how thoughts are asked for under a budget for each position: stated unless off, closed at twice it."""
     return Asking(
-        [stated] * positions,
-        [cap] * positions,
+        [budget if config.use_budget else None for budget in budgets],
+        [thought_cap(budget) if config.use_thinking else 0 for budget in budgets],
         config.temperature,
         answer_temperature=answer_temperature,
     )
@@ -82,7 +89,7 @@ def judge(
     rewarded = []
     for rollout in rollouts:
         match = form.judge(rollout.answer, texts[rollout.position.trunk], rollout.position.index)
-        length = length_reward(rollout.length, budget) if config.use_budget else 0.0
+        length = length_reward(rollout.length, rollout.budget or budget) if config.use_budget else 0.0
         weight = config.length_weight if config.use_budget else 0.0
         rewarded.append((match, length, total_reward(match, length, weight, config.length_if_correct)))
     if config.rl_rule == "shuffled":
@@ -138,8 +145,8 @@ class RMTTrainer:
         )
         self.optimizer = MasterAdamW(policy.model, config.learning_rate, config.weight_decay, config.max_grad_norm)
         self.next_step = self.skipped_in_a_row = self.skipped = 0
-        self.reference = None
-        if config.use_rl and config.kl_weight:
+        self.reference = None  # the policy as it is now, for the KL and for learning progress
+        if config.use_rl and (config.kl_weight or config.difficulty == "learning-progress"):
             self.reference = make_policy(
                 "reference", copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer
             )
@@ -202,13 +209,17 @@ class RMTTrainer:
             torch.cat(list(trunks.hidden)),
             f"the weights have run away; lower learning_rate ({config.learning_rate}) and begin again",
         )
-        positions, judged = self._choose(texts, trunks, step), []
+        read = time.perf_counter() - began
+        judged: list[Judged] = []
+        positions, extra = self._choose(texts, trunks, step)
         if config.use_rl:
-            asking = self.ask(budget, len(positions))
+            asking = self.ask(budget, positions)
             rollouts = roll_out(self.policy, self.form, trunks, positions, config.group_size, asking, generator)
             judged = self.judge(rollouts, self.form, trunks, config, budget)
         sampled = time.perf_counter()
         losses = self._update(step, texts, trunks, positions, judged)
+        losses["trunk_seconds"] += read
+        losses["forward_tokens"] += extra
         return StepResult(
             self._metrics(step, budget, judged, losses, sampled - began, time.perf_counter() - sampled), texts, judged
         )
@@ -227,6 +238,7 @@ class RMTTrainer:
         """
         trunk = sum(len(text.ids) for text in texts)
         found: dict[str, Any] = {"rl_loss": 0.0, "ntp_loss": 0.0, "grad_norm": 0.0, "ntp_tokens": 0, "skipped": 0}
+        found |= {"trunk_tokens": trunk, "trunk_seconds": 0.0}
         found |= {
             "rl_tokens": sum(len(j.rollout.logprobs) for j in judged),
             "forward_tokens": trunk
@@ -238,7 +250,9 @@ class RMTTrainer:
                 if update > 0:
                     trunks = self.policy.tree.read(trunks.ids)
                     found["forward_tokens"] += trunk
-                losses, branches = self._accumulate(texts, trunks, positions, judged)
+                    found["trunk_tokens"] += trunk
+                losses, branches, seconds = self._accumulate(texts, trunks, positions, judged)
+                found["trunk_seconds"] += seconds
                 found |= losses | {"grad_norm": self.optimizer.step()}
                 found["forward_tokens"] += branches
                 found["backward_tokens"] += branches + trunk
@@ -266,33 +280,62 @@ class RMTTrainer:
         if self.skipped == 1:  # once: a run of thousands of steps may skip many
             logger.warning("Step %d: %s; its update is skipped, and so are others like it", step, error)
 
-    def ask(self, budget: int, positions: int) -> Asking:
+    def ask(self, budget: int, positions: Sequence[Position]) -> Asking:
         """Return how thoughts are asked for in a step; a measurement may ask for another length."""
-        return asking_for(self.config, budget, positions)
+        return asking_for(self.config, budgets_for(self.config, budget, positions))
 
-    def _choose(self, texts: Sequence[Text], trunks: Trunks, step: int) -> list[Position]:
-        """Draw the set C of this step, sorted by trunk and index; empty where no RL takes place."""
+    def _choose(self, texts: Sequence[Text], trunks: Trunks, step: int) -> tuple[list[Position], int]:
+        """Draw the set C of this step, sorted by trunk and index; empty where no RL takes place.
+
+        Returns:
+            C, and the tokens that were read to find out how hard positions are, beside the documents.
+        """
         config = self.config
         if not config.use_rl:
-            return []
-        entropies = self.difficulty.entropy(trunks)
-        tiers = self.difficulty.tiers(entropies)
-        places = [(n, index) for n, text in enumerate(texts) for index in text.places]
-        pool = torch.stack([tiers[n][index] for n, index in places])
-        drawn = self.sampler.sample(pool, config.positions_per_document * len(texts), step)
-        return [
-            Position(n, index, int(tiers[n][index]), float(entropies[n][index]))
-            for n, index in (places[place] for place in sorted(drawn.tolist()))
+            return [], 0
+        measured = self.difficulty.entropy(trunks)
+        entropies, tiers = ([one.tolist() for one in all_] for all_ in (measured, self.difficulty.tiers(measured)))
+        pool = [
+            Position(n, index, tiers[n][index], entropies[n][index])
+            for n, text in enumerate(texts)
+            for index in text.places
         ]
+        wanted, extra = config.positions_per_document * len(texts), 0
+        if config.difficulty != "entropy":
+            pool, extra = self._by_difficulty(pool, texts, trunks, wanted, step)
+        drawn = self.sampler.sample(torch.tensor([position.tier for position in pool]), wanted, step)
+        return [pool[place] for place in sorted(drawn.tolist())], extra
+
+    def _by_difficulty(
+        self, pool: Sequence[Position], texts: Sequence[Text], trunks: Trunks, wanted: int, step: int
+    ) -> tuple[list[Position], int]:
+        """Deal the tiers out anew by another measure than entropy; returns the positions, and the tokens it read."""
+        config = self.config
+        budget, generator = budget_of(config, step), generator_for(config.seed, "difficulty", step)
+        scored = score_positions(
+            config.difficulty, self.policy, self.reference, self.form, trunks, pool, wanted,
+            lambda positions: self.ask(budget, positions), generator,
+        )  # fmt: skip
+        kept = [pool[place] for place in scored.kept]
+        tiers = tiers_by_score(
+            scored.score, torch.tensor([one.tier for one in kept]), torch.tensor([one.entropy for one in kept])
+        )
+        read = scored.trunk_reads * sum(len(text.ids) for text in texts)
+        read += tokens_read(self.form, texts, scored.rollouts, PROBES)
+        return [replace(one, tier=tier) for one, tier in zip(kept, tiers.tolist(), strict=True)], read
 
     def _accumulate(
         self, texts: Sequence[Text], trunks: Trunks, positions: Sequence[Position], judged: Sequence[Judged]
-    ) -> tuple[dict[str, Any], int]:
-        """Leave the gradients of the dual objective on the model; returns losses, and the branch tokens it read."""
+    ) -> tuple[dict[str, Any], int, float]:
+        """Leave the gradients of the dual objective on the model.
+
+        Returns:
+            The losses, the branch tokens that were read for them, and the seconds that went to the trunks.
+        """
         config = self.config
         leaves = trunks.detached()
         reference = None
-        if self.reference is not None:
+        if self.reference is not None and config.kl_weight:
             with torch.no_grad():
                 reference = self.reference.tree.read(trunks.ids)
         rl_tokens = sum(len(j.rollout.logprobs) for j in judged)
@@ -306,12 +349,14 @@ class RMTTrainer:
             loss.backward()
             rl_total += float(loss.detach())
             read += tokens_read(self.form, texts, part)
+        began = time.perf_counter()
         ntp, ntp_tokens = self._ntp_loss(texts, trunks, positions)
         require_finite("the next-token loss", ntp)
         zero = ntp.new_zeros(())
         weight = config.ntp_weight if config.use_ntp else 0.0
         backward_through_trunk(trunks, leaves, rmt_loss(zero, ntp, weight) if weight else None)
-        return {"rl_loss": rl_total, "ntp_loss": float(ntp.detach()), "ntp_tokens": ntp_tokens}, read
+        losses = {"rl_loss": rl_total, "ntp_loss": float(ntp.detach()), "ntp_tokens": ntp_tokens}
+        return losses, read, time.perf_counter() - began
 
     def _rl_loss(self, trunks: Trunks, reference: Trunks | None, judged: Sequence[Judged], count: int) -> Tensor:
         config = self.config
@@ -362,6 +407,9 @@ class RMTTrainer:
     ) -> StepMetrics:
         config = self.config
         tiers = [j.rollout.position.tier for j in judged[:: config.group_size]]
+        by_tier = [0, 0, 0]
+        for one in judged:
+            by_tier[one.rollout.position.tier] += len(one.rollout.logprobs)
 
         def mean(values: Sequence[float]) -> float:
             return sum(values) / max(1, len(values))
@@ -380,6 +428,7 @@ class RMTTrainer:
                 config.curriculum_end,
             ),
             tier_counts=(tiers.count(0), tiers.count(1), tiers.count(2)),
+            rl_tokens_by_tier=(by_tier[0], by_tier[1], by_tier[2]),
             match_reward=mean([j.match for j in judged]),
             length_reward=mean([j.length_reward for j in judged]),
             reward=mean([j.reward for j in judged]),

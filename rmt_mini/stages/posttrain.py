@@ -131,7 +131,7 @@ def answer_questions(policy: Policy, exam: Exam, config: RMTConfig, samples: int
     rollouts: list[Rollout] = []
     for number, batch in enumerate(batches(positions, max(1, ROWS // samples))):
         trunks, local = read_for(policy, exam.texts, batch)
-        asking = asking_for(config, budget_of(config, config.steps), len(batch))
+        asking = asking_for(config, [budget_of(config, config.steps)] * len(batch))
         generator = generator_for(config.seed, "exam", number)
         rollouts += roll_out(policy, exam, trunks, local, samples, asking, generator)
     right = [
@@ -153,6 +153,22 @@ def summarize_exam(right: torch.Tensor, rollouts: Sequence[Rollout]) -> dict[str
         "thought_length": float(np.mean(lengths)),
         "closed_share": float(np.mean(closed)),
     }
+
+
+def exam_lines(step: int, exam: Exam, right: torch.Tensor, rollouts: Sequence[Rollout]) -> list[dict[str, Any]]:
+    """Lay out what was answered after ``step`` steps for answers.jsonl, a line for each question."""
+    samples = right.shape[1]
+    lengths = np.array([rollout.length for rollout in rollouts]).reshape(right.shape).mean(1)
+    return [
+        {
+            "step": step,
+            "question": text.id,
+            "right": int(row.sum()),
+            "samples": samples,
+            "thought_length": float(length),
+        }
+        for text, row, length in zip(exam.texts, right, lengths, strict=True)
+    ]
 
 
 def exam_gain(before: torch.Tensor, after: torch.Tensor) -> dict[str, Any]:

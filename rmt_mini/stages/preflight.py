@@ -21,7 +21,7 @@ from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Judged
 from rmt_mini.stages.evaluate import ROWS, batches, plan_positions, read_for
 from rmt_mini.stages.material import Text, format_for, generator_for
-from rmt_mini.stages.midtrain import asking_for, budget_of
+from rmt_mini.stages.midtrain import asking_for, budget_of, budgets_for
 
 POSITIONS = 48
 
@@ -48,7 +48,7 @@ def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, position
     for number, batch in enumerate(batches(chosen, ROWS // config.group_size)):
         trunks, local = read_for(policy, texts, batch)
         generator = generator_for(config.seed, "preflight", number)
-        asking = asking_for(config, budget, len(batch))
+        asking = asking_for(config, budgets_for(config, budget, batch))
         rollouts = roll_out(policy, form, trunks, local, config.group_size, asking, generator)
         groups += [rollouts[i : i + config.group_size] for i in range(0, len(rollouts), config.group_size)]
     matches = torch.tensor(

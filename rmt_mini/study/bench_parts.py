@@ -110,12 +110,13 @@ class MeasuredStep(RMTTrainer):
         super().__init__(config, policy, texts, _coins)
         self.setting = setting
 
-    def ask(self, budget: int, positions: int) -> Asking:
+    def ask(self, budget: int, positions: Sequence[Position]) -> Asking:
         """Ask for thoughts of exactly the length that is measured."""
-        return Asking([budget] * positions, [self.setting.thought_tokens] * positions, forced=True)
+        count = len(positions)
+        return Asking([budget] * count, [self.setting.thought_tokens] * count, forced=True)
 
-    def _choose(self, texts: Sequence[Text], trunks: Trunks, step: int) -> list[Position]:
-        return positions_for(self.setting)
+    def _choose(self, texts: Sequence[Text], trunks: Trunks, step: int) -> tuple[list[Position], int]:
+        return positions_for(self.setting), 0
 
 
 def _coins(rollouts: Sequence[Rollout], form: AnswerFormat, trunks: Trunks, config: RMTConfig, b: int) -> list[Judged]:

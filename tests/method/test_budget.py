@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmt_mini.method.budget import budget_at_step, length_reward, thought_cap
+from rmt_mini.method.budget import budget_at_step, budgets_by_entropy, length_reward, thought_cap
 
 PAPER = {"start": 800, "minimum": 1, "decay": 0.2}
 
@@ -81,6 +81,30 @@ def test_a_budget_of_its_own_for_every_position() -> None:
     assert rewards.tolist() == [0.0, 1.0, 0.5]
 
 
+@pytest.mark.parametrize(
+    ("entropies", "budget", "minimum", "expected"),
+    [
+        ([1.0, 2.0, 3.0], 10, 1, [5, 10, 15]),
+        ([0.0, 1.0, 2.0, 5.0], 8, 3, [3, 4, 8, 16]),  # never under the minimum, never above twice B_t
+        ([0.0, 0.0], 8, 3, [8, 8]),
+        ([0.1, 0.2, 0.3], 10, 1, [5, 10, 15]),  # on paper; with binary fractions 15 may come out a hair below
+        ([2.5], 4, 4, [4]),
+        ([], 8, 3, []),
+    ],
+)
+def test_budgets_follow_the_entropy(entropies: list[float], budget: int, minimum: int, expected: list[int]) -> None:
+    assert budgets_by_entropy(entropies, budget, minimum) == expected
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=20), st.integers(1, 200), st.integers(1, 200))
+@settings(deadline=None)
+def test_more_entropy_is_no_less_budget(entropies: list[float], one: int, other: int) -> None:
+    minimum, budget = sorted((one, other))
+    found = budgets_by_entropy(sorted(entropies), budget, minimum)
+    assert found == sorted(found)
+    assert all(minimum <= own <= 2 * budget for own in found)
+
+
 @given(st.integers(1, 5000))
 def test_the_cap_is_the_first_length_past_the_peak_without_reward(budget: int) -> None:
     cap = thought_cap(budget)
@@ -104,6 +128,8 @@ def test_the_cap_is_the_first_length_past_the_peak_without_reward(budget: int) -
         (lambda: length_reward(1, torch.tensor([4, 0])), "budget=tensor"),
         (lambda: length_reward(1, 4, peak=0), "peak=0 must be above 0"),
         (lambda: thought_cap(0), "budget=0 must be at least 1"),
+        (lambda: budgets_by_entropy([1.0], 4, 5), "minimum=5 must lie in 1..budget=4"),
+        (lambda: budgets_by_entropy([1.0], 4, 0), "minimum=0 must lie in 1..budget=4"),
     ],
 )
 def test_bad_input_is_named(call, message) -> None:

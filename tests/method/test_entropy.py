@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmt_mini.method.entropy import TIERS, assign_tiers, quantile_thresholds, token_entropy
+from rmt_mini.method.entropy import TIERS, assign_tiers, quantile_thresholds, tiers_by_score, token_entropy
 
 NATS = st.floats(0, 12, width=32)
 LOGITS = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=12)
@@ -140,3 +140,44 @@ def test_quantiles_equal_torch_and_are_always_usable(entropies: list[float], a: 
 def test_bad_input_is_named(call, message) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("score", "tiers", "entropy", "dealt"),
+    [
+        ([3, 1, 2], [0, 1, 2], [0, 0, 0], [2, 0, 1]),
+        ([3, 1, 2], [0, 0, 2], [0, 0, 0], [2, 0, 0]),
+        ([1, 1, 1], [0, 1, 2], [5, 9, 7], [0, 2, 1]),  # equal scores: by entropy
+        ([0, 1, 0, 1], [2, 2, 0, 0], [4, 3, 2, 1], [0, 2, 0, 2]),
+        ([-2, 5], [1, 1], [0, 0], [1, 1]),
+        ([], [], [], []),
+    ],
+)
+def test_tiers_are_dealt_out_by_another_score(
+    score: list[float], tiers: list[int], entropy: list[float], dealt: list[int]
+) -> None:
+    found = tiers_by_score(
+        torch.tensor(score, dtype=torch.float32),
+        torch.tensor(tiers, dtype=torch.long),
+        torch.tensor(entropy, dtype=torch.float32),
+    )
+    assert found.tolist() == dealt
+
+
+@given(st.lists(st.tuples(NATS, st.integers(0, 2), NATS), min_size=1, max_size=30))
+@settings(deadline=None)
+def test_dealing_keeps_sizes_and_follows_the_score(rows: list[tuple[float, int, float]]) -> None:
+    score, tiers, entropy = (torch.tensor(column) for column in zip(*rows, strict=True))
+    found = tiers_by_score(score, tiers, entropy)
+    assert found.bincount(minlength=3).tolist() == tiers.bincount(minlength=3).tolist()
+    for one in range(len(rows)):
+        for other in range(len(rows)):
+            assert score[one] <= score[other] or found[one] >= found[other]
+
+
+def test_scores_that_do_not_fit_are_named() -> None:
+    three, two = torch.zeros(3), torch.zeros(2)
+    with pytest.raises(ValueError, match="must be alike"):
+        tiers_by_score(three, two.long(), three)
+    with pytest.raises(ValueError, match="score holds nan or inf"):
+        tiers_by_score(torch.tensor([0.0, math.nan]), two.long(), two)

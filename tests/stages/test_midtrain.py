@@ -21,10 +21,10 @@ from tests.stages.tiny import ARROWS, SENTENCES, by_answer, closing, plainly, sm
 
 CONTRACT = {
     "step", "budget", "tier_probabilities", "tier_counts", "match_reward", "length_reward", "reward", "thought_length",
-    "signal_groups", "rl_loss", "ntp_loss", "grad_norm", "rl_tokens", "ntp_tokens", "rollout_seconds", "update_seconds",
-    "peak_memory_mb",
+    "signal_groups", "rl_loss", "ntp_loss", "grad_norm", "rl_tokens", "rl_tokens_by_tier", "ntp_tokens", "trunk_tokens",
+    "rollout_seconds", "update_seconds", "trunk_seconds", "peak_memory_mb",
 }  # fmt: skip
-CLOCKS = {"rollout_seconds", "update_seconds", "peak_memory_mb"}
+CLOCKS = {"rollout_seconds", "update_seconds", "trunk_seconds", "peak_memory_mb"}
 
 
 def trainer_for(

@@ -26,6 +26,7 @@ def step(number: int, **changes: Any) -> dict[str, Any]:
         "match_reward": 0.25, "length_reward": 0.5, "reward": 0.3, "thought_length": 20.0 - 4 * number,
         "closed_share": 0.9, "signal_groups": 0.4, "rl_loss": -0.01, "ntp_loss": 2.0, "grad_norm": 1.5,
         "rl_tokens": 300, "ntp_tokens": 100, "forward_tokens": 900, "backward_tokens": 800, "skipped": 0,
+        "rl_tokens_by_tier": (200, 80, 20), "trunk_tokens": 120, "trunk_seconds": 0.5,
         "rollout_seconds": 2.0, "update_seconds": 3.0, "peak_memory_mb": 912.0,
     }  # fmt: skip
     return dataclasses.asdict(StepMetrics(**values | changes))
