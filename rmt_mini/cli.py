@@ -49,16 +49,17 @@ def _config(name: str, given: dict[str, Any]) -> RMTConfig:
     return preset(name, **{field: value for field, value in given.items() if value is not None})
 
 
-def _command(name: str, body: Callable[[RMTConfig], None]) -> click.Command:
-    """Make a command that takes a preset and every field as a flag; its help is the body's docstring."""
+def _command(name: str, body: Callable[..., None], *own: click.Option) -> click.Command:
+    """Make a command that takes a preset, options of its own and every field as a flag; its help is the docstring."""
 
     def callback(preset_name: str, **given: Any) -> None:
-        body(_config(preset_name, given))
+        options = {option.name or "": given.pop(option.name or "") for option in own}
+        body(_config(preset_name, given), **options)
 
     argument = click.Argument(["preset_name"], metavar="PRESET", default="laptop")
     presets = ", ".join(PRESETS)
     text = f"{body.__doc__}\n\nPRESET is one of {presets}; the default is laptop."
-    return click.Command(name, callback=callback, params=[argument, *_config_options()], help=text)
+    return click.Command(name, callback=callback, params=[argument, *own, *_config_options()], help=text)
 
 
 class _Unheard:
@@ -147,11 +148,61 @@ def _run(config: RMTConfig) -> None:
 @click.option("--branch-tokens", type=int, default=None, help="go on with a smaller one where memory ran out")
 @click.option("--on-nan", default=None, help="go on with 'skip' where a step was not finite")
 def _resume(folder: Path, **given: Any) -> None:
-    """Take up the run in FOLDER, which was stopped or killed, where it stood."""
+    """Take up the run, comparison or exams in FOLDER, which was stopped or killed, where it stood."""
     from rmt_mini.run import resume
 
+    changes = {name: value for name, value in given.items() if value is not None}
     with _stopping() as stop:
-        _tell(resume(folder, stop=stop, changes={name: value for name, value in given.items() if value is not None}))
+        if (folder / "compare.json").exists():
+            from rmt_mini.compare import go_on
+
+            _tell_report(folder, go_on(folder, stop=stop))
+        elif (folder / "exams.json").exists():
+            from rmt_mini.exams import go_on as go_on_with_exams
+
+            _tell_report(folder.parent, go_on_with_exams(folder, stop=stop))
+        else:
+            _tell(resume(folder, stop=stop, changes=changes))
+
+
+_SEEDS = click.Option(["--seeds"], type=click.IntRange(min=1), default=3, help="runs of each arm, --seed first  [3]")
+_WORKERS = click.Option(
+    ["--workers"], type=click.IntRange(min=0), default=0, help="runs side by side; 0: one a core for micro, else 1  [0]"
+)
+_REPORT_ONLY = click.Option(["--report-only"], is_flag=True, help="run nothing; write the report of what is there anew")
+
+
+def _tell_report(folder: Path, table: str) -> None:
+    click.echo(table)
+    click.echo(f"\nReport       {folder / 'report.md'}")
+
+
+def _compare(config: RMTConfig, arms: str, seeds: int, workers: int, report_only: bool) -> None:
+    """Run RMT, its baseline, ablations and controls over several seeds; its command given again goes on."""
+    from rmt_mini.compare import compare, comparison_folder, report
+    from rmt_mini.study.arms import ARMS, arms_named
+
+    if report_only:
+        folder = comparison_folder(config)
+        _tell_report(folder, report(folder))
+        return
+    names = [name.strip() for name in arms.split(",")] if arms else ARMS
+    with _stopping() as stop:
+        _tell_report(*compare(config, arms_named(config, names), seeds, workers, stop=stop))
+
+
+def _sensitivity(config: RMTConfig, fields: str, seeds: int, workers: int, report_only: bool) -> None:
+    """Change one setting at a time around the preset's value, over several seeds; its command given again goes on."""
+    from rmt_mini.compare import compare, report
+    from rmt_mini.study.sensitivity import SYMBOLS, variants
+
+    config = config.replace(out=config.out or f"runs/sensitivity-{config.preset}")
+    if report_only:
+        _tell_report(Path(config.out), report(Path(config.out)))
+        return
+    names = [name.strip() for name in fields.split(",")] if fields else SYMBOLS
+    with _stopping() as stop:
+        _tell_report(*compare(config, variants(config, names), seeds, workers, stop=stop))
 
 
 def _preflight(config: RMTConfig) -> None:
@@ -181,15 +232,15 @@ def _preflight(config: RMTConfig) -> None:
         click.echo(f"- {advice}")
 
 
-def _plan(config: RMTConfig) -> None:
-    """Estimate time and memory before a run."""
+def _plan(config: RMTConfig, interval: float | None) -> None:
+    """Estimate time and memory before a run, and how fine a difference its evaluation tells."""
     from rmt_mini.engine.model import load_policy
-    from rmt_mini.study.plan import plan_run
+    from rmt_mini.study.plan import interval_lines, plan_run
     from rmt_mini.study.remedies import explained
 
     with explained(config):
         plan = plan_run(config, load_policy(config.model, config.device, config.dtype))
-    click.echo("\n".join(plan.lines()))
+    click.echo("\n".join([*plan.lines(), *interval_lines(config.evaluation_positions, interval)]))
 
 
 @click.command("evaluate")
@@ -253,6 +304,48 @@ def _pretrain_command() -> click.Command:
     return click.Command("pretrain", callback=callback, params=[argument, *_config_options(PretrainConfig)], help=text)
 
 
+def _question_options() -> list[click.Parameter]:
+    """Return the options about questions."""
+    most = click.IntRange(min=2)
+    return [
+        click.Option(["--questions"], default=None, help="micro, gym:TASK or champ  [by the model]"),
+        click.Option(["--count"], type=most, default=400, help="questions, held-out ones included  [400]"),
+        click.Option(["--k"], type=click.IntRange(min=1), default=8, help="answers to each held-out question  [8]"),
+    ]
+
+
+def _exams_command() -> click.Command:
+    """Make ``exams``, which takes every config field as a flag too."""
+
+    def callback(
+        folder: Path, arms: str, questions: str | None, count: int, k: int, every: int, workers: int, **given: Any
+    ) -> None:
+        from rmt_mini.exams import exams
+
+        names = [name.strip() for name in arms.split(",")] if arms else []
+        changes = {name: value for name, value in given.items() if value is not None}
+        with _stopping() as stop:
+            _tell_report(folder, exams(folder, names, questions, count, k, every, changes, workers, stop=stop))
+
+    own: list[click.Parameter] = [
+        click.Argument(["folder"], type=click.Path(path_type=Path)),
+        click.Option(
+            ["--arms"], default="", help="names with commas between; base and rmt are always there  [ntp,rpt]"
+        ),
+        *_question_options(),
+        click.Option(
+            ["--every"],
+            type=click.IntRange(min=0),
+            default=20,
+            help="steps between measurements; 0: the ends only  [20]",
+        ),
+        _WORKERS,
+    ]
+    fields = [one for one in _config_options() if one.name not in ("out", "seed")]  # the comparison's
+    text = "Post-train, by GRPO on questions, what the comparison in FOLDER trained, and the untrained model."
+    return click.Command("exams", callback=callback, params=[*own, *fields], help=text)
+
+
 def _posttrain_command() -> click.Command:
     """Make ``posttrain``, which takes every config field as a flag too."""
 
@@ -266,11 +359,7 @@ def _posttrain_command() -> click.Command:
 
     own: list[click.Parameter] = [
         click.Argument(["checkpoint"]),
-        click.Option(["--questions"], default=None, help="micro, gym:TASK or champ  [by the model]"),
-        click.Option(
-            ["--count"], type=click.IntRange(min=2), default=400, help="questions, held-out ones included  [400]"
-        ),
-        click.Option(["--k"], type=click.IntRange(min=1), default=8, help="answers to each held-out question  [8]"),
+        *_question_options(),
     ]
     text = "Post-train CHECKPOINT, a run folder or a model, by GRPO on questions; measure pass@k before and after."
     return click.Command("posttrain", callback=callback, params=[*own, *_config_options()], help=text)
@@ -282,8 +371,15 @@ def _group() -> click.Group:
     group.add_command(_command("run", _run))
     group.add_command(_resume)
     group.add_command(_posttrain_command())
+    arms = click.Option(["--arms"], default="", help="names with commas between; rmt is always there  [all]")
+    group.add_command(_command("compare", _compare, arms, _SEEDS, _WORKERS, _REPORT_ONLY))
+    fields = click.Option(["--fields"], default="", help="settings to vary, with commas between  [all that can be]")
+    group.add_command(_command("sensitivity", _sensitivity, fields, _SEEDS, _WORKERS, _REPORT_ONLY))
+    group.add_command(_exams_command())
     group.add_command(_command("preflight", _preflight))
-    group.add_command(_command("plan", _plan))
+    share = click.FloatRange(min=0, max=1, min_open=True)
+    interval = click.Option(["--interval"], type=share, help="half an interval wished for: 0.03 is 3 points")
+    group.add_command(_command("plan", _plan, interval))
     group.add_command(_evaluate)
     group.add_command(_seeds)
     group.add_command(_bench)

@@ -37,10 +37,10 @@ class NonFiniteError(UserError):
 
 
 class Stopped(Exception):
-    """A run was stopped on request, in good order; ``rmt-mini resume`` takes it up again.
+    """A run or a comparison was stopped on request, in good order; ``rmt-mini resume`` takes it up again.
 
     Args:
-        folder: of the run.
+        folder: of the run or the comparison.
     """
 
     def __init__(self, folder: str) -> None:

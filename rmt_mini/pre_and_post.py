@@ -7,18 +7,29 @@ post-training   checkpoint -> exam before -> GRPO on questions -> exam after -> 
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rmt_mini.config import PretrainConfig, preset
 from rmt_mini.engine.model import load_policy
-from rmt_mini.errors import UserError
+from rmt_mini.errors import Stopped, UserError
 from rmt_mini.run import SPARE_BYTES, step_bar
 from rmt_mini.stages.journal import Journal, model_digest, now_done
 from rmt_mini.stages.midtrain import StepResult
-from rmt_mini.stages.posttrain import POSTTRAINING, Exam, answer_questions, exam_gain, posttrain, summarize_exam
+from rmt_mini.stages.posttrain import (
+    POSTTRAINING,
+    Exam,
+    answer_questions,
+    exam_gain,
+    exam_lines,
+    posttrain,
+    summarize_exam,
+)
 from rmt_mini.stages.pretrain import new_policy, pretrain
 from rmt_mini.stages.store import RunFolder, folder_for, require_free
 from rmt_mini.study.remedies import explained
@@ -82,6 +93,8 @@ def posttrain_run(
     samples: int = 8,
     changes: Mapping[str, Any] | None = None,
     progress: bool = True,
+    every: int = 0,
+    stop: threading.Event | None = None,
 ) -> ExamResult:
     """Post-train a checkpoint by GRPO on questions; measure it before and after on questions held out.
 
@@ -92,12 +105,15 @@ def posttrain_run(
         samples: answers sampled to each held-out question: the largest k of pass@k.
         changes: config fields that replace the defaults of post-training.
         progress: show progress bars.
+        every: steps between measurements on the way, which answers.jsonl holds beside the first and the last; 0: none.
+        stop: once set, the run ends behind the step it is in; it cannot be taken up again.
 
     Returns:
         The run folder and what was measured.
 
     Raises:
         UserError: for anything that a user can set right.
+        Stopped: where ``stop`` was set.
     """
     nested = Path(checkpoint) / "checkpoint"
     given = dict(changes or {})
@@ -120,21 +136,31 @@ def posttrain_run(
         journal = Journal(folder, config.to_dict())
         with journal.recorded():
             journal.note(questions=source, training_questions=len(train), model_digest=model_digest(policy))
+
+            def examined(step: int) -> tuple[torch.Tensor, dict[str, Any]]:
+                right, asked = answer_questions(policy, exam, config, samples)
+                folder.append("answers.jsonl", exam_lines(step, exam, right, asked))
+                return right, summarize_exam(right, asked)
+
             with journal.timed("evaluation"):
-                before, asked = answer_questions(policy, exam, config, samples)
-                evaluation: dict[str, Any] = {"before": summarize_exam(before, asked)}
+                before, first = examined(0)
             with journal.timed("posttrain"), step_bar("GRPO", config.steps, progress) as bar:
 
                 def told(result: StepResult) -> None:
                     journal.step(policy, result, config.rollouts_logged)
                     bar.set_postfix_str(f"right {result.metrics.match_reward:.2f}")
                     bar.update()
+                    done = result.metrics.step + 1
+                    if every and done % every == 0 and done < config.steps:
+                        examined(done)
+                    if stop is not None and stop.is_set():
+                        raise Stopped(str(path))
 
                 posttrain(config, policy, train, told)
             folder.save_checkpoint(policy)
             with journal.timed("evaluation"):
-                after, asked = answer_questions(policy, exam, config, samples)
-            evaluation |= {"after": summarize_exam(after, asked), "gain": exam_gain(before, after)}
+                after, last = examined(config.steps)
+            evaluation = {"before": first, "after": last, "gain": exam_gain(before, after)}
             folder.write_json("evaluation.json", evaluation)
             journal.note(**now_done())
             table = write_exam_report(path)

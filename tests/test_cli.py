@@ -86,6 +86,17 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
         (["pretrain", "--steps", "0"], r"steps is 0; give a whole number of at least 1"),
         (["pretrain", "--learning-rate", "-1"], r"learning_rate is -1.0; give a number above 0"),
         (["posttrain", "micro", "--count", "1"], r"--count.*1 is not in the range"),
+        (["compare", "huge"], r"preset 'huge' is unknown"),
+        (["compare", "micro", "--arms", "rmt,rlhf"], r"arm 'rlhf' is unknown; the arms are ntp, .*rmt-shuffled-reward"),
+        (["compare", "micro", "--seeds", "0"], r"--seeds.*0 is not in the range x>=1"),
+        (["compare", "micro", "--report-only", "--out", "absent"], r"'absent' holds no comparison; give the folder of"),
+        (["compare", "micro", "--model", "absent-model"], r"model 'absent-model' is neither a folder nor a known name"),
+        (["plan", "micro", "--interval", "0"], r"--interval.*0.0 is not in the range 0<x<=1"),
+        (["sensitivity", "micro", "--fields", "steps"], r"setting 'steps' is not varied here; those that are: budget_"),
+        (["run", "--difficulty", "taste"], r"difficulty is 'taste'; use one of entropy, loss, pass-rate"),
+        (["run", "--budget-rule", "mood"], r"budget_rule is 'mood'; use one of step, entropy"),
+        (["run", "--evaluation-thresholds", "2", "1"], r"evaluation_thresholds is \(2.0, 1.0\); .*smaller first"),
+        (["exams", "absent"], r"'absent' holds no comparison"),
         (["seeds", "--out", "all"], r"Missing argument 'RUNS"),
         (["seeds", "absent", "--out", "all"], r"'absent' is not a run folder"),
     ],
@@ -181,7 +192,7 @@ def test_a_device_that_is_not_there_is_one_line(here: Path, model: str, capsys: 
     refused(["plan", "--model", model, "--device", "toaster"], r"device 'toaster'", here, capsys)
 
 
-@pytest.mark.parametrize("command", ["run", "preflight", "plan"])
+@pytest.mark.parametrize("command", ["run", "compare", "sensitivity", "preflight", "plan"])
 def test_help_lists_every_field_and_preset(command: str) -> None:
     result = CliRunner().invoke(_group(), [command, "--help"], terminal_width=200)
     assert result.exit_code == 0
@@ -194,7 +205,8 @@ def test_help_lists_every_field_and_preset(command: str) -> None:
 def test_the_help_of_the_group_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = outcome(["--help"], capsys)
     assert code == 0
-    for name in ("pretrain", "run", "posttrain", "preflight", "plan", "evaluate", "seeds", "bench"):
+    names = "pretrain run compare sensitivity exams posttrain preflight plan evaluate seeds bench"
+    for name in names.split():
         assert re.search(rf"^  {name} ", out, re.MULTILINE)
         assert outcome([name, "--help"], capsys)[0] == 0
 
@@ -234,6 +246,10 @@ def test_plan_prints_time_and_memory(here: Path, model: str, capsys: pytest.Capt
     assert "560 in RMT" in out
     assert re.search(r"time +about [\d.]+ min", out)
     assert re.search(r"memory +about [\d.]+ GB", out)
+    assert re.search(r"interval +a difference of two arms within 6.8 points \(1 seed\)", out)  # 1.96 x 0.54 / 240^0.5
+    assert "wished" not in out
+    code, out, _ = outcome(["plan", "--model", model, "--interval", "0.03", "--dtype", "float32"], capsys)
+    assert "3.0 points either way take 1,245 positions (1 seed), 415 (3 seeds), 249 (5 seeds)" in out
     assert files(here) == before
 
 

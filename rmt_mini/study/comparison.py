@@ -7,6 +7,7 @@ that several seeds share is no luck of one seed; with few of them that part of t
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -17,13 +18,12 @@ import numpy as np
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Answer
+from rmt_mini.stages.journal import metrics_of
 from rmt_mini.stages.summary import as_one_tier, interval, of_sort, resample, sorts_in, summarize
-from rmt_mini.study.arms import PLAIN
+from rmt_mini.study.arms import BASE, METHOD
 from rmt_mini.study.seeds import read_answers
 
 Json = dict[str, Any]
-BASE = {"base-ntp": "ntp", "base-ntr": "think"}  # the untrained model's two rows, and how each answers
-METHOD, BASELINE = "rmt", "rpt"
 # Standard deviation of a difference at one position, from data/micro/seeds: 2,700 positions gave an interval of
 # 4.1 points, which is 2 x 1.96 x SPREAD / 2700^0.5.
 SPREAD = 0.54
@@ -46,6 +46,16 @@ def expected_half_width(positions: int, seeds: int, spread: float = SPREAD) -> f
     return float(1.96 * spread / (positions * seeds) ** 0.5)
 
 
+def expected_positions(half_width: float, seeds: int, spread: float = SPREAD) -> int:
+    """Return how many held-out positions make ``expected_half_width`` no wider than asked for.
+
+    Example:
+        >>> expected_positions(0.03, 5), round(expected_half_width(249, 5), 3)
+        (249, 0.03)
+    """
+    return math.ceil((1.96 * spread / half_width) ** 2 / seeds)
+
+
 def compare_runs(found: Mapping[str, Sequence[Path]]) -> Json:
     """Read the finished runs of all arms as one comparison.
 
@@ -55,8 +65,9 @@ def compare_runs(found: Mapping[str, Sequence[Path]]) -> Json:
     Returns:
         {"arms": {name: {tier or "average": {"accuracy", "low", "high", "n"}, "sorts", "thought_length", "plain",
         "compute"}}, "paired": [{"a", "b", "tier", "difference", "low", "high"}], "relative": {arm: {"accuracy",
-        "thought_length"}}}. A difference is a minus b. "plain" holds what the arm predicts without a thought;
-        "relative" RMT over the arm: accuracy minus 1, and the ratio of thought lengths, each with its interval.
+        "thought_length"}}, "lengths": {arm: {"difference", "low", "high"}}}. A difference is a minus b, in "lengths"
+        RMT minus the arm, tokens. "plain" holds what the arm predicts without a thought; "relative" RMT over the arm:
+        accuracy minus 1, and the ratio of thought lengths, each with its interval.
 
     Raises:
         UserError: if arms were not measured at the same positions.
@@ -75,7 +86,9 @@ def compare_runs(found: Mapping[str, Sequence[Path]]) -> Json:
         if [(one.run, one.position) for one in answers] != places:
             raise UserError(f"arm {arm!r} was not measured at the positions of {METHOD!r}; compare into a new folder")
     rows = {name: (untrained, how) for name, how in BASE.items()}
-    rows |= {arm: (answers, "ntp" if arm in PLAIN else "think") for arm, answers in answered.items()}
+    # an arm without RL never thinks: what it predicts plainly is its result
+    thinks = {arm: _notes(folders[0])["config"]["use_rl"] for arm, folders in found.items()}
+    rows |= {arm: (answers, "think" if thinks[arm] else "ntp") for arm, answers in answered.items()}
     arms = {name: _arm(answers, how) for name, (answers, how) in rows.items()}
     for arm, folders in found.items():
         arms[arm]["compute"] = compute(folders)
@@ -84,26 +97,59 @@ def compare_runs(found: Mapping[str, Sequence[Path]]) -> Json:
         "arms": arms,
         "paired": [pair for name in others for pair in _paired(rows[METHOD], rows[name], name)],
         "relative": {name: _relative(rows[METHOD], rows[name]) for name in others},
+        "lengths": {name: _longer(rows[METHOD], rows[name]) for name in others},
     }
 
 
 def compute(folders: Sequence[Path]) -> Json:
-    """Return what a run of an arm took, on average over its seeds: trained tokens, operations, seconds of its steps."""
-    totals: list[Json] = []
-    for folder in folders:
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        parameters = json.loads((folder / "run.json").read_text(encoding="utf-8"))["parameters"]
-        forward, backward = (sum(line[key] for line in lines) for key in ("forward_tokens", "backward_tokens"))
-        totals.append(
-            {
-                "steps": len(lines),
-                "rl_tokens": sum(line["rl_tokens"] for line in lines),
-                "ntp_tokens": sum(line["ntp_tokens"] for line in lines),
-                "operations": 2.0 * parameters * (forward + 2 * backward),
-                "seconds": sum(line["rollout_seconds"] + line["update_seconds"] for line in lines),
-            }
-        )
-    return {key: fmean(one[key] for one in totals) for key in totals[0]}
+    """Return what a run of an arm took, on average over its seeds.
+
+    Operations are 2 per parameter and token read and 4 more per token trained on. What went to the documents themselves
+    served both next-token prediction and, as every branch's prefix, RL; "rl" counts what went to branches.
+
+    Returns:
+        {"steps", "rl_tokens", "ntp_tokens": trained on; "rl_tokens_by_tier"; "operations", "rl_operations"; "seconds",
+        "rl_seconds": of the steps; "cold_start_seconds"}.
+    """
+    totals = [_took(folder) for folder in folders]
+    found: Json = {key: fmean(one[key] for one in totals) for key in totals[0] if key != "rl_tokens_by_tier"}
+    by_tier = zip(*(one["rl_tokens_by_tier"] for one in totals), strict=True)
+    return found | {"rl_tokens_by_tier": [fmean(tokens) for tokens in by_tier]}
+
+
+def _took(folder: Path) -> Json:
+    notes = _notes(folder)
+    lines = [metrics_of(json.loads(line)) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    forward, backward, trunk = (
+        sum(getattr(line, f"{what}_tokens") for line in lines) for what in ("forward", "backward", "trunk")
+    )
+    seconds = sum(line.rollout_seconds + line.update_seconds for line in lines)
+    return {
+        "steps": len(lines),
+        "rl_tokens": sum(line.rl_tokens for line in lines),
+        "ntp_tokens": sum(line.ntp_tokens for line in lines) if notes["config"]["use_ntp"] else 0,
+        "rl_tokens_by_tier": [sum(line.rl_tokens_by_tier[tier] for line in lines) for tier in range(len(TIERS))],
+        "operations": 2.0 * notes["parameters"] * (forward + 2 * backward),
+        "rl_operations": 2.0 * notes["parameters"] * (forward + 2 * backward - 3 * trunk),
+        "seconds": seconds,
+        "rl_seconds": seconds - sum(line.trunk_seconds for line in lines),
+        "cold_start_seconds": notes["seconds"].get("cold_start", 0.0),
+    }
+
+
+def steps_for_compute_of(folder: Path) -> int:
+    """Return how many steps of next-token prediction alone take as many operations as a run took.
+
+    Such a step reads the documents once and trains on them once, whatever is asked about them.
+    """
+    lines = [metrics_of(json.loads(line)) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    took = sum(line.forward_tokens + 2 * line.backward_tokens for line in lines)
+    return max(1, round(len(lines) * took / (3 * sum(line.trunk_tokens for line in lines))))
+
+
+def _notes(folder: Path) -> Json:
+    notes: Json = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return notes
 
 
 def _values(row: tuple[Sequence[Answer], str]) -> np.ndarray:
@@ -140,6 +186,11 @@ def _paired(method: tuple[Sequence[Answer], str], other: tuple[Sequence[Answer],
         {"a": METHOD, "b": name, "tier": tier, "difference": cell["mean"], "low": cell["low"], "high": cell["high"]}
         for tier, cell in parts
     ]
+
+
+def _longer(method: tuple[Sequence[Answer], str], other: tuple[Sequence[Answer], str]) -> Json:
+    found = interval(as_one_tier(method[0]), _lengths(method) - _lengths(other))
+    return {"difference": found["mean"], "low": found["low"], "high": found["high"]}
 
 
 def _relative(method: tuple[Sequence[Answer], str], other: tuple[Sequence[Answer], str]) -> Json:

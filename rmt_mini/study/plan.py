@@ -4,11 +4,15 @@ Operations: 2 per parameter and token forward, 6 forward and backward (the usual
 own products left out). Rates are measured here and now by two matrix products; decoding reaches a smaller share of
 them than training. An estimate within a factor of about 1.5, good enough to choose settings; the measured figures
 stand in metrics.jsonl.
+
+How fine a difference of two arms will be told is foretold too. Seeds count as so many more positions; what training
+does differently from seed to seed comes on top.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +21,9 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.stages.midtrain import budget_of
+from rmt_mini.study.comparison import expected_half_width, expected_positions
 
+SEEDS = (1, 3, 5)  # that an interval is foretold for
 FRAME_TOKENS = 20  # opening, closing tag, cue and answer of the continuation format
 TRAINING_SHARE = 0.6  # of the matrix-product rate, reached by an update
 DECODING_SHARE = 0.5  # the same, by decoding with the rows of a step side by side
@@ -64,6 +70,31 @@ class Plan:
             f"memory       about {self.memory_mb / 1000:.1f} GB at the peak",
             f"measured     {self.rate / 1e9:.0f} GFLOP/s of matrix products here",
         ]
+
+
+def interval_lines(positions: int, wished: float | None = None) -> list[str]:
+    r"""Return, as sentences, how fine a difference of two arms will be told, and what a finer one would take.
+
+    Args:
+        positions: held-out positions of a run.
+        wished: half an interval, as a share of 1.
+
+    Example:
+        >>> print("\n".join(interval_lines(900, 0.03)))
+        interval     a difference of two arms within 3.5 points (1 seed), 2.0 (3 seeds), 1.6 (5 seeds)
+        wished       3.0 points either way take 1,245 positions (1 seed), 415 (3 seeds), 249 (5 seeds)
+    """
+    found = [f"{100 * expected_half_width(positions, seeds):.1f}" for seeds in SEEDS]
+    lines = [f"interval     a difference of two arms within {_over_seeds(found, ' points')}"]
+    if wished is not None:
+        needed = [f"{expected_positions(wished, seeds):,}" for seeds in SEEDS]
+        lines.append(f"wished       {100 * wished:.1f} points either way take {_over_seeds(needed, ' positions')}")
+    return lines
+
+
+def _over_seeds(values: Sequence[str], unit: str) -> str:
+    told = [f"({seeds} seed{'s' * (seeds > 1)})" for seeds in SEEDS]
+    return ", ".join(f"{value}{unit * (place == 0)} {told[place]}" for place, value in enumerate(values))
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, rows: int, size: int = 1024) -> float:

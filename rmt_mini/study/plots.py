@@ -12,7 +12,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, cycle
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -309,6 +309,55 @@ def arms(rows: Mapping[str, Any]) -> Figured:
     ax.set(yticks=places, yticklabels=list(rows), ylim=(len(rows) - 0.4, -0.7))
     _finish(figure, ax, "next tokens right, average of the tiers (%); squares: plain, without a thought", "", columns=0)
     return Figured(figure, f"Average accuracy with 95 % intervals: {'; '.join(told)}.")
+
+
+def tornado(rows: Sequence[Mapping[str, Any]]) -> Figured:
+    """Draw what each variant of a setting changes, in average accuracy and in thought length, with 95 % intervals.
+
+    Args:
+        rows: [{"setting", "value", "default", "accuracy": {"difference", "low", "high"}, "thought_length": the same}],
+            top to bottom.
+    """
+    figure, panels = _panels(2, 1.2 + 0.27 * len(rows))
+    told = []
+    for ax, key, by, unit in zip(
+        panels, ("accuracy", "thought_length"), (100, 1), ("average accuracy (points)", "thought length (tokens)"),
+        strict=True,
+    ):  # fmt: skip
+        for place, row in enumerate(rows):
+            middle, low, high = (by * row[key][end] for end in ("difference", "low", "high"))
+            known = low > 0 or high < 0
+            look: dict[str, Any] = {"color": BLUE if known else GREY, "hatch": "" if known else "//"}
+            ax.barh(place, middle, 0.7, edgecolor="white", **look)
+            whiskers = [[max(0.0, middle - low)], [max(0.0, high - middle)]]
+            ax.errorbar(middle, place, xerr=whiskers, fmt="none", ecolor="black", capsize=2, linewidth=1)
+            if key == "accuracy":
+                told.append(f"{row['setting']} {row['value']} {middle:+z.1f} ({low:+z.1f} to {high:+z.1f})")
+        ax.axvline(0, color="black", linewidth=1)
+        ax.set(yticks=range(len(rows)), yticklabels=[], ylim=(len(rows) - 0.4, -0.6))
+        _finish(figure, ax, f"change of {unit}", "", columns=0)
+    panels[0].set_yticklabels([f"{row['setting']} {row['value']} ({row['default']})" for row in rows], size=8)
+    figure.suptitle("Solid: the interval excludes zero. In brackets the preset's value.", size=9)
+    return Figured(figure, f"Change of average accuracy in points, with 95 % intervals: {'; '.join(told)}.")
+
+
+def exam_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figured:
+    """Draw pass@1 of several models over the steps of post-training, each with its 95 % interval.
+
+    Args:
+        curves: name -> [{"step", "accuracy", "low", "high"}, ...].
+    """
+    figure, (ax,) = _panels(1, 4.0)
+    told = []
+    for look, (name, points) in zip(cycle((*_LOOKS, (ORANGE, ":", "D"))), curves.items(), strict=False):
+        steps = [point["step"] for point in points]
+        middle, low, high = ([100 * point[key] for point in points] for key in ("accuracy", "low", "high"))
+        ax.fill_between(steps, low, high, color=look[0], alpha=0.15, linewidth=0)
+        _line(ax, steps, middle, look, name)
+        told.append(f"{name} {_span(middle, '.1f')} ({low[-1]:.1f} to {high[-1]:.1f})")
+    ax.set_ylim(bottom=0)
+    _finish(figure, ax, "step of post-training", "held-out questions, pass@1 (%)", columns=4)
+    return Figured(figure, f"pass@1 in %, with the 95 % interval at last: {'; '.join(told)}.")
 
 
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:

@@ -162,6 +162,7 @@ def test_it_writes_a_run_folder(tmp_path, policy, source):
         samples=4,
         changes={**SMALL, "out": str(tmp_path / "run"), "evaluation_fraction": 0.5},
         progress=False,
+        every=1,
     ).folder
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert set(evaluation) == {"before", "after", "gain"}
@@ -170,6 +171,11 @@ def test_it_writes_a_run_folder(tmp_path, policy, source):
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == SMALL["steps"]
     assert "pass@4" in (folder / "report.md").read_text()
     assert (folder / "checkpoint" / "config.json").is_file()
+    lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    questions = evaluation["after"]["questions"]
+    assert [line["step"] for line in lines] == [0] * questions + [1] * questions + [2] * questions
+    right = [line["right"] / line["samples"] for line in lines[-questions:]]
+    assert sum(right) / questions == pytest.approx(evaluation["after"]["pass_at"]["1"]["accuracy"])
 
 
 def test_the_command_line_names_what_is_wrong(capsys, tmp_path):

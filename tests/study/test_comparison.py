@@ -11,9 +11,21 @@ import pytest
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import UserError
-from rmt_mini.study.arms import ARMS, arm_config
-from rmt_mini.study.claims import SHOWN, accuracy_tables, claims, compute_table, difference_table
-from rmt_mini.study.comparison import BASE, compare_runs, expected_half_width
+from rmt_mini.study.arms import ARMS, BASE, METHOD, arms_named
+from rmt_mini.study.claims import SHOWN, claims
+from rmt_mini.study.comparison import (
+    compare_runs,
+    expected_half_width,
+    expected_positions,
+    steps_for_compute_of,
+)
+from rmt_mini.study.comparison_report import (
+    accuracy_tables,
+    compute_table,
+    difference_table,
+    ledger_table,
+    write_comparison_report,
+)
 
 DOCUMENTS = 40
 
@@ -34,10 +46,12 @@ def a_run(folder: Path, arm: str, seed: int, right: float, length: float, plain:
         for tier in range(3)
     ]  # fmt: skip
     step = {
-        "rl_tokens": 10, "ntp_tokens": 20, "forward_tokens": 100, "backward_tokens": 50, "rollout_seconds": 1.0,
-        "update_seconds": 2.0,
+        "rl_tokens": 10, "rl_tokens_by_tier": [2, 3, 5], "ntp_tokens": 30, "forward_tokens": 100, "backward_tokens": 50,
+        "trunk_tokens": 40, "rollout_seconds": 1.0, "update_seconds": 2.0, "trunk_seconds": 0.75,
     }  # fmt: skip
-    (path / "run.json").write_text(json.dumps({"status": "done", "seed": seed, "parameters": 1000}))
+    config = RMTConfig(seed=seed, use_rl=arm != "ntp").to_dict()
+    notes = {"status": "done", "seed": seed, "parameters": 1000, "config": config, "seconds": {"cold_start": 7.0}}
+    (path / "run.json").write_text(json.dumps(notes))
     (path / "evaluation.json").write_text(json.dumps({w: {"think": {"budget": 8}} for w in ("before", "after")}))
     (path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (path / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for _ in range(3)))
@@ -68,9 +82,10 @@ def test_the_numbers_are_those_of_the_answers(tmp_path: Path) -> None:
         assert arms[name]["average"]["low"] < right < arms[name]["average"]["high"]
     assert arms["rmt"]["plain"]["average"]["accuracy"] == pytest.approx(0.4)
     assert (arms["rmt"]["thought_length"], arms["rpt"]["thought_length"], arms["ntp"]["thought_length"]) == (5, 25, 0)
-    # 3 steps of 100 forward and 50 backward tokens: 2 x 1000 x (300 + 2 x 150)
+    # 3 steps of 100 forward and 50 backward tokens: 2 x 1000 x (300 + 2 x 150); of both 120 of documents: 3 x 120
     assert arms["rmt"]["compute"] == {
-        "steps": 3, "rl_tokens": 30, "ntp_tokens": 60, "operations": 1.2e6, "seconds": 9.0
+        "steps": 3, "rl_tokens": 30, "rl_tokens_by_tier": [6, 9, 15], "ntp_tokens": 90, "operations": 1.2e6,
+        "rl_operations": 0.48e6, "seconds": 9.0, "rl_seconds": 6.75, "cold_start_seconds": 7.0,
     }  # fmt: skip
     pair = next(one for one in found["paired"] if one["b"] == "rpt" and one["tier"] == "average")
     assert pair["a"] == "rmt"
@@ -83,6 +98,8 @@ def test_the_numbers_are_those_of_the_answers(tmp_path: Path) -> None:
     assert relative["accuracy"]["low"] < 0.6 < relative["accuracy"]["high"]
     assert relative["thought_length"]["ratio"] == pytest.approx(0.2)
     assert found["relative"]["ntp"]["thought_length"] is None
+    assert found["lengths"]["rpt"]["difference"] == -20
+    assert found["lengths"]["ntp"]["difference"] == 5
 
 
 def test_a_ratio_has_a_paired_interval(tmp_path: Path) -> None:
@@ -124,6 +141,30 @@ def test_tables_have_a_row_for_each_arm(tmp_path: Path) -> None:
     assert "| RPT | +30.0 [" in difference_table(found)
     assert "RMT |" not in difference_table(found).split("points")[1].replace("RMT without budget |", "")
     assert "untrained" not in compute_table(found)
+    assert "| RMT | 3 | 30 | 90 | 0.00 | 9 | 7 | 40.0 [" in compute_table(found)
+    assert "| RMT | 25 % | 40 % | 75 % | 20 % | 30 % | 50 % |" in ledger_table(found)
+
+
+def test_next_token_prediction_for_as_many_operations(tmp_path: Path) -> None:
+    # of 3 steps each took 100 + 2 x 50 token passes; a step on the documents alone takes 3 x 40
+    assert steps_for_compute_of(a_run(tmp_path, "rmt", 0, 0.5, 5)) == round(3 * 200 / 120)
+
+
+def test_what_does_not_hold_stands_in_the_first_lines(tmp_path: Path) -> None:
+    found = all_arms(tmp_path / "a") | {"config": RMTConfig().to_dict(), "seeds": [0, 1]}
+    write_comparison_report(tmp_path, found)
+    first, blank, *told = (tmp_path / "report.md").read_text().splitlines()
+    assert first == "# RMT, its baseline, ablations and controls: preset custom, 2 seeds"
+    assert blank == ""
+    assert told[0].startswith("- **RMT is more than training on the text (NTP only, equal steps): does not hold.**")
+    signs = [next(word for word in ("not hold", "be told", "holds") if word in line) for line in told[:5]]
+    assert signs == sorted(signs, key=("not hold", "be told", "holds").index)
+
+
+def test_a_baseline_that_is_never_right_has_no_ratio(tmp_path: Path) -> None:
+    found = all_arms(tmp_path / "a", rpt=0.0)
+    assert found["relative"]["rpt"]["accuracy"] is None
+    assert "RMT is more accurate than RPT" not in {claim.text for claim in claims(found)}
 
 
 def test_arms_measured_elsewhere_are_refused(tmp_path: Path) -> None:
@@ -141,16 +182,19 @@ def test_the_planner_foretells_the_interval(positions: int, seeds: int) -> None:
     spread = 0.5
     means = source.normal(0.1, spread, (4000, positions * seeds)).mean(1)
     seen = (np.percentile(means, 97.5) - np.percentile(means, 2.5)) / 2
-    assert expected_half_width(positions, seeds, spread) == pytest.approx(seen, rel=0.05)
+    told = expected_half_width(positions, seeds, spread)
+    assert told == pytest.approx(seen, rel=0.05)
+    assert expected_positions(told, seeds, spread) in (positions, positions + 1)
 
 
 def test_arms_change_what_they_are_named_for() -> None:
     base = RMTConfig(seed=3)
-    for arm in ARMS:
-        config, plain = arm_config(base, arm).to_dict(), base.to_dict()
+    for arm in arms_named(base):
+        config, plain = arm.config(base).to_dict(), base.to_dict()
         changed = {name for name in plain if config[name] != plain[name]}
-        assert bool(changed) == (arm != "rmt")
+        assert bool(changed) == (arm.name != METHOD)
         assert not changed & {"seed", "steps", "model", "corpus", "group_size", "learning_rate", "documents_per_step"}
-    assert set(ARMS) | set(BASE) == set(SHOWN)
-    with pytest.raises(UserError, match="arm 'rlhf' is unknown; the arms are ntp, sft,"):
-        arm_config(base, "rlhf")
+    assert {*ARMS, *BASE, "base"} == set(SHOWN)
+    assert [arm.name for arm in arms_named(base, ["rpt", "base-ntp", "ntp"])] == ["ntp", "rpt", "rmt"]
+    with pytest.raises(UserError, match="arm 'rlhf' is unknown; the arms are ntp, ntp-equal-compute, sft,"):
+        arms_named(base, ["rpt", "rlhf"])

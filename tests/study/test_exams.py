@@ -1,0 +1,78 @@
+"""Post-training read over models and seeds: the numbers against a hand count, the table, the verdicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmt_mini.study.claims import exam_claims
+from rmt_mini.study.comparison_report import exam_parts, exam_table
+from rmt_mini.study.exams import read_exams
+
+QUESTIONS, SAMPLES = 30, 4
+
+
+def an_exam(folder: Path, name: str, seed: int, right: dict[int, int]) -> Path:
+    """A post-training run as far as it is read: ``right`` of 4 answers to every second question, by step."""
+    path = folder / f"{name}-seed{seed}"
+    path.mkdir()
+    lines = [
+        {
+            "step": step, "question": f"q{n}", "right": (n % 2) * count, "samples": SAMPLES,
+            "thought_length": 5.0 + n % 2,
+        }
+        for step, count in right.items()
+        for n in range(QUESTIONS)
+    ]  # fmt: skip
+    (path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> dict[str, Any]:
+    told = {"base": {0: 1, 20: 2, 40: 2}, "rpt": {0: 0, 20: 0, 40: 4}, "rmt": {0: 1, 20: 4, 40: 4}}
+    return read_exams({name: [an_exam(tmp_path, name, seed, right) for seed in (0, 1)] for name, right in told.items()})
+
+
+def test_pass_at_k_over_seeds_and_questions(found: dict[str, Any]) -> None:
+    rmt = found["arms"]["rmt"]
+    assert [one["step"] for one in rmt] == [0, 20, 40]
+    assert [one["pass_at"]["1"]["accuracy"] for one in rmt] == pytest.approx([1 / 8, 1 / 2, 1 / 2])
+    assert rmt[0]["pass_at"]["4"]["accuracy"] == pytest.approx(1 / 2)  # one right answer of four is enough
+    assert rmt[0]["pass_at"]["1"]["n"] == 2 * QUESTIONS
+    assert rmt[0]["thought_length"] == 5.5
+    for one in rmt:
+        cell = one["pass_at"]["1"]
+        assert 0 <= cell["low"] < cell["accuracy"] < cell["high"] <= 1
+
+
+def test_differences_are_taken_question_by_question(found: dict[str, Any]) -> None:
+    pairs = {(one["b"], one["step"], one["k"]): one for one in found["paired"]}
+    assert pairs["base", 40, 1]["difference"] == pytest.approx(1 / 4)
+    assert pairs["base", 40, 1]["low"] > 0
+    assert pairs["base", 40, 4]["difference"] == 0
+    assert (pairs["rpt", 40, 1]["low"], pairs["rpt", 40, 1]["high"]) == (0, 0)  # equal answers, for certain
+    assert pairs["rpt", 20, 1]["difference"] == pytest.approx(1 / 2)
+    assert ("rmt", 40, 1) not in pairs
+
+
+def test_the_end_of_post_training_is_judged(found: dict[str, Any]) -> None:
+    signs = {claim.text: claim.sign for claim in exam_claims(found)}
+    assert signs == {
+        "After 40 steps of post-training RMT's model answers better than that of the untrained model": 1,
+        "After 40 steps of post-training RMT's model answers better than that of RPT": 0,
+    }
+
+
+def test_tables_and_curves(found: dict[str, Any]) -> None:
+    head, _, *rows = exam_table(found).splitlines()
+    assert "pass@1, %, before | pass@1, %, after | pass@4, %, before" in head
+    assert [row.split(" | ")[0] for row in rows] == ["| untrained", "| RPT", "| RMT"]
+    parts, figured = exam_parts(found)
+    assert "| RMT | 24.08 -> 54.67 | 25.17 -> 64.33 |" in parts[-1]
+    assert "| 20 | +25.0 [" in parts[-3]
+    assert "RMT 12.5 at first and 50.0 at last (" in figured.alt
+    assert figured.png()
