@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := data,notebooks,posttrain,scale,test
 
 .DEFAULT_GOAL := help
-.PHONY: help install run lab test bench clean
+.PHONY: help install run lab test bench replicate clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -40,6 +40,10 @@ test: $(STAMP) ## lint, types, doctests, tests
 
 bench: $(STAMP) ## time a step against TRL, generate and the machine's limits (about half an hour)
 	"$(VENV)/bin/rmt-mini" bench $(ARGS)
+
+replicate: $(STAMP) ## make the recorded comparison again: every arm, five seeds, and its post-training
+	"$(VENV)/bin/rmt-mini" compare micro --seeds 5 --out runs/replicate $(ARGS)
+	"$(VENV)/bin/rmt-mini" exams runs/replicate --steps 120
 
 clean: ## remove caches and build products; .venv and runs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
