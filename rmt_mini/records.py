@@ -121,7 +121,7 @@ class StepMetrics:
     ``forward_tokens`` and ``backward_tokens`` count what was read and what was trained on, trunks and branches, each as
     often as it was; ``trunk_tokens`` are those of the trunks among them, read and then trained on as often. ``skipped``
     is 1 where the update was not finite and left out. The last four fields are measured, so no two runs agree in them;
-    ``trunk_seconds`` is the part of the two before it that the trunks took, next-token loss included.
+    ``trunk_seconds`` is the part of the two before it that the trunks took, with next-token loss and optimizer.
     """
 
     step: int

@@ -127,10 +127,15 @@ def exam_claims(found: Json) -> list[Claim]:
     for pair in found["paired"]:
         if pair["step"] == last and pair["k"] == 1:
             sign = int(pair["low"] > 0) - int(pair["high"] < 0)
-            other = "the untrained model" if pair["b"] == "base" else SHOWN[pair["b"]]
+            other = "the untrained model" if pair["b"] == "base" else trained_as(pair["b"])
             text = f"After {last} steps of post-training RMT's model answers better than that of {other}"
             told.append(Claim(text, sign, f"pass@1: {points(pair)} points."))
     return told
+
+
+def trained_as(name: str) -> str:
+    """Return an arm's name where it stands for its model, and not for how that answers."""
+    return SHOWN[name].removesuffix(", plain")
 
 
 def points(cell: Json) -> str:

@@ -105,7 +105,8 @@ def compute(folders: Sequence[Path]) -> Json:
     """Return what a run of an arm took, on average over its seeds.
 
     Operations are 2 per parameter and token read and 4 more per token trained on. What went to the documents themselves
-    served both next-token prediction and, as every branch's prefix, RL; "rl" counts what went to branches.
+    served both next-token prediction and, as every branch's prefix, RL; "rl" counts what went to branches. The
+    optimizer's seconds count as the documents'.
 
     Returns:
         {"steps", "rl_tokens", "ntp_tokens": trained on; "rl_tokens_by_tier"; "operations", "rl_operations"; "seconds",

@@ -10,7 +10,7 @@ from rmt_mini.method.entropy import TIERS
 from rmt_mini.stages.store import write_whole
 from rmt_mini.study import plots
 from rmt_mini.study.arms import BASE, METHOD
-from rmt_mini.study.claims import PAPER, PAPER_LENGTHS, SHOWN, claims, exam_claims, ordered, points
+from rmt_mini.study.claims import PAPER, PAPER_LENGTHS, SHOWN, claims, exam_claims, ordered, points, trained_as
 from rmt_mini.study.findings import COLUMNS, share
 from rmt_mini.study.markdown import escape, table
 from rmt_mini.study.sensitivity import sensitivity_lines, sensitivity_table
@@ -80,8 +80,8 @@ def write_comparison_report(
         "## Where it went",
         ledger_table(found),
         "RL is what went to thoughts and answers: sampling them and training on them. The rest went to the documents, "
-        "each read once a step for next-token prediction and as the prefix of every thought. Tokens are those trained "
-        "on.",
+        "each read once a step for next-token prediction and as the prefix of every thought, and in seconds to the "
+        "optimizer. Tokens are those trained on.",
         *after,
     ]
     write_whole(folder / "report.md", "\n\n".join(parts) + "\n")
@@ -170,7 +170,7 @@ def exam_table(found: Json) -> str:
     for name, curve in found["arms"].items():
         first, last = curve[0], curve[-1]
         cells = [share(one["pass_at"][k], CELL) for k in ks for one in (first, last)]
-        rows.append([SHOWN[name], *cells, *(f"{one['thought_length']:.1f}" for one in (first, last))])
+        rows.append([trained_as(name), *cells, *(f"{one['thought_length']:.1f}" for one in (first, last))])
     heads = [f"{what} {when}" for what in (*(f"pass@{k}, %," for k in ks), "thought length") for when in ENDS]
     return table(["mid-trained as", *heads], rows)
 
@@ -178,7 +178,7 @@ def exam_table(found: Json) -> str:
 def exam_parts(found: Json) -> tuple[list[str], plots.Figured]:
     """Lay out everything about post-training for report.md, and draw its curves."""
     curves = {
-        SHOWN[name]: [{"step": one["step"], **one["pass_at"]["1"]} for one in curve]
+        trained_as(name): [{"step": one["step"], **one["pass_at"]["1"]} for one in curve]
         for name, curve in found["arms"].items()
     }
     figured = plots.exam_curves(curves)
@@ -186,9 +186,9 @@ def exam_parts(found: Json) -> tuple[list[str], plots.Figured]:
     for step in [one["step"] for one in found["arms"][METHOD]]:
         pairs = {pair["b"]: pair for pair in found["paired"] if pair["step"] == step and pair["k"] == 1}
         rows.append([str(step), *(points(pair) for pair in pairs.values())])
-    others = [SHOWN[name] for name in found["arms"] if name != METHOD]
+    others = [trained_as(name) for name in found["arms"] if name != METHOD]
     theirs = [
-        [SHOWN[name], *("-" if one is None else f"{one[0]:.2f} -> {one[1]:.2f}" for one in values)]
+        [trained_as(name), *("-" if one is None else f"{one[0]:.2f} -> {one[1]:.2f}" for one in values)]
         for name, values in PAPER_EXAMS.items()
     ]
     cell = found["arms"][METHOD][0]["pass_at"]["1"]

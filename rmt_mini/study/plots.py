@@ -356,6 +356,7 @@ def exam_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figured:
         _line(ax, steps, middle, look, name)
         told.append(f"{name} {_span(middle, '.1f')} ({low[-1]:.1f} to {high[-1]:.1f})")
     ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     _finish(figure, ax, "step of post-training", "held-out questions, pass@1 (%)", columns=4)
     return Figured(figure, f"pass@1 in %, with the 95 % interval at last: {'; '.join(told)}.")
 
