@@ -13,6 +13,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -300,6 +301,21 @@ def test_memory_that_will_hardly_do_is_said_beforehand(
     monkeypatch.setattr(remedies, "free_memory", lambda gpu=False: (640_000_000, 8_000_000_000))
     run(config, progress=False)
     assert caplog.text.count("This run needs about 0.7 GB, and 0.6 GB are free; if it is killed: rmt-mini resume") == 1
+
+
+def test_what_did_not_fit_is_let_go() -> None:
+    """An exception that a notebook keeps must not keep the tensors too."""
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def work() -> None:
+        large = torch.zeros(9)
+        held.append(weakref.ref(large))
+        raise MemoryError
+
+    with pytest.raises(UserError) as caught, remedies.explained(small()):
+        work()
+    assert isinstance(caught.value.__cause__, MemoryError)
+    assert held[0]() is None
 
 
 def test_a_run_elsewhere_is_advised_by_the_memory_of_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import mmap
+import platform
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rmt_mini import soak as room
+from rmt_mini.engine.memory import keep_freed_memory
 from rmt_mini.errors import UserError
 from rmt_mini.run import run
 from rmt_mini.soak import WarningCount, growth, main, soak
+from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.study.plots import Figured
 from tests.stages.tiny import closing
 from tests.test_run import settings
@@ -44,7 +47,7 @@ def test_growth_is_the_slope_behind_the_first_quarter() -> None:
         growth([1, 2])
 
 
-def test_a_leak_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leak_of_readings_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the room is for, with a memory that counts exactly what is kept, and a process's own noise."""
     kept: list[bytearray] = []
     monkeypatch.setattr(room, "resident_memory", lambda: 500_000_000 + sum(map(len, kept)) + 4096 * (len(kept) % 3))
@@ -60,32 +63,30 @@ def test_a_leak_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.line().startswith("48 steps: memory it leaks, +200.")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_a_leak_is_found_in_a_real_process() -> None:
-    kept: list[mmap.mmap] = []
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs /proc and glibc")
+@pytest.mark.parametrize("leaks", [False, True])
+def test_a_run_that_leaks_is_told_from_one_that_does_not(leaks: bool, tmp_path: Path) -> None:
+    """Though the process has freed and kept far more than is leaked."""
+    config = settings(tmp_path, steps=28, evaluation_positions=9, preflight_positions=6, warmup_steps=1)
+    kept: list[torch.Tensor] = []
 
-    def work(leaks: bool) -> Callable[[Callable[[Any], None]], None]:
-        def steps(on_step: Callable[[Any], None]) -> None:
-            for step in range(60):
-                block = mmap.mmap(-1, KEPT)  # fresh from the kernel, whatever malloc has to spare
-                block.write(bytes([step]) * KEPT)
-                if leaks:
-                    kept.append(block)
-                on_step(None)
+    def work(on_step: Callable[[StepResult], None]) -> None:
+        keep_freed_memory()
+        spare = [torch.ones(KEPT // 4) for _ in range(400)]
+        del spare
 
-        return steps
+        def behind(result: StepResult) -> None:
+            tensor = torch.ones(KEPT // 4)
+            if leaks:
+                kept.append(tensor)
+            on_step(result)
 
-    tight, leaking = soak(work(False)), soak(work(True))
-    assert not tight.leaks
-    assert leaking.leaks
-    assert (leaking.low_kb, leaking.high_kb) == pytest.approx((KEPT / 1000, KEPT / 1000), rel=0.1)
-    assert leaking.last_mb - leaking.first_mb == pytest.approx(59 * 0.2, rel=0.2)
+        run(config, closing(), on_step=behind, progress=False)
 
-
-def test_a_run_repeats_no_warning(tmp_path: Path) -> None:
-    config = settings(tmp_path, steps=24, evaluation_positions=9, preflight_positions=6, warmup_steps=1)
-    found = soak(lambda on_step: run(config, closing(), on_step=on_step, progress=False))
-    assert found.steps == len(found.resident_mb) == 24
+    found = soak(work)
+    assert found.steps == len(found.resident_mb) == 28
+    assert found.leaks == leaks
+    assert (100 < found.low_kb < found.high_kb < 300) == leaks
     assert [text for text, count in found.warnings.items() if count > 1] == []
 
 

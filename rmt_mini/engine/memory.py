@@ -35,6 +35,14 @@ def keep_freed_memory() -> bool:
     return taken
 
 
+def hand_back_freed_memory() -> None:
+    """Give the system what is freed and kept, so that what the process then holds is in use; glibc only."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):
+        logger.debug("Freed memory stays in the process")
+
+
 def free_memory(gpu: bool = False) -> tuple[int, int] | None:
     """Return what memory is free and what there is, bytes: of the GPU, or of the machine; None if it cannot be told."""
     if gpu:
