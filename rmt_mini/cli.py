@@ -14,7 +14,7 @@ import sys
 import threading
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,13 +95,9 @@ class _Unheard:
 @contextmanager
 def _streams() -> Iterator[None]:
     """Give the process standard streams that it can write to, whatever it was started with."""
-    before = sys.stdout, sys.stderr
-
-    def restore() -> None:
-        sys.stdout, sys.stderr = before
-
     with ExitStack() as stack:
-        stack.callback(restore)
+        stack.enter_context(redirect_stdout(sys.stdout))  # as they were, when all is done
+        stack.enter_context(redirect_stderr(sys.stderr))
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # closed, as by 2>&-, or a program without a console
                 setattr(sys, name, stack.enter_context(open(os.devnull, "w", encoding="utf-8")))

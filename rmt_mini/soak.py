@@ -1,9 +1,9 @@
 """Does a long run keep its memory and its peace? Run it: ``python -m rmt_mini.soak --steps 2000 --out DIR``.
 
 RMT on the micro-world, evaluated in little, while the memory that the process holds is read behind every step and every
-warning is counted. What is freed is handed back before each reading, since a leak would not show in a process that keeps
-it for later. A line is fitted to the last three quarters of the steps; the first quarter fills caches. Readings beside
-one another are alike, so the interval of the slope is narrower than it would be for independent ones.
+warning is counted. What is freed is handed back before each reading: where it is kept for later, a leak would not show.
+A line is fitted to the last three quarters of the steps; the first quarter fills caches. Readings beside one another
+are alike, so the interval of the slope is narrower than it would be for independent ones.
 """
 
 from __future__ import annotations
