@@ -170,8 +170,8 @@ def test_a_baseline_that_is_never_right_has_no_ratio(tmp_path: Path) -> None:
 def test_arms_measured_elsewhere_are_refused(tmp_path: Path) -> None:
     ours = [a_run(tmp_path, "rmt", seed, 0.5, 5) for seed in (0, 1)]
     theirs = [a_run(tmp_path, "rpt", seed, 0.5, 5) for seed in (0, 1)]
-    lines = (theirs[1] / "answers.jsonl").read_text().splitlines()
-    (theirs[1] / "answers.jsonl").write_text("\n".join([*lines[:-1], lines[-1].replace('"d39"', '"d38"')]) + "\n")
+    answers = theirs[1] / "answers.jsonl"
+    answers.write_text(answers.read_text().replace('"d39"', '"another"'))
     with pytest.raises(UserError, match="'rpt' was not measured at the positions of 'rmt'"):
         compare_runs({"rmt": ours, "rpt": theirs})
 
