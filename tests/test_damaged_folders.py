@@ -235,6 +235,28 @@ def test_answers_that_are_missing_are_never_passed_over(
     assert found == (of_seeds if unharmed else None)
 
 
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda lines: [*lines[1:], lines[0]], "one answer to every position"),  # all there, but "before" is shifted
+        (lambda lines: [lines[1], lines[0], *lines[2:]], "one answer to every position"),
+        (lambda lines: lines[:-1], "one answer to every position"),
+        (lambda lines: lines * 2, "one answer to every position"),
+        (lambda lines: [line for line in lines if b'"after"' not in line], "one answer to every position"),
+        (lambda lines: [], "one answer to every position"),
+        (lambda lines: [lines[0][:-9] + b"\n", *lines[1:]], "1 of its lines cannot be read"),
+        (lambda lines: [lines[0].replace(b'"before"', b'"befour"'), *lines[1:]], "1 of its lines cannot be read"),
+        (lambda lines: [lines[0].replace(b'"length": ', b'"length": -'), *lines[1:]], "1 of its lines cannot be read"),
+    ],
+)
+def test_answers_out_of_step_are_refused(harm: Callable[[list[bytes]], list[bytes]], words: str, done: Path) -> None:
+    """They are compared position by position, so each must stand where its partner stands."""
+    with Damaged(done / "answers.jsonl", b"".join(harm((done / "answers.jsonl").read_bytes().splitlines(True)))):
+        _, message = either(lambda: across_seeds([done]))
+    assert message is not None
+    assert words in message
+
+
 # --- a checkpoint, measured again ------------------------------------------------------------------------------
 
 

@@ -38,6 +38,7 @@ from transformers import (
 
 from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.engine.prompt import Chat, Continuation, continuation_of, encode_text
+from rmt_mini.method.rewards import prefix_match_reward
 from rmt_mini.records import Document
 from rmt_mini.stages.evaluate import evaluate
 from rmt_mini.stages.material import format_for, to_texts
@@ -369,6 +370,17 @@ def test_a_word_and_a_part_of_a_word_are_told_apart(make: Callable[[], Any]) -> 
     assert continuation_of(tokenizer, trunk, index)[0].startswith(" the")
     assert form.judge([whole], trunk, index) == 1.0
     assert form.judge([part], trunk, index) == 0.0
+
+
+def test_a_decoder_that_tidies_up_leaves_only_true_boundaries() -> None:
+    """ "is n '" becomes "isn't" with the next token: the two ends before it are no ends in the tidy text."""
+    tokenizer, tidy = wordpiece(), decoders.Replace(" n ' t", "n't")
+    tokenizer.backend_tokenizer.decoder = decoders.Sequence([decoders.WordPiece(cleanup=False), decoders.Fuse(), tidy])
+    trunk = tokenizer.convert_tokens_to_ids(["a", "i", "##s", "n", "'", "t", "i", "##t"])
+    text, boundaries = continuation_of(tokenizer, trunk, 1)
+    assert text == " isn't it"
+    right = [said for end in range(len(text) + 1) if prefix_match_reward(said := text[:end], text, boundaries)]
+    assert right == [" i", " is", " isn't", " isn't i", " isn't it"]
 
 
 def test_an_unknown_word_is_never_a_right_text() -> None:

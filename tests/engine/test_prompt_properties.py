@@ -214,6 +214,12 @@ def test_the_bundled_texts_are_encoded_as_ever(name: str) -> None:
         assert encode_text(micro, document.text) == micro(document.text, add_special_tokens=False)["input_ids"]
 
 
+def test_a_special_token_in_a_text_is_encoded_as_any_other_letters() -> None:
+    """In the words that the tokenizer has, as the same letters elsewhere."""
+    words = byte_tokenizer(["<|", "nd"])
+    assert [words.decode([token]) for token in encode_text(words, "a<|end|>")] == ["a", "<|", "e", "nd", "|", ">"]
+
+
 def test_encoding_a_document_leaves_the_tokenizer_as_it_was(tokenizer) -> None:
     before = tokenizer("<|end|>")["input_ids"]
     encode_text(tokenizer, "<|end|>")
