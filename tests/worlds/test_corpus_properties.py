@@ -94,7 +94,7 @@ def test_a_text_file_gives_all_of_its_text_back(text: str, most: int, tmp_path: 
 
 @given(text=TEXT, ends=st.sampled_from(["\r\n", "\r"]), mark=st.booleans())
 def test_how_a_system_ends_its_lines_plays_no_part(text: str, ends: str, mark: bool, tmp_path: Path) -> None:
-    text = text.replace("\r", "").removeprefix("\ufeff")
+    text = text.replace("\r", "").lstrip("\ufeff")
     data = text.replace("\n", ends).encode()
     plain = told(file(tmp_path, "a.txt", text.encode()), min_chars=1)
     assert told(file(tmp_path, "a.txt", b"\xef\xbb\xbf" * mark + data), min_chars=1) == plain
