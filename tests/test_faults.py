@@ -513,7 +513,8 @@ def in_process(arguments: list[str], cwd: Path, environment: dict[str, str | Non
 
     Its standard error is closed, unless there is one.
     """
-    changed = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"} | environment
+    threads = str(torch.get_num_threads())  # as many as the run that it is held against: last digits hang on them
+    changed = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONDONTWRITEBYTECODE": "1"} | environment
     env = {name: value for name, value in changed.items() if value is not None}
     streams = "" if "stderr" in more else " 2>&-"
     command = ["sh", "-c", f'exec "$0" "$@"{streams}', sys.executable, "-c", NO_NETWORK, *arguments]
