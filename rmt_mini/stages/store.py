@@ -119,22 +119,6 @@ class RunFolder:
         for scratch in self.path.rglob(".*.[0-9]*"):  # of write_whole
             scratch.unlink()
 
-    def lines(self, name: str) -> list[dict[str, Any]]:
-        """Read the lines of a .jsonl file up to the first that a killed process left unfinished."""
-        path, found = self.path / name, []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                break
-        return found
-
-    def keep_steps(self, name: str, steps: int) -> list[dict[str, Any]]:
-        """Cut a .jsonl file back to the lines of its first steps, and return them."""
-        kept = [line for line in self.lines(name) if line["step"] < steps]
-        self.write_lines(name, kept)
-        return kept
-
     def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Write a .jsonl file whole."""
         write_whole(self.path / name, "".join(_line(line) for line in lines))

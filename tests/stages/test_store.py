@@ -172,14 +172,3 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run", resume=True).release()
     with pytest.raises(UserError, match="is in use; choose another"):
         RunFolder(tmp_path / "run")
-
-
-def test_lines_end_where_a_killed_process_left_off(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    folder.append("metrics.jsonl", [{"step": 0}, {"step": 1}, {"step": 2}])
-    with (folder.path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 3, "rewa')
-    assert [line["step"] for line in folder.lines("metrics.jsonl")] == [0, 1, 2]
-    assert [line["step"] for line in folder.keep_steps("metrics.jsonl", 2)] == [0, 1]
-    assert (folder.path / "metrics.jsonl").read_text() == '{"step": 0}\n{"step": 1}\n'
-    assert folder.lines("rollouts.jsonl") == []

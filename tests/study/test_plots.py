@@ -13,7 +13,7 @@ from PIL import Image
 
 from rmt_mini.records import StepMetrics
 from rmt_mini.study import plots
-from rmt_mini.study.plots import Figured
+from rmt_mini.study.plots import Figured, canvas, of_runs
 
 STEP_FIGURES = [plots.budget_and_length, plots.tiers_drawn, plots.rewards, plots.signal, plots.losses]
 
@@ -118,14 +118,14 @@ def test_accuracy_without_a_tier_or_without_anything() -> None:
 
 
 def test_bars_differ_without_colour() -> None:
-    bars = [(hatch, colour) for *_, colour, hatch in plots._BARS]
+    bars = [(hatch, colour) for *_, colour, hatch in of_runs.BARS]
     assert len({hatch for hatch, _ in bars}) == len(bars)
-    assert len({(line, marker) for _, line, marker in plots._LOOKS}) == len(plots._LOOKS)
+    assert len({(line, marker) for _, line, marker in canvas.LOOKS}) == len(canvas.LOOKS)
 
 
 def test_colours_are_petroff10() -> None:
     cycle = matplotlib.style.library["petroff10"]["axes.prop_cycle"].by_key()["color"]
-    assert {plots.BLUE, plots.ORANGE, plots.RED, plots.GREY, plots.PURPLE} <= set(cycle)
+    assert {canvas.BLUE, canvas.ORANGE, canvas.RED, canvas.GREY, canvas.PURPLE} <= set(cycle)
 
 
 def test_the_formulas_figures_tell_their_numbers() -> None:

@@ -1,0 +1,124 @@
+"""Figures of the method, from its formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MultipleLocator
+
+from rmt_mini.engine.attention import tree_mask
+from rmt_mini.method.budget import budget_at_step, length_reward, thought_cap
+from rmt_mini.method.curriculum import tier_probabilities
+from rmt_mini.method.entropy import TIERS
+from rmt_mini.study.plots.canvas import (
+    BLUE,
+    GREY,
+    LOOKS,
+    RED,
+    WIDTH,
+    Figured,
+    Numbers,
+    draw_line,
+    finish,
+    panels_of,
+    shares,
+)
+
+
+def budget_curve(total_steps: int, start: int, minimum: int, decay: float, step: int = 0) -> Figured:
+    """Draw B_t over a run with one step marked, and beside it the length reward at that step."""
+    figure, (left, right) = panels_of(2, 3.4)
+    budgets = [budget_at_step(t, total_steps, start, minimum, decay) for t in range(total_steps + 1)]
+    left.step(range(total_steps + 1), budgets, where="post", color=BLUE, linewidth=2, label="budget B_t")
+    left.axhline(minimum, color="black", linestyle=":", linewidth=1, label=f"B_min = {minimum}")
+    left.plot([step], [budgets[step]], "s", color=RED, markersize=9, label=f"B_t at step {step}: {budgets[step]}")
+    alt = _draw_triangle(right, budgets[step], 2.1 * start)  # one range for all steps: a slider shows it narrow
+    finish(figure, left, "step t", "tokens", columns=0)
+    finish(figure, right, "thought length (tokens)", "length reward", columns=0)
+    for ax, top in ((left, start), (right, 1)):
+        ax.set_ylim(0, 1.4 * top)
+        ax.legend(fontsize=9, loc="upper right", framealpha=1, edgecolor="white")
+    told = f"The budget falls from {budgets[0]} to {budgets[-1]} tokens over {total_steps} steps; at step {step} it is"
+    return Figured(figure, f"{told} {budgets[step]}. {alt}")
+
+
+def length_triangle(budget: int) -> Figured:
+    """Draw the length reward over thought length, from the formula.
+
+    Example:
+        >>> length_triangle(4).alt
+        'The length reward rises from 0 at no tokens to 1 at the budget of 4, and is 0 again from 8 on.'
+    """
+    figure, (ax,) = panels_of(1, 3.4)
+    alt = _draw_triangle(ax, budget, 2.5 * budget)
+    finish(figure, ax, "thought length (tokens)", "length reward")
+    return Figured(figure, alt)
+
+
+def curriculum_curve(total_steps: int, early: Numbers, late: Numbers, start: float = 0.3, end: float = 0.7) -> Figured:
+    """Draw the curriculum's probabilities p_t over a whole run, with t1 and t2 marked."""
+    chances = [tier_probabilities(step, total_steps, early, late, start, end) for step in range(total_steps + 1)]
+    figure, (ax,) = panels_of(1, 3.4)
+    for tier, look in enumerate(LOOKS):
+        draw_line(ax, range(total_steps + 1), [p[tier] for p in chances], look, TIERS[tier])
+    for x, name in ((start * total_steps, "t1"), (end * total_steps, "t2")):
+        ax.axvline(x, color="black", linestyle=":", linewidth=1)
+        ax.annotate(name, (x, 1), (3, 3), xycoords=("data", "axes fraction"), textcoords="offset points")
+    ax.set_ylim(0, 1.05 * max(max(p) for p in chances))
+    finish(figure, ax, "step t", "probability of the tier")
+    told = f"Up to step {start * total_steps:g} the curriculum draws {shares(chances[0])}"
+    return Figured(figure, f"{told}; from step {end * total_steps:g} on {shares(chances[-1])}.")
+
+
+def document_tree(trunk: Sequence[str], branches: Sequence[tuple[int, Sequence[str]]]) -> Figured:
+    """Draw a document tree over position ids, and below it who sees whom.
+
+    Args:
+        trunk: the document's tokens as text.
+        branches: the index at which each leaves the trunk, and its tokens as text.
+    """
+    rows = [(0, trunk), *branches]
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.42 * len(rows) + 3.4), layout="constrained")
+    upper, lower = figure.subplots(2, height_ratios=[0.6 + 0.42 * len(rows), 3.4])
+    for row, (start, tokens) in enumerate(rows):
+        colour = BLUE if row else GREY
+        for place, token in enumerate(tokens):
+            look: dict[str, Any] = {"facecolor": colour, "alpha": 0.35, "edgecolor": colour}
+            upper.add_patch(Rectangle((start + place - 0.45, -row - 0.3), 0.9, 0.6, **look))
+            upper.text(start + place, -row, token, ha="center", va="center", size=6.5)
+        if row:
+            upper.plot([start - 0.5] * 2, [-row - 0.3, -0.35], ":", color=colour, linewidth=1.5)
+    upper.set(xlim=(-0.8, max(start + len(tokens) for start, tokens in rows) - 0.2), ylim=(0.6 - len(rows), 0.6))
+    upper.set(yticks=range(0, -len(rows), -1), yticklabels=["trunk", *(f"branch at {start}" for start, _ in branches)])
+    upper.xaxis.set_major_locator(MultipleLocator(1))
+    mask = tree_mask(len(trunk), [(start, len(tokens)) for start, tokens in branches])
+    lower.imshow(mask, cmap="Blues", vmin=0, vmax=1.6, interpolation="nearest")
+    border = -0.5
+    for _, tokens in rows:
+        border += len(tokens)
+        for line in (lower.axhline, lower.axvline):
+            line(border, color="white", linewidth=2)
+    finish(figure, upper, "position id", "", columns=0)
+    finish(figure, lower, "keys: trunk, then branches", "queries", columns=0)
+    for ax in (upper, lower):
+        ax.grid(False)
+    return Figured(
+        figure,
+        f"A trunk of {len(trunk)} tokens with {len(branches)} branches, at {', '.join(str(at) for at, _ in branches)}; "
+        f"position ids go on from there. Of {mask.numel()} pairs of query and key {int(mask.sum())} are seen: each "
+        f"branch sees the trunk up to its position and itself so far, and no other branch.",
+    )
+
+
+def _draw_triangle(ax: Axes, budget: int, end: float) -> str:
+    cap = thought_cap(budget)
+    lengths = [0, budget, cap, end]
+    ax.set_xlim(0, end)
+    ax.plot(lengths, [length_reward(x, budget) for x in lengths], color=BLUE, linewidth=2, label="length reward")
+    ax.axvline(budget, color="black", linestyle="--", linewidth=1, label=f"B_t = {budget}")
+    ax.axvline(cap, color="black", linestyle=":", linewidth=1, label=f"cap = {cap}")
+    return f"The length reward rises from 0 at no tokens to 1 at the budget of {budget}, and is 0 again from {cap} on."
