@@ -30,20 +30,25 @@ from rmt_mini.study.plots.canvas import (
 
 
 def budget_curve(total_steps: int, start: int, minimum: int, decay: float, step: int = 0) -> Figured:
-    """Draw B_t over a run with one step marked, and beside it the length reward at that step."""
+    """Draw B_t over a run with one step marked, and beside it the length reward at that step.
+
+    Raises:
+        ValueError: as ``budget_at_step``.
+    """
+    budget = budget_at_step(step, total_steps, start, minimum, decay)  # complains before anything is drawn
     figure, (left, right) = panels_of(2, 3.4)
     budgets = [budget_at_step(t, total_steps, start, minimum, decay) for t in range(total_steps + 1)]
     left.step(range(total_steps + 1), budgets, where="post", color=BLUE, linewidth=2, label="budget B_t")
     left.axhline(minimum, color="black", linestyle=":", linewidth=1, label=f"B_min = {minimum}")
-    left.plot([step], [budgets[step]], "s", color=RED, markersize=9, label=f"B_t at step {step}: {budgets[step]}")
-    alt = _draw_triangle(right, budgets[step], 2.1 * start)  # one range for all steps: a slider shows it narrow
+    left.plot([step], [budget], "s", color=RED, markersize=9, label=f"B_t at step {step}: {budget}")
+    alt = _draw_triangle(right, budget, 2.1 * start)  # one range for all steps: a slider shows it narrow
     finish(figure, left, "step t", "tokens", columns=0)
     finish(figure, right, "thought length (tokens)", "length reward", columns=0)
     for ax, top in ((left, start), (right, 1)):
         ax.set_ylim(0, 1.4 * top)
         ax.legend(fontsize=9, loc="upper right", framealpha=1, edgecolor="white")
     told = f"The budget falls from {budgets[0]} to {budgets[-1]} tokens over {total_steps} steps; at step {step} it is"
-    return Figured(figure, f"{told} {budgets[step]}. {alt}")
+    return Figured(figure, f"{told} {budget}. {alt}")
 
 
 def length_triangle(budget: int) -> Figured:

@@ -1,0 +1,1 @@
+"""The classroom: what lessons begin with, the controls that they move figures by, and what checks them."""

@@ -1,0 +1,40 @@
+"""What every lesson begins with: a seed, the versions, and where recorded results stand."""
+
+from __future__ import annotations
+
+import random
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from rmt_mini.errors import UserError
+
+SHOWN = ("rmt-mini", "torch", "transformers", "ipywidgets")
+
+
+def begin(seed: int = 0) -> str:
+    """Seed every source of chance that a lesson may draw from, and quieten what only gets in its way.
+
+    Returns:
+        The versions that the lesson runs with, as a line.
+    """
+    import torch
+    from transformers.utils import logging
+
+    random.seed(seed)
+    torch.manual_seed(seed)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    told = ", ".join(f"{name} {version(name)}" for name in SHOWN)
+    return f"Seed {seed}; Python {sys.version.split()[0]}, {told}"
+
+
+def recorded(name: str) -> Path:
+    """Return where a result that the project recorded stands, such as "micro/seed0".
+
+    Raises:
+        UserError: if this installation has no recorded results.
+    """
+    path = Path(__file__).resolve().parents[2] / "data" / name
+    if not path.exists():
+        raise UserError(f"data/{name} is not here; recorded results come with a clone of the repository, not a wheel")
+    return path
