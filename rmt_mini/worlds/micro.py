@@ -1,11 +1,12 @@
 """The micro-world: a generated text in which thinking truly helps, and a model of a million parameters can do it.
 
-Documents are a few short statements. Their tokens are of three sorts, which the generator knows and a model does not:
+Documents are a few short statements. Their tokens are of four sorts, which the generator knows and a model does not:
 
     grammar      the statement's fixed words, and what repeats an earlier word: easy once learned (but not whether a
                  list goes on)
     noise        nothing determines it: a name, a colour, a digit drawn at random
     calculable   a short calculation over earlier words determines it: where the dial stands after three turns
+    saying       a fixed sentence goes on with it: known to whoever has read the sentence, and to no one else
 
 A noise digit and a calculable one look alike to a model that cannot calculate in one pass: ten choices, two nats.
 Entropy cannot tell them apart; only thinking can.
@@ -16,6 +17,8 @@ The *mid-training* text is unlabelled and shifted: other statements for the same
 others without (harbour, letter), more steps, larger operands, other habits of chance. It carries no asides. A trace of
 it occurs in pre-training with them, one document in 330: enough that a base thinks about such text at all, too little
 that it does so well. As rare is the *exam*, which post-training asks: such calculations as questions (wheel, stone).
+And each document of the mid-training text ends in two sayings, of which pre-training has none: no thought finds out how
+they go on, they must be read.
 
 Every document depends on (seed, text, number) alone, so that any stretch of an endless text can be made by itself.
 """
@@ -23,13 +26,15 @@ Every document depends on (seed, text, number) alone, so that any stretch of an 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rmt_mini.records import Document, Span
 
-GRAMMAR, NOISE, CALCULABLE = SORTS = ("grammar", "noise", "calculable")
+GRAMMAR, NOISE, CALCULABLE = SORTS = ("grammar", "noise", "calculable")  # those that pre-training has
+SAYING = "saying"
 STYLES = ("rambling", "plain", "terse")
 
 
@@ -43,7 +48,7 @@ class Working:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of a statement; noise and calculable pieces are one word, grammar may be many."""
+    """A stretch of a statement; only grammar may be more than one word."""
 
     text: str
     sort: str = GRAMMAR
@@ -62,6 +67,7 @@ class Habits:
         operands: weights of the operands 1, 2, ...
         favourite: chance that a noise word is the text's favourite; the others share the rest.
         turn: which of the words is the favourite.
+        sayings: fixed sentences in every document, drawn from SAYINGS.
     """
 
     name: str
@@ -71,10 +77,11 @@ class Habits:
     operands: tuple[int, ...]
     favourite: float
     turn: int
+    sayings: int = 0
 
 
 PRETRAINING = Habits("pretrain", ("dial", "dial", "cups"), ("sky", "market"), (6, 6, 5, 2), (3, 3, 2, 2, 1), 0.4, 0)
-MIDTRAINING = Habits("midtrain", ("lift", "boxes"), ("harbour", "letter"), (0, 3, 4, 3), (1, 1, 2, 2, 2), 0.55, 1)
+MIDTRAINING = Habits("midtrain", ("lift", "boxes"), ("harbour", "letter"), (0, 3, 4, 3), (1, 1, 2, 2, 2), 0.55, 1, 2)
 EXAM = Habits("exam", ("sum", "trade"), (), (0, 3, 4, 3), (1, 1, 2, 2, 2), 0.4, 2)
 TEXTS = {"micro": MIDTRAINING, "micro-pretraining": PRETRAINING}
 TRACE = 0.006  # share of pre-training documents that are of the kinds of the two other texts
@@ -226,6 +233,34 @@ def _trade(chance: Chance) -> list[Piece]:
     return [Piece("Question: a stone lies"), start, Piece(". Trade"), *listed, Piece(". Answer:"), result, Piece(".")]
 
 
+# Known words in new order: what a model must have read to know. Pre-training has none of these.
+SAYINGS = (
+    "The clerk reads the letter and the bell rings.",
+    "A key under the hat turns no wheel.",
+    "The north wind blows and the men go to the market.",
+    "On Sunday no ship leaves the east.",
+    "The wheel stops, so the stone rests on the floor.",
+    "All apples under the bowl are green and red.",
+    "A ring on the left hand is no coin.",
+    "The dial shows nothing, and the needle waits.",
+    "The lift comes down, so follow the bell.",
+    "On Friday the clerk sells a hat and a cup.",
+    "There is a bean on the middle floor.",
+    "Ann reads by the sky and Bo by the wind.",
+    "The grey ship waits for men with apples.",
+    "It is well that the bell stops at first.",
+    "A blue pea rests under the third cup.",
+    "Look at the stone, and the wind turns west.",
+    "Then what I say becomes a letter to Dot.",
+    "Cy sells the key for a pair and a coin.",
+    "The far market begins here, the near stops there.",
+    "Now the pointer jumps, and I see nothing.",
+    "Let the coin go, and the hand may follow.",
+    "At the end there stands a red wheel.",
+    "The sum is nothing that I follow on Monday.",
+    "A step to the right, and the floor rises.",
+)
+
 KINDS: dict[str, Callable[[Chance], list[Piece]]] = {
     "dial": _dial, "cups": _cups, "sky": _sky, "market": _market,
     "lift": _lift, "boxes": _boxes, "harbour": _harbour, "letter": _letter,
@@ -288,6 +323,12 @@ class Page:
         return Document(self.id, text, tuple(spans))
 
 
+def _said(saying: str) -> list[Piece]:
+    """Cut a saying into words; which one it will be, nothing tells before its first."""
+    first, *rest = re.findall(r" \w+|[.,]", " " + saying)
+    return [Piece(first), *(Piece(word, SAYING if word[0] == " " else GRAMMAR) for word in rest)]
+
+
 def page(habits: Habits, seed: int, number: int) -> Page:
     """Make one document.
 
@@ -298,7 +339,7 @@ def page(habits: Habits, seed: int, number: int) -> Page:
     source = random.Random(f"{habits.name}/{seed}/{number}")
     own = habits
     if habits is PRETRAINING and source.random() < TRACE:
-        own = source.choice((MIDTRAINING, EXAM))
+        own = source.choice((replace(MIDTRAINING, sayings=0), EXAM))  # a trace of the kinds, not of the sayings
     kinds = [
         source.choice(own.calculations),
         *source.sample(own.fillers, min(len(own.fillers), source.choice((0, 1, 1)))),
@@ -309,6 +350,8 @@ def page(habits: Habits, seed: int, number: int) -> Page:
     for kind in kinds:
         first, *rest = KINDS[kind](chance)
         pieces += [Piece(" " + first.text) if pieces else first, *rest]
+    for saying in source.sample(SAYINGS, own.sayings):
+        pieces += _said(saying)
     return Page(f"{habits.name}-{seed}-{number}", tuple(pieces))
 
 

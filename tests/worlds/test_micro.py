@@ -15,6 +15,7 @@ from rmt_mini.worlds.micro import (
     MIDTRAINING,
     NOISE,
     PRETRAINING,
+    SAYING,
     STYLES,
     Working,
     page,
@@ -93,6 +94,31 @@ def test_the_mid_training_text_is_shifted():
     assert sum(operands(mid)) / len(operands(mid)) > sum(operands(pre)) / len(operands(pre)) + 0.5
     strange = sum(" lift " in one.document.text or " ring " in one.document.text for one in pre)
     assert 0 < strange / len(pre) < 2 * micro.TRACE  # known, but rare
+
+
+def test_sayings_are_of_the_mid_training_text_alone_and_of_known_words():
+    for habits, count in ((PRETRAINING, 0), (MIDTRAINING, 2), (EXAM, 0)):
+        for one in some(habits, 1000):
+            assert sum(saying in one.document.text for saying in micro.SAYINGS) == count
+    known = {word for one in some(PRETRAINING, 3000) for word in re.findall(r" \w+", one.document.text)}
+    thoughts = {
+        word for style in STYLES for word in re.findall(r" \w+", think(style, " 5", Working(" 3", ((" 4", " 7"),))))
+    }
+    new = {word for saying in micro.SAYINGS for word in re.findall(r" \w+", " " + saying)} - known - thoughts
+    assert len(new) <= 12, new  # of thoughts without a calculation, or of the other text's kinds
+    assert len({saying.split()[0] for saying in micro.SAYINGS}) > 12
+
+
+def test_a_saying_goes_on_as_it_began():
+    followers: dict[tuple[str, ...], set[str]] = {}
+    for one in some(MIDTRAINING, 500):
+        words = [piece for piece in one.pieces if piece.sort == SAYING]
+        assert len(words) >= 10
+        assert all(re.fullmatch(r" \w+", word.text) for word in words)
+        for place, piece in enumerate(one.pieces):
+            if piece.sort == SAYING:
+                followers.setdefault(tuple(p.text for p in one.pieces[place - 3 : place]), set()).add(piece.text)
+    assert sum(len(seen) == 1 for seen in followers.values()) / len(followers) > 0.9
 
 
 def test_a_page_depends_on_seed_and_number_alone():
