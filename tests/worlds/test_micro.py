@@ -100,12 +100,11 @@ def test_sayings_are_of_the_mid_training_text_alone_and_of_known_words():
     for habits, count in ((PRETRAINING, 0), (MIDTRAINING, 2), (EXAM, 0)):
         for one in some(habits, 1000):
             assert sum(saying in one.document.text for saying in micro.SAYINGS) == count
-    known = {word for one in some(PRETRAINING, 3000) for word in re.findall(r" \w+", one.document.text)}
-    thoughts = {
-        word for style in STYLES for word in re.findall(r" \w+", think(style, " 5", Working(" 3", ((" 4", " 7"),))))
-    }
-    new = {word for saying in micro.SAYINGS for word in re.findall(r" \w+", " " + saying)} - known - thoughts
-    assert len(new) <= 12, new  # of thoughts without a calculation, or of the other text's kinds
+    pages = [one for habits in (PRETRAINING, MIDTRAINING, EXAM) for one in some(habits, 1000)]
+    said = [piece.text for one in pages for piece in one.pieces if piece.sort != SAYING]
+    said += [think(style, " red", way) for style in STYLES for way in (None, Working(" 3", ((" 4", " 7"),)))]
+    words = {word for text in said for word in re.findall(r" \w+", " " + text)}
+    assert {word for saying in micro.SAYINGS for word in re.findall(r" \w+", " " + saying)} <= words
     assert len({saying.split()[0] for saying in micro.SAYINGS}) > 12
 
 
@@ -118,7 +117,7 @@ def test_a_saying_goes_on_as_it_began():
         for place, piece in enumerate(one.pieces):
             if piece.sort == SAYING:
                 followers.setdefault(tuple(p.text for p in one.pieces[place - 3 : place]), set()).add(piece.text)
-    assert sum(len(seen) == 1 for seen in followers.values()) / len(followers) > 0.9
+    assert sum(len(seen) == 1 for seen in followers.values()) / len(followers) > 0.85
 
 
 def test_a_page_depends_on_seed_and_number_alone():
