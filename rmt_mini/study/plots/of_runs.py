@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import accumulate
+from itertools import accumulate, cycle
 from typing import Any
 
 from rmt_mini.method.budget import thought_cap
@@ -146,3 +146,35 @@ def _smooth_lines(metrics: Metrics, series: Mapping[str, str], unit: str, percen
     ax.set_ylim(-0.03, 1.03)
     finish(figure, ax, "step", unit, percent)
     return Figured(figure, f"Averaged over up to {2 * reach + 1} neighbouring steps: {'; '.join(told)}.")
+
+
+def side_by_side(runs: Mapping[str, Metrics], steps: int = 0) -> Figured:
+    """Draw thought length and match reward of several runs over their steps, each run's budget beside its length.
+
+    Args:
+        runs: name -> metrics; a run may be under way.
+        steps: the least width of the axis, so that a run under way does not move it.
+    """
+    drawn = {name: metrics for name, metrics in runs.items() if metrics}
+    if not drawn:
+        return empty("the runs")
+    figure, (left, right) = panels_of(2, 3.6)
+    told = []
+    for look, (name, metrics) in zip(cycle(LOOKS), drawn.items(), strict=False):
+        at, budgets = [m.step for m in metrics], [m.budget for m in metrics]
+        match = smoothed([m.match_reward for m in metrics], max(2, len(metrics) // 20))
+        left.step(at, budgets, where="mid", color=look[0], linestyle=":", linewidth=1.5)
+        draw_line(left, at, [m.thought_length for m in metrics], look, name)
+        draw_line(right, at, match, look, f"_{name}")
+        told.append(
+            f"{name}: {len(metrics)} steps, thought length {span([m.thought_length for m in metrics], '.1f')}, budget "
+            f"{span(budgets, '.0f')}, match reward {span(match, '.2f')}"
+        )
+    last = max([steps - 1, *(metrics[-1].step for metrics in drawn.values())])
+    for ax in (left, right):
+        ax.set_xlim(-0.5, last + 0.5)
+    left.set_ylim(bottom=0)
+    right.set_ylim(-0.03, 1.03)
+    finish(figure, left, "step (dotted: budget)", "thought length, tokens", columns=0)
+    finish(figure, right, "step", "match reward, smoothed")
+    return Figured(figure, f"{'; '.join(told)}.")

@@ -64,6 +64,11 @@ def line(label: str, value: str) -> ipywidgets.Text:
     return ipywidgets.Text(value, description=label, continuous_update=True, **_WIDE)
 
 
+def alert(text: str) -> str:
+    """Return HTML that says what is wrong, and that a screen reader reads at once."""
+    return f'<p role="alert" style="{_ALERT}">{html.escape(text)}</p>'
+
+
 def explore(draw: Callable[..., Shown], /, **controls: ipywidgets.Widget) -> Explorer:
     """Show what a function draws, and draw it anew when a control moves.
 
@@ -111,7 +116,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no anno
             self.alt, body = shown.alt, shown._repr_html_()
         except (UserError, ValueError) as error:
             self.alt = str(error)
-            body = f'<p role="alert" style="{_ALERT}">{html.escape(self.alt)}</p>'
+            body = alert(self.alt)
         else:
             body += f'<p role="status">{html.escape(self.alt)}</p>'
         name = f"{getattr(self.draw, '__module__', '')}:{getattr(self.draw, '__qualname__', '')}"

@@ -1,0 +1,145 @@
+"""A lesson open in JupyterLab, as a learner works it: run, look, move a control by mouse and by keyboard."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from typing import Any
+
+RUN_ALL = """async () => {
+    const panel = window.jupyterapp.shell.currentWidget;
+    await panel.sessionContext.ready;
+    return await window.jupyterapp.commands.execute('notebook:run-all-cells');
+}"""
+PATIENCE = 300_000  # milliseconds: patience costs nothing, and a busy machine is slow
+
+
+class Lab:
+    """One lesson's page.
+
+    Args:
+        page: of Playwright.
+        url: of the lesson in JupyterLab.
+    """
+
+    def __init__(self, page: Any, url: str) -> None:
+        self.page = page
+        page.set_default_timeout(PATIENCE)
+        page.goto(url)
+        page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.content?.widgets?.length > 3")
+        page.wait_for_function(
+            "() => window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'"
+        )
+
+    def run_all(self) -> bool:
+        """Run all cells; tells whether none failed."""
+        return bool(self.page.evaluate(RUN_ALL))
+
+    def errors(self) -> list[str]:
+        """Return what cells put out as errors."""
+        found: list[str] = self.page.locator('[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
+        return found
+
+    def theme(self, name: str) -> None:
+        """Choose "Light" or "Dark"."""
+        self.page.evaluate(
+            "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: `JupyterLab ${name}`})", name
+        )
+        dark = "false" if name == "Dark" else "true"
+        self.page.wait_for_selector(f'body[data-jp-theme-light="{dark}"]')
+
+    def explorers(self) -> list[Explorer]:
+        """Return the explorers of the page, top to bottom."""
+        found = self.page.locator(".rmt-explorer")
+        return [Explorer(self.page, found.nth(number)) for number in range(found.count())]
+
+    def shut_down(self) -> None:
+        """End the kernel, so that the next lesson has the memory."""
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+        self.page.close()
+
+
+class Explorer:
+    """An explorer in the page: what it shows, what it says it shows, and its controls."""
+
+    def __init__(self, page: Any, root: Any) -> None:
+        self.page, self.root = page, root
+        root.scroll_into_view_if_needed()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that are drawn now, as the page says."""
+        plain: dict[str, Any] = json.loads(self.root.locator("[data-settings]").get_attribute("data-settings"))
+        return plain
+
+    @property
+    def alt(self) -> str:
+        """What is to be seen now, in words."""
+        shown = self.root.locator("[data-draw]").locator('img, [role="img"], [role="alert"]').first
+        return str(shown.get_attribute("alt") or shown.get_attribute("aria-label") or shown.inner_text())
+
+    def by_formula(self) -> str:
+        """Return what the package says is to be seen at the settings of the page."""
+        module, _, name = self.root.locator("[data-draw]").get_attribute("data-draw").partition(":")
+        draw = getattr(import_module(module), name)
+        try:
+            return str(draw(**self.settings).alt)
+        except ValueError as error:
+            return str(error)
+
+    def controls(self) -> list[Any]:
+        """Return the controls, top to bottom."""
+        found = self.root.locator(".widget-slider, .widget-dropdown, .widget-checkbox, .widget-text")
+        return [found.nth(number) for number in range(found.count())]
+
+    def moved(self, act: Any) -> bool:
+        """Do something, and tell whether other settings were drawn for it."""
+        before = json.dumps(self.settings)
+        act()
+        for _ in range(100):
+            if json.dumps(self.settings) != before:
+                return True
+            self.page.wait_for_timeout(50)
+        return False
+
+
+def by_keyboard(page: Any, control: Any) -> None:
+    """Move a control with keys alone."""
+    handle = control.locator(".noUi-handle, select, input[type=checkbox], input").first
+    handle.focus()
+    if "widget-slider" in _classes(control):
+        at_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
+        page.keyboard.press("ArrowLeft" if at_end else "ArrowRight")
+    elif "widget-dropdown" in _classes(control):
+        last = handle.evaluate("node => node.selectedIndex === node.options.length - 1")
+        page.keyboard.press("ArrowUp" if last else "ArrowDown")
+    elif "widget-checkbox" in _classes(control):
+        page.keyboard.press("Space")
+    else:
+        page.keyboard.press("End")
+        page.keyboard.type("1")
+        page.keyboard.press("Tab")
+
+
+def by_mouse(page: Any, control: Any) -> None:
+    """Move a control with the mouse; a list is opened by the system, so its choice is made in its place."""
+    if "widget-slider" in _classes(control):
+        track = control.locator(".noUi-target").bounding_box()
+        handle = control.locator(".noUi-handle").bounding_box()
+        share = (handle["x"] + handle["width"] / 2 - track["x"]) / track["width"]
+        page.mouse.click(track["x"] + (0.3 if share > 0.5 else 0.7) * track["width"], track["y"] + track["height"] / 2)
+    elif "widget-dropdown" in _classes(control):
+        select = control.locator("select")
+        count = select.evaluate("node => node.options.length")
+        select.select_option(index=(select.evaluate("node => node.selectedIndex") + 1) % count)
+    elif "widget-checkbox" in _classes(control):
+        control.locator("input").click()
+    else:
+        field = control.locator("input")
+        field.click(click_count=3)
+        field.fill(f"{field.input_value()}2")
+        field.press("Tab")
+
+
+def _classes(control: Any) -> str:
+    return str(control.get_attribute("class"))

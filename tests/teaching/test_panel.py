@@ -1,0 +1,223 @@
+"""The control panel and the run behind it: started, paused, taken up again, held against another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rmt_mini.config import RMTConfig, preset
+from rmt_mini.errors import Stopped, UserError
+from rmt_mini.records import StepMetrics
+from rmt_mini.stages.journal import metrics_of
+from rmt_mini.stages.reading import METRICS, read_lines
+from rmt_mini.study.plots import side_by_side
+from rmt_mini.teaching import live
+from rmt_mini.teaching.live import DONE, FAILED, PAUSED, RUNNING, LiveRun
+from rmt_mini.teaching.widgets import panel as room
+from rmt_mini.teaching.widgets.panel import panel_config, rollout_table, run_panel
+
+ROOT = Path(__file__).resolve().parents[2]
+LONG = 60.0  # seconds that no wait here comes near
+SMALL: dict[str, Any] = {
+    "steps": 3, "documents_per_step": 2, "evaluation_positions": 6, "evaluation_documents": 10,
+    "preflight_positions": 3, "group_size": 2,
+}  # fmt: skip
+
+
+def recorded() -> list[StepMetrics]:
+    return [metrics_of(line) for line in read_lines(ROOT / "data/micro/seed0/metrics.jsonl", METRICS).good]
+
+
+class Script:
+    """Stands in for a run: takes a step whenever it is told to, and ends as a real one does."""
+
+    def __init__(self, steps: int, ending: BaseException | None = None) -> None:
+        self.steps, self.ending = steps, ending
+        self.go = [threading.Event() for _ in range(steps)]
+        self.metrics = recorded()
+
+    def work(self, seen: Callable[[Any], None], stop: threading.Event) -> Any:
+        for step, go in enumerate(self.go):
+            assert go.wait(LONG)
+            seen(SimpleNamespace(metrics=replace(self.metrics[step], step=step)))
+            if stop.is_set():
+                raise Stopped("runs/x")
+        if self.ending is not None:
+            raise self.ending
+        return SimpleNamespace(table="a table")
+
+
+def live_run(script: Script, folder: Path, changed: Callable[[], None] = lambda: None) -> LiveRun:
+    return LiveRun(script.work, folder, preset("micro", **SMALL), [], changed)
+
+
+# The run
+
+
+def test_a_run_grows_step_by_step_and_ends(tmp_path: Path) -> None:
+    script, news = Script(2), threading.Semaphore(0)
+    one = live_run(script, tmp_path, news.release)
+    assert (one.state, one.metrics) == (RUNNING, [])
+    script.go[0].set()
+    assert news.acquire(timeout=LONG)
+    assert [m.step for m in one.metrics] == [0]
+    script.go[1].set()
+    assert one.wait(LONG)
+    assert (one.state, one.told, [m.step for m in one.metrics]) == (DONE, "a table", [0, 1])
+
+
+def test_pausing_lets_the_step_end(tmp_path: Path) -> None:
+    script = Script(3)
+    one = live_run(script, tmp_path)
+    one.pause()
+    assert one.state == RUNNING  # nothing is torn off
+    script.go[0].set()
+    assert one.wait(LONG)
+    assert (one.state, len(one.metrics)) == (PAUSED, 1)
+
+
+@pytest.mark.parametrize(("error", "told"), [(UserError("no room"), "no room"), (KeyError("x"), "KeyError: 'x'")])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_run_that_fails_says_so(tmp_path: Path, error: Exception, told: str) -> None:
+    one = live_run(Script(0, error), tmp_path)
+    assert one.wait(LONG)
+    assert (one.state, one.told) == (FAILED, told)
+
+
+def test_a_real_run_paused_and_resumed_is_the_unbroken_one(tmp_path: Path) -> None:
+    config = preset("micro", **SMALL)
+    whole = LiveRun.started(config.replace(out=str(tmp_path / "whole")))
+    assert whole.wait(LONG)
+    assert whole.state == DONE, whole.told
+
+    broken: list[LiveRun] = []
+    ready = threading.Event()
+
+    def pause() -> None:
+        assert ready.wait(LONG)
+        broken[0].pause()
+
+    broken.append(LiveRun.started(config.replace(out=str(tmp_path / "broken")), pause))
+    ready.set()
+    assert broken[0].wait(LONG)
+    assert (broken[0].state, len(broken[0].metrics)) == (PAUSED, 1)
+    rest = LiveRun.resumed(tmp_path / "broken")
+    assert rest.wait(LONG)
+    assert rest.state == DONE, rest.told
+    assert [m.reward for m in rest.metrics] == [m.reward for m in whole.metrics]
+    assert [m.rl_loss for m in rest.metrics] == [m.rl_loss for m in whole.metrics]
+    assert rest.evaluation() == whole.evaluation()
+    assert [set(one) for one in rest.rollouts(1)] == [set(one) for one in whole.rollouts(1)]
+
+
+def test_only_a_run_folder_is_resumed(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        LiveRun.resumed(tmp_path)
+
+
+# The settings
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    return {name: control.value for name, control in run_panel().controls.items()} | changes
+
+
+def test_each_control_is_a_setting_of_the_run() -> None:
+    base = panel_config(**settings())
+    assert base.replace(**room.LITTLE) == preset("micro", steps=40, state_seconds=10.0, **room.LITTLE)
+    for name, value in (
+        ("steps", 7), ("budget_start", 30), ("budget_decay", 0.7), ("curriculum_start", 0.1), ("curriculum_end", 0.9),
+        ("ntp_weight", 1.5), ("length_weight", 0.6), ("seed", 3),
+    ):  # fmt: skip
+        assert panel_config(**settings(**{name: value})) == base.replace(**{name: value})
+    assert panel_config(**settings(late_mix="easy only")).tier_probs_late == (1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("arm", room.ARMS)
+def test_each_arm_can_be_chosen(arm: str) -> None:
+    config = panel_config(**settings(arm=arm))
+    assert isinstance(config, RMTConfig)
+    assert config.use_rl == (arm != "ntp")
+    assert config.use_budget == (arm not in ("rpt", "rmt-no-budget", "rl-no-think"))
+
+
+# The panel
+
+
+def started(monkeypatch: pytest.MonkeyPatch, script: Script, folder: Path) -> room.Panel:
+    monkeypatch.setattr(room, "REDRAWN", 0.0)
+    monkeypatch.setattr(
+        live.LiveRun, "started", classmethod(lambda cls, config, changed: live_run(script, folder, changed))
+    )
+    made = run_panel()
+    made.buttons["start"].click()
+    return made
+
+
+def usable(panel: room.Panel) -> set[str]:
+    return {name for name, button in panel.buttons.items() if not button.disabled}
+
+
+def test_buttons_serve_only_where_they_can(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert usable(run_panel()) == {"start", "resume"}
+    script = Script(2)
+    panel = started(monkeypatch, script, tmp_path / "a")
+    assert usable(panel) == {"pause", "stop"}
+    panel.buttons["pause"].click()
+    assert "Pausing" in panel.status
+    script.go[0].set()
+    assert panel.run is not None
+    assert panel.run.wait(LONG)
+    assert usable(panel) == {"start", "resume"}
+    assert "Paused behind step 1 of 3" in panel.status
+    assert side_by_side({"a": panel.run.metrics}, 3).alt in panel.view
+
+
+def test_a_stopped_run_stays_to_be_held_against_the_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = Script(3)
+    panel = started(monkeypatch, script, tmp_path / "a")
+    script.go[0].set()
+    panel.buttons["stop"].click()
+    script.go[1].set()
+    assert panel.run is not None
+    assert panel.run.wait(LONG)
+    first = panel.run
+    second = Script(3)
+    monkeypatch.setattr(
+        live.LiveRun, "started", classmethod(lambda cls, config, changed: live_run(second, tmp_path / "b", changed))
+    )
+    panel.buttons["start"].click()
+    panel.against.value = "a"
+    for go in second.go:
+        go.set()
+    assert panel.run.wait(LONG)
+    assert side_by_side({"b": panel.run.metrics, "a": first.metrics}, 3).alt in panel.view
+
+
+def test_what_is_impossible_is_said_in_place() -> None:
+    panel = run_panel()
+    panel.controls["curriculum_start"].value = 0.9
+    panel.buttons["start"].click()
+    assert 'role="alert"' in panel.status
+    assert "curriculum_start" in panel.status
+    assert usable(panel) == {"start", "resume"}
+    panel.buttons["resume"].click()
+    assert "there is no run to go on with" in panel.status
+    panel.folder.value = "no/such/folder"
+    panel.buttons["resume"].click()
+    assert "no/such/folder" in panel.status
+
+
+def test_what_a_model_wrote_is_text_in_the_table() -> None:
+    one = {"tier": 0, "context": "a", "thought": "<script>x</script>", "answer": "b", "truth": "<b>", "reward": 1.0}
+    table = rollout_table([one | {"advantage": -0.5}])
+    assert "<script>" not in table
+    assert "&lt;b&gt;" in table
+    assert "-0.50" in table
+    assert rollout_table([]) == ""
