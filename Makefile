@@ -20,7 +20,8 @@ run: $(STAMP) ## the main job: mid-train a small model on this machine (more fla
 	"$(VENV)/bin/rmt-mini" run laptop $(ARGS)
 
 # On this machine only, and behind the token that JupyterLab makes at every start and prints; it asks no one for updates.
-LAB := --ServerApp.ip=127.0.0.1 --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+LAB := --ServerApp.ip=127.0.0.1 --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+       --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 lab: $(STAMP) ## open the lessons in JupyterLab
 	"$(PY)" -m jupyterlab --ServerApp.root_dir="$(CURDIR)" $(LAB) $(ARGS)
@@ -31,11 +32,12 @@ lab: $(STAMP) ## open the lessons in JupyterLab
 FAST := not (slow or browser or gpu)
 ALONE := slow or browser or gpu
 
-test: $(STAMP) ## lint, types, doctests, tests
+test: $(STAMP) ## lint, types, doctests, tests, every notebook, a real browser
 	"$(PY)" -m ruff check .
 	"$(PY)" -m ruff format --check .
 	"$(PY)" -m mypy rmt_mini
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 -m "$(FAST)" --doctest-modules rmt_mini tests
+	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 --dist loadfile --nbval-lax notebooks
 	"$(PY)" -m pytest -q -m "$(ALONE)" tests || [ $$? -eq 5 ]
 
 bench: $(STAMP) ## time a step against TRL, generate and the machine's limits (about half an hour)
