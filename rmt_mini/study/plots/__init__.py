@@ -5,26 +5,41 @@ without colour. pyplot's global state is never touched, so a figure is as pure a
 """
 
 from rmt_mini.study.plots.canvas import Figured, save, smoothed
-from rmt_mini.study.plots.of_method import budget_curve, curriculum_curve, document_tree, length_triangle
+from rmt_mini.study.plots.of_groups import advantage_bars, clip_curve, kl_estimates, loss_and_reward, signal_curve
+from rmt_mini.study.plots.of_method import (
+    budget_curve,
+    curriculum_curve,
+    document_tree,
+    length_triangle,
+    reward_by_length,
+    tier_draws,
+)
 from rmt_mini.study.plots.of_runs import accuracy, budget_and_length, losses, rewards, signal, tiers_drawn
 from rmt_mini.study.plots.of_study import arms, cost, exam_curves, tornado
 
 __all__ = [
     "Figured",
     "accuracy",
+    "advantage_bars",
     "arms",
     "budget_and_length",
     "budget_curve",
+    "clip_curve",
     "cost",
     "curriculum_curve",
     "document_tree",
     "exam_curves",
+    "kl_estimates",
     "length_triangle",
+    "loss_and_reward",
     "losses",
+    "reward_by_length",
     "rewards",
     "save",
     "signal",
+    "signal_curve",
     "smoothed",
+    "tier_draws",
     "tiers_drawn",
     "tornado",
 ]

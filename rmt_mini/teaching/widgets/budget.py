@@ -1,9 +1,9 @@
-"""The token budget: curve and triangle together, and what a run made of its budget."""
+"""The token budget: curve and triangle together, and what the length reward is worth beside the match."""
 
 from __future__ import annotations
 
-from rmt_mini.study.plots import budget_curve
-from rmt_mini.teaching.widgets.controls import Explorer, explore, number, whole
+from rmt_mini.study.plots import budget_curve, reward_by_length
+from rmt_mini.teaching.widgets.controls import Explorer, explore, number, switch, whole
 
 
 def budget_explorer() -> Explorer:
@@ -15,4 +15,16 @@ def budget_explorer() -> Explorer:
         minimum=whole("B_min, least budget", 4, 1, 64),
         decay=number("gamma, B_T / B_0", 0.4, 0.05, 1.0),
         step=whole("t, step", 55, 0, 400),
+    )
+
+
+def reward_explorer() -> Explorer:
+    """Move the length weight w and one rollout over the total reward of right and of wrong answers."""
+    return explore(
+        reward_by_length,
+        length_weight=number("w, length weight", 0.3, 0.0, 1.0),
+        budget=whole("B_t, budget", 8, 1, 32),
+        length=whole("thought length", 12, 0, 64),
+        right=switch("the answer is right", True),
+        only_if_correct=switch("length reward for right answers only (ours)"),
     )
