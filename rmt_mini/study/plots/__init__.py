@@ -5,6 +5,7 @@ without colour. pyplot's global state is never touched, so a figure is as pure a
 """
 
 from rmt_mini.study.plots.canvas import Figured, save, smoothed
+from rmt_mini.study.plots.of_entropy import entropy_and_loss, entropy_drift, entropy_histogram, entropy_of_sorts
 from rmt_mini.study.plots.of_groups import advantage_bars, clip_curve, kl_estimates, loss_and_reward, signal_curve
 from rmt_mini.study.plots.of_method import (
     budget_curve,
@@ -16,29 +17,41 @@ from rmt_mini.study.plots.of_method import (
 )
 from rmt_mini.study.plots.of_runs import accuracy, budget_and_length, losses, rewards, signal, tiers_drawn
 from rmt_mini.study.plots.of_study import arms, cost, exam_curves, tornado
+from rmt_mini.study.plots.of_text import Marked, Stack, byte_match, heat_map, question, rollout_table, stacked
 
 __all__ = [
     "Figured",
+    "Marked",
+    "Stack",
     "accuracy",
     "advantage_bars",
     "arms",
     "budget_and_length",
     "budget_curve",
+    "byte_match",
     "clip_curve",
     "cost",
     "curriculum_curve",
     "document_tree",
+    "entropy_and_loss",
+    "entropy_drift",
+    "entropy_histogram",
+    "entropy_of_sorts",
     "exam_curves",
+    "heat_map",
     "kl_estimates",
     "length_triangle",
     "loss_and_reward",
     "losses",
+    "question",
     "reward_by_length",
     "rewards",
+    "rollout_table",
     "save",
     "signal",
     "signal_curve",
     "smoothed",
+    "stacked",
     "tier_draws",
     "tiers_drawn",
     "tornado",
