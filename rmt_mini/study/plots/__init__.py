@@ -15,6 +15,13 @@ from rmt_mini.study.plots.of_method import (
     reward_by_length,
     tier_draws,
 )
+from rmt_mini.study.plots.of_objective import (
+    closing_slopes,
+    gradient_shares,
+    shared_against_copied,
+    symptom_curves,
+    who_learns,
+)
 from rmt_mini.study.plots.of_runs import accuracy, budget_and_length, losses, rewards, signal, tiers_drawn
 from rmt_mini.study.plots.of_study import arms, cost, exam_curves, tornado
 from rmt_mini.study.plots.of_text import Marked, Stack, byte_match, heat_map, question, rollout_table, stacked
@@ -30,6 +37,7 @@ __all__ = [
     "budget_curve",
     "byte_match",
     "clip_curve",
+    "closing_slopes",
     "cost",
     "curriculum_curve",
     "document_tree",
@@ -38,6 +46,7 @@ __all__ = [
     "entropy_histogram",
     "entropy_of_sorts",
     "exam_curves",
+    "gradient_shares",
     "heat_map",
     "kl_estimates",
     "length_triangle",
@@ -48,11 +57,14 @@ __all__ = [
     "rewards",
     "rollout_table",
     "save",
+    "shared_against_copied",
     "signal",
     "signal_curve",
     "smoothed",
     "stacked",
+    "symptom_curves",
     "tier_draws",
     "tiers_drawn",
     "tornado",
+    "who_learns",
 ]
