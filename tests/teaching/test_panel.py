@@ -20,7 +20,7 @@ from rmt_mini.study.plots import side_by_side
 from rmt_mini.teaching import live
 from rmt_mini.teaching.live import DONE, FAILED, PAUSED, RUNNING, LiveRun
 from rmt_mini.teaching.widgets import panel as room
-from rmt_mini.teaching.widgets.panel import panel_config, rollout_table, run_panel
+from rmt_mini.teaching.widgets.panel import last_rollouts, panel_config, run_panel
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = 60.0  # seconds that no wait here comes near
@@ -215,9 +215,8 @@ def test_what_is_impossible_is_said_in_place() -> None:
 
 
 def test_what_a_model_wrote_is_text_in_the_table() -> None:
-    one = {"tier": 0, "context": "a", "thought": "<script>x</script>", "answer": "b", "truth": "<b>", "reward": 1.0}
-    table = rollout_table([one | {"advantage": -0.5}])
+    one = {"tier": 0, "context": "a", "thought": "<script>x</script>", "answer": "b", "truth": "<b>", "closed": True}
+    table = last_rollouts([one | {"advantage": -0.5, "match": 0.0}])._repr_html_()
     assert "<script>" not in table
     assert "&lt;b&gt;" in table
-    assert "-0.50" in table
-    assert rollout_table([]) == ""
+    assert "easy, advantage -0.50" in table

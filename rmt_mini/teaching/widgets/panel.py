@@ -19,6 +19,7 @@ from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.study.arms import arms_named
 from rmt_mini.study.plots import accuracy, side_by_side
+from rmt_mini.study.plots.of_text import Marked, rollout_table
 from rmt_mini.teaching.live import DONE, FAILED, PAUSED, RUNNING, LiveRun
 from rmt_mini.teaching.widgets.controls import alert, choice, line, number, whole
 
@@ -31,7 +32,6 @@ MIXES = {
 }
 LITTLE: dict[str, Any] = {"evaluation_positions": 150, "evaluation_documents": 100, "preflight_positions": 18}
 NOTHING = "Nothing runs. Set what you like, predict what it will do, and press Start."
-_COLUMNS = ("tier", "text before", "thought", "answer", "truth", "reward", "advantage")
 
 
 def panel_config(
@@ -203,8 +203,10 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
         if other is not None and other is not run:
             drawn[other.folder.name] = other.metrics[:]
         shown = side_by_side(drawn, run.config.steps)
-        parts = [shown._repr_html_(), f'<p role="status">{html.escape(shown.alt)}</p>', rollout_table(run.rollouts())]
-        measured = run.evaluation()
+        parts = [shown._repr_html_(), f'<p role="status">{html.escape(shown.alt)}</p>']
+        rollouts, measured = run.rollouts(), run.evaluation()
+        if rollouts:
+            parts.append(last_rollouts(rollouts)._repr_html_())
         if measured is not None:
             parts.append(accuracy(measured)._repr_html_())
         self._seen.value = "".join(parts)
@@ -219,22 +221,18 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
             button.disabled = (name in ("pause", "stop")) != running
 
 
-def rollout_table(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Lay out rollouts as an HTML table; what a model wrote is text in it, whatever it wrote.
+def last_rollouts(lines: Sequence[Mapping[str, Any]]) -> Marked:
+    """Lay out rollouts of training, each with its tier and advantage.
 
     Args:
         lines: as ``rollout_line`` makes them.
+
+    Raises:
+        ValueError: if there are none.
     """
-    rows = [
-        (
-            TIERS[one["tier"]], f"...{one['context'][-60:]}", one["thought"], one["answer"], one["truth"],
-            f"{one['reward']:.2f}", f"{one['advantage']:+.2f}",
-        )
-        for one in lines
-    ]  # fmt: skip
-    head = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS)
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><caption>Rollouts of the last step</caption><tr>{head}</tr>{body}</table>" if rows else ""
+    return rollout_table(
+        [dict(line) | {"when": f"{TIERS[line['tier']]}, advantage {line['advantage']:+.2f}"} for line in lines]
+    )
 
 
 def run_panel() -> Panel:
