@@ -45,12 +45,11 @@ def test_a_thought_is_cut_off_at_twice_the_budget() -> None:
 
 def test_every_control_of_the_question_moves_what_is_shown() -> None:
     explorer = question_explorer()
-    assert explorer.alt == ask_model(**explorer.settings).alt
-    for name, value in (("document", 3), ("index", 5), ("budget", 2), ("seed", 4)):
-        before = explorer.children[-1].value
+    for name, value in (("budget", 2), ("document", 3), ("index", 5), ("seed", 4)):
+        before = explorer.children[-1].value.partition(">")[2]  # behind the settings, which change in any case
         explorer.controls[name].value = value
-        assert explorer.alt == ask_model(**explorer.settings).alt, name
-        assert explorer.children[-1].value != before, name
+        assert explorer.children[-1].value.partition(">")[2] != before, name
+    assert explorer.alt == ask_model(document=3, index=5, budget=2, seed=4).alt
     explorer.controls["document"].value = 0
     explorer.controls["index"].value = 70
     assert "position 70 cannot be asked for" in explorer.alt

@@ -195,9 +195,9 @@ def rollout_table(rows: Sequence[Mapping[str, Any]]) -> Marked:
             body.append(f"<tr>{''.join(drawn)}</tr>")
     for when in dict.fromkeys(row["when"] for row in rows):
         mine = [row for row in rows if row["when"] == when]
-        right, cut = sum(bool(row["match"]) for row in mine), sum(not row["closed"] for row in mine)
+        ticks, cut = sum(bool(row["match"]) for row in mine), sum(not row["closed"] for row in mine)
         words = fmean(len(row["thought"].split()) for row in mine)
-        told.append(f"{when}: {right} of {len(mine)} right, {words:.0f} words a thought, {cut} cut off")
+        told.append(f"{when}: {ticks} of {len(mine)} right, {words:.0f} words a thought, {cut} cut off")
     heads = "".join(_head("col", name) for name in ("", "thought", "answer", "right"))
     table = f'<table style="border-collapse: collapse"><tr>{heads}</tr>{"".join(body)}</table>'
     return Marked(table, f"Thoughts and answers. {'; '.join(told)}.", role="group")
