@@ -22,8 +22,20 @@ from rmt_mini.study.plots.of_objective import (
     symptom_curves,
     who_learns,
 )
-from rmt_mini.study.plots.of_runs import accuracy, budget_and_length, losses, rewards, signal, tiers_drawn
-from rmt_mini.study.plots.of_study import arms, cost, exam_curves, tornado
+from rmt_mini.study.plots.of_runs import accuracy, budget_and_length, losses, rewards, side_by_side, signal, tiers_drawn
+from rmt_mini.study.plots.of_study import (
+    arms,
+    cost,
+    exam_curves,
+    exams_at,
+    forest,
+    interval_width,
+    pass_curves,
+    pass_estimates,
+    preflight_bars,
+    text_fit,
+    tornado,
+)
 from rmt_mini.study.plots.of_text import Marked, Stack, byte_match, heat_map, question, rollout_table, stacked
 
 __all__ = [
@@ -46,23 +58,31 @@ __all__ = [
     "entropy_histogram",
     "entropy_of_sorts",
     "exam_curves",
+    "exams_at",
+    "forest",
     "gradient_shares",
     "heat_map",
+    "interval_width",
     "kl_estimates",
     "length_triangle",
     "loss_and_reward",
     "losses",
+    "pass_curves",
+    "pass_estimates",
+    "preflight_bars",
     "question",
     "reward_by_length",
     "rewards",
     "rollout_table",
     "save",
     "shared_against_copied",
+    "side_by_side",
     "signal",
     "signal_curve",
     "smoothed",
     "stacked",
     "symptom_curves",
+    "text_fit",
     "tier_draws",
     "tiers_drawn",
     "tornado",
