@@ -6,6 +6,8 @@ import json
 from importlib import import_module
 from typing import Any
 
+from rmt_mini.errors import UserError
+
 RUN_ALL = """async () => {
     const panel = window.jupyterapp.shell.currentWidget;
     await panel.sessionContext.ready;
@@ -75,8 +77,10 @@ class Explorer:
     @property
     def alt(self) -> str:
         """What is to be seen now, in words."""
-        shown = self.root.locator("[data-draw]").locator('img, [role="img"], [role="alert"]').first
-        return str(shown.get_attribute("alt") or shown.get_attribute("aria-label") or shown.inner_text())
+        parts = self.root.locator("[data-draw]").locator('img, [role="img"], [role="group"], [role="alert"]')
+        return " ".join(
+            str(one.get_attribute("alt") or one.get_attribute("aria-label") or one.inner_text()) for one in parts.all()
+        )
 
     def by_formula(self) -> str:
         """Return what the package says is to be seen at the settings of the page."""
@@ -84,7 +88,7 @@ class Explorer:
         draw = getattr(import_module(module), name)
         try:
             return str(draw(**self.settings).alt)
-        except ValueError as error:
+        except (UserError, ValueError) as error:
             return str(error)
 
     def controls(self) -> list[Any]:
