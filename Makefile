@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := data,notebooks,posttrain,scale,test
 
 .DEFAULT_GOAL := help
-.PHONY: help install run lab test bench replicate clean
+.PHONY: help install run lab test browser bench replicate clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -26,19 +26,23 @@ LAB := --ServerApp.ip=127.0.0.1 --LabApp.check_for_updates_class=jupyterlab.Neve
 lab: $(STAMP) ## open the lessons in JupyterLab
 	"$(PY)" -m jupyterlab --ServerApp.root_dir="$(CURDIR)" $(LAB) $(ARGS)
 
-# Fast tests share the cores, one thread each. What is slow or needs a browser or a GPU then runs alone with all
-# cores; tests that need what a machine lacks skip themselves. The two expressions must stay each other's
-# opposite, so that every test runs in one of them. Exit code 5 means that there are none of the second kind.
+# Browser tests take long and have a target of their own.
+# Fast tests share the cores, one thread each. What is slow or needs a GPU then runs alone with all
+# cores; tests that need what a machine lacks skip themselves. The two expressions and the
+# browser marker must leave no test out. Exit code 5 means that there are none of the second kind.
 FAST := not (slow or browser or gpu)
-ALONE := slow or browser or gpu
+ALONE := (slow or gpu) and not browser
 
-test: $(STAMP) ## lint, types, doctests, tests, every notebook, a real browser
+test: $(STAMP) ## lint, types, doctests, tests, every notebook
 	"$(PY)" -m ruff check .
 	"$(PY)" -m ruff format --check .
 	"$(PY)" -m mypy rmt_mini
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 -m "$(FAST)" --doctest-modules rmt_mini tests
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 --dist loadfile --nbval-lax notebooks
 	"$(PY)" -m pytest -q -m "$(ALONE)" tests || [ $$? -eq 5 ]
+
+browser: $(STAMP) ## work the controls of every lesson in a real browser (long)
+	"$(PY)" -m pytest -q -m browser tests
 
 bench: $(STAMP) ## time a step against TRL, generate and the machine's limits (about half an hour)
 	"$(VENV)/bin/rmt-mini" bench $(ARGS)

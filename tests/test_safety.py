@@ -194,7 +194,10 @@ def unencoded(source: str) -> list[str]:
         fixed = "encoding" in given or ("b" in mode and name in ("open", "fdopen")) or "utf-8" in mode
         system = ast.unparse(node.func) in ("os.open", "zipfile.ZipFile.open")
         text = name in ("open", "fdopen", "read_text", "write_text") and not system
-        if (text and not fixed) or (given & {"text", "universal_newlines"} and "encoding" not in given):
+        asked = any(
+            one.arg in ("text", "universal_newlines") and ast.unparse(one.value) == "True" for one in node.keywords
+        )
+        if (text and not fixed) or (asked and "encoding" not in given):
             found.append(ast.unparse(node))
     return found
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Callable
@@ -139,11 +140,16 @@ def test_repaired_versions_agree_with_the_package() -> None:
 
 def test_bug_explorer_shows_every_bug_both_ways() -> None:
     explorer = bug_explorer()
-    for name in BUGS:
-        explorer.controls["bug"].value = name
-        for version, said in (("as found", "the check fails: "), ("repaired", "the check passes.")):
-            explorer.controls["version"].value = version
-            assert explorer.alt == bug_report(name, version).alt
-            assert said in explorer.alt
-            assert explorer.alt[:-1].endswith(said[:-1]) or SENTENCES[name] in explorer.alt
-    assert "def closing_loss_repaired" in explorer.children[-1].value
+    assert explorer.controls["number"].max == len(BUGS)
+    for number, (name, bug) in enumerate(BUGS.items(), 1):
+        for repaired, function in ((False, bug.buggy), (True, bug.fixed)):
+            explorer.controls["number"].value = number
+            explorer.controls["repaired"].value = repaired
+            assert explorer.alt == bug_report(number, repaired).alt
+            assert explorer.alt.startswith(f"Bug {number}, {name}{', repaired' * repaired}: the check ")
+            assert f"the check {verdict(bug, function)}. {bug.seen(function).alt}" in explorer.alt
+            page = explorer.children[-1].value
+            assert f"def {function.__name__}(" in page
+            # the first picture says what is to be seen, and the source beside it can be read
+            first = re.findall(r'<img alt="([^"]*)"|role="img" aria-label="([^"]*)"', page)[0]
+            assert html.unescape("".join(first)) == explorer.alt

@@ -89,15 +89,15 @@ def test_products_of_weighted_gradients_by_hand() -> None:
 def test_weighing_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Gradients([[9.0, 0.0, 0.0], [0.0, 16.0, 0.0], [0.0, 0.0, 64.0]], 20, 2, 3, 1)
     monkeypatch.setattr(objective, "small_step", lambda: found)
-    assert norms(weighed_gradients(1.0, "both", False, False).alt) == [3, 4, 5]
-    assert norms(weighed_gradients(1.0, "RL only", False, False).alt) == [3, 0, 3]
-    assert norms(weighed_gradients(1.0, "NTP only", False, False).alt) == [0, 4, 4]
+    assert norms(weighed_gradients(1.0, True, True, False, False).alt) == [3, 4, 5]
+    assert norms(weighed_gradients(1.0, True, False, False, False).alt) == [3, 0, 3]
+    assert norms(weighed_gradients(1.0, False, True, False, False).alt) == [0, 4, 4]
     # the mean over all four tokens: 3/4 of 4 and 1/4 of 8, at a right angle
-    assert norms(weighed_gradients(1.0, "NTP only", True, False).alt)[1] == pytest.approx(math.hypot(3, 2), abs=0.01)
+    assert norms(weighed_gradients(1.0, False, True, True, False).alt)[1] == pytest.approx(math.hypot(3, 2), abs=0.01)
     # sums: 20 tokens over 2 rollouts, and 3 tokens
-    assert norms(weighed_gradients(1.0, "both", False, True).alt)[:2] == [30, 12]
+    assert norms(weighed_gradients(1.0, True, True, False, True).alt)[:2] == [30, 12]
     with pytest.raises(ValueError, match="lambda=-1"):
-        weighed_gradients(-1, "both", False, False)
+        weighed_gradients(-1, True, True, False, False)
 
 
 def test_the_small_step_is_a_real_one() -> None:
@@ -114,7 +114,7 @@ def test_the_small_step_is_a_real_one() -> None:
 
 def test_every_control_of_the_weights_moves_them() -> None:
     explorer = weight_explorer()
-    for name, value in (("weight", 1.0), ("leak", True), ("sums", True), ("train", "NTP only")):
+    for name, value in (("weight", 1.0), ("leak", True), ("sums", True), ("use_rl", False), ("use_ntp", False)):
         before = explorer.alt
         explorer.controls[name].value = value
         assert explorer.alt == weighed_gradients(**explorer.settings).alt != before, name

@@ -27,7 +27,7 @@ from rmt_mini.stages.optimizer import MasterAdamW
 from rmt_mini.study.plots import Figured, closing_slopes, gradient_shares, who_learns
 from rmt_mini.study.plots.of_objective import NONE, RL, by_loss
 from rmt_mini.study.plots.of_text import Marked
-from rmt_mini.teaching.widgets.controls import Explorer, choice, explore, number, switch, whole
+from rmt_mini.teaching.widgets.controls import Explorer, explore, number, switch, whole
 from rmt_mini.worlds.corpus import load_corpus
 
 DOCUMENTS = 8  # that can be looked at
@@ -184,12 +184,13 @@ def small_step() -> Gradients:
     return Gradients((flat @ flat.t()).tolist(), *counts)
 
 
-def weighed_gradients(weight: float, train: str, leak: bool, sums: bool) -> Figured:
+def weighed_gradients(weight: float, use_rl: bool, use_ntp: bool, leak: bool, sums: bool) -> Figured:
     """Weigh the two parts of the small step's gradient.
 
     Args:
         weight: lambda.
-        train: "both", "RL only" or "NTP only".
+        use_rl: train by reinforcement.
+        use_ntp: train by next-token prediction.
         leak: count the positions of C in the next-token loss as well, which is wrong.
         sums: the paper's sums over tokens in place of means.
 
@@ -201,8 +202,8 @@ def weighed_gradients(weight: float, train: str, leak: bool, sums: bool) -> Figu
     found = small_step()
     counted = found.others + (found.chosen if leak else 0)
     parts = found.others / counted, (found.chosen if leak else 0) / counted
-    rl = [0.0 if train == "NTP only" else found.rl_tokens / found.rollouts if sums else 1.0, 0.0, 0.0]
-    by = 0.0 if train == "RL only" else float(counted) if sums else 1.0
+    rl = [(found.rl_tokens / found.rollouts if sums else 1.0) * use_rl, 0.0, 0.0]
+    by = (counted if sums else 1.0) * use_ntp
     ntp = [0.0, by * parts[0], by * parts[1]]
     norms = [math.sqrt(max(0.0, found.product(one, one))) for one in (rl, ntp)]
     cosine = found.product(rl, ntp) / (norms[0] * norms[1]) if all(norms) else 0.0
@@ -214,7 +215,8 @@ def weight_explorer() -> Explorer:
     return explore(
         weighed_gradients,
         weight=number("lambda, NTP weight", 0.1, 0.0, 2.0, 0.01),
-        train=choice("train", ["both", "RL only", "NTP only"]),
+        use_rl=switch("train by reinforcement", True),
+        use_ntp=switch("train by next-token prediction", True),
         leak=switch("count chosen positions in NTP too (wrong)"),
         sums=switch("sums over tokens, as the paper writes them"),
     )
