@@ -48,7 +48,7 @@ class Lab:
             "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: `JupyterLab ${name}`})", name
         )
         dark = "false" if name == "Dark" else "true"
-        self.page.wait_for_selector(f'body[data-jp-theme-light="{dark}"]')
+        self.page.wait_for_selector(f'body[data-jp-theme-light="{dark}"]', state="attached")
 
     def explorers(self) -> list[Explorer]:
         """Return the explorers of the page, top to bottom."""
