@@ -93,11 +93,11 @@ def test_inside_a_character_no_text_follows() -> None:
 def test_every_control_of_the_answer_moves_what_is_shown() -> None:
     explorer = answer_explorer()
     assert explorer.alt == judge_answer(**explorer.settings).alt
-    for name, value in (("text", "A ring lies on floor 3"), ("index", 2), ("answer", " lies")):
+    for name, value in (("sentence", "A ring lies on floor 3"), ("index", 2), ("answer", " lies")):
         before = explorer.alt
         explorer.controls[name].value = value
         assert explorer.alt == judge_answer(**explorer.settings).alt != before, name
     explorer.controls["index"].value = 30
     assert "position 30 cannot be asked for; in this text 1 to 5 can" in explorer.alt
-    explorer.controls["text"].value = ""
+    explorer.controls["sentence"].value = ""
     assert "type more" in explorer.alt

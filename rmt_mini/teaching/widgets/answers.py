@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rmt_mini.engine.model import Policy, load_policy
-from rmt_mini.engine.prompt import Continuation, continuation_of, encode_text
+from rmt_mini.engine.prompt import AnswerFormat, Continuation, continuation_of, encode_text
 from rmt_mini.engine.rollout import Asking, roll_out
 from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
@@ -25,13 +25,19 @@ CONTEXT = 60  # characters of a text that a table shows
 
 
 @lru_cache(maxsize=1)
+def micro_base() -> Policy:
+    """Load the micro-world's model as it is before mid-training, once; whoever trains it takes a copy."""
+    return load_policy("micro", "cpu", "float32")
+
+
+@lru_cache(maxsize=1)
 def micro_world() -> tuple[Policy, Continuation, list[str]]:
     """Return the micro-world's model as it is before mid-training, its answer format, and some of its texts."""
-    policy = load_policy("micro", "cpu", "float32")
+    policy = micro_base()
     return policy, Continuation(policy.tokenizer), [document.text for document in corpus("micro")[:DOCUMENTS]]
 
 
-def words(form: Continuation, ids: Sequence[int]) -> list[str]:
+def words(form: AnswerFormat, ids: Sequence[int]) -> list[str]:
     """Return each token as text; part of a character reads as a replacement sign."""
     return [form.tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids]
 
@@ -109,11 +115,11 @@ def question_explorer() -> Explorer:
     )
 
 
-def judge_answer(text: str, index: int, answer: str) -> Stack:
-    """Hold a typed answer against a text: as a token by its id, and as bytes.
+def judge_answer(sentence: str, index: int, answer: str) -> Stack:
+    """Hold a typed answer against a sentence: as a token by its id, and as bytes.
 
     Args:
-        text: any text; the micro-world's tokenizer takes unknown words apart into bytes.
+        sentence: any text; the micro-world's tokenizer takes unknown words apart into bytes.
         index: of the token that is asked for, from 1 on.
         answer: as a model would write it; spaces count.
 
@@ -122,7 +128,7 @@ def judge_answer(text: str, index: int, answer: str) -> Stack:
         ValueError: if the text has no such token.
     """
     _, form, _ = micro_world()
-    ids, _ = form.trunk(text)
+    ids, _ = form.trunk(sentence)
     if len(ids) < 2:
         raise UserError("the text has fewer than two tokens, so that nothing stands before one; type more")
     asked, said = question(words(form, ids), index), encode_text(form.tokenizer, answer)
@@ -144,7 +150,7 @@ def answer_explorer() -> Explorer:
     """Type a text and an answer; see both rewards, byte by byte."""
     return explore(
         judge_answer,
-        text=line("text", "A lift waits on floor 3 and rises first 5"),
+        sentence=line("text", "A lift waits on floor 3 and rises first 5"),
         index=whole("token asked for", 5, 1, 40),
         answer=line("answer", " 3"),
     )
