@@ -7,11 +7,11 @@ import json
 import os
 import pickle
 import re
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -26,6 +26,7 @@ from rmt_mini.errors import UserError
 from rmt_mini.run import run
 from rmt_mini.study.plots import Figured
 from tests.fakes import make_tiny_policy
+from tests.lab_process import lab_process
 from tests.test_cli import outcome
 from tests.test_run import settings
 
@@ -194,10 +195,7 @@ def unencoded(source: str) -> list[str]:
         fixed = "encoding" in given or ("b" in mode and name in ("open", "fdopen")) or "utf-8" in mode
         system = ast.unparse(node.func) in ("os.open", "zipfile.ZipFile.open")
         text = name in ("open", "fdopen", "read_text", "write_text") and not system
-        asked = any(
-            one.arg in ("text", "universal_newlines") and ast.unparse(one.value) == "True" for one in node.keywords
-        )
-        if (text and not fixed) or (asked and "encoding" not in given):
+        if (text and not fixed) or (given & {"text", "universal_newlines"} and "encoding" not in given):
             found.append(ast.unparse(node))
     return found
 
@@ -238,26 +236,8 @@ def test_the_lab_listens_to_this_machine_alone_and_keeps_its_token() -> None:
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[tuple[int, str]]:
     """A lab as ``make lab`` starts it, without a browser: its port, and all that it said."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    said = tmp_path / "said.txt"
-    env = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")}
-    env |= {"JUPYTER_CONFIG_DIR": str(tmp_path / "c"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "r")}
-    command = lab_command("--no-browser", f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--allow-root")
-    with said.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            f"exec {command}", shell=True, cwd=ROOT, env=env, stdout=file, stderr=file, stdin=subprocess.DEVNULL
-        )
-    try:
-        for _ in range(600):
-            if "token=" in said.read_text(encoding="utf-8") or process.poll() is not None:
-                break
-            time.sleep(0.1)
-        yield port, said.read_text(encoding="utf-8")
-    finally:
-        process.terminate()
-        process.wait(30)
+    with lab_process(shlex.split(lab_command("--no-browser", "--allow-root")), tmp_path, ROOT) as started:
+        yield started
 
 
 def status(url: str) -> int:

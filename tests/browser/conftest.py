@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.lab_process import lab_process
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
@@ -49,31 +47,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    said = home / "said.txt"
-    env = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")}
-    env |= {"JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_RUNTIME_DIR": str(home / "runtime")}
-    env |= {"JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces")}
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser",
-        "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
-        f"--ServerApp.root_dir={home}",
+        "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={home}",
     ]  # fmt: skip
-    with said.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(command, cwd=home, env=env, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
-    try:
-        for _ in range(1200):
-            token = re.search(r"token=([0-9a-f]{32,})", said.read_text(encoding="utf-8"))
-            if token or process.poll() is not None:
-                break
-            time.sleep(0.1)
-        assert token, said.read_text(encoding="utf-8")
+    places = {"JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces")}
+    with lab_process(command, home, home, places) as (port, said):
+        token = re.search(r"token=([0-9a-f]{32,})", said)
+        assert token, said
         yield Server(f"http://127.0.0.1:{port}", token[1])
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 @pytest.fixture(scope="session")
