@@ -24,6 +24,7 @@ Numbers = Sequence[float]
 WIDTH, DPI = 8.0, 110  # inches, dots an inch
 BLUE, ORANGE, RED, GREY, PURPLE = "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"  # of petroff10
 LOOKS = ((BLUE, "-", "o"), (RED, "--", "s"), (PURPLE, "-.", "^"))
+FOUR_LOOKS = (*LOOKS, (ORANGE, ":", "D"))
 TIER_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"))
 
 
@@ -116,6 +117,16 @@ def percents(row: Mapping[str, Any], column: str) -> list[tuple[float, float, fl
     """Return accuracy and its interval in percent as a list of one, or of none where it was not measured."""
     cell = row.get(column) or {"accuracy": None}
     return [] if cell["accuracy"] is None else [(100 * cell["accuracy"], 100 * cell["low"], 100 * cell["high"])]
+
+
+def whiskers(middle: float, low: float, high: float) -> list[list[float]]:
+    """Return an interval as an error bar takes it; never negative, where the middle lies outside by a hair.
+
+    Example:
+        >>> whiskers(2.0, 1.5, 4.0)
+        [[0.5], [2.0]]
+    """
+    return [[max(0.0, middle - low)], [max(0.0, high - middle)]]
 
 
 def span(values: Numbers, form: str) -> str:

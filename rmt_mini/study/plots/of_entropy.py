@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from statistics import fmean
 from typing import Any
@@ -12,9 +12,9 @@ import torch
 
 from rmt_mini.method.entropy import TIERS, assign_tiers
 from rmt_mini.study.plots.canvas import (
+    FOUR_LOOKS,
     GREY,
     LOOKS,
-    ORANGE,
     TIER_LOOKS,
     Figured,
     Numbers,
@@ -62,7 +62,7 @@ def entropy_of_sorts(entropies: Numbers, sorts: Sequence[str]) -> Figured:
     names = sorted(set(sorts), key=lambda name: -list(sorts).count(name))
     figure, (ax,) = panels_of(1, 0.9 + 0.8 * len(names))
     told = []
-    for row, (name, (colour, _, marker)) in enumerate(zip(names, _looks(), strict=False)):
+    for row, (name, (colour, _, marker)) in enumerate(zip(names, cycle(FOUR_LOOKS), strict=False)):
         mine = np.array([entropy for entropy, sort in zip(entropies, sorts, strict=True) if sort == name])
         low, middle, high = np.quantile(mine, (0.25, 0.5, 0.75))
         spread = (np.arange(len(mine)) * 0.618) % 1 - 0.5  # even and the same every time, as no random scatter is
@@ -118,17 +118,13 @@ def entropy_and_loss(steps: Numbers, entropy: Mapping[str, Numbers], loss: Mappi
     figure, panels = panels_of(2, 3.6)
     told = []
     for ax, name, lines in zip(panels, ("entropy", "loss"), (entropy, loss), strict=True):
-        for look, (sort, values) in zip(_looks(), lines.items(), strict=False):
+        for look, (sort, values) in zip(cycle(FOUR_LOOKS), lines.items(), strict=False):
             draw_line(ax, steps, values, look, sort if ax is panels[0] else "_" + sort)
             told.append(f"{name} on {sort} {span(values, '.2f')}")
         ax.set_ylim(0, 1.05 * max(max(values) for values in lines.values()))
         finish(figure, ax, "step of next-token prediction", f"mean {name} (nats)", columns=0)
     figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     return Figured(figure, f"Means in nats over {steps[-1]} steps: {'; '.join(told)}.")
-
-
-def _looks() -> Iterator[tuple[str, str, str]]:
-    return cycle((*LOOKS, (ORANGE, ":", "D")))
 
 
 def tiers_of(entropies: Numbers, thresholds: Sequence[float]) -> list[int]:

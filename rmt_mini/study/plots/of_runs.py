@@ -26,6 +26,7 @@ from rmt_mini.study.plots.canvas import (
     smoothed,
     span,
     step_axis,
+    whiskers,
 )
 
 BARS = (
@@ -121,9 +122,10 @@ def accuracy(evaluation: Mapping[str, Any]) -> Figured:
         for place, column in enumerate(columns):
             for value, low, high in percents(row, column):
                 x = place + (number - (len(rows) - 1) / 2) * width
-                whiskers = [[max(0.0, value - low)], [max(0.0, high - value)]]
                 ax.bar(x, value, width, **look)
-                ax.errorbar(x, value, yerr=whiskers, fmt="none", ecolor="black", capsize=2, linewidth=1)
+                ax.errorbar(
+                    x, value, yerr=whiskers(value, low, high), fmt="none", ecolor="black", capsize=2, linewidth=1
+                )
                 ax.text(x, max(value, high), f"{value:.0f}", ha="center", va="bottom", size=8)
         averages += [f"{name} {v:.1f} % ({low:.1f} to {high:.1f})" for v, low, high in percents(row, "average")]
     ax.set(xticks=range(len(columns)), xticklabels=columns, ylim=(0, 1.08 * ax.get_ylim()[1]))

@@ -15,9 +15,9 @@ from rmt_mini.method.budget import length_reward, thought_cap
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.study.plots.canvas import (
     BLUE,
+    FOUR_LOOKS,
     GREY,
     LOOKS,
-    ORANGE,
     RED,
     TIER_LOOKS,
     Figured,
@@ -29,10 +29,10 @@ from rmt_mini.study.plots.canvas import (
     percents,
     shares,
     span,
+    whiskers,
 )
 
 Json = Mapping[str, Any]
-FOUR_LOOKS = (*LOOKS, (ORANGE, ":", "D"))
 
 
 def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
@@ -73,10 +73,14 @@ def arms(rows: Mapping[str, Any]) -> Figured:
     places, told = range(len(rows)), []
     for place, (name, row) in zip(places, rows.items(), strict=True):
         for value, low, high in percents(row, "average"):
-            whiskers = [[max(0.0, value - low)], [max(0.0, high - value)]]
             plain = row.get("row") == "ntp"
             ax.errorbar(
-                value, place, xerr=whiskers, fmt="s" if plain else "o", color=GREY if plain else BLUE, capsize=3
+                value,
+                place,
+                xerr=whiskers(value, low, high),
+                fmt="s" if plain else "o",
+                color=GREY if plain else BLUE,
+                capsize=3,
             )
             ax.annotate(f"{value:.1f}", (value, place), (0, 5), textcoords="offset points", ha="center", size=8)
             told.append(f"{name} {value:.1f} % ({low:.1f} to {high:.1f})")
@@ -103,8 +107,9 @@ def tornado(rows: Sequence[Mapping[str, Any]]) -> Figured:
             known = low > 0 or high < 0
             look: dict[str, Any] = {"color": BLUE if known else GREY, "hatch": "" if known else "//"}
             ax.barh(place, middle, 0.7, edgecolor="white", **look)
-            whiskers = [[max(0.0, middle - low)], [max(0.0, high - middle)]]
-            ax.errorbar(middle, place, xerr=whiskers, fmt="none", ecolor="black", capsize=2, linewidth=1)
+            ax.errorbar(
+                middle, place, xerr=whiskers(middle, low, high), fmt="none", ecolor="black", capsize=2, linewidth=1
+            )
             if key == "accuracy":
                 told.append(f"{row['setting']} {row['value']} {middle:+z.1f} ({low:+z.1f} to {high:+z.1f})")
         ax.axvline(0, color="black", linewidth=1)
@@ -319,10 +324,9 @@ def _forest(ax: Axes, rows: Mapping[str, Json], by: float) -> str:
     for place, (name, row) in enumerate(rows.items()):
         middle, low, high = (by * row[key] for key in ("difference", "low", "high"))
         side = int(low > 0) - int(high < 0)
-        whiskers = [[max(0.0, middle - low)], [max(0.0, high - middle)]]
         look: dict[str, Any] = {"color": (GREY, BLUE, RED)[side], "marker": "osD"[side]}
         look["markerfacecolor"] = look["color"] if side else "white"
-        ax.errorbar(middle, place, xerr=whiskers, capsize=3, markersize=7, **look)
+        ax.errorbar(middle, place, xerr=whiskers(middle, low, high), capsize=3, markersize=7, **look)
         ax.annotate(
             f"{middle:+z.1f}", (middle, place), (0, 6), textcoords="offset points", ha="center", size=8,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},

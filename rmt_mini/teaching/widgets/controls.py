@@ -69,6 +69,11 @@ def alert(text: str) -> str:
     return f'<p role="alert" style="{_ALERT}">{html.escape(text)}</p>'
 
 
+def said(text: str) -> str:
+    """Return HTML that says what is to be seen, and that a screen reader reads when it is idle."""
+    return f'<p role="status">{html.escape(text)}</p>'
+
+
 def explore(draw: Callable[..., Shown], /, **controls: ipywidgets.Widget) -> Explorer:
     """Show what a function draws, and draw it anew when a control moves.
 
@@ -118,7 +123,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no anno
             self.alt = str(error)
             body = alert(self.alt)
         else:
-            body += f'<p role="status">{html.escape(self.alt)}</p>'
+            body += said(self.alt)
         name = f"{getattr(self.draw, '__module__', '')}:{getattr(self.draw, '__qualname__', '')}"
         settings = html.escape(json.dumps(self.settings, default=str))
         self._seen.value = f'<div data-draw="{html.escape(name)}" data-settings="{settings}">{body}</div>'

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from rmt_mini.config import preset
 from rmt_mini.study.plots import Figured, curriculum_curve, tier_draws
 from rmt_mini.teaching.widgets.controls import Explorer, explore, number, whole
 
-EARLY, LATE = (0.4, 0.3, 0.3), (0.1, 0.4, 0.5)  # of the preset micro
+MICRO = preset("micro")
+EARLY, LATE = MICRO.tier_probs_early, MICRO.tier_probs_late
 STEPS = 100
 
 
@@ -46,8 +48,8 @@ def mix_explorer() -> Explorer:
     """Move t1, t2, both mixes and the step over the curriculum's probabilities."""
     return explore(
         mixes,
-        curriculum_start=number("t1, share of T", 0.3, 0.0, 1.0),
-        curriculum_end=number("t2, share of T", 0.7, 0.0, 1.0),
+        curriculum_start=number("t1, share of T", MICRO.curriculum_start, 0.0, 1.0),
+        curriculum_end=number("t2, share of T", MICRO.curriculum_end, 0.0, 1.0),
         early_easy=number("early: easy", EARLY[0], 0.0, 1.0),
         early_medium=number("early: medium", EARLY[1], 0.0, 1.0),
         late_easy=number("late: easy", LATE[0], 0.0, 1.0),

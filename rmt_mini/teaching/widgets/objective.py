@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.engine.logits import target_logprobs
-from rmt_mini.engine.model import Policy, load_policy, make_policy
+from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import rollout_logprobs
 from rmt_mini.engine.tree import Trunks
@@ -27,6 +27,7 @@ from rmt_mini.stages.optimizer import MasterAdamW
 from rmt_mini.study.plots import Figured, closing_slopes, gradient_shares, who_learns
 from rmt_mini.study.plots.of_objective import NONE, RL, by_loss
 from rmt_mini.study.plots.of_text import Marked
+from rmt_mini.teaching.widgets.answers import micro_base, words
 from rmt_mini.teaching.widgets.controls import Explorer, explore, number, switch, whole
 from rmt_mini.worlds.corpus import load_corpus
 
@@ -49,14 +50,14 @@ class World:
 
     def words(self, document: int) -> list[str]:
         """Return the tokens of a document as text."""
-        return [self.policy.tokenizer.decode([token]) for token in self.texts[document].ids]
+        return words(self.form, self.texts[document].ids)
 
 
 @lru_cache(maxsize=1)
 def micro_world() -> World:
     """Load the micro-world's base and its first documents, once."""
     config = preset("micro", documents_per_step=4)
-    policy = load_policy("micro", "cpu", "float32")
+    policy = micro_base()
     form = format_for(policy, config)
     texts = to_texts(load_corpus("micro", limit=DOCUMENTS).documents, form, config, "first")
     difficulty = Difficulty(policy, config, texts)

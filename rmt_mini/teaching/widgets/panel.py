@@ -6,7 +6,6 @@ The panel holds no logic of its own: ``LiveRun`` runs, ``side_by_side`` draws, `
 from __future__ import annotations
 
 import asyncio
-import html
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from rmt_mini.study.arms import arms_named
 from rmt_mini.study.plots import accuracy, side_by_side
 from rmt_mini.study.plots.of_text import Marked, rollout_table
 from rmt_mini.teaching.live import DONE, FAILED, PAUSED, RUNNING, LiveRun
-from rmt_mini.teaching.widgets.controls import alert, choice, line, number, whole
+from rmt_mini.teaching.widgets.controls import alert, choice, line, number, said, whole
 
 REDRAWN = 1.0  # seconds between two drawings, at least: a figure takes a tenth of one from the run
 ARMS = ("rmt", "rpt", "rmt-no-budget", "rmt-no-curriculum", "rmt-no-ntp", "rl-no-think", "ntp")
@@ -203,7 +202,7 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
         if other is not None and other is not run:
             drawn[other.folder.name] = other.metrics[:]
         shown = side_by_side(drawn, run.config.steps)
-        parts = [shown._repr_html_(), f'<p role="status">{html.escape(shown.alt)}</p>']
+        parts = [shown._repr_html_(), said(shown.alt)]
         rollouts, measured = run.rollouts(), run.evaluation()
         if rollouts:
             parts.append(last_rollouts(rollouts)._repr_html_())
@@ -212,7 +211,7 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
         self._seen.value = "".join(parts)
 
     def _say(self, text: str) -> None:
-        self._status.value = f'<p role="status">{html.escape(text)}</p>'
+        self._status.value = said(text)
 
     def _allow(self) -> None:
         """Switch off the buttons that have nothing to do."""

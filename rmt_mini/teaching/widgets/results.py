@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from rmt_mini.config import preset
-from rmt_mini.engine.model import Policy, load_policy
+from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import Asking, roll_out
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
@@ -24,6 +24,7 @@ from rmt_mini.study.claims import PAPER, SHOWN, trained_as
 from rmt_mini.study.comparison import expected_half_width, expected_positions
 from rmt_mini.study.plots import Figured
 from rmt_mini.teaching.begin import recorded
+from rmt_mini.teaching.widgets.answers import micro_base
 from rmt_mini.teaching.widgets.controls import Explorer, choice, explore, line, number, whole
 from rmt_mini.worlds.micro import CALCULABLE, NOISE, SAYING
 
@@ -140,7 +141,7 @@ def measure_text(corpus: str) -> Measured:
     Raises:
         UserError: if the text cannot be had.
     """
-    policy = _micro()
+    policy = micro_base()
     config = preset("micro", corpus=corpus)
     texts = prepare(config, policy).train[:TEXTS]
     entropies = [x for text in texts for x in _entropies(policy, text)]
@@ -149,11 +150,6 @@ def measure_text(corpus: str) -> Measured:
     asking = Asking([None] * len(local), [LONGEST] * len(local))
     rollouts = roll_out(policy, form, trunks, local, EACH, asking, generator_for(0, "lengths"))
     return Measured(tuple(entropies), tuple(rollout.length for rollout in rollouts))
-
-
-@lru_cache
-def _micro() -> Policy:
-    return load_policy("micro", "cpu")
 
 
 @torch.no_grad()
