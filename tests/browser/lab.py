@@ -93,7 +93,7 @@ class Explorer:
 
     def controls(self) -> list[Any]:
         """Return the controls, top to bottom."""
-        found = self.root.locator(".widget-slider, .widget-dropdown, .widget-checkbox, .widget-text")
+        found = self.root.locator(".widget-slider, .widget-toggle-buttons, .widget-checkbox, .widget-text")
         return [found.nth(number) for number in range(found.count())]
 
     def moved(self, act: Any) -> bool:
@@ -109,14 +109,14 @@ class Explorer:
 
 def by_keyboard(page: Any, control: Any) -> None:
     """Move a control with keys alone."""
-    handle = control.locator(".noUi-handle, select, input[type=checkbox], input").first
+    handle = control.locator(".noUi-handle, button.mod-active, input").first
     handle.focus()
     if "widget-slider" in _classes(control):
         at_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
         page.keyboard.press("ArrowLeft" if at_end else "ArrowRight")
-    elif "widget-dropdown" in _classes(control):
-        last = handle.evaluate("node => node.selectedIndex === node.options.length - 1")
-        page.keyboard.press("ArrowUp" if last else "ArrowDown")
+    elif "widget-toggle-buttons" in _classes(control):
+        page.keyboard.press("Tab" if _beside(control) > 0 else "Shift+Tab")
+        page.keyboard.press("Space")
     elif "widget-checkbox" in _classes(control):
         page.keyboard.press("Space")
     else:
@@ -126,16 +126,15 @@ def by_keyboard(page: Any, control: Any) -> None:
 
 
 def by_mouse(page: Any, control: Any) -> None:
-    """Move a control with the mouse; a list is opened by the system, so its choice is made in its place."""
+    """Move a control with the mouse."""
     if "widget-slider" in _classes(control):
         track = control.locator(".noUi-target").bounding_box()
         handle = control.locator(".noUi-handle").bounding_box()
         share = (handle["x"] + handle["width"] / 2 - track["x"]) / track["width"]
         page.mouse.click(track["x"] + (0.3 if share > 0.5 else 0.7) * track["width"], track["y"] + track["height"] / 2)
-    elif "widget-dropdown" in _classes(control):
-        select = control.locator("select")
-        count = select.evaluate("node => node.options.length")
-        select.select_option(index=(select.evaluate("node => node.selectedIndex") + 1) % count)
+    elif "widget-toggle-buttons" in _classes(control):
+        pressed = control.locator("button").evaluate_all("all => all.findIndex(one => one.matches('.mod-active'))")
+        control.locator("button").nth(pressed + _beside(control)).click()
     elif "widget-checkbox" in _classes(control):
         control.locator("input").click()
     else:
@@ -147,3 +146,8 @@ def by_mouse(page: Any, control: Any) -> None:
 
 def _classes(control: Any) -> str:
     return str(control.get_attribute("class"))
+
+
+def _beside(control: Any) -> int:
+    """Return 1 where a button stands behind the pressed one, else -1."""
+    return 1 if control.locator("button.mod-active + button").count() else -1

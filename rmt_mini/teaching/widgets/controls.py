@@ -48,10 +48,16 @@ def typed(label: str, value: float) -> ipywidgets.FloatText:
     return ipywidgets.FloatText(value, description=label, **_WIDE)
 
 
-def choice(label: str, options: Sequence[Any], value: Any = None) -> ipywidgets.Dropdown:
-    """Make a list to choose from: of values, or of (words, value); the first is chosen where none is given."""
+def choice(label: str, options: Sequence[Any], value: Any = None) -> ipywidgets.ToggleButtons:
+    """Make a row of buttons to choose from: values, or (words, value); the first is chosen where none is given.
+
+    No list that drops down: in JupyterLab arrow keys leave it for the next cell.
+    """
     chosen = {} if value is None else {"value": value}
-    return ipywidgets.Dropdown(options=options, description=label, **chosen, **_WIDE)
+    style = {"description_width": "15em", "button_width": "auto"}
+    return ipywidgets.ToggleButtons(
+        options=options, description=label, style=style, layout={"width": "100%", "max_width": "60em"}, **chosen
+    )
 
 
 def switch(label: str, value: bool = False) -> ipywidgets.Checkbox:
