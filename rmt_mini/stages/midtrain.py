@@ -19,7 +19,6 @@ from __future__ import annotations
 import copy
 import logging
 import random
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from torch import Tensor
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import target_logprobs
+from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, chunks, lay_out, roll_out, rollout_logprobs
@@ -431,13 +431,3 @@ def tokens_read(form: AnswerFormat, texts: Sequence[Text], rollouts: Sequence[Ro
     sizes = [len(lay_out(form, texts[one.position.trunk].ids, one).tokens) for one in rollouts]
     openings = [len(form.opening(one.budget or None)) for one in rollouts]
     return sum(sizes) - sum(openings) + sum(openings[::sharing])
-
-
-def peak_memory_mb() -> float:
-    """Return the most memory used so far, MB: of the GPU where one is used, of this process elsewhere."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    import resource  # not on Windows, where no figure is better than a wrong one
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
