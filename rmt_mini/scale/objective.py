@@ -61,8 +61,8 @@ def documents_batch(plan: StepPlan, share: Sequence[int], pad: int, device: torc
         device: of the batch.
 
     Returns:
-        input_ids, attention_mask and labels, each (documents, longest); a label is the token itself where the next-token
-        loss trains on it, else IGNORED.
+        input_ids, attention_mask and labels, each (documents, longest); a label is the token itself where the
+        next-token loss trains on it, else IGNORED.
     """
     numbers = list(share) or [0]
     longest = max(len(plan.texts[n].ids) for n in numbers)

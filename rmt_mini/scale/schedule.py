@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 STATE = "rmt_state.json"
 
 
-class Schedule(TrainerCallback):  # type: ignore[misc]
+class Schedule(TrainerCallback):
     """Move the trainer's step, keep its state, write its metrics.
 
     Args:
@@ -48,8 +48,9 @@ class Schedule(TrainerCallback):  # type: ignore[misc]
         """Set t, which budget and curriculum follow; with several updates a step it moves behind the last."""
         self.trainer.positions.step = self._step(state)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Write a line of metrics once the step is complete, in the form that the tree's runs have."""
+        logs: Mapping[str, float] = given["logs"]
         if "loss" not in logs:  # the summary at the end
             return
         # one update reports what was sampled, each its own losses; the last counts
@@ -149,8 +150,8 @@ def load_state(checkpoint: str) -> dict[str, Any]:
         return state
     except (OSError, ValueError) as error:
         raise UserError(
-            f"checkpoint {checkpoint!r} holds no {STATE} that can be read; it is another trainer's, or was not written to "
-            f"its end: take an older one"
+            f"checkpoint {checkpoint!r} holds no {STATE} that can be read; it is another trainer's, or was not written "
+            f"to its end: take an older one"
         ) from error
 
 

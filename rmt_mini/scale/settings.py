@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -96,11 +96,12 @@ class ScaleSettings:
         return asdict(self)
 
 
-def require_installed(engine: str) -> None:
+def require_installed(engine: str, packages: Sequence[str] = ()) -> None:
     """Refuse to begin where a package is missing.
 
     Args:
         engine: of ScaleSettings.
+        packages: further ones that a setup needs.
 
     Raises:
         UserError: naming the package and how to install it.
@@ -108,10 +109,13 @@ def require_installed(engine: str) -> None:
     for name in EXTRAS:
         if importlib.util.find_spec(name) is None:
             raise UserError(f"package {name!r} is not installed; install the extra: pip install 'rmt-mini[scale]'")
+    for name in packages:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"package {name!r} is not installed, and this setup needs it: pip install {name}")
     if engine.startswith("vllm") and importlib.util.find_spec("vllm") is None:
         raise UserError(
-            f"engine {engine!r} needs vLLM, which is not installed; pip install 'trl[vllm]' on a machine with a GPU, or "
-            f"use --engine transformers"
+            f"engine {engine!r} needs vLLM, which is not installed; pip install 'trl[vllm]' on a machine with a GPU, "
+            f"or use --engine transformers"
         )
 
 
@@ -141,8 +145,8 @@ def require_carried(config: RMTConfig) -> None:
             )
     if config.warmup_steps:
         raise UserError(
-            f"warmup_steps is {config.warmup_steps}; the cold start runs on one machine: give its checkpoint with --model, "
-            f"and --warmup-steps 0"
+            f"warmup_steps is {config.warmup_steps}; the cold start runs on one machine: give its checkpoint with "
+            f"--model, and --warmup-steps 0"
         )
 
 

@@ -168,8 +168,6 @@ def think_and_answer(
             of_thought = told[n][: len(thought) + closed] if told is not None else []
             logprobs = [*of_thought, *[None] * written, *told_of_replies[n][: len(answer)]]
         chosen = [1] * (len(thought) + closed) + [0] * written + [1] * len(answer)
-        row = Sampled(
-            opening, [*thought, *frame, *answer], chosen, logprobs, len(thought), int(closed), answer
-        )
+        row = Sampled(opening, [*thought, *frame, *answer], chosen, logprobs, len(thought), int(closed), answer)
         rows.append(row)
     return rows

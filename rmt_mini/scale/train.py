@@ -1,7 +1,7 @@
 """One process of a run on TRL; accelerate starts as many as there are.
 
     accelerate launch --config_file CONFIG -m rmt_mini.scale.train gpu
-    accelerate launch --config_file CONFIG -m rmt_mini.scale.train paper --changes '{"steps": 20}' --scale '{"micro_batch": 4}'
+    accelerate launch --config_file CONFIG -m rmt_mini.scale.train paper --changes '{"steps": 20}'
 
 ``rmt-mini launch PRESET`` writes that line. The same line given again goes on where the run was stopped or killed.
 

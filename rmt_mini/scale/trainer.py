@@ -16,13 +16,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import PrinterCallback
-from trl import GRPOConfig, GRPOTrainer
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.prompt import AnswerFormat, answer_format
@@ -39,11 +39,12 @@ from rmt_mini.scale.schedule import Schedule, load_state
 from rmt_mini.scale.settings import ScaleSettings, grpo_settings
 from rmt_mini.scale.thoughts import Generate, generate_by_trl, think_and_answer
 
+trl: Any = import_module("trl")  # its hooks are not annotated
 logger = logging.getLogger(__name__)
 ENTROPY_ROWS = 128  # tokens whose entropy is taken at once: in float32 a row is as wide as the vocabulary
 
 
-class RMTGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
     """Mid-train a model by RMT on as many processes as accelerate started.
 
     Args:
@@ -82,14 +83,14 @@ class RMTGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         require_room(config.model, model.config, self.form, config)
         texts = to_texts(documents, self.form, config, "training")
         self.positions = Positions(config, texts)
-        self.plan: StepPlan | None = None
+        self.plan: StepPlan
         self.questions: list[Question] = []
         rewards, weights = reward_functions(self.form, config)
         arguments = grpo_settings(config, settings, self.form, out) | {"reward_weights": weights}
         super().__init__(
             model=model,
             reward_funcs=rewards,
-            args=GRPOConfig(**arguments),
+            args=trl.GRPOConfig(**arguments),
             train_dataset=Dataset.from_dict(places(config)),
             processing_class=tokenizer,
             peft_config=peft_config,
@@ -134,9 +135,9 @@ class RMTGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return advantages[index * size : (index + 1) * size].to(centred.dtype)
 
     def _entropies(self, texts: Sequence[Text]) -> list[Tensor]:
-        """Measure each token of each text, one text at a time, so that the result is the same for any number of processes.
+        """Measure each token of each text. Every process reads its share, and all learn all.
 
-        Every process reads its share, and all learn all.
+        Texts are read one at a time, so that the result is the same for any number of processes.
         """
         device, processes = self.accelerator.device, self.accelerator.num_processes
         found = torch.zeros(len(texts), max(len(text.ids) for text in texts), device=device)
@@ -169,7 +170,6 @@ class RMTGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _ntp_loss(self, model: Any, like: Tensor) -> Tensor:
         """This process's share, in this micro-step, of the next-token loss."""
         plan, accelerator = self.plan, self.accelerator
-        assert plan is not None  # drawn before the first loss of a step
         steps = self.args.steps_per_generation
         share = share_of_documents(
             len(plan.texts), self._step % steps, steps, accelerator.process_index, accelerator.num_processes

@@ -1,6 +1,7 @@
 """One process of a small run on TRL, as accelerate starts it: OUT, MODEL, then JSON of what differs.
 
-"scripted": sample by script, the same for any number of processes; "kill_at": die by SIGKILL behind that step.
+"scripted": sample by script, the same for any number of processes. "kill_at": die by SIGKILL while the checkpoint
+of that step is written.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from transformers import TrainerCallback
 
 from rmt_mini.scale.settings import ScaleSettings
@@ -24,12 +24,12 @@ sys.path.insert(0, str(ROOT))
 
 
 class Killed(TrainerCallback):  # type: ignore[misc]
-    """Die behind a step, as a machine does that loses power."""
+    """Die between TRL's part of a checkpoint and ours, as a machine does that loses power."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -50,7 +50,7 @@ def main() -> None:
     def begin(self: Any, *arguments: Any, **options: Any) -> None:
         before(self, *arguments, **options)
         if kill_at:
-            self.add_callback(Killed(kill_at))
+            self.callback_handler.callbacks.insert(0, Killed(kill_at))  # before ours
 
     RMTGRPOTrainer.__init__ = begin
     corpus = corpus_of_run(out.with_suffix(".jsonl"))
