@@ -228,8 +228,13 @@ def _preflight(config: RMTConfig) -> None:
         click.echo(f"- {advice}")
 
 
-def _plan(config: RMTConfig, interval: float | None) -> None:
-    """Estimate time and memory before a run, and how fine a difference its evaluation tells."""
+def _plan(config: RMTConfig, interval: float | None, gpus: int, machines: int, gpu: str, way: str) -> None:
+    """Estimate time and memory before a run, here or on --gpus, and how fine a difference its evaluation tells."""
+    if gpus:
+        from rmt_mini.scale.forecast import forecast
+
+        click.echo("\n".join(forecast(config, gpus, machines, gpu, way)))
+        return
     from rmt_mini.engine.model import load_policy
     from rmt_mini.study.plan import interval_lines, plan_run
     from rmt_mini.study.remedies import explained
@@ -417,7 +422,13 @@ def _group() -> click.Group:
     group.add_command(_command("preflight", _preflight))
     share = click.FloatRange(min=0, max=1, min_open=True)
     interval = click.Option(["--interval"], type=share, help="half an interval wished for: 0.03 is 3 points")
-    group.add_command(_command("plan", _plan, interval))
+    elsewhere = [
+        click.Option(["--gpus"], type=click.IntRange(min=0), default=0, help="simulate so many GPUs a machine  [none]"),
+        click.Option(["--machines"], type=click.IntRange(min=1), default=1, help="of them  [1]"),
+        click.Option(["--gpu"], default="h100", help="a100, h100 or h200  [h100]"),
+        click.Option(["--way"], default="", help="tree, trl or trl-vllm  [as launch would]"),
+    ]
+    group.add_command(_command("plan", _plan, interval, *elsewhere))
     group.add_command(_command("launch", _launch, *_launch_options()))
     group.add_command(_evaluate)
     group.add_command(_seeds)

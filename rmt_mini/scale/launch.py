@@ -53,7 +53,9 @@ SETUPS = {
 SHARDED = ("one_node.yaml", "nodes.yaml")  # by DeepSpeed
 DEFAULTS = {"gpu": "one-gpu", "paper": "nodes"}
 UNKNOWN_MAIN, UNKNOWN_SERVER = "MAIN_ADDRESS", "VLLM_ADDRESS"  # to be filled in where a command is printed
-MICRO_BATCHES = {"paper": 2}  # else ScaleSettings' own
+SPREADS: dict[tuple[str, str], dict[str, Any]] = {  # else ScaleSettings' own; by the plan of docs/scale.md
+    ("paper", "one_node.yaml"): {"micro_batch": 4, "tensor_parallel": 2, "gpu_memory": 0.4},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,7 @@ def setup_for(preset: str, name: str = "", gpus: int = 0, machines: int = 0) -> 
 def scale_settings(preset: str, setup: Setup, given: dict[str, Any]) -> ScaleSettings:
     """Return how a preset's work is spread in a setup, with what was given instead of the defaults."""
     fields: dict[str, Any] = {"engine": setup.engine}
-    if preset in MICRO_BATCHES:
-        fields["micro_batch"] = MICRO_BATCHES[preset]
+    fields |= SPREADS.get((preset, setup.config), {})
     if setup.config == "cpu.yaml":
         fields |= {"cpu": True, "checkpointing": False}
     if setup.engine == "vllm-server":

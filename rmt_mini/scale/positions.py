@@ -96,7 +96,7 @@ class Positions:
         >>> config = RMTConfig(documents_per_step=1, positions_per_document=2, min_document_tokens=4)
         >>> plan = Positions(config, texts).draw(lambda read: [torch.zeros(4)])
         >>> [question.position.index for question in plan.questions], plan.masks[0].int().tolist()
-        ([1, 2], [0, 0, 0, 1])
+        ([2, 3], [0, 1, 0, 0])
     """
 
     def __init__(self, config: RMTConfig, texts: Sequence[Text]) -> None:

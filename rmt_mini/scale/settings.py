@@ -232,4 +232,5 @@ def grpo_settings(config: RMTConfig, settings: ScaleSettings, form: AnswerFormat
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
+        "ddp_find_unused_parameters": False,  # every parameter has a part in every loss
     } | (vllm if settings.engine != "transformers" else {})
