@@ -282,6 +282,7 @@ def _launch_options() -> list[click.Option]:
         click.Option(
             ["--lora-rank"], type=none, default=None, help="train adapters of this rank alone  [0: all weights]"
         ),
+        click.Option(["--gpu-memory"], type=float, default=None, help="share of a GPU that a colocated vLLM takes"),
         click.Option(["--tensor-parallel"], type=least, default=None, help="GPUs that share one colocated vLLM  [1]"),
     ]
 

@@ -42,7 +42,7 @@ def main() -> None:
     spread = ScaleSettings(
         micro_batch=changes.pop("micro_batch", 4),
         lora_rank=changes.pop("lora_rank", 0),
-        checkpointing=False,
+        checkpointing=changes.pop("checkpointing", False),
         cpu=True,
     )
     before = RMTGRPOTrainer.__init__

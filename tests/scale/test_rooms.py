@@ -20,6 +20,7 @@ from accelerate.commands.launch import launch_command_parser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rmt_mini.cli import main
 from rmt_mini.config import preset
 from rmt_mini.engine.text import Text
 from rmt_mini.errors import UserError
@@ -29,6 +30,7 @@ from rmt_mini.scale.objective import IGNORED, document_logprobs, documents_batch
 from rmt_mini.scale.positions import Positions, places
 from rmt_mini.scale.rewards import reward_functions
 from rmt_mini.scale.settings import ScaleSettings, micro_steps, require_carried, require_installed
+from rmt_mini.scale.train import main as train_main
 from rmt_mini.scale.train import require_same
 from tests.fakes import tiny_model
 from tests.scale.tiny import settings_of_run
@@ -299,3 +301,81 @@ def test_printing_a_command_needs_no_extra() -> None:
     code = "import rmt_mini.scale.launch, sys; print({'trl', 'accelerate', 'peft', 'datasets'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+# The command line
+
+
+def said(arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Run a command and return its exit code, what it printed, and its complaint."""
+    try:
+        main(arguments.split())
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_launch_prints_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = said("launch gpu --seed 3 --micro-batch 4 --lora-rank 8", capsys)
+    assert code == 0
+    where, command = out.strip().splitlines()
+    assert where == "# here:"
+    found = parsed(tuple(shlex.split(command)))
+    assert found.training_script_args == [
+        "gpu", "--changes", '{"seed": 3}', "--scale", '{"micro_batch": 4, "lora_rank": 8}',
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("launch laptop", "warmup_steps is 16; the cold start runs on one machine"),
+        ("launch gpu --setup moon", "setup 'moon' is unknown"),
+        ("launch gpu --engine sglang", "engine is 'sglang'; use one of"),
+        ("launch gpu --gpu-memory 2", "gpu_memory is 2.0; give a share between 0 and 1"),
+        ("launch gpu --micro-batch 7", "micro_batch is 7; the 512 rollouts of a step do not share out evenly"),
+        ("plan gpu --gpus 1 --gpu v100", "gpu is 'v100'; use one of"),
+    ],
+)
+def test_bad_wishes_end_in_one_line(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = said(arguments, capsys)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {message}")
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("engine", ["vllm-colocate", "vllm-server"])
+def test_vllm_that_is_absent_is_told_in_one_line(engine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if importlib.util.find_spec("vllm") is not None:
+        pytest.skip("vLLM is installed here")
+    code, _, err = said(f"launch gpu --engine {engine} --server 127.0.0.1:8000 --run", capsys)
+    assert code == 2
+    assert err.strip() == (
+        f"error: engine {engine!r} needs vLLM, which is not installed; pip install 'trl[vllm]' on a machine with a "
+        f"GPU, or use --engine transformers"
+    )
+
+
+def test_plan_for_other_machines_needs_no_model_here(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = said("plan paper --gpus 8 --machines 2 --document-tokens 512", capsys)
+    assert code == 0
+    assert out.startswith("simulated    deepseek-ai/DeepSeek-R1-Distill-Qwen-14B, 14.77B parameters, 16 x h100")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["gpu", "--changes", "[1]"], "--changes is '[1]'; give a JSON object"),
+        (["gpu", "--changes", "{"], "--changes is '{'; give a JSON object"),
+        (["gpu", "--scale", '{"x": 1}'], "field 'x' is unknown"),
+        (["gpu", "--changes", '{"use_rl": false}'], "use_rl is False"),
+        (["gpu", "--changes", '{"corpus": "no.txt"}'], "corpus 'no.txt' does not exist"),
+    ],
+)
+def test_process_refuses_in_one_line(given: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        train_main(given)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
