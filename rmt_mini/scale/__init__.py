@@ -13,7 +13,7 @@ is what it lacks, each in one room:
     train       one process of a run: ``accelerate launch -m rmt_mini.scale.train PRESET``
     launch      the accelerate command of a preset; the configs stand in accelerate/
     shape       a model's size, from its configuration alone
-    cost, table memory, time and communication before a run, for one to many GPUs
+    cost, clock memory, time and traffic before a run, for one to many GPUs; forecast says it, table for the docs
 
 Of the package it uses ``config``, ``method``, and those rooms of ``engine`` and ``worlds`` that know text and no model.
 Departure from the document tree: every rollout is a row with its own copy of its prefix, as everywhere in TRL.

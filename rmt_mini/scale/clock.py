@@ -52,7 +52,7 @@ def tokens_read(way: str, work: Work) -> dict[str, float]:
         next-token loss among them.
 
     Example:
-        >>> work = Work(16, 2, 200, 100, prefix=50, thought=10, longest=20, frame=5)
+        >>> work = Work(16, 2, 200, 100, prefix=50.0, thought=10, longest=20, frame=5)
         >>> [tokens_read(way, work)["read"] for way in ("tree", "trl", "trl-vllm")]
         [280.0, 2040.0, 460.0]
     """
