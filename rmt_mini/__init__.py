@@ -13,7 +13,7 @@ The wings, in reading order; each stands only on those before it:
 - ``study``: arms, seeds, benchmarks, figures.
 - ``run``: one whole run.
 - ``teaching``, ``cli``: the classroom; the command line.
-- ``scale``: the same method on more than one machine.
+- ``scale``: the same method on more than one machine, by TRL and accelerate.
 
 The names below load on first use, so that importing the package costs next to nothing:
 

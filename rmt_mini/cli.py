@@ -228,8 +228,13 @@ def _preflight(config: RMTConfig) -> None:
         click.echo(f"- {advice}")
 
 
-def _plan(config: RMTConfig, interval: float | None) -> None:
-    """Estimate time and memory before a run, and how fine a difference its evaluation tells."""
+def _plan(config: RMTConfig, interval: float | None, gpus: int, machines: int, gpu: str, way: str) -> None:
+    """Estimate time and memory before a run, here or on --gpus, and how fine a difference its evaluation tells."""
+    if gpus:
+        from rmt_mini.scale.forecast import forecast
+
+        click.echo("\n".join(forecast(config, gpus, machines, gpu, way)))
+        return
     from rmt_mini.engine.model import load_policy
     from rmt_mini.study.plan import interval_lines, plan_run
     from rmt_mini.study.remedies import explained
@@ -237,6 +242,49 @@ def _plan(config: RMTConfig, interval: float | None) -> None:
     with explained(config):
         plan = plan_run(config, load_policy(config.model, config.device, config.dtype))
     click.echo("\n".join([*plan.lines(), *interval_lines(config.evaluation_positions, interval)]))
+
+
+def _launch(
+    config: RMTConfig,
+    run: bool,
+    main_address: str,
+    machine_rank: int,
+    setup: str,
+    gpus: int,
+    machines: int,
+    **scale: Any,
+) -> None:
+    """Print, or with --run start, the accelerate command that trains by the same method on TRL, on many GPUs."""
+    from rmt_mini.engine.model import locate_model
+    from rmt_mini.scale.launch import commands, scale_settings, setup_for, start
+
+    where = setup_for(config.preset, setup, gpus, machines)
+    spread = scale_settings(config.preset, where, {name: value for name, value in scale.items() if value is not None})
+    made = commands(config.replace(model=locate_model(config.model)), where, spread, main_address)
+    if run:
+        sys.exit(start(made, spread, machine_rank))
+    click.echo("\n".join(made.lines()))
+
+
+def _launch_options() -> list[click.Option]:
+    """Return the options about processes."""
+    none, least = click.IntRange(min=0), click.IntRange(min=1)
+    return [
+        click.Option(["--run/--print"], default=False, help="start it here, or print what to type  [print]"),
+        click.Option(["--setup"], default="", help="cpu, one-gpu, one-node or nodes  [by the preset]"),
+        click.Option(["--gpus"], type=none, default=0, help="processes on a machine  [by the setup]"),
+        click.Option(["--machines"], type=none, default=0, help="that train  [by the setup]"),
+        click.Option(["--machine-rank"], type=none, default=0, help="which of them this one is  [0]"),
+        click.Option(["--main-address"], default="", help="address of machine 0, where there are several"),
+        click.Option(["--server"], default=None, help="host:port of the vLLM server"),
+        click.Option(["--engine"], default=None, help="transformers, vllm-colocate or vllm-server  [by the setup]"),
+        click.Option(["--micro-batch"], type=least, default=None, help="rollouts in one pass of a process"),
+        click.Option(
+            ["--lora-rank"], type=none, default=None, help="train adapters of this rank alone  [0: all weights]"
+        ),
+        click.Option(["--gpu-memory"], type=float, default=None, help="share of a GPU that a colocated vLLM takes"),
+        click.Option(["--tensor-parallel"], type=least, default=None, help="GPUs that share one colocated vLLM  [1]"),
+    ]
 
 
 @click.command("evaluate")
@@ -375,7 +423,14 @@ def _group() -> click.Group:
     group.add_command(_command("preflight", _preflight))
     share = click.FloatRange(min=0, max=1, min_open=True)
     interval = click.Option(["--interval"], type=share, help="half an interval wished for: 0.03 is 3 points")
-    group.add_command(_command("plan", _plan, interval))
+    elsewhere = [
+        click.Option(["--gpus"], type=click.IntRange(min=0), default=0, help="simulate so many GPUs a machine  [none]"),
+        click.Option(["--machines"], type=click.IntRange(min=1), default=1, help="of them  [1]"),
+        click.Option(["--gpu"], default="h100", help="a100, h100 or h200  [h100]"),
+        click.Option(["--way"], default="", help="tree, trl or trl-vllm  [as launch would]"),
+    ]
+    group.add_command(_command("plan", _plan, interval, *elsewhere))
+    group.add_command(_command("launch", _launch, *_launch_options()))
     group.add_command(_evaluate)
     group.add_command(_seeds)
     group.add_command(_bench)

@@ -205,7 +205,7 @@ def test_help_lists_every_field_and_preset(command: str) -> None:
 def test_the_help_of_the_group_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = outcome(["--help"], capsys)
     assert code == 0
-    names = "pretrain run compare sensitivity exams posttrain preflight plan evaluate seeds bench"
+    names = "pretrain run compare sensitivity exams posttrain preflight plan launch evaluate seeds bench"
     for name in names.split():
         assert re.search(rf"^  {name} ", out, re.MULTILINE)
         assert outcome([name, "--help"], capsys)[0] == 0

@@ -11,8 +11,11 @@ import ctypes
 import logging
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
+
+import torch
 
 logger = logging.getLogger(__name__)
 
@@ -75,3 +78,13 @@ def _psutil() -> Any:
     except ImportError:
         return None
     return psutil
+
+
+def peak_memory_mb() -> float:
+    """Return the most memory used so far, MB: of the GPU where one is used, of this process elsewhere."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    import resource  # not on Windows, where no figure is better than a wrong one
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

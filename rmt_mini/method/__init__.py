@@ -8,6 +8,7 @@ A step of Reinforcement Mid-Training passes through the rooms in this order:
     rewards      answer -> match; match, length -> r       was it right, and what is it worth?
     grpo         r -> advantages -> L_RL                   which rollouts become likelier?
     objective    L_RL + lambda * L_NTP                     both losses, on disjoint positions
+    schedule     settings, step -> B_t, p_t                the formulas with a run's settings put in
 """
 
 from rmt_mini.method.budget import budget_at_step, length_reward, thought_cap

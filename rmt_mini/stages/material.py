@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,47 +10,13 @@ from torch import Tensor
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import CHUNK
 from rmt_mini.engine.model import Policy, load_policy
-from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat, answer_format
+from rmt_mini.engine.prompt import AnswerFormat, answer_format
+from rmt_mini.engine.text import Text, endless, generator_for, require_room, to_texts
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
-from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.entropy import assign_tiers, quantile_thresholds, token_entropy
-from rmt_mini.records import Document
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A document as a trunk.
-
-    Attributes:
-        id: the document's.
-        ids: its tokens.
-        first: the first index that may be asked for.
-        sorts: what a generated text knows about each token, for measuring only; empty for any other text.
-        asked: the only indices that may be asked for; None is every one from ``first`` on.
-    """
-
-    id: str
-    ids: tuple[int, ...]
-    first: int
-    sorts: tuple[str, ...] = ()
-    asked: tuple[int, ...] | None = None
-
-    @property
-    def places(self) -> Sequence[int]:
-        """Indices that may be asked for."""
-        return range(self.first, len(self.ids)) if self.asked is None else self.asked
-
-
-def generator_for(seed: int, *purpose: object) -> torch.Generator:
-    """Return a CPU generator that depends on the seed and the purpose alone.
-
-    Every step has its own, so that a resumed run draws what the unbroken one would have drawn.
-    """
-    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+__all__ = ["Difficulty", "Text", "endless", "format_for", "generator_for", "on_device", "to_texts", "trunk_entropy"]
 
 
 def format_for(policy: Policy, config: RMTConfig) -> AnswerFormat:
@@ -63,69 +26,8 @@ def format_for(policy: Policy, config: RMTConfig) -> AnswerFormat:
         UserError: if the tokenizer does not serve it, or the model cannot read as far as a branch may reach.
     """
     form = answer_format(config.answer_format, policy.tokenizer, policy.parameters, config.prefix_match)
-    _require_room(policy, form, config)
+    require_room(policy.name, getattr(policy.model, "config", None), form, config)
     return form
-
-
-def _require_room(policy: Policy, form: AnswerFormat, config: RMTConfig) -> None:
-    """Refuse lengths beyond the positions that a model has learned: it would stop with an error, or talk nonsense."""
-    settings = getattr(policy.model, "config", None)
-    most = getattr(settings.get_text_config(), "max_position_embeddings", None) if settings is not None else None
-    budget = max(config.budget_start, config.evaluation_budget)
-    header, _ = form.trunk("")
-    frame = len(form.opening(budget)) + len(form.close) + len(form.cue([0] * TAIL_TOKENS, TAIL_TOKENS))
-    needed = len(header) + config.document_tokens + frame + thought_cap(budget) + form.answer_limit
-    if most is not None and needed > most:
-        raise UserError(
-            f"document_tokens is {config.document_tokens}; with thoughts of up to {thought_cap(budget)} tokens that "
-            f"makes {needed}, and model {policy.name!r} reads at most {most}: lower --document-tokens or --budget-start"
-        )
-
-
-def to_texts(documents: Sequence[Document], form: AnswerFormat, config: RMTConfig, where: str) -> list[Text]:
-    """Tokenize documents, cut long ones, leave out short ones (and those of one token, which has none before it).
-
-    Raises:
-        UserError: if none is left.
-    """
-    texts = []
-    least = max(2, config.min_document_tokens)
-    for document in documents:
-        ids, first = form.trunk(document.text)
-        if len(ids) - first + 1 >= least:
-            kept = tuple(ids[: first - 1 + config.document_tokens])
-            texts.append(Text(document.id, kept, first, _sorts(document, form, first)[: len(kept)]))
-    if not texts:
-        raise UserError(
-            f"corpus {config.corpus!r}: none of the {len(documents)} {where} documents has min_document_tokens "
-            f"({least}) tokens; give longer text or a smaller --min-document-tokens"
-        )
-    if len(texts) < len(documents):
-        logger.info(
-            "%d of %d %s documents are too short and left out", len(documents) - len(texts), len(documents), where
-        )
-    return texts
-
-
-def _sorts(document: Document, form: AnswerFormat, first: int) -> tuple[str, ...]:
-    """Carry the sorts of a document's spans over to its tokens."""
-    if not document.spans:
-        return ()
-    encoded = form.tokenizer(
-        document.text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
-    )
-    offsets = encoded["offset_mapping"]
-    named = [next((s.sort for s in document.spans if start < s.stop and s.start < stop), "") for start, stop in offsets]
-    return (*[""] * (first - 1), *named)
-
-
-def endless(texts: Sequence[Text], seed: int, start: int = 0) -> Iterator[Text]:
-    """Yield texts in a new random order every epoch, from the ``start``-th on."""
-    epoch, place = divmod(start, len(texts))
-    while True:
-        order = torch.randperm(len(texts), generator=generator_for(seed, "order", epoch)).tolist()
-        yield from (texts[index] for index in order[place:])
-        epoch, place = epoch + 1, 0
 
 
 def on_device(texts: Sequence[Text], policy: Policy) -> list[Tensor]:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import copy
 import logging
 import random
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,40 +29,32 @@ from torch import Tensor
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import target_logprobs
+from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, chunks, lay_out, roll_out, rollout_logprobs
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
 from rmt_mini.errors import NonFiniteError
-from rmt_mini.method.budget import budget_at_step, budgets_by_entropy, length_reward, thought_cap
-from rmt_mini.method.curriculum import TierSampler, tier_probabilities
+from rmt_mini.method.budget import length_reward, thought_cap
+from rmt_mini.method.curriculum import tier_probabilities
 from rmt_mini.method.entropy import tiers_by_score
 from rmt_mini.method.grpo import group_advantages, groups_with_signal, rl_loss
 from rmt_mini.method.objective import ntp_loss, ntp_mask, rmt_loss
 from rmt_mini.method.rewards import total_reward
+from rmt_mini.method.schedule import budget_of, budgets_for, sampler_for
 from rmt_mini.records import Judged, Position, Rollout, StepMetrics
 from rmt_mini.stages.difficulty import PROBES, score_positions
 from rmt_mini.stages.material import Difficulty, Text, endless, format_for, generator_for, on_device
 from rmt_mini.stages.optimizer import MasterAdamW, require_finite
 from rmt_mini.stages.state import State
 
+__all__ = [
+    "RMTTrainer", "StepResult", "asking_for", "budget_of", "budgets_for", "judge", "peak_memory_mb", "tokens_read",
+]  # fmt: skip
+
 logger = logging.getLogger(__name__)
 
 SKIPPED_IN_A_ROW = 5  # updates that may be skipped before a run gives up
-
-
-def budget_of(config: RMTConfig, step: int) -> int:
-    """Return B_t; without a budget B_0 throughout, which then only sets the cap."""
-    if not config.use_budget:
-        return config.budget_start
-    return budget_at_step(step, config.steps, config.budget_start, config.budget_min, config.budget_decay)
-
-
-def budgets_for(config: RMTConfig, budget: int, positions: Sequence[Position]) -> list[int]:
-    """Return the budget of each position: B_t, or with ``budget_rule`` "entropy" a share of it."""
-    if config.use_budget and config.budget_rule == "entropy":
-        return budgets_by_entropy([position.entropy for position in positions], budget, config.budget_min)
-    return [budget] * len(positions)
 
 
 def asking_for(config: RMTConfig, budgets: Sequence[int], answer_temperature: float | None = None) -> Asking:
@@ -134,15 +125,7 @@ class RMTTrainer:
         self.config, self.policy, self.texts, self.judge = config, policy, texts, judge
         self.form = form or format_for(policy, config)
         self.difficulty = Difficulty(policy, config, texts)
-        self.sampler = TierSampler(
-            config.steps,
-            config.tier_probs_early,
-            config.tier_probs_late,
-            config.curriculum_start,
-            config.curriculum_end,
-            seed=config.seed,
-            enabled=config.use_curriculum,
-        )
+        self.sampler = sampler_for(config)
         self.optimizer = MasterAdamW(policy.model, config.learning_rate, config.weight_decay, config.max_grad_norm)
         self.next_step = self.skipped_in_a_row = self.skipped = 0
         self.reference = None  # the policy as it is now, for the KL and for learning progress
@@ -448,13 +431,3 @@ def tokens_read(form: AnswerFormat, texts: Sequence[Text], rollouts: Sequence[Ro
     sizes = [len(lay_out(form, texts[one.position.trunk].ids, one).tokens) for one in rollouts]
     openings = [len(form.opening(one.budget or None)) for one in rollouts]
     return sum(sizes) - sum(openings) + sum(openings[::sharing])
-
-
-def peak_memory_mb() -> float:
-    """Return the most memory used so far, MB: of the GPU where one is used, of this process elsewhere."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    import resource  # not on Windows, where no figure is better than a wrong one
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -1,0 +1,90 @@
+"""What the settings say of a step: its budget, each position's budget, and the sampler of positions.
+
+The paper's formulas stand in ``budget`` and ``curriculum``; here a run's settings are put into them, once for every
+trainer: the tree's (``stages/midtrain.py``) and TRL's (``scale``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rmt_mini.config import RMTConfig
+from rmt_mini.method.budget import budget_at_step, budgets_by_entropy
+from rmt_mini.method.curriculum import TierSampler
+from rmt_mini.records import Position
+
+
+def budget_of(config: RMTConfig, step: int) -> int:
+    """Return B_t; without a budget B_0 throughout, which then only sets the cap.
+
+    Args:
+        config: budget_start, budget_min, budget_decay, steps, use_budget.
+        step: t, from 0 to steps.
+
+    Returns:
+        B_t, tokens.
+
+    Raises:
+        ValueError: if the step lies outside the run.
+
+    Source:
+        Tian et al., arXiv 2509.24375, dynamic token budget.
+
+    Example:
+        >>> [budget_of(RMTConfig(steps=4, budget_start=20), step) for step in range(5)]
+        [20, 13, 8, 5, 4]
+    """
+    if not config.use_budget:
+        return config.budget_start
+    return budget_at_step(step, config.steps, config.budget_start, config.budget_min, config.budget_decay)
+
+
+def budgets_for(config: RMTConfig, budget: int, positions: Sequence[Position]) -> list[int]:
+    """Return the budget of each position: B_t, or with ``budget_rule`` "entropy" a share of it.
+
+    Args:
+        config: budget_rule, budget_min, use_budget.
+        budget: B_t, tokens.
+        positions: all that are asked in the step; their entropies count.
+
+    Returns:
+        A budget for each, tokens.
+
+    Source:
+        Tian et al., arXiv 2509.24375, dynamic token budget; the rule "entropy" is ours.
+
+    Example:
+        >>> asked = [Position(0, 3, 0, entropy=0.5), Position(0, 7, 1, entropy=1.5)]
+        >>> [budgets_for(RMTConfig(budget_rule=rule), 8, asked) for rule in ("step", "entropy")]
+        [[8, 8], [4, 12]]
+    """
+    if config.use_budget and config.budget_rule == "entropy":
+        return budgets_by_entropy([position.entropy for position in positions], budget, config.budget_min)
+    return [budget] * len(positions)
+
+
+def sampler_for(config: RMTConfig) -> TierSampler:
+    """Return the sampler of positions that the settings describe, at its beginning.
+
+    Args:
+        config: steps, seed, use_curriculum and the fields of the curriculum.
+
+    Returns:
+        The sampler.
+
+    Source:
+        Tian et al., arXiv 2509.24375, curriculum-based adaptive sampling.
+
+    Example:
+        >>> sampler_for(RMTConfig(steps=3, use_curriculum=False)).enabled
+        False
+    """
+    return TierSampler(
+        config.steps,
+        config.tier_probs_early,
+        config.tier_probs_late,
+        config.curriculum_start,
+        config.curriculum_end,
+        seed=config.seed,
+        enabled=config.use_curriculum,
+    )
