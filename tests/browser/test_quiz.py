@@ -57,11 +57,12 @@ def test_the_quiz_is_answered_by_keyboard(server: Server, browser: Any, screensh
         tab_to(page, "Next question")
         page.keyboard.press("Space")
     cut = quiz.evaluate(
-        "node => [...node.querySelectorAll('button')]."
+        "node => [...node.querySelectorAll('button')]"
         ".filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.innerText)"
     )
     assert cut == []  # the words of every option are read whole
     for theme in ("Dark", "Light"):
         lab.theme(theme)
+        page.locator("#jupyterlab-splash").wait_for(state="detached")
         page.screenshot(path=screenshots / f"quiz-{theme.lower()}.png")
     lab.shut_down()

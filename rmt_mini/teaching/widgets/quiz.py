@@ -21,7 +21,7 @@ from rmt_mini.teaching.widgets.controls import alert, said
 _STYLE = (
     "<style>.rmt-quiz .rmt-option { height: auto; white-space: normal; text-align: left; line-height: 1.5;"
     " padding: 0.3em 0.8em; }"
-    " .rmt-quiz button:focus-visible { outline: 3px solid #0b62c4; outline-offset: 2px; }</style>"
+    " .rmt-quiz button:focus-visible { outline: 2px solid currentColor !important; outline-offset: -3px; }</style>"
 )
 
 
