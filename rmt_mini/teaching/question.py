@@ -12,7 +12,7 @@ class Question:
     Attributes:
         lesson: the number of the lesson that answers it.
         name: in a few words; unique.
-        text: the question, plain text.
+        asks: the question, plain text.
         options: what to choose from.
         right: the index of the right one.
         why: for each option, why it is right or what is wrong with it.
@@ -25,7 +25,7 @@ class Question:
 
     lesson: int
     name: str
-    text: str
+    asks: str
     options: tuple[str, ...]
     right: int
     why: tuple[str, ...]

@@ -34,7 +34,7 @@ def question_sheet(questions: Sequence[Question] | None = None) -> str:
     """
     parts: list[str] = []
     for number, question in enumerate(QUESTIONS if questions is None else questions, 1):
-        parts.append(f"**{number}. {question.name}** (lesson {question.lesson})\n\n{question.text}\n")
+        parts.append(f"**{number}. {question.name}** (lesson {question.lesson})\n\n{question.asks}\n")
         parts += [f"- {letter(place)}. {option}" for place, option in enumerate(question.options)]
         parts.append("")
     return "\n".join(parts)
@@ -50,7 +50,7 @@ def answer_sheet(questions: Sequence[Question] | None = None) -> str:
     parts: list[str] = []
     for number, question in enumerate(QUESTIONS if questions is None else questions, 1):
         right = letter(question.right)
-        parts.append(f"**{number}. {question.name}** (lesson {question.lesson}): **{right}**\n\n{question.text}\n")
+        parts.append(f"**{number}. {question.name}** (lesson {question.lesson}): **{right}**\n\n{question.asks}\n")
         for place, (option, why) in enumerate(zip(question.options, question.why, strict=True)):
             marked = f"**{letter(place)}. {option}**" if place == question.right else f"{letter(place)}. {option}"
             parts.append(f"- {marked}: {why}")

@@ -8,7 +8,7 @@ ABOUT_THE_METHOD: tuple[Question, ...] = (
     Question(
         lesson=0,
         name="The source of questions",
-        text=(
+        asks=(
             "Post-training by reinforcement needs questions with known answers. What does reinforcement "
             "mid-training need?"
         ),
@@ -29,7 +29,7 @@ ABOUT_THE_METHOD: tuple[Question, ...] = (
     Question(
         lesson=0,
         name="Right but long",
-        text=(
+        asks=(
             "r = (1 - w) * match + w * length reward, with w = 0.3 and a budget of 10 tokens. Order these by "
             "reward: (a) right after 20 tokens, (b) right after 5 tokens, (c) wrong after 10 tokens."
         ),
@@ -53,7 +53,7 @@ ABOUT_THE_METHOD: tuple[Question, ...] = (
     Question(
         lesson=1,
         name="Byte by byte",
-        text=(
+        asks=(
             'The text goes on with "naïve", in two tokens: "na" and "ïve". Which answer does byte prefix match accept?'
         ),
         options=(
@@ -73,7 +73,7 @@ ABOUT_THE_METHOD: tuple[Question, ...] = (
     Question(
         lesson=1,
         name="A rule left out",
-        text=(
+        asks=(
             "Someone drops the rule that an answer must end where a token ends, so that any beginning of the "
             "text is right. What does a policy learn from this reward, on English text?"
         ),
@@ -97,7 +97,7 @@ ABOUT_THE_METHOD: tuple[Question, ...] = (
     Question(
         lesson=2,
         name="Which is less decided?",
-        text="Which next-token distribution has the highest entropy?",
+        asks="Which next-token distribution has the highest entropy?",
         options=(
             "Two at 50 % each, and nothing else at all",
             "One at 60 %, one at 39 %, one at 1 %",
@@ -118,7 +118,7 @@ ABOUT_THE_METHOD: tuple[Question, ...] = (
     Question(
         lesson=2,
         name="Sure and wrong",
-        text=(
+        asks=(
             "At the tokens of a sentence that a model has never read, its entropy is 0.1 nats and its answer "
             "is wrong every time. What does the curriculum, with thresholds of 0.5 and 1.9 nats, make of "
             "them?"
@@ -146,7 +146,7 @@ ABOUT_THE_METHOD: tuple[Question, ...] = (
     Question(
         lesson=3,
         name="Half way",
-        text="B_0 = 100, gamma = 0.25, B_min = 1. What is the budget half way through the run?",
+        asks="B_0 = 100, gamma = 0.25, B_min = 1. What is the budget half way through the run?",
         options=(
             "62 tokens",
             "25 tokens",
@@ -167,7 +167,7 @@ ABOUT_THE_METHOD: tuple[Question, ...] = (
     Question(
         lesson=3,
         name="All wrong",
-        text=(
+        asks=(
             "All eight rollouts of a group are wrong, their thoughts differ in length, and the length reward "
             "is the paper's (w above 0). What does the group teach?"
         ),
@@ -191,7 +191,7 @@ ABOUT_THE_METHOD: tuple[Question, ...] = (
     Question(
         lesson=4,
         name="On the slope",
-        text=(
+        asks=(
             "p_early is 60 % easy, 30 % medium, 10 % hard; p_late is 20, 30, 50 %. t1 is 30 % and t2 is 70 % "
             "of 100 steps. How likely is an easy tier at step 40?"
         ),
@@ -212,7 +212,7 @@ ABOUT_THE_METHOD: tuple[Question, ...] = (
     Question(
         lesson=4,
         name="An empty tier",
-        text=(
+        asks=(
             "p_t is 50 % easy, 30 % medium, 20 % hard, but the documents of this step hold no easy position. "
             "How likely is a draw from medium, in this package?"
         ),
@@ -233,7 +233,7 @@ ABOUT_THE_METHOD: tuple[Question, ...] = (
     Question(
         lesson=5,
         name="One in four",
-        text="Of a group's four rollouts one is right: rewards 1, 0, 0, 0. How do their advantages compare?",
+        asks="Of a group's four rollouts one is right: rewards 1, 0, 0, 0. How do their advantages compare?",
         options=(
             "The right one's is three times each wrong one's, with the other sign",
             "The right one's is 1, the wrong ones' are 0: they have earned nothing",
@@ -257,7 +257,7 @@ ABOUT_THE_METHOD: tuple[Question, ...] = (
     Question(
         lesson=5,
         name="Mean and groups",
-        text=(
+        asks=(
             "In a pre-flight a tier's pass rate is 50 %. For G = 8 the formula 1 - p^8 - (1 - p)^8 promises a"
             " signal in 99 % of the groups; 20 % were counted. What is the likely reason?"
         ),
@@ -281,7 +281,7 @@ ABOUT_THE_METHOD: tuple[Question, ...] = (
     Question(
         lesson=5,
         name="A loss of nothing",
-        text="The RL loss is about 0 from the first step on, while the reward climbs. What should be done?",
+        asks="The RL loss is about 0 from the first step on, while the reward climbs. What should be done?",
         options=(
             "Nothing: its value says little; watch reward, signal and gradient norm",
             "Raise the learning rate until the loss moves",
@@ -299,7 +299,7 @@ ABOUT_THE_METHOD: tuple[Question, ...] = (
     Question(
         lesson=5,
         name="The clip",
-        text=(
+        asks=(
             "epsilon is 0.2. A token has become half as likely again as when it was sampled (ratio 1.5). Its "
             "advantage is -1. And now?"
         ),
@@ -320,7 +320,7 @@ ABOUT_THE_METHOD: tuple[Question, ...] = (
     Question(
         lesson=6,
         name="Who takes the next-token loss?",
-        text=(
+        asks=(
             "A document has 12 tokens; positions 3, 7 and 9 are chosen for reinforcement. How many tokens "
             "take the next-token loss?"
         ),
@@ -341,7 +341,7 @@ ABOUT_THE_METHOD: tuple[Question, ...] = (
     Question(
         lesson=6,
         name="Cut off",
-        text=(
+        asks=(
             "A thought of n tokens ran into its cap and was closed by the environment; then the cue was "
             "written and one answer token sampled. How many tokens of the branch take the RL loss?"
         ),

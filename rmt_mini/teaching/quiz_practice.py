@@ -8,7 +8,7 @@ ABOUT_PRACTICE: tuple[Question, ...] = (
     Question(
         lesson=7,
         name="Tokens of a tree",
-        text=(
+        asks=(
             "A document of 60 tokens, positions at 30 and 50, 3 rollouts at each, 10 tokens a branch. How "
             "many tokens does the document tree read?"
         ),
@@ -29,7 +29,7 @@ ABOUT_PRACTICE: tuple[Question, ...] = (
     Question(
         lesson=7,
         name="Where the instruction stands",
-        text=(
+        asks=(
             "Why does the stated budget stand in the branch, behind the text, and not before the text as in the paper?"
         ),
         options=(
@@ -52,7 +52,7 @@ ABOUT_PRACTICE: tuple[Question, ...] = (
     Question(
         lesson=8,
         name="A falling reward",
-        text="From 30 % to 70 % of a run with a curriculum, the match reward falls. Has the model become worse?",
+        asks="From 30 % to 70 % of a run with a curriculum, the match reward falls. Has the model become worse?",
         options=(
             "Yes: the match reward is measured at each step",
             "Yes, if the loss falls as well",
@@ -70,7 +70,7 @@ ABOUT_PRACTICE: tuple[Question, ...] = (
     Question(
         lesson=8,
         name="Too short, too soon",
-        text=(
+        asks=(
             "B_0 is 6 and gamma 0.2, though this model's shortest sound calculation takes 8 tokens. Thoughts "
             "shrink as told, and right answers vanish. Why does the match reward not pull back?"
         ),
@@ -94,7 +94,7 @@ ABOUT_PRACTICE: tuple[Question, ...] = (
     Question(
         lesson=9,
         name="The missing row",
-        text=(
+        asks=(
             "Without the NTP loss the paper's RMT falls from 46.87 to 33.84 %. Which further row would tell "
             "whether thinking or reading the new text makes the gain?"
         ),
@@ -118,7 +118,7 @@ ABOUT_PRACTICE: tuple[Question, ...] = (
     Question(
         lesson=9,
         name="Overlapping intervals",
-        text=(
+        asks=(
             "Two arms answered the same positions: 49 % [43, 55] and 54 % [48, 60]. The difference, position "
             "by position, is +5 points [+1, +9]. What may be said?"
         ),
@@ -139,7 +139,7 @@ ABOUT_PRACTICE: tuple[Question, ...] = (
     Question(
         lesson=10,
         name="Two of six",
-        text="Of 6 answers to a question 2 were right. Which estimate of pass@2 is right on average?",
+        asks="Of 6 answers to a question 2 were right. Which estimate of pass@2 is right on average?",
         options=(
             "33 %",
             "56 %",
@@ -157,7 +157,7 @@ ABOUT_PRACTICE: tuple[Question, ...] = (
     Question(
         lesson=10,
         name="A flat line",
-        text="After post-training pass@1 is 61 % and pass@4 is 61 % too, on yes-or-no questions. What is most likely?",
+        asks="After post-training pass@1 is 61 % and pass@4 is 61 % too, on yes-or-no questions. What is most likely?",
         options=(
             "The model knows 61 % of the answers for sure, and of the rest it knows nothing at all",
             "Post-training has made it reason, so that one try is enough",
@@ -175,7 +175,7 @@ ABOUT_PRACTICE: tuple[Question, ...] = (
     Question(
         lesson=11,
         name="Before the first step",
-        text=(
+        asks=(
             "A pre-flight on your text finds: accuracy 97 % in every tier, groups with a signal 4 %. What is "
             "to be changed first?"
         ),
@@ -196,7 +196,7 @@ ABOUT_PRACTICE: tuple[Question, ...] = (
     Question(
         lesson=11,
         name="The quiet mistake",
-        text="Which model would run without an error if nobody checked, and give numbers that are far too good?",
+        asks="Which model would run without an error if nobody checked, and give numbers that are far too good?",
         options=(
             "A folder without weights",
             "One whose weights hold a single number that is not finite",
@@ -214,7 +214,7 @@ ABOUT_PRACTICE: tuple[Question, ...] = (
     Question(
         lesson=12,
         name="The last step of an epoch",
-        text=(
+        asks=(
             "An epoch has 9 equal micro-batches, 4 to a step, and each step divides by 4. How large is the "
             "epoch's last step?"
         ),
@@ -235,7 +235,7 @@ ABOUT_PRACTICE: tuple[Question, ...] = (
     Question(
         lesson=12,
         name="A check that passes",
-        text=(
+        asks=(
             "A KL estimate has the wrong sign in its log-ratio. Its test takes log-ratios of +x and -x in "
             "equal number and asks for the right mean. Does it find the bug?"
         ),

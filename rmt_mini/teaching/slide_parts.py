@@ -196,7 +196,8 @@ def _shortened(output: Any) -> Any:
     if _is_rich(output) or len(lines) <= MOST_PRINTED:
         return output
     told = f"... {len(lines) - MOST_PRINTED} further lines stand in the notebook"
-    return nbformat.v4.new_output("stream", text="\n".join([*lines[:MOST_PRINTED], told]) + "\n")
+    written = "\n".join([*lines[:MOST_PRINTED], told]) + "\n"
+    return nbformat.from_dict({"output_type": "stream", "name": "stdout", "text": written})
 
 
 def _is_rich(output: Any) -> bool:

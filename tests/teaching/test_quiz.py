@@ -78,7 +78,7 @@ def test_sheets_hold_every_question_and_only_one_tells_the_answers() -> None:
     for number, question in enumerate(QUESTIONS, 1):
         for sheet in (asked, told):
             assert f"**{number}. {question.name}** (lesson {question.lesson})" in sheet
-            assert question.text in sheet
+            assert question.asks in sheet
             assert all(option in sheet for option in question.options)
         assert f"(lesson {question.lesson}): **{letter(question.right)}**" in told
         assert all(why in told for why in question.why)
@@ -223,7 +223,7 @@ def test_a_group_that_is_wrong_alike_is_silent() -> None:
 
 def test_numbers_of_the_paper_in_the_missing_row() -> None:
     full, without = PAPER["rmt"], PAPER["rmt-no-ntp"]
-    assert f"from {full[-1]:.2f} to {without[-1]:.2f} %" in BY_NAME["The missing row"].text
+    assert f"from {full[-1]:.2f} to {without[-1]:.2f} %" in BY_NAME["The missing row"].asks
 
 
 def test_pass_at_2_of_6() -> None:

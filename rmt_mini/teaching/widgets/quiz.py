@@ -114,7 +114,7 @@ class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotati
         question, self._tried = self.question, set()
         of = f"Question {self.number + 1} of {len(self.questions)}, lesson {question.lesson}: {question.name}"
         self._where.value = f'<p role="status"><b>{html.escape(of)}</b></p>'
-        self._asked.value = f'<p style="line-height: 1.5">{html.escape(question.text)}</p>'
+        self._asked.value = f'<p style="line-height: 1.5">{html.escape(question.asks)}</p>'
         self._told.value = ""
         for place, button in enumerate(self.options):
             button.layout.display = None if place < len(question.options) else "none"
