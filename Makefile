@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := data,notebooks,posttrain,scale,test
 
 .DEFAULT_GOAL := help
-.PHONY: help install run lab test browser bench replicate clean
+.PHONY: help install run lab slides test browser bench replicate clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -25,6 +25,9 @@ LAB := --ServerApp.ip=127.0.0.1 --LabApp.check_for_updates_class=jupyterlab.Neve
 
 lab: $(STAMP) ## open the lessons in JupyterLab
 	"$(PY)" -m jupyterlab --ServerApp.root_dir="$(CURDIR)" $(LAB) $(ARGS)
+
+slides: $(STAMP) ## make slides of the lessons in build/slides; they need no network
+	"$(PY)" -m rmt_mini.teaching.slides $(ARGS)
 
 # Fast tests, and those in a browser, share the cores, one thread each. What is slow or needs a GPU then runs
 # alone with all cores; tests that need what a machine lacks skip themselves. The three expressions must leave

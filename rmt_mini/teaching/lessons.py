@@ -3,6 +3,8 @@
 A stored output is worth reading only while it is that of the cell above it. So each code cell is marked with a digest
 of its source when it is run, and a test asks whether the marks still fit. What no reader without a kernel can use
 (live widgets, progress bars) is not kept.
+
+``--measure FILE`` runs them without writing them, and writes what each took instead (``teaching.cost``).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import nbformat
 from nbclient import NotebookClient
 
 from rmt_mini.stages.store import write_whole
+from rmt_mini.teaching.cost import Cost, costs_written, watched
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +46,30 @@ def digest(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()[:12]
 
 
-def execute(path: Path, timeout: float = 600) -> float:
-    """Run a notebook from a clean kernel, in its own folder, and write it back with its outputs.
+def run(path: Path, timeout: float = 600) -> tuple[Any, Cost]:
+    """Run a notebook from a clean kernel, in its own folder; the file stays as it is.
 
     Args:
         path: the notebook.
         timeout: seconds that a cell may take.
+
+    Returns:
+        The notebook with its outputs, and what it took, the kernel's start included.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: if a cell raises.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata = nbformat.from_dict({"kernelspec": _KERNEL, "language_info": {"name": "python"}})
+    client = NotebookClient(notebook, timeout=timeout, resources={"metadata": {"path": str(path.parent)}})
+    began = time.perf_counter()
+    with watched(client) as peak:
+        client.execute()
+    return notebook, Cost(time.perf_counter() - began, peak.megabytes)
+
+
+def execute(path: Path, timeout: float = 600) -> float:
+    """Run a notebook as ``run`` does, and write it back with its outputs.
 
     Returns:
         Seconds it took, the kernel's start included.
@@ -56,11 +77,7 @@ def execute(path: Path, timeout: float = 600) -> float:
     Raises:
         nbclient.exceptions.CellExecutionError: if a cell raises; the file stays as it was.
     """
-    notebook = nbformat.read(path, as_version=4)
-    notebook.metadata = nbformat.from_dict({"kernelspec": _KERNEL, "language_info": {"name": "python"}})
-    began = time.perf_counter()
-    NotebookClient(notebook, timeout=timeout, resources={"metadata": {"path": str(path.parent)}}).execute()
-    seconds = time.perf_counter() - began
+    notebook, cost = run(path, timeout)
     notebook.metadata.pop("widgets", None)
     notebook.metadata.language_info = {"name": "python"}  # the rest changes with every minor version
     for number, cell in enumerate(notebook.cells):
@@ -69,7 +86,7 @@ def execute(path: Path, timeout: float = 600) -> float:
             cell.metadata = nbformat.from_dict({MARK: digest(cell.source)})
             cell.outputs = [output for output in cell.outputs if _kept(output)]
     write_whole(path, nbformat.writes(notebook) + "\n")
-    return seconds
+    return cost.seconds
 
 
 def _kept(output: Any) -> bool:
@@ -82,12 +99,21 @@ def main() -> None:
         prog="python -m rmt_mini.teaching.lessons", description=str(__doc__).partition("\n")[0]
     )
     parser.add_argument("notebooks", nargs="*", type=Path, help="all lessons where none is named")
+    parser.add_argument("--measure", type=Path, metavar="FILE", help="write seconds and peak memory here, no notebook")
+    parser.add_argument("--machine", default="", help="with --measure: the machine in words, and what else ran on it")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    measured: dict[str, Cost] = {}
     for path in given.notebooks or lessons():
         if not path.is_file():
             raise SystemExit(f"error: there is no notebook {str(path)!r}")
-        logger.info("%s: %.0f s", path.name, execute(path))
+        if given.measure is None:
+            logger.info("%s: %.0f s", path.name, execute(path))
+        else:
+            _, measured[path.stem] = run(path)
+            logger.info("%s: %.0f s, %.0f MB", path.name, *measured[path.stem])
+    if given.measure is not None:
+        write_whole(given.measure, costs_written(measured, given.machine))
 
 
 if __name__ == "__main__":
