@@ -1,0 +1,123 @@
+"""Every exercise's check accepts the right answer, and tells every known wrong one from it by its slip."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rmt_mini.teaching.checks import EXERCISES, Wrong, check, judge
+from rmt_mini.teaching.checks.cases import HAND, KINDS, Exercise
+from rmt_mini.teaching.checks.checking import CONSTANT, IN_PLACE, NOTHING, SLOW, UNWRITTEN
+
+ALL = list(EXERCISES.values())
+WRONG = [(exercise, mutant) for exercise in ALL for mutant in exercise.mutants]
+SECONDS = 2.0  # that a verdict may take
+
+
+def as_learners(exercise: Exercise, function: Callable[..., Any]) -> Any:
+    """Return a copy of a function or class under the exercise's name."""
+    if inspect.isclass(function):
+        return type(exercise.name, (function,), {})
+    return lambda_named(exercise.name, lambda *args, **kwargs: function(*args, **kwargs))
+
+
+def lambda_named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    function.__name__ = name
+    return function
+
+
+@pytest.fixture(params=ALL, ids=lambda exercise: exercise.name)
+def exercise(request: pytest.FixtureRequest) -> Exercise:
+    found: Exercise = request.param
+    return found
+
+
+def test_the_reference_is_right(exercise: Exercise) -> None:
+    verdict = judge(as_learners(exercise, exercise.reference), SECONDS)
+    assert verdict.passed, verdict.told
+    assert verdict.told.startswith(f"{exercise.name} is right: ")
+
+
+def test_a_check_goes_from_shape_to_edge(exercise: Exercise) -> None:
+    kinds = [case.kind for case in exercise.all_cases()]
+    assert set(kinds) == set(KINDS)
+    assert kinds == sorted(kinds, key=KINDS.index)
+    assert Counter(kinds)[HAND] >= 1
+    assert all(case.hint for case in exercise.all_cases())
+
+
+@pytest.mark.parametrize(("exercise", "mutant"), WRONG, ids=lambda one: getattr(one, "name", None) or one.__name__)
+def test_a_wrong_answer_fails_with_its_own_slip(exercise: Exercise, mutant: Callable[..., Any]) -> None:
+    verdict = judge(as_learners(exercise, mutant), SECONDS)
+    assert not verdict.passed
+    assert verdict.slip == mutant.__name__, verdict.told
+    assert " ".join(str(mutant.__doc__).split()).rstrip(".") in verdict.told
+
+
+def test_an_exercise_knows_four_slips_and_says_each_in_a_sentence(exercise: Exercise) -> None:
+    assert len(exercise.mutants) >= 4
+    assert len({mutant.__name__ for mutant in exercise.mutants}) == len(exercise.mutants)
+    for mutant in exercise.mutants:
+        assert 30 <= len(str(mutant.__doc__)) <= 300, mutant.__name__
+
+
+def test_general_slips_are_named(exercise: Exercise) -> None:
+    first = next(case for case in exercise.all_cases() if case.kind == HAND)
+    example = exercise.expected(first)
+
+    def unwritten(*_: Any) -> Any:
+        raise NotImplementedError
+
+    for function, slip in ((unwritten, UNWRITTEN), (lambda *_: None, NOTHING), (lambda *_: example, CONSTANT)):
+        if not inspect.isclass(exercise.reference):
+            verdict = judge(lambda_named(exercise.name, function), SECONDS)
+            assert not verdict.passed
+            assert verdict.slip == slip or (slip, verdict.slip) == (CONSTANT, ""), verdict.told
+
+
+def test_an_answer_that_changes_its_input_is_told_so() -> None:
+    exercise = EXERCISES["close_at_cap"]
+
+    def close_at_cap(thought: list[int], closing: list[int], cap: int) -> Any:
+        found = exercise.reference(thought, closing, cap)
+        del thought[cap:]
+        thought += closing
+        return found
+
+    assert judge(close_at_cap).slip == IN_PLACE
+
+
+def test_an_endless_answer_is_ended() -> None:
+    def length_reward(length: int, budget: int) -> float:
+        while True:
+            pass
+
+    verdict = judge(length_reward, limit=0.2)
+    assert verdict.slip == SLOW
+    assert "0.2 seconds" in verdict.told
+
+
+def test_an_exception_shows_the_learners_line() -> None:
+    def length_reward(length: int, budget: int) -> float:
+        share = length / (budget - budget)
+        return share
+
+    with pytest.raises(Wrong) as raised:
+        check(length_reward)
+    assert "ZeroDivisionError: division by zero" in str(raised.value)
+    assert "share = length / (budget - budget)" in str(raised.value)
+    assert str(length_reward.__code__.co_firstlineno + 1) in str(raised.value)
+    assert raised.value._render_traceback_() == [str(raised.value)]
+
+
+def test_a_name_without_an_exercise_is_refused() -> None:
+    from rmt_mini.errors import UserError
+
+    def another_name() -> None: ...
+
+    with pytest.raises(UserError, match="another_name"):
+        check(another_name)
