@@ -52,7 +52,7 @@ def floor_too_early(step: int, total_steps: int, start: int, minimum: int, decay
 def rounded(step: int, total_steps: int, start: int, minimum: int, decay: float) -> int:
     """You round to the nearest whole number; the paper's brackets are a floor, which always goes down."""
     _checked(step, total_steps)
-    return max(minimum, round(start * decay ** (step / total_steps)))
+    return max(minimum, round(float(start * decay ** (step / total_steps))))
 
 
 def no_minimum(step: int, total_steps: int, start: int, minimum: int, decay: float) -> int:
