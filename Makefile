@@ -26,12 +26,12 @@ LAB := --ServerApp.ip=127.0.0.1 --LabApp.check_for_updates_class=jupyterlab.Neve
 lab: $(STAMP) ## open the lessons in JupyterLab
 	"$(PY)" -m jupyterlab --ServerApp.root_dir="$(CURDIR)" $(LAB) $(ARGS)
 
-# Browser tests take long and have a target of their own.
-# Fast tests share the cores, one thread each. What is slow or needs a GPU then runs alone with all
-# cores; tests that need what a machine lacks skip themselves. The two expressions and the
-# browser marker must leave no test out. Exit code 5 means that there are none of the second kind.
+# Fast tests, and those in a browser, share the cores, one thread each. What is slow or needs a GPU then runs
+# alone with all cores; tests that need what a machine lacks skip themselves. The three expressions must leave
+# no test out. Exit code 5 means that there are none of the last kind.
 FAST := not (slow or browser or gpu)
-ALONE := (slow or gpu) and not browser
+BROWSER := browser and not (slow or gpu)
+ALONE := slow or gpu
 
 test: $(STAMP) ## lint, types, doctests, tests, every notebook
 	"$(PY)" -m ruff check .
@@ -39,10 +39,11 @@ test: $(STAMP) ## lint, types, doctests, tests, every notebook
 	"$(PY)" -m mypy rmt_mini
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 -m "$(FAST)" --doctest-modules rmt_mini tests
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 --dist loadfile --nbval-lax notebooks
+	$(MAKE) browser
 	"$(PY)" -m pytest -q -m "$(ALONE)" tests || [ $$? -eq 5 ]
 
-browser: $(STAMP) ## work the controls of every lesson in a real browser (long)
-	"$(PY)" -m pytest -q -m browser tests
+browser: $(STAMP) ## work the controls of every lesson in a real browser
+	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 -m "$(BROWSER)" tests
 
 bench: $(STAMP) ## time a step against TRL, generate and the machine's limits (about half an hour)
 	"$(VENV)/bin/rmt-mini" bench $(ARGS)
