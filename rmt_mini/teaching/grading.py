@@ -98,13 +98,11 @@ def grade(path: Path, limit: float = LIMIT) -> Report:
         raise UserError(f"{str(path)!r} has no exercise; a cell of one ends in check(...)")
     names = [one.name for one in EXERCISES.values() if one.lesson == EXERCISES[names[0]].lesson]  # also deleted ones
     told = _run([_CHECK.sub("", source) for source in sources], names, path, limit)
-    return Report(str(path), tuple(_mark(name, told.get(name)) for name in names))
+    return Report(str(path), tuple(_mark(name, told[name]) for name in names))
 
 
-def _mark(name: str, verdict: Mapping[str, Any] | None) -> Mark:
+def _mark(name: str, verdict: Mapping[str, Any]) -> Mark:
     of = EXERCISES[name].points
-    if verdict is None:
-        return Mark(name, 0, of, "no verdict: the kernel ended before its turn came")
     return Mark(name, of if verdict["passed"] else 0, of, str(verdict["told"]))
 
 
@@ -115,14 +113,21 @@ def _run(sources: Sequence[str], names: Sequence[str], path: Path, limit: float)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in [*sources, *asks]])
     place = {"metadata": {"path": str(path.parent)}}
     NotebookClient(notebook, timeout=limit, allow_errors=True, interrupt_on_timeout=True, resources=place).execute()
-    found: dict[str, Any] = {}
-    for cell in notebook.cells[len(sources) :]:
-        for output in cell.get("outputs", []):
-            for line in output.get("text", "").splitlines():
-                if line.startswith(nonce):
-                    verdict = json.loads(line.removeprefix(nonce))
-                    found[verdict["exercise"]] = verdict
-    return found
+    return {
+        name: _verdict(cell.get("outputs", []), nonce)
+        for name, cell in zip(names, notebook.cells[len(sources) :], strict=True)
+    }
+
+
+def _verdict(outputs: Sequence[Any], nonce: str) -> dict[str, Any]:
+    """Read what the grader's own cell put out."""
+    for output in outputs:
+        for line in output.get("text", "").splitlines():
+            if line.startswith(nonce):
+                found: dict[str, Any] = json.loads(line.removeprefix(nonce))
+                return found
+    errors = [f": {one.get('ename')}: {one.get('evalue')}" for one in outputs if one.output_type == "error"]
+    return {"passed": False, "told": f"no verdict, as if the kernel had ended{errors[0] if errors else ''}"}
 
 
 def tell(name: str, names: Mapping[str, Any], nonce: str) -> None:

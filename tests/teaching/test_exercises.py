@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
+import torch
 
 from rmt_mini.teaching.checks import EXERCISES, Wrong, check, judge
 from rmt_mini.teaching.checks.cases import HAND, KINDS, Exercise
 from rmt_mini.teaching.checks.checking import CONSTANT, IN_PLACE, NOTHING, SLOW, UNWRITTEN
+from rmt_mini.teaching.checks.compare import difference
 
 ALL = list(EXERCISES.values())
 WRONG = [(exercise, mutant) for exercise in ALL for mutant in exercise.mutants]
@@ -99,6 +104,44 @@ def test_an_endless_answer_is_ended() -> None:
     verdict = judge(length_reward, limit=0.2)
     assert verdict.slip == SLOW
     assert "0.2 seconds" in verdict.told
+
+
+def test_an_endless_answer_is_ended_in_a_thread_too() -> None:
+    """Where there is no alarm: on Windows, or behind a server."""
+
+    def length_reward(length: int, budget: int) -> float:
+        while True:
+            with suppress(Exception):
+                length += 1
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(judge, length_reward, 0.2).result(timeout=60).slip == SLOW
+        assert pool.submit(judge, EXERCISES["length_reward"].reference, 60).result(timeout=60).passed
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "told"),
+    [
+        (torch.zeros(2), torch.zeros(2, 1), "has shape (2,) and should have (2, 1)"),
+        (torch.tensor([1, 0]), torch.tensor([True, False]), "is a tensor of whole numbers and should be one of truth"),
+        ([0.0, 1.0], torch.tensor([0.0, 1.0]), "is [0.0, 1.0], of type list, and should be a tensor"),
+        (torch.tensor([0.0, math.nan]), torch.tensor([0.0, 1.0]), "is tensor([0.0, nan]) and should be"),
+        (torch.tensor(0.5), 0.5, ""),
+        (0.5 + 1e-8, 0.5, ""),
+        (1.0, 1, "is 1.0, a float, and should be a whole number (int)"),
+        (1, True, "is 1, of type int, and should be True or False"),
+        (math.nan, 0.0, "is nan and should be 0.0"),
+        ((1, 2), [1, 2], ""),
+        ([1, [2, 3]], [1, [2, 4]], "at [1][1] is 3 and should be 4"),
+        ({"a": 1}, {"a": 1, "b": 2}, "has the keys ['a'] and should have ['a', 'b']"),
+        ("ab", ["a", "b"], "is 'ab', of type str, and should be a list"),
+        (None, 0.0, "is None"),
+    ],
+)
+def test_a_difference_is_told_in_words(got: Any, expected: Any, told: str) -> None:
+    assert difference(got, expected).startswith(told)
+    assert bool(difference(got, expected)) == bool(told)
+    assert difference(expected, expected) == ""
 
 
 def test_an_exception_shows_the_learners_line() -> None:
