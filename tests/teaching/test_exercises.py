@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from rmt_mini.teaching.checks.cases import HAND, KINDS, Exercise
 from rmt_mini.teaching.checks.checking import CONSTANT, IN_PLACE, NOTHING, SLOW, UNWRITTEN
 from rmt_mini.teaching.checks.compare import difference
 
+ROOT = Path(__file__).resolve().parents[2]
 ALL = list(EXERCISES.values())
 WRONG = [(exercise, mutant) for exercise in ALL for mutant in exercise.mutants]
 SECONDS = 2.0  # that a verdict may take
@@ -155,6 +157,13 @@ def test_an_exception_shows_the_learners_line() -> None:
     assert "share = length / (budget - budget)" in str(raised.value)
     assert str(length_reward.__code__.co_firstlineno + 1) in str(raised.value)
     assert raised.value._render_traceback_() == [str(raised.value)]
+
+
+def test_the_readme_quotes_a_verdict_as_it_is() -> None:
+    def length_reward(length: int, budget: int) -> float:
+        return 1 - abs(length - budget) / budget
+
+    assert judge(length_reward).told in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_name_without_an_exercise_is_refused() -> None:
