@@ -37,10 +37,10 @@ def _token_entropy(source: random.Random) -> Iterator[Case]:
     yield hand(torch.tensor([[3.0, 3.0], [20.0, 0.0]]), gives=torch.tensor([0.693147, 0.0]), hint=rows)
     for _ in range(60):
         yield chance(_logits(source))
-    large = "exp(1000) is inf: softmax and log_softmax take the largest logit away first, which changes nothing else"
-    yield edge(torch.tensor([1000.0, 1000.0, 0.0]), gives=torch.tensor(0.693147), hint=large)
     never = "a token that cannot come adds 0: 0 * log 0 counts as 0, but computed as written it is nan"
     yield edge(torch.tensor([0.0, 0.0, NEVER]), gives=torch.tensor(0.693147), hint=never)
+    large = "exp(1000) is inf: softmax and log_softmax take the largest logit away first, which changes nothing else"
+    yield edge(torch.tensor([1000.0, 1000.0, 0.0]), gives=torch.tensor(0.693147), hint=large)
     yield edge(torch.tensor([5.0]), gives=torch.tensor(0.0), hint="a vocabulary of one token leaves nothing undecided")
 
 

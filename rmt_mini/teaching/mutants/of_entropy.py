@@ -11,16 +11,27 @@ from torch import Tensor
 from rmt_mini.method.entropy import token_entropy
 
 
+def _summed(p: Tensor) -> Tensor:
+    terms: Tensor = torch.special.entr(p)  # -p log p, and 0 at p = 0
+    return terms.sum(-1)
+
+
 def overflows(logits: Tensor) -> Tensor:
     """Your exp overflows: the exponential of a large logit is inf, and inf / inf is nan; use softmax or log_softmax."""
     p = logits.exp() / logits.exp().sum(-1, keepdim=True)
-    return torch.special.entr(p).sum(-1)
+    return _summed(p)
 
 
 def nan_at_zero(logits: Tensor) -> Tensor:
     """A token of probability 0 makes everything nan: 0 * log 0 counts as 0 in the definition, but 0 * -inf is nan."""
     log_p = logits.log_softmax(-1)
     return -(log_p.exp() * log_p).sum(-1)
+
+
+def log_of_zero(logits: Tensor) -> Tensor:
+    """You take the log of a probability that is 0, or underflows to it: log 0 is -inf, and 0 * -inf is nan."""
+    p = logits.softmax(-1)
+    return -(p * p.log()).sum(-1)
 
 
 def in_bits(logits: Tensor) -> Tensor:
@@ -35,7 +46,7 @@ def minus_forgotten(logits: Tensor) -> Tensor:
 
 def over_positions(logits: Tensor) -> Tensor:
     """You normalise over the first dimension; a distribution is over the vocabulary, the last one."""
-    return torch.special.entr(logits.softmax(0)).sum(-1)
+    return _summed(logits.softmax(0))
 
 
 def mean_over_tokens(logits: Tensor) -> Tensor:
@@ -54,14 +65,14 @@ def loss_of_the_likeliest(logits: Tensor) -> Tensor:
 
 
 TOKEN_ENTROPY = (
-    overflows, nan_at_zero, in_bits, minus_forgotten, over_positions, mean_over_tokens, candidates,
+    overflows, nan_at_zero, log_of_zero, in_bits, minus_forgotten, over_positions, mean_over_tokens, candidates,
     loss_of_the_likeliest,
 )  # fmt: skip
 
 
 def not_renormalised(logits: Tensor, top_k: int) -> Tensor:
     """The k probabilities do not sum to 1: take the softmax over the k logits, not the k largest of the softmax."""
-    return torch.special.entr(logits.softmax(-1).topk(top_k, -1).values).sum(-1)
+    return _summed(logits.softmax(-1).topk(top_k, -1).values)
 
 
 def least_likely(logits: Tensor, top_k: int) -> Tensor:
@@ -90,7 +101,7 @@ def rest_as_one(logits: Tensor, top_k: int) -> Tensor:
     """The other tokens stay in as one more candidate, with what is left of the probability; leave them out."""
     kept = logits.softmax(-1).topk(top_k, -1).values
     rest = (1 - kept.sum(-1, keepdim=True)).clamp(min=0)
-    return torch.special.entr(torch.cat([kept, rest], -1)).sum(-1)
+    return _summed(torch.cat([kept, rest], -1))
 
 
 def first_k(logits: Tensor, top_k: int) -> Tensor:
