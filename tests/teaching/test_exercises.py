@@ -173,3 +173,32 @@ def test_a_name_without_an_exercise_is_refused() -> None:
 
     with pytest.raises(UserError, match="another_name"):
         check(another_name)
+
+
+def test_a_class_that_is_not_written_is_told_so() -> None:
+    class TierSampler:
+        def __init__(self, probabilities: Any, seed: int) -> None:
+            raise NotImplementedError
+
+    assert judge(TierSampler).slip == UNWRITTEN
+
+
+def test_a_class_that_raises_shows_the_learners_line_and_how_it_was_called() -> None:
+    class TierSampler:
+        def __init__(self, probabilities: Any, seed: int) -> None:
+            self.probabilities = probabilities
+
+        def sample(self, tiers: list[int], n: int) -> list[int]:
+            return [int(self.generator) for _ in range(n)]  # type: ignore[attr-defined]
+
+    told = judge(TierSampler).told
+    assert "TierSampler((0.0, 0.0, 1.0), 0).sample([0, 1, 2, 2], 2) raises AttributeError" in told
+    assert "return [int(self.generator) for _ in range(n)]" in told
+
+
+def test_none_can_be_a_wrong_answer_with_a_slip_of_its_own() -> None:
+    def boxed_answer(response: str) -> str | None:
+        return None if "{x_" in response else EXERCISES["boxed_answer"].reference(response)
+
+    assert judge(boxed_answer).slip == NOTHING
+    assert judge(lambda_named("boxed_answer", lambda response: None)).slip == NOTHING

@@ -98,6 +98,7 @@ class Exercise:
         mutants: wrong answers, each with the slip as its docstring.
         call: how a case's arguments reach the function: a class is made and worked, a gradient is taken, and so on.
         name: of the function or class that the learner writes.
+        told: how ``call`` is written in a verdict, from a case's arguments; None for the name and its arguments.
     """
 
     lesson: int
@@ -107,6 +108,7 @@ class Exercise:
     mutants: Sequence[Callable[..., Any]]
     call: Callable[..., Any] = plainly
     name: str = ""
+    told: Callable[..., str] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.reference.__name__)

@@ -14,13 +14,14 @@ from types import CodeType
 from typing import Any
 
 from rmt_mini.errors import UserError
-from rmt_mini.teaching.checks import of_budget
+from rmt_mini.teaching.checks import of_answers, of_budget, of_curriculum, of_entropy
 from rmt_mini.teaching.checks.cases import EDGE, HAND, KINDS, RANDOM, SHAPE, Case, Exercise, Raises
 from rmt_mini.teaching.checks.compare import difference, short
 from rmt_mini.teaching.checks.limit import TooSlow, time_limit
 
 LIMIT = 10.0  # seconds for all cases of an exercise; a right answer takes well under one
-EXERCISES: Mapping[str, Exercise] = {one.name: one for room in (of_budget,) for one in room.EXERCISES}
+_ROOMS = (of_answers, of_entropy, of_budget, of_curriculum)
+EXERCISES: Mapping[str, Exercise] = {one.name: one for room in _ROOMS for one in room.EXERCISES}
 UNWRITTEN, IN_PLACE, CONSTANT, NOTHING, SLOW = GENERAL = (
     "not written yet", "changes its input", "the same for everything", "returns nothing", "too slow",
 )  # fmt: skip
@@ -132,6 +133,8 @@ def _outcome(exercise: Exercise, function: Callable[..., Any], case: Case) -> _O
 
 
 def _call(exercise: Exercise, case: Case) -> str:
+    if exercise.told is not None:
+        return exercise.told(*case.args)
     return f"{exercise.name}({', '.join(short(one) for one in case.args)})"
 
 
@@ -173,11 +176,11 @@ def _slip(exercise: Exercise, cases: Sequence[Case], outcomes: Sequence[_Outcome
     case, outcome = cases[failed], outcomes[failed]
     if outcome.changed:
         return IN_PLACE, "your function changes its input in place; work on a copy, others still need the original"
-    if outcome.error is None and outcome.value is None:
-        return NOTHING, "your function returns nothing: is a `return` missing?"
     for mutant in exercise.mutants:
         if all(_outcome(exercise, mutant, one).like(mine) for one, mine in zip(cases, outcomes, strict=True)):
             return mutant.__name__, " ".join(str(mutant.__doc__).split())
+    if outcome.error is None and outcome.value is None:
+        return NOTHING, "your function returns nothing: is a `return` missing?"
     if _constant(exercise, cases, outcomes):
         return CONSTANT, "your function gives the same whatever it is given, as if copied from an example"
     return "", case.hint
