@@ -14,13 +14,22 @@ from types import CodeType
 from typing import Any
 
 from rmt_mini.errors import UserError
-from rmt_mini.teaching.checks import of_answers, of_budget, of_curriculum, of_entropy
+from rmt_mini.teaching.checks import (
+    of_answers,
+    of_budget,
+    of_curriculum,
+    of_entropy,
+    of_grpo,
+    of_loop,
+    of_objective,
+    of_tree,
+)
 from rmt_mini.teaching.checks.cases import EDGE, HAND, KINDS, RANDOM, SHAPE, Case, Exercise, Raises
 from rmt_mini.teaching.checks.compare import difference, short
 from rmt_mini.teaching.checks.limit import TooSlow, time_limit
 
 LIMIT = 10.0  # seconds for all cases of an exercise; a right answer takes well under one
-_ROOMS = (of_answers, of_entropy, of_budget, of_curriculum)
+_ROOMS = (of_answers, of_entropy, of_budget, of_curriculum, of_grpo, of_objective, of_tree, of_loop)
 EXERCISES: Mapping[str, Exercise] = {one.name: one for room in _ROOMS for one in room.EXERCISES}
 UNWRITTEN, IN_PLACE, CONSTANT, NOTHING, SLOW = GENERAL = (
     "not written yet", "changes its input", "the same for everything", "returns nothing", "too slow",

@@ -18,18 +18,25 @@ def short(value: Any) -> str:
     """Write a value in little room.
 
     Example:
-        >>> short(torch.tensor([0.5, 1.25])), short("a thought")
-        ('tensor([0.5, 1.25])', "'a thought'")
+        >>> short(torch.tensor([0.5, 1.25])), short("a thought"), short([torch.tensor(-0.0)])
+        ('tensor([0.5, 1.25])', "'a thought'", '[tensor(0.0)]')
     """
     text = f"tensor({_round(value.detach().tolist())})" if isinstance(value, Tensor) else str(_round(value, repr))
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
 
 
+class _Words(str):
+    """Text that stands in a list without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
 def _round(value: Any, otherwise: Any = lambda value: value) -> Any:
     if isinstance(value, float):
-        return float(f"{value:.4g}")
+        return float(f"{value:.4g}") + 0.0  # no minus before a zero
     if isinstance(value, Tensor):
-        return short(value)
+        return _Words(short(value))
     if isinstance(value, list):
         return [_round(one) for one in value]
     return otherwise(value)
