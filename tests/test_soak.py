@@ -18,12 +18,13 @@ from rmt_mini import soak as room
 from rmt_mini.engine.memory import keep_freed_memory
 from rmt_mini.errors import UserError
 from rmt_mini.run import run
-from rmt_mini.soak import WarningCount, growth, main, soak
+from rmt_mini.soak import Soak, WarningCount, growth, main, soak
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.study.plots import Figured
 from tests.stages.tiny import closing
 from tests.test_run import settings
 
+ROOT = Path(__file__).resolve().parents[1]
 KEPT = 200_000  # bytes that a leaking step keeps
 
 
@@ -135,3 +136,14 @@ def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "resident_memory", lambda: None)
     with pytest.raises(UserError, match="does not tell how much memory"):
         soak(lambda on_step: on_step(None))  # type: ignore[arg-type]
+
+
+def test_readme_says_what_the_recorded_soak_found() -> None:
+    recorded = json.loads((ROOT / "data/soak/soak.json").read_text(encoding="utf-8"))
+    leaks = recorded.pop("leaks")
+    found = Soak(**recorded)
+    fitted = growth([round(1e6 * reading) for reading in found.resident_mb])
+    assert (found.slope_kb, found.low_kb, found.high_kb) == pytest.approx(fitted)
+    assert (found.steps, found.leaks) == (len(found.resident_mb), leaks) == (2000, False)
+    assert found.warnings == {}
+    assert found.line() in (ROOT / "README.md").read_text(encoding="utf-8")
