@@ -334,6 +334,34 @@ def _bench(model: str, corpus: str, dtype: str, steps: int, trl: bool, sweeps: b
     click.echo(f"\nReport       {folder / 'report.md'}")
 
 
+@click.command("release")
+@click.option("--students", type=click.Path(path_type=Path), default=None, help="folder  [notebooks/exercises]")
+@click.option("--nbgrader", type=click.Path(path_type=Path), default=None, help="also make an nbgrader course here")
+def _release(students: Path | None, nbgrader: Path | None) -> None:
+    """Make students' copies of the solved exercises, and an nbgrader course if asked for."""
+    from rmt_mini.teaching.release import STUDENTS, release
+
+    for path in release(students or STUDENTS, nbgrader):
+        click.echo(path)
+
+
+@click.command("grade")
+@click.argument("notebooks", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--json", "out", type=click.Path(path_type=Path), default=None, help="also write the marks here")
+def _grade(notebooks: Sequence[Path], out: Path | None) -> None:
+    """Run exercise NOTEBOOKS and mark each exercise; their code runs with your rights."""
+    from rmt_mini.teaching.grading import grade
+
+    reports = []
+    for path in notebooks:
+        reports.append(grade(path))
+        click.echo(reports[-1].text())
+    if out is not None:
+        from rmt_mini.stages.store import write_whole
+
+        write_whole(out, json.dumps([report.as_json() for report in reports], indent=1) + "\n")
+
+
 def _pretrain_command() -> click.Command:
     """Make ``pretrain``; the only world there is to pre-train on is micro."""
 
@@ -434,6 +462,8 @@ def _group() -> click.Group:
     group.add_command(_evaluate)
     group.add_command(_seeds)
     group.add_command(_bench)
+    group.add_command(_release)
+    group.add_command(_grade)
     return group
 
 

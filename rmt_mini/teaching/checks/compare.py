@@ -1,0 +1,136 @@
+"""Say in a few words how an answer differs from what was expected; say nothing where it does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rmt_mini.teaching.checks.cases import Such
+
+RELATIVE, ABSOLUTE, LONGEST = 1e-4, 1e-6, 160
+
+
+def short(value: Any) -> str:
+    """Write a value in little room.
+
+    Example:
+        >>> short(torch.tensor([0.5, 1.25])), short("a thought"), short([torch.tensor(-0.0)])
+        ('tensor([0.5, 1.25])', "'a thought'", '[tensor(0.0)]')
+    """
+    text = f"tensor({_round(value.detach().tolist())})" if isinstance(value, Tensor) else str(_round(value, repr))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+
+
+class _Words(str):
+    """Text that stands in a list without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _round(value: Any, otherwise: Any = lambda value: value) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.4g}") + 0.0  # no minus before a zero
+    if isinstance(value, Tensor):
+        return _Words(short(value))
+    if isinstance(value, list):
+        return [_round(one) for one in value]
+    return otherwise(value)
+
+
+def difference(got: Any, expected: Any, shape_only: bool = False) -> str:
+    """Say how an answer differs from the one expected.
+
+    Numbers are alike where they agree to a ten-thousandth; a tensor without dimensions passes for a number, and a
+    tuple for a list.
+
+    Args:
+        got: the answer.
+        expected: a value of tensors, numbers, strings, lists and mappings, or Such.
+        shape_only: whether values are left aside.
+
+    Returns:
+        What follows "the answer ...": such as "is 1 and should be 2"; "" where they are alike.
+
+    Example:
+        >>> difference(torch.zeros(3), torch.zeros(3, 2))
+        'has shape (3,) and should have (3, 2)'
+        >>> difference(0.30000001, 0.3)
+        ''
+    """
+    if isinstance(expected, Such):
+        return expected.complaint(got)
+    if got is None and expected is not None:
+        return "is None"
+    if isinstance(expected, Tensor):
+        return _tensors(got, expected, shape_only)
+    if isinstance(expected, bool | int | float):
+        return _numbers(got, expected, shape_only)
+    if isinstance(expected, Mapping):
+        if not isinstance(got, Mapping):
+            return _kinds(got, "a mapping")
+        if set(got) != set(expected):
+            return f"has the keys {sorted(map(str, got))} and should have {sorted(map(str, expected))}"
+        return _parts({str(key): (got[key], expected[key]) for key in expected}, shape_only)
+    if isinstance(expected, Sequence) and not isinstance(expected, str):
+        if not isinstance(got, Sequence) or isinstance(got, str):
+            return _kinds(got, "a list" if isinstance(expected, list) else "a tuple")
+        if len(got) != len(expected):
+            return f"is {short(got)}, of length {len(got)}, and should be {short(expected)}, of {len(expected)}"
+        parts = {str(number): pair for number, pair in enumerate(zip(got, expected, strict=True))}
+        return _parts(parts, shape_only)
+    if type(got) is not type(expected):
+        return _kinds(got, f"a {type(expected).__name__}" if expected is not None else "None")
+    return "" if shape_only or got == expected else _values(got, expected)
+
+
+def _parts(pairs: Mapping[str, tuple[Any, Any]], shape_only: bool) -> str:
+    """Name the first part that differs."""
+    for name, (got, expected) in pairs.items():
+        told = difference(got, expected, shape_only)
+        if told:
+            return f"at [{name}]{told[2:].lstrip() if told.startswith('at [') else f' {told}'}"
+    return ""
+
+
+def _tensors(got: Any, expected: Tensor, shape_only: bool) -> str:
+    if not isinstance(got, Tensor):
+        return _kinds(got, "a tensor")
+    if got.shape != expected.shape:
+        return f"has shape {tuple(got.shape)} and should have {tuple(expected.shape)}"
+    if _sort(got) != _sort(expected):
+        return f"is a tensor of {_sort(got)} and should be one of {_sort(expected)}"
+    if shape_only or torch.allclose(got.double(), expected.double(), RELATIVE, ABSOLUTE, equal_nan=True):
+        return ""
+    return _values(got, expected)
+
+
+def _sort(value: Tensor) -> str:
+    if value.dtype == torch.bool:
+        return "truth values"
+    return "floating-point numbers" if value.is_floating_point() else "whole numbers"
+
+
+def _numbers(got: Any, expected: bool | int | float, shape_only: bool) -> str:
+    if isinstance(got, Tensor) and got.ndim == 0:
+        got = got.item()
+    if isinstance(expected, bool) != isinstance(got, bool) or not isinstance(got, int | float):
+        return _kinds(got, "True or False" if isinstance(expected, bool) else "a number")
+    if isinstance(expected, int) and not isinstance(got, int):
+        return f"is {short(got)}, a float, and should be a whole number (int)"
+    both_nan = math.isnan(got) and math.isnan(expected)
+    if shape_only or both_nan or math.isclose(got, expected, rel_tol=RELATIVE, abs_tol=ABSOLUTE):
+        return ""
+    return _values(got, expected)
+
+
+def _kinds(got: Any, wanted: str) -> str:
+    return f"is {short(got)}, of type {type(got).__name__}, and should be {wanted}"
+
+
+def _values(got: Any, expected: Any) -> str:
+    return f"is {short(got)} and should be {short(expected)}"

@@ -1,0 +1,184 @@
+"""Students' copies, the nbgrader course and our own grader, over the exercises that are really there."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from rmt_mini.cli import main
+from rmt_mini.errors import UserError
+from rmt_mini.teaching.checks import EXERCISES
+from rmt_mini.teaching.grading import grade
+from rmt_mini.teaching.lessons import lessons
+from rmt_mini.teaching.release import BEGIN, END, SOLVED, STUDENTS, exercise_of, release, sets, solution, stub
+
+SET = "03_budget"
+OPEN = {1, 2, 3, 4, 5, 6, 7, 8}
+
+
+@pytest.fixture(params=sets(), ids=lambda path: path.stem)
+def solved(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+def read(path: Path) -> Any:
+    return nbformat.read(path, as_version=4)
+
+
+def code_of(path: Path) -> list[str]:
+    return [cell.source for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def asked(path: Path) -> list[str]:
+    return [name for name in map(exercise_of, code_of(path)) if name]
+
+
+def test_there_is_a_set_for_each_of_the_lessons_1_to_8() -> None:
+    stems = {path.stem for path in lessons()}
+    assert {int(path.stem[:2]) for path in sets()} == OPEN
+    assert {path.stem for path in sets()} <= stems
+
+
+def test_a_set_asks_for_its_lessons_exercises_in_order(solved: Path) -> None:
+    number = int(solved.stem[:2])
+    assert asked(solved) == [one.name for one in EXERCISES.values() if one.lesson == number]
+    assert 3 <= len(asked(solved)) <= 5
+
+
+def test_an_exercise_says_how_hard_it_is_and_what_it_is_worth(solved: Path) -> None:
+    cells = read(solved).cells
+    minutes = 0
+    for above, cell in pairwise(cells):
+        name = exercise_of(cell.source) if cell.cell_type == "code" else None
+        if name is None:
+            continue
+        assert above.cell_type == "markdown"
+        head, facts = [line for line in above.source.splitlines() if line][:2]
+        assert head.startswith(f"### Exercise {int(solved.stem[:2])}.")
+        difficulty, importance, length, points = facts.split(" · ")
+        assert difficulty in {f"Difficulty {n} of 5" for n in range(1, 6)}
+        assert importance in {f"importance {n} of 5" for n in range(1, 6)}
+        assert length.endswith(" minutes")
+        minutes += int(length.removesuffix(" minutes"))
+        worth = EXERCISES[name].points
+        assert points == (f"{worth} point" if worth == 1 else f"{worth} points")
+        assert above.source.count("<details><summary>Hint ") >= 2
+        assert '"""' in cell.source
+        assert "raise NotImplementedError" in stub(cell.source)
+    assert f"About **{minutes} minutes**" in cells[0].source
+
+
+def test_students_copies_are_not_stale(tmp_path: Path) -> None:
+    """Make them again with ``rmt-mini release``."""
+    made = release(tmp_path)
+    assert {path.name for path in made} == {path.name for path in STUDENTS.glob("*.ipynb")}
+    for path in made:
+        assert path.read_bytes() == (STUDENTS / path.name).read_bytes(), path.name
+
+
+def test_a_students_copy_holds_the_solution_only_where_it_is_folded_away(solved: Path) -> None:
+    student = STUDENTS / solved.name
+    sources = code_of(student)
+    assert not any(BEGIN in source or END in source for source in sources)
+    notebook = read(student)
+    assert all(not cell.get("outputs") for cell in notebook.cells)
+    words = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert words.count("<details><summary>Solution</summary>") == len(asked(solved))
+    for source in code_of(solved):
+        name = exercise_of(source)
+        if name:
+            assert solution(source) in words
+            assert any(f" {name}(" in one and "raise NotImplementedError" in one for one in sources)
+
+
+def test_the_solved_sets_earn_full_points_and_the_open_ones_none(solved: Path) -> None:
+    full = grade(solved)
+    assert full.points == full.of == sum(EXERCISES[name].points for name in asked(solved)), full.text()
+    empty = grade(STUDENTS / solved.name)
+    assert (empty.points, empty.of) == (0, full.of)
+    assert all("not written yet" in mark.told for mark in empty.marks)
+
+
+def test_a_wrong_a_broken_and_an_endless_answer_cost_their_own_points_alone(tmp_path: Path) -> None:
+    cells = {
+        "wrong": "def length_reward(length, budget):\n    return 1 - abs(length - budget) / budget\n",
+        "broken": "def length_reward(length, budget)\n    return 1\n",
+        "endless": "while True:\n    pass\n",
+    }
+    told = {"wrong": "falling below 0", "broken": "not there", "endless": "not there"}
+    for name, cell in cells.items():
+        notebook = read(SOLVED / f"{SET}.ipynb")
+        target = next(one for one in notebook.cells if "def length_reward" in one.source)
+        target.source = cell
+        path = tmp_path / f"{name}.ipynb"
+        nbformat.write(notebook, path)
+        report = grade(path, limit=15)
+        assert (report.points, report.of) == (7, 8), report.text()
+        assert told[name] in report.marks[0].told
+
+
+def test_a_submission_cannot_pass_by_its_own_words(tmp_path: Path) -> None:
+    """Neither a check that it redefines, nor a verdict that it prints, nor a deleted exercise earns a point."""
+    notebook = read(STUDENTS / f"{SET}.ipynb")
+    verdict = json.dumps({"exercise": "length_reward", "passed": True, "told": "right", "slip": ""})
+    notebook.cells.append(nbformat.v4.new_code_cell(f"check = lambda function: True\nprint('''{verdict}''')"))
+    notebook.cells = [cell for cell in notebook.cells if "def budget_adherence" not in cell.source]
+    path = tmp_path / "faked.ipynb"
+    nbformat.write(notebook, path)
+    report = grade(path)
+    assert (report.points, report.of) == (0, 8)
+    assert "not there" in report.marks[-1].told
+
+
+def test_the_command_line_grades_and_releases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["grade", str(SOLVED / f"{SET}.ipynb"), "--json", str(tmp_path / "marks.json")])
+    assert "8 of 8 points" in capsys.readouterr().out
+    (found,) = json.loads((tmp_path / "marks.json").read_text())
+    assert (found["points"], found["of"]) == (8, 8)
+    main(["release", "--students", str(tmp_path / "students"), "--nbgrader", str(tmp_path / "course")])
+    assert (tmp_path / "students" / f"{SET}.ipynb").exists()
+    assert (tmp_path / "course" / "source" / SET / f"{SET}.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [None, "no notebook", '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}']
+)
+def test_what_cannot_be_graded_is_refused(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "submission.ipynb"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=r"notebook|exercise"):
+        grade(path)
+
+
+def test_nbgrader_gives_a_solved_submission_full_points_and_an_open_one_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # nbgrader starts alembic
+    api_of = pytest.importorskip("nbgrader.apps").NbGraderAPI
+    from traitlets.config import Config
+
+    release(tmp_path / "students", nbgrader=tmp_path)
+    api = api_of(config=Config({"CourseDirectory": {"root": str(tmp_path)}, "NbGrader": {"logfile": ""}}))
+    made = api.generate_assignment(SET, force=True, create=True)
+    assert made["success"], made
+    given = read(tmp_path / "release" / SET / f"{SET}.ipynb")
+    assert BEGIN not in json.dumps(given)
+    assert "raise NotImplementedError" in json.dumps(given)
+    for student, source in (("solved", tmp_path / "source"), ("open", tmp_path / "release")):
+        target = tmp_path / "submitted" / student / SET
+        target.mkdir(parents=True)
+        (target / f"{SET}.ipynb").write_text((source / SET / f"{SET}.ipynb").read_text())
+        graded = api.autograde(SET, student)
+        assert graded["success"], graded
+    with api.gradebook as book:
+        scores = {one.student.id: (one.score, one.max_score) for one in book.assignment_submissions(SET)}
+    assert scores == {"solved": (8, 8), "open": (0, 8)}
