@@ -58,7 +58,7 @@ def exercise_of(source: str) -> str | None:
     r"""Return the name of the exercise that a cell asks for; None where it is no exercise.
 
     Example:
-        >>> exercise_of(f"def f():\\n    {BEGIN}\\n    return 1\\n    {END}\\n\\n\\ncheck(f)")
+        >>> exercise_of(f"def f():\n    {BEGIN}\n    return 1\n    {END}\n\n\ncheck(f)")
         'f'
     """
     ends = _CHECK.search(source)
@@ -69,7 +69,7 @@ def stub(source: str) -> str:
     r"""Take the solution out of a cell.
 
     Example:
-        >>> print(stub(f"def f():\\n    {BEGIN}\\n    return 1\\n    {END}\\n"))
+        >>> print(stub(f"def f():\n    {BEGIN}\n    return 1\n    {END}\n"))
         def f():
             raise NotImplementedError("your code goes here")
     """
