@@ -11,6 +11,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from rmt_mini.cli import main
 from rmt_mini.errors import UserError
@@ -123,6 +124,16 @@ def test_a_wrong_a_broken_and_an_endless_answer_cost_their_own_points_alone(tmp_
         report = grade(path, limit=15)
         assert (report.points, report.of) == (7, 8), report.text()
         assert told[name] in report.marks[0].told
+
+
+def test_a_notebook_shows_a_wrong_answers_slip_and_no_traceback(tmp_path: Path) -> None:
+    source = "from rmt_mini.teaching.checks import check\n\ndef length_reward(length, budget):\n    return length / 0\n"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"{source}\ncheck(length_reward)")])
+    NotebookClient(notebook, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    (error,) = notebook.cells[0].outputs
+    (told,) = error.traceback
+    assert "ZeroDivisionError: division by zero\nin your line 4: return length / 0" in told
+    assert "checking.py" not in told
 
 
 def test_a_submission_cannot_pass_by_its_own_words(tmp_path: Path) -> None:
