@@ -29,9 +29,9 @@ lab: $(STAMP) ## open the lessons in JupyterLab
 slides: $(STAMP) ## make slides of the lessons in build/slides; they need no network
 	"$(PY)" -m rmt_mini.teaching.slides $(ARGS)
 
-# Fast tests, and those in a browser, share the cores, one thread each. What is slow or needs a GPU then runs
-# alone with all cores; tests that need what a machine lacks skip themselves. The three expressions must leave
-# no test out. Exit code 5 means that there are none of the last kind.
+# Fast tests share the cores, one thread each. Those in a browser run one at a time: a lesson is server, kernel and
+# browser already. What is slow or needs a GPU then runs alone with all cores; tests that need what a machine lacks
+# skip themselves. The three expressions must leave no test out. Exit code 5 means that there are none of the last kind.
 FAST := not (slow or browser or gpu)
 BROWSER := browser and not (slow or gpu)
 ALONE := slow or gpu
@@ -46,7 +46,7 @@ test: $(STAMP) ## lint, types, doctests, tests, every notebook
 	"$(PY)" -m pytest -q -m "$(ALONE)" tests || [ $$? -eq 5 ]
 
 browser: $(STAMP) ## work the controls of every lesson in a real browser
-	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 -m "$(BROWSER)" tests
+	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -m "$(BROWSER)" tests
 
 bench: $(STAMP) ## time a step against TRL, generate and the machine's limits (about half an hour)
 	"$(VENV)/bin/rmt-mini" bench $(ARGS)

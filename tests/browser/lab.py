@@ -100,7 +100,7 @@ class Explorer:
         """Do something, and tell whether other settings were drawn for it."""
         before = json.dumps(self.settings)
         act()
-        for _ in range(100):
+        for _ in range(PATIENCE // 2 // 50):
             if json.dumps(self.settings) != before:
                 return True
             self.page.wait_for_timeout(50)
