@@ -41,7 +41,7 @@ test: $(STAMP) ## lint, types, doctests, tests, every notebook
 	"$(PY)" -m ruff format --check .
 	"$(PY)" -m mypy rmt_mini
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 -m "$(FAST)" --doctest-modules rmt_mini tests
-	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 --dist loadfile --nbval-lax notebooks --ignore notebooks/exercises
+	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 --dist loadfile -p tests.nbval_over_files --nbval-lax notebooks --ignore notebooks/exercises
 	$(MAKE) browser
 	"$(PY)" -m pytest -q -m "$(ALONE)" tests || [ $$? -eq 5 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,10 @@ class Server:
 
     def page(self, path: str) -> str:
         return f"{self.url}/{path}?token={self.token}"
+
+    def lab(self, path: str) -> str:
+        """JupyterLab with this notebook alone: a workspace of its own, or it would open those of other tests again."""
+        return self.page(f"lab/workspaces/{secrets.token_hex(4)}/tree/{path}")
 
 
 @pytest.fixture(scope="session")

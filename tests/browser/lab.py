@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -91,6 +92,17 @@ class Explorer:
         except (UserError, ValueError) as error:
             return str(error)
 
+    def settled(self) -> bool:
+        """Wait until what is seen is what the formula says, or for as long as a busy machine may take to draw.
+
+        A slider that is clicked runs through values on its way, and each of them may be drawn.
+        """
+        return self._comes(lambda: self.alt == self.by_formula())
+
+    def fits(self) -> bool:
+        """Wait until the page has been laid out anew, and nothing of the explorer is cut off."""
+        return self._comes(lambda: self.root.evaluate("node => node.scrollWidth - node.clientWidth") <= 1)
+
     def controls(self) -> list[Any]:
         """Return the controls, top to bottom."""
         found = self.root.locator(".widget-slider, .widget-toggle-buttons, .widget-checkbox, .widget-text")
@@ -100,8 +112,11 @@ class Explorer:
         """Do something, and tell whether other settings were drawn for it."""
         before = json.dumps(self.settings)
         act()
-        for _ in range(PATIENCE // 2 // 50):
-            if json.dumps(self.settings) != before:
+        return self._comes(lambda: json.dumps(self.settings) != before)
+
+    def _comes(self, true: Callable[[], bool]) -> bool:
+        for _ in range(PATIENCE // 5 // 50):
+            if true():
                 return True
             self.page.wait_for_timeout(50)
         return False

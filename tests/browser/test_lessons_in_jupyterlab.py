@@ -22,7 +22,7 @@ NAMES = [path.stem for path in LESSONS]
 @pytest.fixture
 def lab(request: pytest.FixtureRequest, server: Server, browser: Any) -> Iterator[Lab]:
     page = browser.new_page(viewport=dict(zip(("width", "height"), LAPTOP, strict=True)))
-    opened = Lab(page, server.page(f"lab/tree/notebooks/{request.param}.ipynb"))
+    opened = Lab(page, server.lab(f"notebooks/{request.param}.ipynb"))
     yield opened
     opened.shut_down()
 
@@ -34,21 +34,20 @@ def test_a_lesson_runs_and_each_control_does_what_the_formula_says(lab: Lab, nam
     explorers = lab.explorers()
     assert bool(explorers) == (name not in WITHOUT_EXPLORER)
     for explorer in explorers:
-        assert explorer.alt == explorer.by_formula()
+        assert explorer.settled(), (explorer.alt, explorer.by_formula())
         for control in explorer.controls():
             label = control.locator("label").first.inner_text()
             assert label.strip(), "a control without a label"
             for move in (by_keyboard, by_mouse):
                 assert explorer.moved(lambda move=move, control=control: move(lab.page, control)), (label, move)
-                assert explorer.alt == explorer.by_formula(), (label, move)
+                assert explorer.settled(), (label, move, explorer.alt, explorer.by_formula())
     for theme in ("Dark", "Light"):
         lab.theme(theme)
         for width, height in (LAPTOP, PROJECTOR):
             lab.page.set_viewport_size({"width": width, "height": height})
             for number, explorer in enumerate(explorers):
                 explorer.root.scroll_into_view_if_needed()
-                wide = explorer.root.evaluate("node => node.scrollWidth - node.clientWidth")
-                assert wide <= 1, f"explorer {number} is cut off at {width} pixels"
+                assert explorer.fits(), f"explorer {number} is cut off at {width} pixels"
                 assert contrast_of(explorer) >= 4.5, theme
             if explorers:
                 lab.page.screenshot(path=screenshots / f"{name}-{theme.lower()}-{width}.png")

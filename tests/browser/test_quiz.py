@@ -29,7 +29,7 @@ def tab_to(page: Any, words: str) -> None:
 
 def test_the_quiz_is_answered_by_keyboard(server: Server, browser: Any, screenshots: Path) -> None:
     page = browser.new_page(viewport={"width": 1366, "height": 900})
-    lab = Lab(page, server.page("lab/tree/notebooks/classroom/quiz.ipynb"))
+    lab = Lab(page, server.lab("notebooks/classroom/quiz.ipynb"))
     assert lab.run_all()
     assert lab.errors() == []
     quiz = page.locator(".rmt-quiz").first
