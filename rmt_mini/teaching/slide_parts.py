@@ -22,6 +22,7 @@ FEW = 6  # lines of code that share a slide with a figure
 NO_SOURCE, NO_OUTPUT = "slide-no-source", "slide-no-output"
 _NEW = re.compile(r"\*\*(Predict|Explain|Try)\b")
 _LIST, _PLAIN = re.compile(r"([-*]|\d+\.) "), re.compile(r"[A-Za-z*`]")
+_LED_TO = re.compile(rf"{_LIST.pattern}|\|")
 _SETUP = re.compile(r"find_spec\(|^begin\(", re.MULTILINE)
 _CONTROL = re.compile(r"^(?:\w+ = )?(\w*(?:explorer|panel|quiz)\([^\n]*\))$", re.MULTILINE)
 _LINK_AWAY = re.compile(r"\[([^\]]+)\]\((?!https?://)([^)]+)\)")
@@ -48,8 +49,8 @@ def blocks(source: str) -> list[str]:
         folded = (folded or "<details>" in line) and "</details>" not in line
         found[-1].append(line)
     whole = ["\n".join(lines) for lines in found if lines]
-    for place in range(len(whole) - 1, 0, -1):  # a list is not parted from the words that lead to it
-        if _LIST.match(whole[place]) and not whole[place - 1].endswith(".") and _PLAIN.match(whole[place - 1]):
+    for place in range(len(whole) - 1, 0, -1):  # a list or a table is not parted from the words that lead to it
+        if _LED_TO.match(whole[place]) and not whole[place - 1].endswith(".") and _PLAIN.match(whole[place - 1]):
             whole[place - 1 : place + 1] = [f"{whole[place - 1]}\n\n{whole[place]}"]
     return whole
 
@@ -162,7 +163,7 @@ def _cut_code(cell: Any, slides: Slides) -> None:
     if control and not cell.outputs:
         slides.add(nbformat.v4.new_markdown_cell(f"*In the notebook, live:* `{control[1]}`"), 1.5)
         return
-    outputs = [_shortened(output) for output in _joined(cell.outputs)]
+    outputs = [part for output in _joined(cell.outputs) for part in _parted(_shortened(output))]
     printed = [output for output in outputs if not _is_rich(output)]
     lines = len(source.splitlines()) + sum(len(_text(output).splitlines()) for output in printed)
     together = printed if lines <= MOST_TOGETHER else []
@@ -188,6 +189,19 @@ def _joined(outputs: Sequence[Any]) -> Iterator[Any]:
         before = output.copy()
     if before is not None:
         yield before
+
+
+def _parted(output: Any) -> list[Any]:
+    """Part Markdown that is longer than a slide where its tables and paragraphs end."""
+    written = output.get("data", {}).get("text/markdown")
+    if written is None:
+        return [output]
+    parts: list[list[str]] = [[]]
+    for block in blocks(written):
+        if parts[-1] and sum(map(lines_of, [*parts[-1], block])) > MOST_TOGETHER:
+            parts.append([])
+        parts[-1].append(block)
+    return [nbformat.v4.new_output("display_data", {"text/markdown": "\n\n".join(part)}) for part in parts]
 
 
 def _shortened(output: Any) -> Any:

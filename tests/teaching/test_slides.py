@@ -132,6 +132,18 @@ def test_pieces_of_what_was_printed_are_joined_and_endless_ones_shortened() -> N
     assert lines[-1] == f"... {100 - MOST_PRINTED} further lines stand in the notebook"
 
 
+def test_a_long_table_goes_on_on_a_further_slide_with_the_words_that_lead_to_it() -> None:
+    first, second = (f"{name}:\n\n| {name} |\n| --- |\n" + "| 1 |\n" * 12 for name in ("ours", "theirs"))
+    shown = nbformat.v4.new_output(
+        "execute_result", {"text/markdown": f"{first}\n{second}", "text/plain": "<Markdown>"}
+    )
+    code_alone, ours, theirs = slides_of(cut(notebook_of(words("## A"), code("table()", shown))))[1:]
+    assert code_alone[0].metadata.tags == [NO_OUTPUT]
+    parts = [part[0].outputs[0].data["text/markdown"] for part in (ours, theirs)]
+    assert parts == [first.strip(), second.strip()]
+    assert theirs[0].metadata.slideshow.data.section == "A"
+
+
 def test_set_up_is_left_out_and_controls_are_named() -> None:
     made = cut(
         notebook_of(
