@@ -299,7 +299,7 @@ def _evaluate(checkpoint: Path, budget: int | None, out: Path | None) -> None:
     found = evaluate_checkpoint(checkpoint, budget)
     click.echo(evaluation_table({"after": found}))
     if out is not None:
-        from rmt_mini.stages.store import write_whole
+        from rmt_mini.files import write_whole
 
         write_whole(out, json.dumps(found, indent=1) + "\n")
 
@@ -357,7 +357,7 @@ def _grade(notebooks: Sequence[Path], out: Path | None) -> None:
         reports.append(grade(path))
         click.echo(reports[-1].text())
     if out is not None:
-        from rmt_mini.stages.store import write_whole
+        from rmt_mini.files import write_whole
 
         write_whole(out, json.dumps([report.as_json() for report in reports], indent=1) + "\n")
 

@@ -29,9 +29,9 @@ from tqdm.auto import tqdm
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
+from rmt_mini.files import write_whole
 from rmt_mini.run import prepare, resume, run
 from rmt_mini.stages.journal import machine, versions
-from rmt_mini.stages.store import write_whole
 from rmt_mini.study.arms import Arm
 from rmt_mini.study.comparison import compare_runs, expected_half_width, expected_positions, steps_for_compute_of
 from rmt_mini.study.comparison_report import write_comparison_report

@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 
 from rmt_mini.compare import SIDE_BY_SIDE, is_done, read_comparison, report, run_folder
 from rmt_mini.errors import Stopped, UserError
+from rmt_mini.files import write_whole
 from rmt_mini.pre_and_post import posttrain_run
-from rmt_mini.stages.store import write_whole
 from rmt_mini.study.arms import METHOD
 from rmt_mini.study.comparison_report import exam_table
 from rmt_mini.study.exams import UNTRAINED, read_exams

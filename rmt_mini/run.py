@@ -23,7 +23,9 @@ from tqdm.auto import tqdm
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, load_policy
+from rmt_mini.engine.text import Text, to_texts
 from rmt_mini.errors import Stopped, UserError
+from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Answer, Position, StepMetrics
 from rmt_mini.stages import reading
 from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions, yardstick
@@ -39,8 +41,8 @@ from rmt_mini.stages.journal import (
     rollout_line,
     versions,
 )
-from rmt_mini.stages.material import Text, format_for, to_texts
-from rmt_mini.stages.midtrain import RMTTrainer, StepResult, budget_of
+from rmt_mini.stages.material import format_for
+from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.preflight import groups_seen, preflight, signal_by_tier
 from rmt_mini.stages.state import State, drop_states, load_state, save_state
 from rmt_mini.stages.store import RunFolder, as_dict, folder_for, require_free

@@ -24,9 +24,10 @@ from scipy.stats import linregress, t
 from rmt_mini.config import preset
 from rmt_mini.engine.memory import hand_back_freed_memory, resident_memory
 from rmt_mini.errors import UserError
+from rmt_mini.files import write_whole
 from rmt_mini.run import run
 from rmt_mini.stages.midtrain import StepResult
-from rmt_mini.stages.store import free_name, write_whole
+from rmt_mini.stages.store import free_name
 
 ALLOWED_KB = 5.0  # a step: a run keeps its metrics, about 1 KB each
 LITTLE: dict[str, Any] = {"evaluation_positions": 90, "evaluation_documents": 60, "preflight_positions": 18}

@@ -490,7 +490,7 @@ def test_spaces_and_other_scripts_in_paths(
 
 
 def test_a_file_name_that_is_not_utf8_comes_back_from_run_json(tmp_path: Path) -> None:
-    from rmt_mini.stages.store import write_whole
+    from rmt_mini.files import write_whole
 
     name = os.fsdecode(b"caf\xe9")
     write_whole(tmp_path / "run.json", json.dumps({"out": name}, ensure_ascii=False))

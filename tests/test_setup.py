@@ -31,6 +31,7 @@ RANK = {
     "errors": 0,
     "records": 0,
     "config": 0,
+    "files": 0,
     "method": 1,
     "engine": 2,
     "worlds": 2,
@@ -47,7 +48,7 @@ RANK = {
     "cli": 8,
     "__main__": 9,
 }
-SCALE_MAY_USE = {"errors", "records", "config", "method", "engine", "worlds"}
+SCALE_MAY_USE = {"errors", "files", "records", "config", "method", "engine", "worlds"}
 # Of the last two only what knows text and the machine's memory; models are TRL's.
 ROOMS_OF_SCALE = {"engine.prompt", "engine.text", "engine.memory", "worlds.corpus"}
 

@@ -22,6 +22,8 @@ from rmt_mini.records import Document
 
 logger = logging.getLogger(__name__)
 
+QUANTILE_TEXTS = 64  # from which tier_rule "quantile" takes its thresholds
+
 
 @dataclass(frozen=True, slots=True)
 class Text:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine.text import Text, endless
+from rmt_mini.engine.text import QUANTILE_TEXTS, Text, endless
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import assign_tiers, quantile_thresholds
 from rmt_mini.method.objective import ntp_mask
@@ -28,7 +28,6 @@ from rmt_mini.method.schedule import budget_of, budgets_for, sampler_for
 from rmt_mini.records import Position
 
 Read = Callable[[Sequence[Text]], Sequence[Tensor]]
-QUANTILE_TEXTS = 64  # from which tier_rule "quantile" takes its thresholds, as the tree does
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from transformers import TrainerCallback
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.errors import UserError
+from rmt_mini.files import write_whole
 from rmt_mini.method.curriculum import tier_probabilities
 
 logger = logging.getLogger(__name__)
@@ -131,12 +131,12 @@ def cut_metrics(folder: Path, step: int) -> None:
                 kept.append(line + "\n")
         except ValueError:
             logger.info("a half-written line of %s is dropped", path)
-    _write_whole(path, "".join(kept))
+    write_whole(path, "".join(kept))
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write our state into a checkpoint, whole or not at all."""
-    _write_whole(folder / STATE, json.dumps(state))
+    write_whole(folder / STATE, json.dumps(state))
 
 
 def load_state(checkpoint: str) -> dict[str, Any]:
@@ -168,12 +168,3 @@ def latest_checkpoint(folder: Path) -> Path | None:
         if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and (path / STATE).exists()
     ]
     return max(found)[1] if found else None
-
-
-def _write_whole(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.new")
-    with scratch.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)

@@ -24,6 +24,7 @@ import click
 
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError
+from rmt_mini.files import write_whole
 from rmt_mini.records import Document
 from rmt_mini.scale.settings import ScaleSettings, require_carried, require_installed
 from rmt_mini.worlds.corpus import load_corpus
@@ -112,7 +113,7 @@ def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
     trainer = make_trainer(config, settings, out, **options)
     if trainer.accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "settings.json").write_text(json.dumps(both, indent=1) + "\n", encoding="utf-8")
+        write_whole(out / "settings.json", json.dumps(both, indent=1) + "\n")
     begun = latest_checkpoint(out)
     trainer.accelerator.wait_for_everyone()
     if begun is not None:

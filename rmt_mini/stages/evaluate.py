@@ -17,12 +17,14 @@ import torch
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import roll_out
+from rmt_mini.engine.text import Text, generator_for
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
+from rmt_mini.method.schedule import budgets_for
 from rmt_mini.records import Answer, Position
-from rmt_mini.stages.material import Difficulty, Text, format_for, generator_for, on_device
-from rmt_mini.stages.midtrain import asking_for, budgets_for
+from rmt_mini.stages.material import Difficulty, format_for, on_device
+from rmt_mini.stages.midtrain import asking_for
 from rmt_mini.stages.summary import summarize
 
 ROWS = 96  # rollouts decoded side by side

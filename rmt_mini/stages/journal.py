@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from rmt_mini.engine.model import Policy
+from rmt_mini.engine.text import Text
 from rmt_mini.errors import Stopped
 from rmt_mini.records import Answer, Judged, Position, StepMetrics
-from rmt_mini.stages.material import Text
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.stages.store import RunFolder, as_dict
 

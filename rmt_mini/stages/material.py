@@ -11,12 +11,10 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import CHUNK
 from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.engine.prompt import AnswerFormat, answer_format
-from rmt_mini.engine.text import Text, endless, generator_for, require_room, to_texts
+from rmt_mini.engine.text import QUANTILE_TEXTS, Text, require_room
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import assign_tiers, quantile_thresholds, token_entropy
-
-__all__ = ["Difficulty", "Text", "endless", "format_for", "generator_for", "on_device", "to_texts", "trunk_entropy"]
 
 
 def format_for(policy: Policy, config: RMTConfig) -> AnswerFormat:
@@ -70,7 +68,7 @@ class Difficulty:
             )
         self.thresholds = config.tier_thresholds
         if config.tier_rule == "quantile":
-            sample = list(texts[:64])
+            sample = list(texts[:QUANTILE_TEXTS])
             with torch.no_grad():
                 entropies = [
                     entropy[text.first :]

@@ -33,6 +33,7 @@ from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, chunks, lay_out, roll_out, rollout_logprobs
+from rmt_mini.engine.text import Text, endless, generator_for
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
 from rmt_mini.errors import NonFiniteError
 from rmt_mini.method.budget import length_reward, thought_cap
@@ -44,13 +45,9 @@ from rmt_mini.method.rewards import total_reward
 from rmt_mini.method.schedule import budget_of, budgets_for, sampler_for
 from rmt_mini.records import Judged, Position, Rollout, StepMetrics
 from rmt_mini.stages.difficulty import PROBES, score_positions
-from rmt_mini.stages.material import Difficulty, Text, endless, format_for, generator_for, on_device
+from rmt_mini.stages.material import Difficulty, format_for, on_device
 from rmt_mini.stages.optimizer import MasterAdamW, require_finite
 from rmt_mini.stages.state import State
-
-__all__ = [
-    "RMTTrainer", "StepResult", "asking_for", "budget_of", "budgets_for", "judge", "peak_memory_mb", "tokens_read",
-]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 

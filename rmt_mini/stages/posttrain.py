@@ -23,10 +23,12 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import ANSWER_TOKENS, QUESTION, AnswerFormat, Chat, encode_text, last_boxed
 from rmt_mini.engine.rollout import roll_out
+from rmt_mini.engine.text import Text, generator_for
+from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Position, Rollout
 from rmt_mini.stages.evaluate import ROWS, batches, read_for
-from rmt_mini.stages.material import Text, format_for, generator_for
-from rmt_mini.stages.midtrain import RMTTrainer, StepResult, asking_for, budget_of
+from rmt_mini.stages.material import format_for
+from rmt_mini.stages.midtrain import RMTTrainer, StepResult, asking_for
 from rmt_mini.stages.summary import RESAMPLES
 from rmt_mini.worlds.questions import Question
 

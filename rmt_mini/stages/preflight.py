@@ -17,11 +17,13 @@ from scipy.stats import fisher_exact
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import roll_out
+from rmt_mini.engine.text import Text, generator_for
 from rmt_mini.method.entropy import TIERS
+from rmt_mini.method.schedule import budget_of, budgets_for
 from rmt_mini.records import Judged
 from rmt_mini.stages.evaluate import ROWS, batches, plan_positions, read_for
-from rmt_mini.stages.material import Text, format_for, generator_for
-from rmt_mini.stages.midtrain import asking_for, budget_of, budgets_for
+from rmt_mini.stages.material import format_for
+from rmt_mini.stages.midtrain import asking_for
 
 POSITIONS = 48
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rmt_mini.config import RMTConfig
+from rmt_mini.engine.text import Text
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Position, StepMetrics
-from rmt_mini.stages.material import Text
 
 TIMES = ("before", "cold_start", "after")  # at which a run is measured
 LARGEST = 1e15  # no count, length or loss of a run comes near it

@@ -19,25 +19,11 @@ from filelock import FileLock, Timeout
 
 from rmt_mini.engine.model import Policy
 from rmt_mini.errors import UserError
+from rmt_mini.files import ESCAPED, write_whole
 from rmt_mini.stages.state import sync
 
 LOCK = ".lock"
-ESCAPED = "backslashreplace"  # a file name that is not UTF-8 has lone surrogates; JSON reads \udcXX back
 UNBORN = (LOCK, ".run.json.")  # all that a process can leave which was killed before its run.json stood
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all: to a temporary file beside it, then renamed."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with scratch.open("w", encoding="utf-8", errors=ESCAPED) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
 
 
 def free_name(base: Path) -> Path:

@@ -26,11 +26,12 @@ from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, chunks, lay_out, roll_out, whole_branches
+from rmt_mini.engine.text import Text, endless, generator_for
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
 from rmt_mini.errors import NonFiniteError
 from rmt_mini.method.objective import ntp_loss
 from rmt_mini.records import Position, Rollout
-from rmt_mini.stages.material import Text, endless, generator_for, on_device
+from rmt_mini.stages.material import on_device
 from rmt_mini.stages.optimizer import MasterAdamW, require_finite
 
 LENGTH_SPREAD = 0.25  # standard deviation of the lengths around the stated budget, as a share of it

@@ -24,13 +24,15 @@ from typing import Any
 import torch
 
 from rmt_mini.config import RMTConfig
+from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.model import Policy, load_policy, locate_model
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, decisions, lay_out
+from rmt_mini.engine.text import Text, to_texts
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.records import Judged, Position, Rollout
-from rmt_mini.stages.material import Text, format_for, to_texts
-from rmt_mini.stages.midtrain import RMTTrainer, peak_memory_mb
+from rmt_mini.stages.material import format_for
+from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.study import contenders
 from rmt_mini.study.plan import product_rate
 from rmt_mini.worlds.corpus import load_corpus

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rmt_mini.files import write_whole
 from rmt_mini.method.entropy import TIERS
-from rmt_mini.stages.store import write_whole
 from rmt_mini.study import plots
 from rmt_mini.study.arms import BASE, METHOD
 from rmt_mini.study.claims import PAPER, PAPER_LENGTHS, SHOWN, claims, exam_claims, ordered, points, trained_as

@@ -20,7 +20,7 @@ import torch
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.method.budget import thought_cap
-from rmt_mini.stages.midtrain import budget_of
+from rmt_mini.method.schedule import budget_of
 from rmt_mini.study.comparison import expected_half_width, expected_positions
 
 SEEDS = (1, 3, 5)  # that an interval is foretold for

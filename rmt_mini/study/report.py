@@ -11,12 +11,12 @@ from pathlib import Path
 from statistics import fmean
 
 from rmt_mini.config import PRESETS, RMTConfig, preset
+from rmt_mini.files import write_whole
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import StepMetrics
 from rmt_mini.stages import reading
 from rmt_mini.stages.journal import metrics_of
 from rmt_mini.stages.preflight import agreement
-from rmt_mini.stages.store import write_whole
 from rmt_mini.study import plots
 from rmt_mini.study.findings import COLUMNS, Json, findings, limits, rows_of, share
 from rmt_mini.study.markdown import code, escape, table

@@ -20,6 +20,7 @@ from nbclient import NotebookClient
 
 from rmt_mini.errors import UserError
 from rmt_mini.teaching.checks import EXERCISES, Verdict, judge
+from rmt_mini.teaching.lessons import read_notebook
 
 LIMIT = 60.0  # seconds for a cell of the submission
 _CHECK = re.compile(r"^check\((\w+)\)[; \t]*$", re.MULTILINE)
@@ -86,12 +87,7 @@ def grade(path: Path, limit: float = LIMIT) -> Report:
     Raises:
         UserError: if it is no notebook, or asks for no exercise.
     """
-    try:
-        submitted = nbformat.read(path, as_version=4)
-    except FileNotFoundError:
-        raise UserError(f"there is no notebook {str(path)!r}") from None
-    except Exception as error:
-        raise UserError(f"{str(path)!r} is not a notebook: {error}") from None
+    submitted = read_notebook(path)
     sources = [cell.source for cell in submitted.cells if cell.cell_type == "code"]
     names = list(dict.fromkeys(name for source in sources for name in _CHECK.findall(source) if name in EXERCISES))
     if not names:

@@ -12,13 +12,11 @@ import logging
 import re
 from pathlib import Path
 
-import nbformat
-
 from rmt_mini.errors import UserError
-from rmt_mini.stages.store import write_whole
+from rmt_mini.files import write_whole
 from rmt_mini.teaching.begin import recorded
 from rmt_mini.teaching.cost import Cost, costs_read
-from rmt_mini.teaching.lessons import FOLDER, lessons
+from rmt_mini.teaching.lessons import FOLDER, lessons, read_notebook
 from rmt_mini.teaching.quiz import answer_sheet
 
 logger = logging.getLogger(__name__)
@@ -51,7 +49,7 @@ def title_and_minutes(path: Path) -> tuple[str, int]:
     Raises:
         UserError: if it says neither.
     """
-    first = nbformat.read(path, as_version=4).cells[0].source
+    first = read_notebook(path).cells[0].source
     found = re.match(r"# (.+)\n+\*\*(\d+) minutes\*\*", first)
     if not found:
         raise UserError(f"{path.name} does not begin with a title and its minutes")

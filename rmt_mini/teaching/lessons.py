@@ -19,7 +19,8 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 
-from rmt_mini.stages.store import write_whole
+from rmt_mini.errors import UserError
+from rmt_mini.files import write_whole
 from rmt_mini.teaching.cost import Cost, costs_written, watched
 
 logger = logging.getLogger(__name__)
@@ -28,12 +29,29 @@ FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 CHECKED = "# NBVAL_CHECK_OUTPUT"
 MARK = "source_digest"
 _LIVE = "application/vnd.jupyter.widget-view+json"
-_KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},  # the rest changes with every minor version
+}
 
 
 def lessons(folder: Path = FOLDER) -> list[Path]:
     """Return the notebooks of a folder in the order of their numbers."""
     return sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
+
+
+def read_notebook(path: Path) -> Any:
+    """Read a notebook.
+
+    Raises:
+        UserError: if there is none, or it is not a notebook.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no notebook {str(path)!r}")
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception as error:  # nbformat raises whatever its reader meets
+        raise UserError(f"{path} is not a notebook: {str(error).splitlines()[0]}") from error
 
 
 def digest(source: str) -> str:
@@ -57,10 +75,11 @@ def run(path: Path, timeout: float = 600) -> tuple[Any, Cost]:
         The notebook with its outputs, and what it took, the kernel's start included.
 
     Raises:
+        UserError: as ``read_notebook``.
         nbclient.exceptions.CellExecutionError: if a cell raises.
     """
-    notebook = nbformat.read(path, as_version=4)
-    notebook.metadata = nbformat.from_dict({"kernelspec": _KERNEL, "language_info": {"name": "python"}})
+    notebook = read_notebook(path)
+    notebook.metadata = nbformat.from_dict(METADATA)
     client = NotebookClient(notebook, timeout=timeout, resources={"metadata": {"path": str(path.parent)}})
     began = time.perf_counter()
     with watched(client) as peak:
@@ -78,8 +97,7 @@ def execute(path: Path, timeout: float = 600) -> float:
         nbclient.exceptions.CellExecutionError: if a cell raises; the file stays as it was.
     """
     notebook, cost = run(path, timeout)
-    notebook.metadata.pop("widgets", None)
-    notebook.metadata.language_info = {"name": "python"}  # the rest changes with every minor version
+    notebook.metadata = nbformat.from_dict(METADATA)  # running it adds widgets, and versions
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
         if cell.cell_type == "code":
@@ -104,14 +122,15 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     measured: dict[str, Cost] = {}
-    for path in given.notebooks or lessons():
-        if not path.is_file():
-            raise SystemExit(f"error: there is no notebook {str(path)!r}")
-        if given.measure is None:
-            logger.info("%s: %.0f s", path.name, execute(path))
-        else:
-            _, measured[path.stem] = run(path)
-            logger.info("%s: %.0f s, %.0f MB", path.name, *measured[path.stem])
+    try:
+        for path in given.notebooks or lessons():
+            if given.measure is None:
+                logger.info("%s: %.0f s", path.name, execute(path))
+            else:
+                _, measured[path.stem] = run(path)
+                logger.info("%s: %.0f s, %.0f MB", path.name, *measured[path.stem])
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
     if given.measure is not None:
         write_whole(given.measure, costs_written(measured, given.machine))
 

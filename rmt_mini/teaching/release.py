@@ -20,19 +20,15 @@ from typing import Any
 import nbformat
 
 from rmt_mini.errors import UserError
-from rmt_mini.stages.store import write_whole
+from rmt_mini.files import write_whole
 from rmt_mini.teaching.checks import EXERCISES
-from rmt_mini.teaching.lessons import FOLDER
+from rmt_mini.teaching.lessons import FOLDER, METADATA, read_notebook
 
 SOLVED, STUDENTS = FOLDER / "solutions", FOLDER / "exercises"
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = 'raise NotImplementedError("your code goes here")'
 _REGION = re.compile(rf"^(?P<indent>[ \t]*){BEGIN}\n(?P<body>.*?)^[ \t]*{END}\n", re.MULTILINE | re.DOTALL)
 _CHECK = re.compile(r"^check\((?P<name>\w+)\)\s*\Z", re.MULTILINE)
-_KERNEL = {
-    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
 CONFIG = '''"""An nbgrader course over the exercises; nbgrader's own documentation says what else can be set."""
 
 c = get_config()  # noqa: F821
@@ -134,7 +130,7 @@ def _plain(notebook: Any) -> list[Any]:
 
 def _notebook(solved: Any, cells: list[Any]) -> Any:
     made = copy.deepcopy(solved)
-    made.metadata, made.cells = nbformat.from_dict(_KERNEL), cells
+    made.metadata, made.cells = nbformat.from_dict(METADATA), cells
     return made
 
 
@@ -154,7 +150,7 @@ def release(students: Path = STUDENTS, nbgrader: Path | None = None, folder: Pat
     """
     written = []
     for path in sets(folder):
-        solved = nbformat.read(path, as_version=4)
+        solved = read_notebook(path)
         _require_known(path, solved)
         copies = {students / path.name: student_copy(solved)}
         if nbgrader is not None:

@@ -15,13 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from nbconvert import SlidesExporter
 from traitlets.config import Config
 
 from rmt_mini.errors import UserError
-from rmt_mini.stages.store import write_whole
-from rmt_mini.teaching.lessons import lessons
+from rmt_mini.files import write_whole
+from rmt_mini.teaching.lessons import lessons, read_notebook
 from rmt_mini.teaching.slide_parts import NO_OUTPUT, NO_SOURCE, cut
 
 logger = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ def deck(path: Path, decks: Sequence[str] = ()) -> str:
     Raises:
         UserError: if there is no such notebook, or reveal.js is not installed.
     """
-    notebook = _read(path)
+    notebook = read_notebook(path)
     config = Config()
     config.TagRemovePreprocessor.enabled = True
     config.TagRemovePreprocessor.remove_input_tags = {NO_SOURCE}
@@ -99,7 +98,7 @@ def write_decks(paths: Sequence[Path], out: Path) -> list[Path]:
     written = []
     titles = []
     for path in paths:
-        titles.append(_title(_read(path)) or path.stem)
+        titles.append(_title(read_notebook(path)) or path.stem)
         made = deck(path, names)
         out.mkdir(parents=True, exist_ok=True)
         written.append(out / f"{path.stem}.slides.html")
@@ -119,15 +118,6 @@ def write_decks(paths: Sequence[Path], out: Path) -> list[Path]:
         "print.</p></body></html>\n",
     )
     return written
-
-
-def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise UserError(f"there is no notebook {str(path)!r}")
-    try:
-        return nbformat.read(path, as_version=4)
-    except Exception as error:  # nbformat raises whatever its reader meets
-        raise UserError(f"{path} is not a notebook: {str(error).splitlines()[0]}") from error
 
 
 def _title(notebook: Any) -> str:

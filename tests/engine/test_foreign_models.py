@@ -38,10 +38,11 @@ from transformers import (
 
 from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.engine.prompt import Chat, Continuation, continuation_of, encode_text
+from rmt_mini.engine.text import to_texts
 from rmt_mini.method.rewards import prefix_match_reward
 from rmt_mini.records import Document
 from rmt_mini.stages.evaluate import evaluate
-from rmt_mini.stages.material import format_for, to_texts
+from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.stages.warmup import cold_start
 from tests.fakes import byte_tokenizer, make_tiny_policy, tiny_model

@@ -10,13 +10,14 @@ import torch
 from torch.nn import functional as F
 
 from rmt_mini.engine.rollout import Asking
+from rmt_mini.engine.text import generator_for
 from rmt_mini.method.budget import budgets_by_entropy
 from rmt_mini.method.rewards import total_reward
+from rmt_mini.method.schedule import budgets_for
 from rmt_mini.records import Position
 from rmt_mini.stages.difficulty import CANDIDATES, PROBES, score_positions
 from rmt_mini.stages.evaluate import answer_positions, plan_positions, yardstick
-from rmt_mini.stages.material import generator_for
-from rmt_mini.stages.midtrain import RMTTrainer, asking_for, budgets_for, judge
+from rmt_mini.stages.midtrain import RMTTrainer, asking_for, judge
 from tests.fakes import BareFormat, make_tiny_policy, scripted_policy
 from tests.stages.tiny import closing, small, texts_for
 

@@ -13,9 +13,10 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import rollout_logprobs
 from rmt_mini.method.grpo import group_advantages
+from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Judged
 from rmt_mini.stages import midtrain
-from rmt_mini.stages.midtrain import RMTTrainer, StepResult, budget_of
+from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import NonFiniteError
 from tests.stages.tiny import ARROWS, SENTENCES, by_answer, closing, plainly, small, texts_for, weights
 

@@ -9,9 +9,10 @@ import torch
 
 from rmt_mini.config import preset
 from rmt_mini.engine.model import load_policy
+from rmt_mini.engine.text import to_texts
 from rmt_mini.records import Judged, Position, Rollout
 from rmt_mini.stages import preflight as room
-from rmt_mini.stages.material import format_for, to_texts
+from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.stages.preflight import agreement, groups_seen, preflight, signal_by_tier
 from rmt_mini.worlds.corpus import load_corpus

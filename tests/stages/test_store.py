@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import UserError
-from rmt_mini.stages.store import RunFolder, free_name, write_whole
+from rmt_mini.files import write_whole
+from rmt_mini.stages.store import RunFolder, free_name
 from tests.fakes import make_tiny_policy
 
 

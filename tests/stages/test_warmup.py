@@ -9,9 +9,10 @@ import torch
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import Asking, roll_out
+from rmt_mini.engine.text import Text
 from rmt_mini.records import Position, Rollout
 from rmt_mini.stages import warmup
-from rmt_mini.stages.material import Text, format_for, on_device
+from rmt_mini.stages.material import format_for, on_device
 from rmt_mini.stages.optimizer import NonFiniteError
 from rmt_mini.stages.warmup import cold_start
 from tests.fakes import make_tiny_policy

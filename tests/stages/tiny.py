@@ -12,9 +12,10 @@ from torch import Tensor
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.plain import PlainTree
+from rmt_mini.engine.text import Text, to_texts
 from rmt_mini.method.grpo import group_advantages
 from rmt_mini.records import Document, Judged, Rollout
-from rmt_mini.stages.material import Text, format_for, to_texts
+from rmt_mini.stages.material import format_for
 from tests.fakes import make_tiny_policy, widen
 
 SENTENCES = (

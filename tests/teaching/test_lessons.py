@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from rmt_mini.teaching.lessons import CHECKED, FOLDER, MARK, digest, execute, lessons
+from rmt_mini.teaching.lessons import CHECKED, FOLDER, MARK, digest, execute, lessons, read_notebook
 
 ROOT = FOLDER.parent
 NUMBERS = range(13)
@@ -25,16 +25,12 @@ def lesson(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-def read(path: Path) -> Any:
-    return nbformat.read(path, as_version=4)
-
-
 def code_of(path: Path) -> list[Any]:
-    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+    return [cell for cell in read_notebook(path).cells if cell.cell_type == "code"]
 
 
 def words_of(path: Path) -> str:
-    return "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    return "\n\n".join(cell.source for cell in read_notebook(path).cells if cell.cell_type == "markdown")
 
 
 def html_of(path: Path) -> list[str]:
@@ -66,7 +62,7 @@ def test_every_lesson_is_there() -> None:
 
 
 def test_notebook_is_valid_and_of_bearable_size(lesson: Path) -> None:
-    notebook = read(lesson)
+    notebook = read_notebook(lesson)
     nbformat.validate(notebook)
     assert 8 <= len(notebook.cells) <= MOST_CELLS
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
@@ -107,7 +103,7 @@ def test_every_picture_has_alt_text(lesson: Path) -> None:
 
 
 def test_a_lesson_says_what_for_and_how_long(lesson: Path) -> None:
-    first = read(lesson).cells[0].source
+    first = read_notebook(lesson).cells[0].source
     number = int(lesson.name[:2])
     assert re.match(rf"# {number}\. ", first)
     assert re.search(r"\*\*\d+ minutes\*\*", first)
@@ -170,7 +166,7 @@ def test_execute_keeps_outputs_and_marks_cells(tmp_path: Path) -> None:
     assert one.outputs[0].data["text/plain"] == "2"
     assert one.metadata[MARK] == digest("1 + 1")
     assert two.outputs == three.outputs == []
-    assert [cell.id for cell in read(path).cells] == ["cell-00", "cell-01", "cell-02"]
+    assert [cell.id for cell in read_notebook(path).cells] == ["cell-00", "cell-01", "cell-02"]
     before = path.read_bytes()
     execute(path)
     assert path.read_bytes() == before

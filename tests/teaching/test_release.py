@@ -7,7 +7,6 @@ import os
 import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
@@ -17,7 +16,7 @@ from rmt_mini.cli import main
 from rmt_mini.errors import UserError
 from rmt_mini.teaching.checks import EXERCISES
 from rmt_mini.teaching.grading import grade
-from rmt_mini.teaching.lessons import lessons
+from rmt_mini.teaching.lessons import lessons, read_notebook
 from rmt_mini.teaching.release import BEGIN, END, SOLVED, STUDENTS, exercise_of, release, sets, solution, stub
 
 SET = "03_budget"
@@ -30,12 +29,8 @@ def solved(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-def read(path: Path) -> Any:
-    return nbformat.read(path, as_version=4)
-
-
 def code_of(path: Path) -> list[str]:
-    return [cell.source for cell in read(path).cells if cell.cell_type == "code"]
+    return [cell.source for cell in read_notebook(path).cells if cell.cell_type == "code"]
 
 
 def asked(path: Path) -> list[str]:
@@ -55,7 +50,7 @@ def test_a_set_asks_for_its_lessons_exercises_in_order(solved: Path) -> None:
 
 
 def test_an_exercise_says_how_hard_it_is_and_what_it_is_worth(solved: Path) -> None:
-    cells = read(solved).cells
+    cells = read_notebook(solved).cells
     minutes = 0
     for above, cell in pairwise(cells):
         name = exercise_of(cell.source) if cell.cell_type == "code" else None
@@ -89,7 +84,7 @@ def test_a_students_copy_holds_the_solution_only_where_it_is_folded_away(solved:
     student = STUDENTS / solved.name
     sources = code_of(student)
     assert not any(BEGIN in source or END in source for source in sources)
-    notebook = read(student)
+    notebook = read_notebook(student)
     assert all(not cell.get("outputs") for cell in notebook.cells)
     words = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     assert words.count("<details><summary>Solution</summary>") == len(asked(solved))
@@ -116,7 +111,7 @@ def test_a_wrong_a_broken_and_an_endless_answer_cost_their_own_points_alone(tmp_
     }
     told = {"wrong": "falling below 0", "broken": "not there", "endless": "not there"}
     for name, cell in cells.items():
-        notebook = read(SOLVED / f"{SET}.ipynb")
+        notebook = read_notebook(SOLVED / f"{SET}.ipynb")
         target = next(one for one in notebook.cells if "def length_reward" in one.source)
         target.source = cell
         path = tmp_path / f"{name}.ipynb"
@@ -138,7 +133,7 @@ def test_a_notebook_shows_a_wrong_answers_slip_and_no_traceback(tmp_path: Path) 
 
 def test_a_submission_cannot_pass_by_its_own_words(tmp_path: Path) -> None:
     """Neither a check that it redefines, nor a verdict that it prints, nor a deleted exercise earns a point."""
-    notebook = read(STUDENTS / f"{SET}.ipynb")
+    notebook = read_notebook(STUDENTS / f"{SET}.ipynb")
     verdict = json.dumps({"exercise": "length_reward", "passed": True, "told": "right", "slip": ""})
     notebook.cells.append(nbformat.v4.new_code_cell(f"check = lambda function: True\nprint('''{verdict}''')"))
     notebook.cells = [cell for cell in notebook.cells if "def budget_adherence" not in cell.source]
@@ -181,7 +176,7 @@ def test_nbgrader_gives_a_solved_submission_full_points_and_an_open_one_none(
     api = api_of(config=Config({"CourseDirectory": {"root": str(tmp_path)}, "NbGrader": {"logfile": ""}}))
     made = api.generate_assignment(SET, force=True, create=True)
     assert made["success"], made
-    given = read(tmp_path / "release" / SET / f"{SET}.ipynb")
+    given = read_notebook(tmp_path / "release" / SET / f"{SET}.ipynb")
     assert BEGIN not in json.dumps(given)
     assert "raise NotImplementedError" in json.dumps(given)
     for student, source in (("solved", tmp_path / "source"), ("open", tmp_path / "release")):

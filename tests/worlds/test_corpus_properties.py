@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmt_mini.engine.prompt import Continuation
+from rmt_mini.engine.text import to_texts
 from rmt_mini.records import Document, Span
-from rmt_mini.stages.material import to_texts
 from rmt_mini.worlds.corpus import Corpus, load_corpus
 from tests.fakes import byte_tokenizer
 from tests.outcomes import either

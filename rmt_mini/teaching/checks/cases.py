@@ -71,9 +71,11 @@ def hand(*args: Any, gives: Any, hint: str) -> Case:
     return Case(HAND, args, gives, hint)
 
 
-def chance(*args: Any, hint: str = "work this case out by hand, step by step, beside your code") -> Case:
+def chance(
+    *args: Any, gives: Any = BY_REFERENCE, hint: str = "work this case out by hand, step by step, beside your code"
+) -> Case:
     """Make a case out of random arguments."""
-    return Case(RANDOM, args, BY_REFERENCE, hint)
+    return Case(RANDOM, args, gives, hint)
 
 
 def edge(*args: Any, gives: Any = BY_REFERENCE, hint: str) -> Case:

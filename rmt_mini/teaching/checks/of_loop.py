@@ -199,7 +199,7 @@ def _shuffled_control(source: random.Random) -> Iterator[Case]:
     for _ in range(10):
         size, count = source.randint(2, 4), source.randint(3, 5)
         drawn = [source.random() for _ in range(size * count)]
-        yield Case("random", (drawn, size, SEEDS), _is_control(drawn, size), hint)
+        yield chance(drawn, size, SEEDS, gives=_is_control(drawn, size), hint=hint)
     once: Any = [{"rewards": [0.7], "advantages": [0.0]}] * len(SEEDS)
     yield edge([0.7], 1, SEEDS, gives=once, hint="a single reward can only be dealt to where it was")
 
@@ -259,7 +259,7 @@ def _paired_interval(source: random.Random) -> Iterator[Case]:
             [level + run + document + source.gauss(0, 0.02) for level, document in zip(row, by_document, strict=True)]
             for row, run in zip(theirs, by_run, strict=True)
         ]
-        yield Case("random", (ours, theirs, _RESAMPLES, seed), _is_interval(ours, theirs), hint)
+        yield chance(ours, theirs, _RESAMPLES, seed, gives=_is_interval(ours, theirs), hint=hint)
     always = {"difference": 0.25, "low": 0.25, "high": 0.25}
     hard = "ours is better by 0.25 at both documents, the hard one too: paired, there is nothing left to doubt"
     yield edge([[0.5, 1.0]], [[0.25, 0.75]], 100, 0, gives=always, hint=hard)

@@ -16,12 +16,13 @@ from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import rollout_logprobs
+from rmt_mini.engine.text import Text, to_texts
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.method.curriculum import TierSampler
 from rmt_mini.method.grpo import rl_loss
 from rmt_mini.method.objective import ntp_loss, ntp_mask
 from rmt_mini.records import Judged, Rollout
-from rmt_mini.stages.material import Difficulty, Text, format_for, on_device, to_texts
+from rmt_mini.stages.material import Difficulty, format_for, on_device
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import MasterAdamW
 from rmt_mini.study.plots import Figured, closing_slopes, gradient_shares, who_learns

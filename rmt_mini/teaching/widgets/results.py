@@ -12,11 +12,12 @@ import torch
 from rmt_mini.config import preset
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import Asking, roll_out
+from rmt_mini.engine.text import Text, generator_for
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.run import prepare
 from rmt_mini.stages.evaluate import plan_positions, read_for
-from rmt_mini.stages.material import Text, format_for, generator_for, on_device, trunk_entropy
+from rmt_mini.stages.material import format_for, on_device, trunk_entropy
 from rmt_mini.stages.posttrain import pass_at_k
 from rmt_mini.study import plots
 from rmt_mini.study.arms import BASE, METHOD
