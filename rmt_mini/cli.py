@@ -320,15 +320,20 @@ def _seeds(runs: Sequence[Path], out: Path) -> None:
 @click.option("--corpus", default="champ", help="as for run  [champ]")
 @click.option("--dtype", default="auto", help="auto, float32 or bfloat16  [auto]")
 @click.option("--steps", type=click.IntRange(min=1), default=5, help="timed steps of each contender  [5]")
+@click.option("--documents", type=click.IntRange(min=1), default=2, help="of a step  [2]")
+@click.option("--positions", type=click.IntRange(min=1), default=4, help="K, of a document  [4]")
+@click.option("--group-size", type=click.IntRange(min=2), default=8, help="G, rollouts a position  [8]")
+@click.option("--prefix", type=click.IntRange(min=16), default=125, help="tokens before a position, on average  [125]")
+@click.option("--thought-tokens", type=click.IntRange(min=1), default=24, help="of every rollout  [24]")
 @click.option("--trl/--no-trl", default=True, help="measure TRL's GRPOTrainer, most of the time  [yes]")
 @click.option("--sweeps/--no-sweeps", default=True, help="show how cost grows with each size  [yes]")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="folder  [runs/bench]")
-def _bench(model: str, corpus: str, dtype: str, steps: int, trl: bool, sweeps: bool, out: Path | None) -> None:
+def _bench(trl: bool, sweeps: bool, out: Path | None, **sizes: Any) -> None:
     """Time a step against TRL, generate, a padded update and the machine's limits, side by side."""
     from rmt_mini.study.bench import SWEEPS, bench
     from rmt_mini.study.bench_parts import Setting
 
-    setting = Setting(model=model, corpus=corpus, dtype=dtype, steps=steps)
+    setting = Setting(**sizes)
     folder, told = bench(setting, out, trl, SWEEPS if sweeps else {})
     click.echo(told)
     click.echo(f"\nReport       {folder / 'report.md'}")
@@ -380,7 +385,7 @@ def _question_options() -> list[click.Parameter]:
     """Return the options about questions."""
     most = click.IntRange(min=2)
     return [
-        click.Option(["--questions"], default=None, help="micro, gym:TASK or champ  [by the model]"),
+        click.Option(["--questions"], default=None, help="micro, micro-text, gym:TASK or champ  [by the model]"),
         click.Option(["--count"], type=most, default=400, help="questions, held-out ones included  [400]"),
         click.Option(["--k"], type=click.IntRange(min=1), default=8, help="answers to each held-out question  [8]"),
     ]

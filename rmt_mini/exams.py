@@ -1,10 +1,11 @@
 """Post-train what a comparison trained: does mid-training help the stage that follows?
 
-    DIR/exams/exams.json        which models sit the exam, and how
-    DIR/exams/NAME-seedN/       a post-training run each, as ``rmt-mini posttrain`` leaves it
-    DIR/posttraining.json       the outcome; DIR/report.md gains its tables and curves
+    DIR/exams/SOURCE/exams.json      which models sit the exam, and how; SOURCE is that of its questions
+    DIR/exams/SOURCE/NAME-seedN/     a post-training run each, as ``rmt-mini posttrain`` leaves it
+    DIR/posttraining.json            SOURCE -> the outcome; DIR/report.md gains its tables and curves
 
-Post-training runs are short, so one that was interrupted begins anew; those that are done stay.
+A comparison may sit several exams. Post-training runs are short, so one that was interrupted begins anew; those that
+are done stay.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from rmt_mini.compare import SIDE_BY_SIDE, is_done, read_comparison, report, run_folder
+from rmt_mini.engine.model import locate_model
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import write_whole
-from rmt_mini.pre_and_post import posttrain_run
+from rmt_mini.pre_and_post import posttrain_run, usual_source
 from rmt_mini.study.arms import METHOD
 from rmt_mini.study.comparison_report import exam_table
 from rmt_mini.study.exams import UNTRAINED, read_exams
@@ -37,7 +39,7 @@ class Sitting:
     """One post-training run: as ``posttrain_run`` takes it."""
 
     checkpoint: str
-    source: str | None
+    source: str
     count: int
     samples: int
     every: int
@@ -77,7 +79,8 @@ def exams(
         UserError: if an arm is not there or not done, or the folder holds exams of another kind.
         Stopped: as ``compare``.
     """
-    _, known, _ = read_comparison(folder)
+    config, known, _ = read_comparison(folder)
+    source = source or usual_source(_tokenizer(config.model))
     names = [arm.name for arm in known]
     for name in arms:
         if name not in names:
@@ -92,7 +95,7 @@ def exams(
         "changes": dict(changes or {}),
     }
     plain = json.loads(json.dumps(notes))
-    path = folder / "exams" / "exams.json"
+    path = folder / "exams" / source.replace(":", "-") / "exams.json"
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         differ = [name for name in plain if plain[name] != before[name] and name != "arms"]
@@ -100,23 +103,23 @@ def exams(
             raise UserError(
                 f"{str(path.parent)!r} holds exams with other settings ({', '.join(differ)}); delete it, or give those"
             )
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(plain, indent=1) + "\n")
     return go_on(path.parent, workers, progress, stop)
 
 
 def go_on(path: Path, workers: int = 0, progress: bool = True, stop: threading.Event | None = None) -> str:
-    """Sit the exams that DIR/exams still lacks, and report; returns the table.
+    """Sit what DIR/exams/SOURCE still lacks of its exam, and report; returns the table.
 
     Raises:
         UserError: if a checkpoint is not there, or for anything else that a user can set right.
         Stopped: as ``compare``.
     """
     notes = json.loads((path / "exams.json").read_text(encoding="utf-8"))
-    folder = path.parent
+    folder = path.parents[1]
     config, _, seeds = read_comparison(folder)
     stop = stop or threading.Event()
-    sittings = {name: [_sitting(folder, name, seed, notes, config.model) for seed in seeds] for name in notes["arms"]}
+    sittings = {name: [_sitting(path, name, seed, notes, config.model) for seed in seeds] for name in notes["arms"]}
     wanted = [one for row in zip(*sittings.values(), strict=True) for one in row]
     todo = [one for one in wanted if not is_done(Path(one.changes["out"]))]
     workers = workers or (os.cpu_count() or 1 if config.model in SIDE_BY_SIDE else 1)
@@ -130,16 +133,25 @@ def go_on(path: Path, workers: int = 0, progress: bool = True, stop: threading.E
             raise Stopped(str(path)) from error
     found = read_exams({name: [Path(one.changes["out"]) for one in row] for name, row in sittings.items()})
     found |= {"seeds": seeds, "settings": notes}
-    write_whole(folder / "posttraining.json", json.dumps(found, indent=1) + "\n")
+    outcome = folder / "posttraining.json"
+    others = json.loads(outcome.read_text(encoding="utf-8")) if outcome.exists() else {}
+    write_whole(outcome, json.dumps(others | {notes["source"]: found}, indent=1) + "\n")
     report(folder)
     return exam_table(found)
 
 
-def _sitting(folder: Path, name: str, seed: int, notes: Mapping[str, Any], model: str) -> Sitting:
+def _tokenizer(model: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(locate_model(model), trust_remote_code=False)
+
+
+def _sitting(path: Path, name: str, seed: int, notes: Mapping[str, Any], model: str) -> Sitting:
+    folder = path.parents[1]
     checkpoint = run_folder(folder, name, seed) / "checkpoint"
     if name != UNTRAINED and not is_done(checkpoint.parent):
         raise UserError(f"the run {str(checkpoint.parent)!r} is not done; finish it with rmt-mini resume {folder}")
-    changes = notes["changes"] | {"seed": seed, "out": str(folder / "exams" / f"{name}-seed{seed}")}
+    changes = notes["changes"] | {"seed": seed, "out": str(path / f"{name}-seed{seed}")}
     return Sitting(
         model if name == UNTRAINED else str(checkpoint),
         notes["source"],

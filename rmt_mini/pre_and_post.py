@@ -86,6 +86,16 @@ def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
     return path
 
 
+def of_micro_world(tokenizer: Any) -> bool:
+    """Tell whether a tokenizer is the micro-world's."""
+    return bool(tokenizer.get_vocab() == make_tokenizer().get_vocab())
+
+
+def usual_source(tokenizer: Any) -> str:
+    """Return the source of the questions that a model is asked where none is named."""
+    return "micro" if of_micro_world(tokenizer) else "gym:chain_sum"
+
+
 def posttrain_run(
     checkpoint: str,
     source: str | None = None,
@@ -120,9 +130,9 @@ def posttrain_run(
     policy = load_policy(
         str(nested if nested.is_dir() else checkpoint), given.get("device", "auto"), given.get("dtype", "auto")
     )
-    small = policy.tokenizer.get_vocab() == make_tokenizer().get_vocab()
+    small = of_micro_world(policy.tokenizer)
     base = {"steps": 40, "documents_per_step": 20} if small else {"steps": 12, "documents_per_step": 8}
-    source = source or ("micro" if small else "gym:chain_sum")
+    source = source or usual_source(policy.tokenizer)
     config = preset(
         "micro" if small else "laptop", **{**POSTTRAINING, **base, "model": checkpoint, "corpus": source, **given}
     )

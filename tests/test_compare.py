@@ -168,9 +168,10 @@ SITTING = {"steps": 2, "documents_per_step": 3, "group_size": 4, "budget_start":
 def test_exams_are_sat_by_all_and_once(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(exam_room, "go_on", lambda *_: "")
-        exam_room.exams(whole)
-        assert json.loads((whole / "exams" / "exams.json").read_text())["arms"] == ["base", "ntp", "rpt", "rmt"]
-        (whole / "exams" / "exams.json").unlink()
+        exam_room.exams(whole)  # of a model that is not the micro-world's
+        usual = whole / "exams/gym-chain_sum/exams.json"
+        assert json.loads(usual.read_text())["arms"] == ["base", "ntp", "rpt", "rmt"]
+        usual.unlink()
     settings: dict[str, Any] = {"source": "micro", "count": 8, "samples": 2, "every": 1, "changes": SITTING}
     stop, begun = threading.Event(), []
 
@@ -181,20 +182,24 @@ def test_exams_are_sat_by_all_and_once(whole: Path, monkeypatch: pytest.MonkeyPa
         return posttrain_run(*given)
 
     monkeypatch.setattr(exam_room, "posttrain_run", stopping)
-    with pytest.raises(Stopped, match=rf"^stopped; to go on: rmt-mini resume {whole / 'exams'}$"):
+    with pytest.raises(Stopped, match=rf"^stopped; to go on: rmt-mini resume {whole / 'exams/micro'}$"):
         exam_room.exams(whole, ["rmt"], workers=1, progress=False, stop=stop, **settings)
     monkeypatch.undo()
-    first = whole / "exams" / "base-seed5"
+    first = whole / "exams/micro/base-seed5"
     stamp = (first / "run.json").stat().st_mtime_ns
-    main(["resume", str(whole / "exams")])
+    main(["resume", str(whole / "exams/micro")])
     assert (first / "run.json").stat().st_mtime_ns == stamp
-    found = json.loads((whole / "posttraining.json").read_text())
+    outcome = json.loads((whole / "posttraining.json").read_text())
+    found = outcome["micro"]
     assert list(found["arms"]) == ["base", "rmt"]
     assert [one["step"] for one in found["arms"]["rmt"]] == [0, 1, 2]
     assert found["seeds"] == [5, 6]
-    assert "## Post-training" in (whole / "report.md").read_text()
-    assert (whole / "figures" / "posttraining.png").exists()
-    notes = json.loads((whole / "exams" / "rmt-seed6" / "run.json").read_text())
+    assert "## Post-training: kinds of questions that no text has" in (whole / "report.md").read_text()
+    assert (whole / "figures" / "posttraining-micro.png").exists()
+    exam_room.exams(whole, ["rmt"], workers=1, progress=False, **(settings | {"source": "micro-text"}))
+    assert json.loads((whole / "posttraining.json").read_text()).keys() == {"micro", "micro-text"}
+    assert "## Post-training: the calculations of the mid-training text" in (whole / "report.md").read_text()
+    notes = json.loads((whole / "exams/micro/rmt-seed6/run.json").read_text())
     assert notes["config"]["model"] == str(run_folder(whole, "rmt", 6) / "checkpoint")
     for changes, words in (({"count": 14}, "other settings \\(count\\)"), ({"arms": ["sft"]}, "arm 'sft' is not in")):
         with pytest.raises(UserError, match=words):

@@ -3,8 +3,8 @@
 Every contender runs in a process of its own, one after another, on the same positions, rollout counts and thought
 lengths. The machine's limits are measured beside them, so that every figure is a ratio of two measurements of one run;
 ratios can be compared across machines, seconds cannot. TRL is tried in each dtype that the machine multiplies, with
-ever larger micro-batches while they are faster, one step each; the best is then timed like the tree. The padded
-update's micro-batch is found likewise.
+ever larger micro-batches while they are faster, from an eighth of the rollouts up, one step each; the best is then
+timed like the tree. The padded update's micro-batch is found likewise.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ logger = logging.getLogger(__name__)
 
 DTYPES = ("bfloat16", "float32")
 SLOW = 1 / 8  # of the fastest dtype's rate: a processor without bfloat16 products takes a hundred times as long
-MICRO_BATCHES = (8, 16, 32)
+LEAST = 8  # rollouts in a micro-batch
+SHARES = (8, 4, 2, 1)  # of the rollouts in a micro-batch, inverted
 SWEEPS: dict[str, tuple[int, ...]] = {
     "prefix": (40, 125, 250),
     "positions": (1, 4, 8),
@@ -137,9 +138,10 @@ def _multiplied(limits: Json) -> list[str]:
 def _climb(setting: Setting, measure: Callable[..., Json]) -> list[Json]:
     """Measure ever larger micro-batches for as long as they are faster."""
     found: list[Json] = []
-    for size in MICRO_BATCHES:
-        if size > setting.rollouts:
-            break
+    for share in SHARES:
+        size = setting.rollouts // share
+        if size < LEAST:
+            continue
         found.append(measure(micro_batch=size))
         if "seconds" not in found[-1] or _best(found) is not found[-1]:
             break

@@ -44,6 +44,12 @@ SHOWN = {
 }
 
 
+QUESTIONS = {
+    "micro": "kinds of questions that no text has",
+    "micro-text": "the calculations of the mid-training text",
+}
+
+
 @dataclass(frozen=True)
 class Claim:
     """One claim, and what the comparison says about it.
@@ -116,11 +122,17 @@ def _claims(found: Json) -> Iterator[Claim]:
     yield from over("rmt-shuffled-reward", "The rewards matter, and not RL's noise")
 
 
-def exam_claims(found: Json) -> list[Claim]:
+def questions_of(source: str) -> str:
+    """Say what an exam is about."""
+    return QUESTIONS.get(source, f"questions of {source}")
+
+
+def exam_claims(found: Json, source: str) -> list[Claim]:
     """Judge what mid-training did for post-training, at its end.
 
     Args:
         found: as ``read_exams`` returns it.
+        source: of the questions.
     """
     last = found["arms"][METHOD][-1]["step"]
     told = []
@@ -128,7 +140,8 @@ def exam_claims(found: Json) -> list[Claim]:
         if pair["step"] == last and pair["k"] == 1:
             sign = int(pair["low"] > 0) - int(pair["high"] < 0)
             other = "the untrained model" if pair["b"] == "base" else trained_as(pair["b"])
-            text = f"After {last} steps of post-training RMT's model answers better than that of {other}"
+            text = f"After {last} steps of post-training on {questions_of(source)}, RMT's model answers better than "
+            text += f"that of {other}"
             told.append(Claim(text, sign, f"pass@1: {points(pair)} points."))
     return told
 

@@ -10,7 +10,17 @@ from rmt_mini.files import write_whole
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.study import plots
 from rmt_mini.study.arms import BASE, METHOD
-from rmt_mini.study.claims import PAPER, PAPER_LENGTHS, SHOWN, claims, exam_claims, ordered, points, trained_as
+from rmt_mini.study.claims import (
+    PAPER,
+    PAPER_LENGTHS,
+    SHOWN,
+    claims,
+    exam_claims,
+    ordered,
+    points,
+    questions_of,
+    trained_as,
+)
 from rmt_mini.study.findings import COLUMNS, share
 from rmt_mini.study.markdown import escape, table
 from rmt_mini.study.sensitivity import sensitivity_lines, sensitivity_table
@@ -34,7 +44,7 @@ def write_comparison_report(
     Args:
         folder: of the comparison.
         found: as ``compare_runs`` returns it, with "config" and "seeds".
-        posttraining: as ``read_exams`` returns it, where exams were sat.
+        posttraining: source of the questions -> as ``read_exams`` returns it, where exams were sat.
         variants: as ``sensitivities`` returns them, where there are any.
 
     Returns:
@@ -44,10 +54,11 @@ def write_comparison_report(
     plots.save(figured, folder / "figures" / "arms.png")
     said = claims(found)
     after: list[str] = []
-    if posttraining is not None:
-        said = ordered([*said, *exam_claims(posttraining)])
-        after, curves = exam_parts(posttraining)
-        plots.save(curves, folder / "figures" / "posttraining.png")
+    for source, exam in (posttraining or {}).items():
+        said = ordered([*said, *exam_claims(exam, source)])
+        parts, curves = exam_parts(exam, source)
+        after += parts
+        plots.save(curves, folder / "figures" / figure_of(source))
     if variants:
         drawn = plots.tornado(variants)
         plots.save(drawn, folder / "figures" / "sensitivity.png")
@@ -175,7 +186,12 @@ def exam_table(found: Json) -> str:
     return table(["mid-trained as", *heads], rows)
 
 
-def exam_parts(found: Json) -> tuple[list[str], plots.Figured]:
+def figure_of(source: str) -> str:
+    """Return the file name of an exam's curves."""
+    return f"posttraining-{source.replace(':', '-')}.png"
+
+
+def exam_parts(found: Json, source: str) -> tuple[list[str], plots.Figured]:
     """Lay out everything about post-training for report.md, and draw its curves."""
     curves = {
         trained_as(name): [{"step": one["step"], **one["pass_at"]["1"]} for one in curve]
@@ -193,11 +209,11 @@ def exam_parts(found: Json) -> tuple[list[str], plots.Figured]:
     ]
     cell = found["arms"][METHOD][0]["pass_at"]["1"]
     parts = [
-        "## Post-training",
-        f"GRPO on questions, the same for every model of a seed; {cell['n']} held-out ones over all seeds, "
+        f"## Post-training: {questions_of(source)}",
+        f"GRPO on questions ({source}), the same for every model of a seed; {cell['n']} held-out ones over all seeds, "
         f"{found['samples']} answers to each. Intervals draw seeds and questions anew.",
         exam_table(found),
-        f"![{figured.alt}](figures/posttraining.png)",
+        f"![{figured.alt}](figures/{figure_of(source)})",
         "Whether a gain lasts: RMT minus the others in pass@1, points, by step of post-training:",
         table(["step", *others], rows),
         "The paper's (GRPO on Skywork maths, %, before -> after; no intervals are given):",

@@ -1,6 +1,7 @@
 """Questions with answers that can be checked: what post-training asks.
 
     micro       questions of the micro-world, of a kind that neither of its texts is made of
+    micro-text  the calculations of its mid-training text, in that text's own words
     gym:TASK    a task of reasoning-gym, scored by its own scorer
     champ       CHAMP's problems, answers compared as mathematics by math-verify
 
@@ -23,7 +24,9 @@ from rmt_mini.worlds.corpus import champ_problems, share_of
 
 logger = logging.getLogger(__name__)
 
-SOURCES = "'micro', 'gym:TASK' or 'champ'"
+SOURCES = "'micro', 'micro-text', 'gym:TASK' or 'champ'"
+OF_MICRO = {"micro": micro.EXAM, "micro-text": micro.MIDTRAINING}
+UNREAD = 3_000_000  # the first page of the mid-training text that is asked: no run reads so far, no search looked there
 ANSWER_CUE = "\nAnswer:"
 SECONDS = 2  # for comparing two answers as mathematics
 LONGEST = 80  # characters of an answer that is worth comparing
@@ -50,7 +53,7 @@ def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
     """Make or load questions, all of different text.
 
     Args:
-        source: 'micro', 'gym:TASK' or 'champ'.
+        source: 'micro', 'micro-text', 'gym:TASK' or 'champ'.
         count: at most so many.
         seed: of what is generated; CHAMP's are taken in order.
 
@@ -64,8 +67,8 @@ def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
     """
     if count < 1:
         raise UserError(f"count is {count}; give at least 1 question")
-    if source == "micro":
-        return _micro(count, seed)
+    if source in OF_MICRO:
+        return _micro(source, count, seed)
     if source.startswith("gym:"):
         return _gym(source.removeprefix("gym:"), count, seed)
     if source == "champ":
@@ -92,9 +95,9 @@ def split_questions(questions: Sequence[Question], evaluation_fraction: float) -
     return sides
 
 
-def _micro(count: int, seed: int) -> tuple[Question, ...]:
+def _micro(source: str, count: int, seed: int) -> tuple[Question, ...]:
     found: dict[str, Question] = {}
-    pages = micro.stream(micro.EXAM, seed)
+    pages = micro.stream(OF_MICRO[source], seed, UNREAD if source == "micro-text" else 0)
     for _ in range(20 * count):  # some come twice
         page = next(pages)
         place = next(n for n, piece in enumerate(page.pieces) if piece.sort == micro.CALCULABLE)

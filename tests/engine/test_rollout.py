@@ -164,7 +164,8 @@ def test_a_gpu_samples_the_rollouts_of_the_cpu(shape: str) -> None:
         results.append(roll_out(policy, form, trunks, positions, 8, asking, generator(3)))
     for one, other in zip(*results, strict=True):
         assert (one.thought, one.closed, one.answer) == (other.thought, other.closed, other.answer)
-        assert one.logprobs == pytest.approx(other.logprobs, rel=1e-6)
+        # transformers turns rotary angles into sines in float32, whatever the model's dtype: 1e-7 there is 1e-5 here
+        assert one.logprobs == pytest.approx(other.logprobs, rel=1e-4)
 
 
 def test_caps_hold_and_forced_thoughts_reach_them() -> None:

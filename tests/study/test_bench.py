@@ -110,6 +110,11 @@ def test_a_contender_that_fails_is_said_to(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def falling() -> Any:
+    """A contender that is the faster the more it gets."""
+    return lambda micro_batch: {"seconds": [1 / micro_batch], "micro_batch": micro_batch}
+
+
 def test_micro_batches_grow_while_they_are_faster() -> None:
     for seconds, expected in (([9, 7, 8], [8, 16, 32]), ([9, 9.5, 1], [8, 16]), ([9, None, 1], [8, 16])):
         asked: list[int] = []
@@ -123,6 +128,8 @@ def test_micro_batches_grow_while_they_are_faster() -> None:
         assert asked == expected
         assert room._best(found)["micro_batch"] == (16 if seconds[1] == 7 else 8)
     assert room._climb(Setting(documents=1, positions=1, group_size=2), measure) == []
+    sizes = [one["micro_batch"] for one in room._climb(Setting(documents=8, positions=8), falling())]
+    assert sizes == [64, 128, 256, 512]
 
 
 def test_only_dtypes_that_the_machine_multiplies_are_tried() -> None:

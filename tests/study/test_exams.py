@@ -13,6 +13,7 @@ from rmt_mini.study.comparison_report import exam_parts, exam_table
 from rmt_mini.study.exams import read_exams
 
 QUESTIONS, SAMPLES = 30, 4
+KINDS = "kinds of questions that no text has"
 
 
 def an_exam(folder: Path, name: str, seed: int, right: dict[int, int]) -> Path:
@@ -60,10 +61,10 @@ def test_differences_are_taken_question_by_question(found: dict[str, Any]) -> No
 
 
 def test_the_end_of_post_training_is_judged(found: dict[str, Any]) -> None:
-    signs = {claim.text: claim.sign for claim in exam_claims(found)}
+    signs = {claim.text: claim.sign for claim in exam_claims(found, "micro")}
     assert signs == {
-        "After 40 steps of post-training RMT's model answers better than that of the untrained model": 1,
-        "After 40 steps of post-training RMT's model answers better than that of RPT": 0,
+        f"After 40 steps of post-training on {KINDS}, RMT's model answers better than that of the untrained model": 1,
+        f"After 40 steps of post-training on {KINDS}, RMT's model answers better than that of RPT": 0,
     }
 
 
@@ -71,7 +72,9 @@ def test_tables_and_curves(found: dict[str, Any]) -> None:
     head, _, *rows = exam_table(found).splitlines()
     assert "pass@1, %, before | pass@1, %, after | pass@4, %, before" in head
     assert [row.split(" | ")[0] for row in rows] == ["| untrained", "| RPT", "| RMT"]
-    parts, figured = exam_parts(found)
+    parts, figured = exam_parts(found, "gym:chain_sum")
+    assert parts[0] == "## Post-training: questions of gym:chain_sum"
+    assert "(figures/posttraining-gym-chain_sum.png)" in parts[3]
     assert "| RMT | 24.08 -> 54.67 | 25.17 -> 64.33 |" in parts[-1]
     assert "| 20 | +25.0 [" in parts[-3]
     assert "RMT 12.5 at first and 50.0 at last (" in figured.alt

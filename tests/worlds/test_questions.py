@@ -27,6 +27,18 @@ def test_micro_questions_are_of_kinds_that_no_text_is_made_of():
     assert not any("Question" in document.text for document in micro.corpus("micro"))
 
 
+def test_questions_of_the_text_are_its_calculations_on_pages_that_no_run_reads():
+    questions = load_questions("micro-text", 100, seed=0)
+    assert len({question.text for question in questions}) == 100
+    read = {document.id for document in micro.corpus("micro")}
+    assert not read & {question.id for question in questions}
+    for question in questions:
+        assert question.text.endswith(("In the end it stops at", "At last the ring lies"))
+        assert question.score(question.answer) == 1.0
+    results = {question.answer for question in questions}
+    assert results == {f" {digit}" for digit in range(10)} | {f" {place}" for place in micro.PLACES}
+
+
 def test_the_seed_decides_what_is_asked():
     first = [question.text for question in load_questions("micro", 20, seed=1)]
     assert first == [question.text for question in load_questions("micro", 20, seed=1)]

@@ -98,9 +98,9 @@ def interval_width(positions: int, seeds: int, gap: float = PAPER_GAP) -> Figure
     return plots.interval_width(curves, positions, half, gap, expected_positions(gap / 100, seeds))
 
 
-def exams(k: int, step: int) -> Figured:
+def exams(k: int, step: int, questions: str = "micro") -> Figured:
     """Draw the recorded post-training: pass@k over all steps, and RMT minus the others at one of them."""
-    found = comparison("posttraining")
+    found = comparison("posttraining")[questions]
     curves = {
         trained_as(name): [{"step": one["step"], **one["pass_at"][str(k)]} for one in curve]
         for name, curve in found["arms"].items()
@@ -191,11 +191,14 @@ def interval_explorer() -> Explorer:
 
 
 def exam_explorer() -> Explorer:
-    """Choose k and the step of post-training."""
+    """Choose what is asked, k, and the step of post-training."""
     found = comparison("posttraining")
-    steps = [one["step"] for one in found["arms"][METHOD]]
-    ks = [int(k) for k in found["arms"][METHOD][0]["pass_at"]]
-    return explore(exams, k=choice("k", ks), step=choice("step", steps, steps[-1]))
+    curve = next(iter(found.values()))["arms"][METHOD]  # the same steps in all
+    steps = [one["step"] for one in curve]
+    ks = [int(k) for k in curve[0]["pass_at"]]
+    return explore(
+        exams, k=choice("k", ks), step=choice("step", steps, steps[-1]), questions=choice("questions", list(found))
+    )
 
 
 def pass_explorer() -> Explorer:

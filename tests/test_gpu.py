@@ -1,0 +1,100 @@
+"""Whole runs on a GPU: the same run as on the CPU, memory that really runs out, and the layer on TRL.
+
+Each skips where PyTorch sees none. ``pytest -m gpu`` runs them, and those of the rooms, on a machine that has one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rmt_mini.config import RMTConfig, preset
+from rmt_mini.engine.model import load_policy
+from rmt_mini.errors import UserError
+from rmt_mini.run import resume, run
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"),
+]
+ROOT = Path(__file__).resolve().parents[1]
+MEASURED = ("trunk_seconds", "rollout_seconds", "update_seconds", "peak_memory_mb")
+
+
+def micro(out: Path, **changes: Any) -> RMTConfig:
+    small = {"evaluation_positions": 60, "evaluation_documents": 20, "preflight_positions": 9, "steps": 3}
+    return preset("micro", **{"out": str(out), **small, **changes})
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in MEASURED} for line in lines]
+
+
+def test_a_run_on_a_gpu_is_the_run_on_the_cpu(tmp_path: Path) -> None:
+    """In float64, where no last digit decides what is sampled."""
+    results = [run(micro(tmp_path / d, device=d, dtype="float64"), progress=False) for d in ("cpu", "cuda")]
+    one, other = (metrics(result.folder) for result in results)
+    assert len(one) == 3
+    for ours, theirs in zip(one, other, strict=True):
+        assert ours["rl_loss"] != 0
+        for name, value in ours.items():
+            assert theirs[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
+    answers = [(result.folder / "answers.jsonl").read_text().splitlines() for result in results]
+    for mine, yours in zip(*answers, strict=True):
+        first, second = json.loads(mine), json.loads(yours)
+        assert first.keys() == second.keys()
+        for name, value in first.items():
+            assert second[name] == (pytest.approx(value, rel=1e-6) if isinstance(value, float) else value), name
+
+
+def test_a_gpu_run_is_in_bfloat16_and_leaves_a_model_that_the_cpu_opens(tmp_path: Path) -> None:
+    result = run(micro(tmp_path / "run", dtype="auto", steps=2), progress=False)
+    lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < line["peak_memory_mb"] < 20_000 for line in lines)  # of the GPU, not of the process
+    policy = load_policy(str(result.folder / "checkpoint"), "cpu")
+    assert all(bool(parameter.isfinite().all()) for parameter in policy.model.parameters())
+
+
+def test_memory_that_runs_out_is_told_and_the_run_goes_on_with_all_of_it(tmp_path: Path) -> None:
+    """A real one: the process may take 500 MB of the GPU, and an update on 1,280 rollouts at once wants more."""
+    config = micro(tmp_path / "run", device="cuda", dtype="float32", group_size=64, branch_tokens=65536, steps=1)
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(500e6 / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        with pytest.raises(UserError, match=r"^out of memory; the run needs about .* are free now; lower --branch-tok"):
+            run(config, progress=False)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+    resume(tmp_path / "run", progress=False)
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "done"
+
+
+def test_the_layer_on_trl_trains_on_a_gpu_and_goes_on(tmp_path: Path) -> None:
+    """As ``rmt-mini launch --setup one-gpu`` starts it: through accelerate, in bfloat16."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", "from rmt_mini.cli import main; main()", "launch", "micro", "--setup", "one-gpu"]
+    command += ["--steps", "4", "--documents-per-step", "4", "--save-every", "2", "--out", str(out), "--run"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    for begun in (0, 2):
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert ("going on from" in done.stderr) is bool(begun)
+        lines = metrics(out)
+        assert [line["step"] for line in lines] == [0, 1, 2, 3]
+        assert any(line["rl_loss"] != 0 for line in lines)
+        assert all(line["grad_norm"] > 0 for line in lines)
+        load_policy(str(out / "checkpoint"), "cpu")
+        for late in ("checkpoint", "checkpoint-4"):  # as if the run had been killed behind its second step
+            shutil.rmtree(out / late)
