@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from rmt_mini.study import contenders, plots
 from rmt_mini.study.bench import bench, lay_out_results, ratios, run_part
 from rmt_mini.study.bench_parts import MeasuredStep, Setting, _operations, positions_for, prompts_for, sweep, tree
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = Setting(
     model="micro", corpus="micro", dtype="float32", positions=2, group_size=4, prefix=20, thought_tokens=5, steps=1
 )
@@ -135,6 +137,24 @@ def test_micro_batches_grow_while_they_are_faster() -> None:
 def test_only_dtypes_that_the_machine_multiplies_are_tried() -> None:
     assert room._multiplied({"products": {"bfloat16": 1.3e9, "float32": 172e9}}) == ["float32"]
     assert room._multiplied({"products": {"bfloat16": 921e9, "float32": 220e9}}) == ["bfloat16", "float32"]
+
+
+def test_readme_says_what_was_measured_on_a_gpu() -> None:
+    found = json.loads((ROOT / "data/bench/h200.json").read_text())
+    tree, trl = found["tree"], found["trl"]
+    step, rollouts, update, theirs = (
+        median(one) for one in (tree["seconds"], tree["rollout_seconds"], tree["update_seconds"], trl["seconds"])
+    )
+    memory, more = (one["peak_memory_mb"] / 1000 for one in (tree, trl))
+    told = (
+        f"the tree {step:.1f} s (rollouts {rollouts:.1f}, update {update:.1f}) and {memory:.0f} GB, TRL {theirs:.1f} s "
+        f"and {more:.0f} GB at micro-batch {trl['micro_batch']}"
+    )
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert told in readme
+    operations = tree["rollout_operations"] + tree["update_operations"]
+    alone = operations / found["limits"]["products"][tree["dtype"]]
+    assert f"arithmetic alone is {alone:.2f} s at the card's rate" in readme
 
 
 def test_missing_contenders_leave_gaps_not_numbers() -> None:
