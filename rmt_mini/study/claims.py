@@ -128,7 +128,7 @@ def questions_of(source: str) -> str:
 
 
 def exam_claims(found: Json, source: str) -> list[Claim]:
-    """Judge what mid-training did for post-training, at its end.
+    """Judge what mid-training did for post-training, on the way and at the end.
 
     Args:
         found: as ``read_exams`` returns it.
@@ -136,11 +136,14 @@ def exam_claims(found: Json, source: str) -> list[Claim]:
     """
     last = found["arms"][METHOD][-1]["step"]
     told = []
-    for pair in found["paired"]:
-        if pair["step"] == last and pair["k"] == 1:
+    for when, pairs in (
+        ("Along the way of", found["along"]),
+        (f"After {last} steps of", [pair for pair in found["paired"] if pair["step"] == last]),
+    ):
+        for pair in (pair for pair in pairs if pair["k"] == 1):
             sign = int(pair["low"] > 0) - int(pair["high"] < 0)
             other = "the untrained model" if pair["b"] == "base" else trained_as(pair["b"])
-            text = f"After {last} steps of post-training on {questions_of(source)}, RMT's model answers better than "
+            text = f"{when} post-training on {questions_of(source)}, RMT's model answers better than "
             text += f"that of {other}"
             told.append(Claim(text, sign, f"pass@1: {points(pair)} points."))
     return told

@@ -60,25 +60,32 @@ def write_comparison_report(
         after += parts
         plots.save(curves, folder / "figures" / figure_of(source))
     if variants:
-        drawn = plots.tornado(variants)
-        plots.save(drawn, folder / "figures" / "sensitivity.png")
+        tornado = plots.tornado(variants)
+        plots.save(tornado, folder / "figures" / "sensitivity.png")
         after += [
             "## Sensitivity",
             "One setting at a time; a variant minus the method, position by position.",
             sensitivity_table(variants),
-            f"![{drawn.alt}](figures/sensitivity.png)",
+            f"![{tornado.alt}](figures/sensitivity.png)",
         ]
     config, seeds = found["config"], found["seeds"]
     tables = accuracy_tables(found)
     longer = [arm for name, arm in found["arms"].items() if name == "ntp-equal-compute"]
     other = "".join(f" ({SHOWN['ntp-equal-compute']}: {arm['compute']['steps']:,.0f})" for arm in longer)
     title = "RMT, one setting changed at a time" if variants else "RMT, its baseline, ablations and controls"
+    lines = [*(claim.line() for claim in said), *sensitivity_lines(variants)]
+    count = f"{len(seeds)} seeds"
+    told = ", ".join(map(str, seeds))
+    drawn = f"over {count} ({told}) and the held-out documents, both drawn anew; with few seeds their part is known "
+    drawn += "roughly, and one base model serves them all."
+    if len(seeds) == 1:
+        count, drawn = "1 seed", f"over the held-out documents; there is one seed, {seeds[0]}."
+        lines.insert(0, "**One seed:** how far two runs part by the luck of training is in no interval.")
     parts = [
-        f"# {title}: preset {escape(config['preset'])}, {len(seeds)} seeds",
-        "\n".join(f"- {line}" for line in [*(claim.line() for claim in said), *sensitivity_lines(variants)]),
+        f"# {title}: preset {escape(config['preset'])}, text {escape(config['corpus'])}, {count}",
+        "\n".join(f"- {line}" for line in lines),
         f"Every arm took {config['steps']} steps on the same documents{other}. Intervals are 95 % bootstrap intervals "
-        f"over {len(seeds)} seeds ({', '.join(map(str, seeds))}) and the held-out documents, both drawn anew; with few "
-        "seeds their part is known roughly, and one base model serves them all.",
+        f"{drawn}",
         "## Accuracy",
         *tables,
         f"![{figured.alt}](figures/arms.png)",
@@ -202,6 +209,7 @@ def exam_parts(found: Json, source: str) -> tuple[list[str], plots.Figured]:
     for step in [one["step"] for one in found["arms"][METHOD]]:
         pairs = {pair["b"]: pair for pair in found["paired"] if pair["step"] == step and pair["k"] == 1}
         rows.append([str(step), *(points(pair) for pair in pairs.values())])
+    rows.append(["mean behind 0", *(points(pair) for pair in found["along"] if pair["k"] == 1)])
     others = [trained_as(name) for name in found["arms"] if name != METHOD]
     theirs = [
         [trained_as(name), *("-" if one is None else f"{one[0]:.2f} -> {one[1]:.2f}" for one in values)]

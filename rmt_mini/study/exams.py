@@ -30,8 +30,10 @@ def read_exams(found: Mapping[str, Sequence[Path]]) -> Json:
 
     Returns:
         {"arms": {name: [{"step", "pass_at": {k: {"accuracy", "low", "high", "n"}}, "thought_length"}, ...]}, "paired":
-        [{"a", "b", "step", "k", "difference", "low", "high"}]}. The first step is 0, before post-training, and k is 1
-        and the number of samples; a difference is a minus b.
+        [{"a", "b", "step", "k", "difference", "low", "high"}], "along": [the same without a step], "samples"}. The
+        first step is 0, before post-training, and k is 1 and the number of samples. A difference is a minus b; along
+        the way it is the mean over all steps measured but the first: who needs fewer steps is ahead there, though both
+        end alike.
     """
     lines = {name: [_lines(folder) for folder in folders] for name, folders in found.items()}
     steps = sorted({line["step"] for line in lines[METHOD][0]})
@@ -39,6 +41,7 @@ def read_exams(found: Mapping[str, Sequence[Path]]) -> Json:
     question: dict[str, int] = {}
     arms: Json = {}
     paired: list[Json] = []
+    gaps: dict[tuple[str, int], list[np.ndarray]] = {}  # by model and k, at every step measured
     for step in steps:
         answered = {name: list(_answers(runs, step, question)) for name, runs in lines.items()}
         values = {k: {name: _values(answered[name], samples, k) for name in lines} for k in dict.fromkeys((1, samples))}
@@ -48,10 +51,23 @@ def read_exams(found: Mapping[str, Sequence[Path]]) -> Json:
             arms.setdefault(name, []).append(row)
         for name in [name for name in lines if name != METHOD]:
             for k, one in values.items():
-                cell = interval(answered[METHOD], one[METHOD] - one[name], [0])
-                pair = {"a": METHOD, "b": name, "step": step, "k": k, "difference": cell["mean"]}
-                paired.append(pair | {"low": cell["low"], "high": cell["high"]})
-    return {"arms": arms, "paired": paired, "samples": samples}
+                gaps.setdefault((name, k), []).append(one[METHOD] - one[name])
+                paired.append(_pair(name, k, answered[METHOD], gaps[name, k][-1], step=step))
+    along = [_pair(name, k, answered[METHOD], np.mean(one[1:], axis=0)) for (name, k), one in gaps.items()]
+    return {"arms": arms, "paired": paired, "along": along, "samples": samples}
+
+
+def _pair(name: str, k: int, answers: Sequence[Answer], gap: np.ndarray, **more: Any) -> Json:
+    cell = interval(answers, gap, [0])
+    return {
+        "a": METHOD,
+        "b": name,
+        **more,
+        "k": k,
+        "difference": cell["mean"],
+        "low": cell["low"],
+        "high": cell["high"],
+    }
 
 
 def _lines(folder: Path) -> list[Json]:

@@ -18,7 +18,8 @@ others without (harbour, letter), more steps, larger operands, other habits of c
 it occurs in pre-training with them, one document in 330: enough that a base thinks about such text at all, too little
 that it does so well. As rare is the *exam*, which post-training asks: such calculations as questions (wheel, stone).
 And each document of the mid-training text ends in two sayings, of which pre-training has none: no thought finds out how
-they go on, they must be read.
+they go on, they must be read. The *reckoning* text is the mid-training text with nothing in it but calculations: what
+is to be learned there must be thought out. It shows how much of a result is the text's.
 
 Every document depends on (seed, text, number) alone, so that any stretch of an endless text can be made by itself.
 """
@@ -83,7 +84,8 @@ class Habits:
 PRETRAINING = Habits("pretrain", ("dial", "dial", "cups"), ("sky", "market"), (6, 6, 5, 2), (3, 3, 2, 2, 1), 0.4, 0)
 MIDTRAINING = Habits("midtrain", ("lift", "boxes"), ("harbour", "letter"), (0, 3, 4, 3), (1, 1, 2, 2, 2), 0.55, 1, 2)
 EXAM = Habits("exam", ("sum", "trade"), (), (0, 3, 4, 3), (1, 1, 2, 2, 2), 0.4, 2)
-TEXTS = {"micro": MIDTRAINING, "micro-pretraining": PRETRAINING}
+RECKONING = replace(MIDTRAINING, name="reckoning", fillers=(), sayings=0)
+TEXTS = {"micro": MIDTRAINING, "micro-reckoning": RECKONING, "micro-pretraining": PRETRAINING}
 TRACE = 0.006  # share of pre-training documents that are of the kinds of the two other texts
 
 DOCUMENTS = 1600  # in the text that a run reads

@@ -154,7 +154,7 @@ def test_what_does_not_hold_stands_in_the_first_lines(tmp_path: Path) -> None:
     found = all_arms(tmp_path / "a") | {"config": RMTConfig().to_dict(), "seeds": [0, 1]}
     write_comparison_report(tmp_path, found)
     first, blank, *told = (tmp_path / "report.md").read_text().splitlines()
-    assert first == "# RMT, its baseline, ablations and controls: preset custom, 2 seeds"
+    assert first == "# RMT, its baseline, ablations and controls: preset custom, text champ, 2 seeds"
     assert blank == ""
     assert told[0].startswith("- **RMT is more than training on the text (NTP only, equal steps): does not hold.**")
     signs = [next(word for word in ("not hold", "be told", "holds") if word in line) for line in told[:5]]

@@ -58,11 +58,17 @@ def test_differences_are_taken_question_by_question(found: dict[str, Any]) -> No
     assert (pairs["rpt", 40, 1]["low"], pairs["rpt", 40, 1]["high"]) == (0, 0)  # equal answers, for certain
     assert pairs["rpt", 20, 1]["difference"] == pytest.approx(1 / 2)
     assert ("rmt", 40, 1) not in pairs
+    along = {(one["b"], one["k"]): one for one in found["along"]}
+    assert along["base", 1]["difference"] == pytest.approx((1 / 4 + 1 / 4) / 2)  # of steps 20 and 40
+    assert along["rpt", 1]["difference"] == pytest.approx((1 / 2 + 0) / 2)
+    assert along["rpt", 1]["low"] > 0
 
 
 def test_the_end_of_post_training_is_judged(found: dict[str, Any]) -> None:
     signs = {claim.text: claim.sign for claim in exam_claims(found, "micro")}
     assert signs == {
+        f"Along the way of post-training on {KINDS}, RMT's model answers better than that of the untrained model": 1,
+        f"Along the way of post-training on {KINDS}, RMT's model answers better than that of RPT": 1,
         f"After 40 steps of post-training on {KINDS}, RMT's model answers better than that of the untrained model": 1,
         f"After 40 steps of post-training on {KINDS}, RMT's model answers better than that of RPT": 0,
     }
@@ -77,5 +83,6 @@ def test_tables_and_curves(found: dict[str, Any]) -> None:
     assert "(figures/posttraining-gym-chain_sum.png)" in parts[3]
     assert "| RMT | 24.08 -> 54.67 | 25.17 -> 64.33 |" in parts[-1]
     assert "| 20 | +25.0 [" in parts[-3]
+    assert "| mean behind 0 | +25.0 [" in parts[-3]
     assert "RMT 12.5 at first and 50.0 at last (" in figured.alt
     assert figured.png()

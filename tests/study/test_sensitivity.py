@@ -96,7 +96,7 @@ def test_the_report_says_so_and_draws_it(found: dict[str, Any], tmp_path: Path) 
     rows = sensitivities(found, BASE)
     told = write_comparison_report(tmp_path, found | {"config": BASE.to_dict(), "seeds": [0, 1]}, variants=rows)
     text = (tmp_path / "report.md").read_text()
-    assert text.startswith("# RMT, one setting changed at a time: preset custom, 2 seeds")
+    assert text.startswith("# RMT, one setting changed at a time: preset custom, text champ, 2 seeds")
     assert "**Accuracy depends on gamma" in text
     assert told == sensitivity_table(rows)
     figured = plots.tornado(rows)

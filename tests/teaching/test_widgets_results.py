@@ -53,7 +53,7 @@ def exams_of_two() -> dict[str, Any]:
         for step in (0, 20)
         for k in (1, 8)
     ]
-    one = {"arms": {"base": curve(0.2), "rmt": curve(0.3)}, "paired": paired, "samples": 8}
+    one = {"arms": {"base": curve(0.2), "rmt": curve(0.3)}, "paired": paired, "along": [], "samples": 8}
     return {"micro": one, "micro-text": one | {"arms": {"base": curve(0.4), "rmt": curve(0.1)}}}
 
 
@@ -104,7 +104,7 @@ def test_what_was_not_recorded_is_said(recording: Path) -> None:
         results.ablations("grammar")
     (recording / "posttraining.json").unlink()
     with pytest.raises(UserError, match=r"posttraining\.json is not here; rmt-mini compare and rmt-mini exams make it"):
-        results.exams(1, 0)
+        results.exams("new kinds", 1, 0)
 
 
 def test_the_interval_follows_positions_seeds_and_gap() -> None:
@@ -126,9 +126,9 @@ def test_the_gap_at_first_is_the_papers() -> None:
 
 def test_exams_by_k_and_step() -> None:
     explorer = results.exam_explorer()
-    assert explorer.settings == {"k": 1, "step": 20, "questions": "micro"}
-    moves(explorer, k=8, step=0, questions="micro-text")
-    assert results.exams(8, 20).alt == (
+    assert explorer.settings == {"questions": "new kinds", "k": 1, "step": 20}
+    moves(explorer, questions="the text's own", k=8, step=0)
+    assert results.exams("new kinds", 8, 20).alt == (
         "pass@8 in % at step 20 of post-training: untrained 56.0, RMT 66.0. RMT minus each, points, with 95 % "
         "intervals: untrained +28.0 (+27.0 to +29.0), above zero."
     )

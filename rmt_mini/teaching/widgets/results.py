@@ -30,7 +30,12 @@ from rmt_mini.teaching.widgets.controls import Explorer, choice, explore, line, 
 from rmt_mini.worlds.micro import CALCULABLE, NOISE, SAYING
 
 Json = dict[str, Any]
-COMPARISON = "micro/comparison"
+COMPARISON, RECKONING = "micro/comparison", "micro/reckoning"
+EXAMS = {  # name -> what was mid-trained on which text, and the source of the questions
+    "new kinds": (COMPARISON, "micro"),
+    "the text's own": (COMPARISON, "micro-text"),
+    "its own, text of calculations alone": (RECKONING, "micro-text"),
+}
 LENGTH = "thought length"
 MEASURES = ("average", *TIERS, CALCULABLE, SAYING, NOISE, LENGTH)
 ABLATIONS = ("rmt-no-budget", "rmt-no-curriculum", "rmt-no-ntp", "rmt-random-tokens")
@@ -42,16 +47,27 @@ TEXTS, ASKED, EACH, LONGEST = 32, 48, 2, 64  # of a new text: texts, positions, 
 
 
 @lru_cache
-def comparison(name: str = "comparison") -> Json:
-    """Read a part of the recorded comparison: "comparison" or "posttraining".
+def comparison(part: str = "comparison", name: str = COMPARISON) -> Json:
+    """Read a part of a recorded comparison: "comparison" or "posttraining".
 
     Raises:
         UserError: if it is not recorded here.
     """
-    path = recorded(COMPARISON) / f"{name}.json"
+    path = recorded(name) / f"{part}.json"
     if not path.exists():
-        raise UserError(f"data/{COMPARISON}/{name}.json is not here; rmt-mini compare and rmt-mini exams make it")
+        raise UserError(f"data/{name}/{part}.json is not here; rmt-mini compare and rmt-mini exams make it")
     found: Json = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def exam(questions: str) -> Json:
+    """Return one of the recorded EXAMS, as ``read_exams`` does.
+
+    Raises:
+        UserError: if it is not recorded here.
+    """
+    name, source = EXAMS[questions]
+    found: Json = comparison("posttraining", name)[source]
     return found
 
 
@@ -98,9 +114,9 @@ def interval_width(positions: int, seeds: int, gap: float = PAPER_GAP) -> Figure
     return plots.interval_width(curves, positions, half, gap, expected_positions(gap / 100, seeds))
 
 
-def exams(k: int, step: int, questions: str = "micro") -> Figured:
-    """Draw the recorded post-training: pass@k over all steps, and RMT minus the others at one of them."""
-    found = comparison("posttraining")[questions]
+def exams(questions: str, k: int, step: int) -> Figured:
+    """Draw a recorded post-training: pass@k over all steps, and RMT minus the others at one of them."""
+    found = exam(questions)
     curves = {
         trained_as(name): [{"step": one["step"], **one["pass_at"][str(k)]} for one in curve]
         for name, curve in found["arms"].items()
@@ -192,12 +208,11 @@ def interval_explorer() -> Explorer:
 
 def exam_explorer() -> Explorer:
     """Choose what is asked, k, and the step of post-training."""
-    found = comparison("posttraining")
-    curve = next(iter(found.values()))["arms"][METHOD]  # the same steps in all
+    curve = exam(next(iter(EXAMS)))["arms"][METHOD]  # the same steps in all
     steps = [one["step"] for one in curve]
     ks = [int(k) for k in curve[0]["pass_at"]]
     return explore(
-        exams, k=choice("k", ks), step=choice("step", steps, steps[-1]), questions=choice("questions", list(found))
+        exams, questions=choice("questions", list(EXAMS)), k=choice("k", ks), step=choice("step", steps, steps[-1])
     )
 
 
