@@ -14,6 +14,7 @@ from rmt_mini.errors import UserError
 from rmt_mini.study.arms import ARMS, BASE, METHOD, arms_named
 from rmt_mini.study.claims import SHOWN, claims
 from rmt_mini.study.comparison import (
+    SPREAD,
     compare_runs,
     expected_half_width,
     expected_positions,
@@ -27,6 +28,7 @@ from rmt_mini.study.comparison_report import (
     write_comparison_report,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = 40
 
 
@@ -148,6 +150,18 @@ def test_tables_have_a_row_for_each_arm(tmp_path: Path) -> None:
 def test_next_token_prediction_for_as_many_operations(tmp_path: Path) -> None:
     # of 3 steps each took 100 + 2 x 50 token passes; a step on the documents alone takes 3 x 40
     assert steps_for_compute_of(a_run(tmp_path, "rmt", 0, 0.5, 5)) == round(3 * 200 / 120)
+
+
+def test_the_planner_reckons_with_what_ablations_showed() -> None:
+    recorded = json.loads((ROOT / "data/micro/comparison/comparison.json").read_text())
+    close = ("rmt-no-budget", "rmt-no-curriculum", "rmt-random-tokens")
+    count = recorded["arms"]["rmt"]["average"]["n"]
+    spreads = [
+        (pair["high"] - pair["low"]) / 2 / 1.96 * count**0.5
+        for pair in recorded["paired"]
+        if pair["tier"] == "average" and pair["b"] in close
+    ]
+    assert min(spreads) < SPREAD < max(spreads)
 
 
 def test_what_does_not_hold_stands_in_the_first_lines(tmp_path: Path) -> None:
