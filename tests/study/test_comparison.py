@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,22 @@ def test_the_planner_reckons_with_what_ablations_showed() -> None:
         if pair["tier"] == "average" and pair["b"] in close
     ]
     assert min(spreads) < SPREAD < max(spreads)
+
+
+@pytest.mark.parametrize("name", ["comparison", "reckoning"])
+def test_readme_shows_what_was_recorded(name: str) -> None:
+    found = json.loads((ROOT / f"data/micro/{name}/comparison.json").read_text())
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("*", "")
+    for arm in found["arms"].values():
+        tiers = (f"{100 * arm[tier]['accuracy']:.1f}" for tier in ("easy", "medium", "hard"))
+        average = "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * arm["average"][key] for key in ("accuracy", "low", "high")))
+        assert f"| {' | '.join(tiers)} | {average} |" in readme
+    for pair in found["paired"]:
+        if pair["tier"] == "average" and pair["b"] in ("ntp", "rmt-no-curriculum", "rmt-random-tokens"):
+            change, *ends = (100 * pair[key] for key in ("difference", "low", "high"))
+            told = re.compile(rf"{abs(change):.1f} (points )?\[[-+]?{abs(ends[0]):.1f}, [-+]?{abs(ends[1]):.1f}\]")
+            turned = re.compile(rf"{abs(change):.1f} (points )?\[[-+]?{abs(ends[1]):.1f}, [-+]?{abs(ends[0]):.1f}\]")
+            assert told.search(readme) or turned.search(readme), pair
 
 
 def test_what_does_not_hold_stands_in_the_first_lines(tmp_path: Path) -> None:

@@ -108,6 +108,17 @@ def test_sayings_are_of_the_mid_training_text_alone_and_of_known_words():
     assert len({saying.split()[0] for saying in micro.SAYINGS}) > 12
 
 
+def test_the_reckoning_text_is_calculations_of_the_mid_training_text_and_nothing_else():
+    documents = micro.corpus("micro-reckoning")
+    assert len(documents) == micro.DOCUMENTS
+    for document in documents[:200]:
+        assert document.text.startswith(("A lift waits", "A ring lies"))
+        assert document.text.count(". ") == 1
+        assert not any(saying in document.text for saying in micro.SAYINGS)
+        assert [span.sort for span in document.spans].count("calculable") == 1
+    assert not {document.id for document in documents} & {document.id for document in micro.corpus("micro")}
+
+
 def test_a_saying_goes_on_as_it_began():
     followers: dict[tuple[str, ...], set[str]] = {}
     for one in some(MIDTRAINING, 500):
