@@ -34,7 +34,7 @@ COMPARISON, RECKONING = "micro/comparison", "micro/reckoning"
 EXAMS = {  # name -> what was mid-trained on which text, and the source of the questions
     "new kinds": (COMPARISON, "micro"),
     "the text's own": (COMPARISON, "micro-text"),
-    "its own, text of calculations alone": (RECKONING, "micro-text"),
+    "own, calculations alone": (RECKONING, "micro-text"),
 }
 LENGTH = "thought length"
 MEASURES = ("average", *TIERS, CALCULABLE, SAYING, NOISE, LENGTH)
