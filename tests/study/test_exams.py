@@ -74,6 +74,22 @@ def test_the_end_of_post_training_is_judged(found: dict[str, Any]) -> None:
     }
 
 
+def test_readme_shows_what_was_recorded() -> None:
+    world = Path(__file__).resolve().parents[2] / "data/micro"
+    of_text, of_reckoning = (
+        json.loads((world / name / "posttraining.json").read_text()) for name in ("comparison", "reckoning")
+    )
+    readme = (world.parents[1] / "README.md").read_text(encoding="utf-8").replace("*", "")
+    for name, words in (("base", "untrained"), ("ntp", "NTP only"), ("rpt", "RPT"), ("rmt", "RMT")):
+        cells = [
+            f"{100 * one['pass_at']['1']['accuracy']:.0f}"
+            for exam in (of_text["micro"], of_text["micro-text"], of_reckoning["micro-text"])
+            for one in exam["arms"][name]
+            if one["step"] in (0, 20, 60)
+        ]
+        assert f"| {words} | {' | '.join(cells)} |" in readme
+
+
 def test_tables_and_curves(found: dict[str, Any]) -> None:
     head, _, *rows = exam_table(found).splitlines()
     assert "pass@1, %, before | pass@1, %, after | pass@4, %, before" in head
