@@ -85,7 +85,7 @@ def write_comparison_report(
         f"# {title}: preset {escape(config['preset'])}, text {escape(config['corpus'])}, {count}",
         "\n".join(f"- {line}" for line in lines),
         f"Every arm took {config['steps']} steps on the same documents{other}. Intervals are 95 % bootstrap intervals "
-        f"{drawn}",
+        + drawn,
         "## Accuracy",
         *tables,
         f"![{figured.alt}](figures/arms.png)",

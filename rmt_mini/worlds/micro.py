@@ -11,7 +11,7 @@ Documents are a few short statements. Their tokens are of four sorts, which the 
 A noise digit and a calculable one look alike to a model that cannot calculate in one pass: ten choices, two nats.
 Entropy cannot tell them apart; only thinking can.
 
-Two texts are made of it. The *pre-training* text has familiar statements (dial, cups, sky, market) and, now and
+Two texts are made of it, and a variant of the second. The *pre-training* text has familiar statements (dial, cups, sky, market) and, now and
 then, an aside before a token: a worked thought that ends in that token, in one of three styles from rambling to terse.
 The *mid-training* text is unlabelled and shifted: other statements for the same calculations (lift, boxes) and
 others without (harbour, letter), more steps, larger operands, other habits of chance. It carries no asides. A trace of
