@@ -1,6 +1,7 @@
 """Where do documents come from, and which of them are held out?
 
-    micro                     1,600 generated documents of the micro-world (micro-pretraining, micro-reckoning: of its other texts)
+    micro                     1,600 generated documents of the micro-world; its other texts are micro-reckoning
+                              and micro-pretraining
     champ                     270 competition problems with solutions, from the PyPI package champ-dataset
     story.txt                 documents are separated by two or more blank lines
     folder/                   every .txt file below it is one document; hidden files are passed over

@@ -11,15 +11,15 @@ Documents are a few short statements. Their tokens are of four sorts, which the 
 A noise digit and a calculable one look alike to a model that cannot calculate in one pass: ten choices, two nats.
 Entropy cannot tell them apart; only thinking can.
 
-Two texts are made of it, and a variant of the second. The *pre-training* text has familiar statements (dial, cups, sky, market) and, now and
-then, an aside before a token: a worked thought that ends in that token, in one of three styles from rambling to terse.
-The *mid-training* text is unlabelled and shifted: other statements for the same calculations (lift, boxes) and
-others without (harbour, letter), more steps, larger operands, other habits of chance. It carries no asides. A trace of
-it occurs in pre-training with them, one document in 330: enough that a base thinks about such text at all, too little
-that it does so well. As rare is the *exam*, which post-training asks: such calculations as questions (wheel, stone).
-And each document of the mid-training text ends in two sayings, of which pre-training has none: no thought finds out how
-they go on, they must be read. The *reckoning* text is the mid-training text with nothing in it but calculations: what
-is to be learned there must be thought out. It shows how much of a result is the text's.
+Two texts are made of it, and a variant of the second. The *pre-training* text has familiar statements (dial, cups, sky,
+market) and, now and then, an aside before a token: a worked thought that ends in that token, in one of three styles
+from rambling to terse. The *mid-training* text is unlabelled and shifted: other statements for the same calculations
+(lift, boxes) and others without (harbour, letter), more steps, larger operands, other habits of chance. It carries no
+asides. A trace of it occurs in pre-training with them, one document in 330: enough that a base thinks about such text
+at all, too little that it does so well. As rare is the *exam*, which post-training asks: such calculations as questions
+(wheel, stone). And each document of the mid-training text ends in two sayings, of which pre-training has none: no
+thought finds out how they go on, they must be read. The *reckoning* text is the mid-training text with nothing in it
+but calculations: what is to be learned there must be thought out. It shows how much of a result is the text's.
 
 Every document depends on (seed, text, number) alone, so that any stretch of an endless text can be made by itself.
 """
