@@ -165,9 +165,9 @@ def test_the_planner_reckons_with_what_ablations_showed() -> None:
     assert min(spreads) < SPREAD < max(spreads)
 
 
-@pytest.mark.parametrize("name", ["comparison", "reckoning"])
+@pytest.mark.parametrize("name", ["micro/comparison", "micro/reckoning", "laptop/comparison"])
 def test_readme_shows_what_was_recorded(name: str) -> None:
-    found = json.loads((ROOT / f"data/micro/{name}/comparison.json").read_text())
+    found = json.loads((ROOT / f"data/{name}/comparison.json").read_text())
     readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("*", "")
     for arm in found["arms"].values():
         tiers = (f"{100 * arm[tier]['accuracy']:.1f}" for tier in ("easy", "medium", "hard"))
