@@ -168,7 +168,7 @@ def test_the_planner_reckons_with_what_ablations_showed() -> None:
 @pytest.mark.parametrize("name", ["micro/comparison", "micro/reckoning", "laptop/comparison"])
 def test_readme_shows_what_was_recorded(name: str) -> None:
     found = json.loads((ROOT / f"data/{name}/comparison.json").read_text())
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("*", "")
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace("*", "").split())
     for arm in found["arms"].values():
         tiers = (f"{100 * arm[tier]['accuracy']:.1f}" for tier in ("easy", "medium", "hard"))
         average = "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * arm["average"][key] for key in ("accuracy", "low", "high")))
