@@ -25,11 +25,12 @@ from rmt_mini.compare import SIDE_BY_SIDE, is_done, read_comparison, report, run
 from rmt_mini.engine.model import locate_model
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import write_whole
-from rmt_mini.pre_and_post import posttrain_run, usual_source
+from rmt_mini.pre_and_post import of_micro_world, posttrain_run, usual_source
 from rmt_mini.study.arms import METHOD
 from rmt_mini.study.comparison_report import exam_table
 from rmt_mini.study.exams import UNTRAINED, read_exams
 from rmt_mini.workers import carry_out
+from rmt_mini.worlds.questions import as_file_name
 
 USUAL = ("ntp", "rpt")  # beside base and RMT
 
@@ -80,7 +81,7 @@ def exams(
         Stopped: as ``compare``.
     """
     config, known, _ = read_comparison(folder)
-    source = source or usual_source(_tokenizer(config.model))
+    source = source or usual_source(of_micro_world(_tokenizer(config.model)))
     names = [arm.name for arm in known]
     for name in arms:
         if name not in names:
@@ -95,7 +96,7 @@ def exams(
         "changes": dict(changes or {}),
     }
     plain = json.loads(json.dumps(notes))
-    path = folder / "exams" / source.replace(":", "-") / "exams.json"
+    path = folder / "exams" / as_file_name(source) / "exams.json"
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         differ = [name for name in plain if plain[name] != before[name] and name != "arms"]

@@ -91,9 +91,9 @@ def of_micro_world(tokenizer: Any) -> bool:
     return bool(tokenizer.get_vocab() == make_tokenizer().get_vocab())
 
 
-def usual_source(tokenizer: Any) -> str:
-    """Return the source of the questions that a model is asked where none is named."""
-    return "micro" if of_micro_world(tokenizer) else "gym:chain_sum"
+def usual_source(small: bool) -> str:
+    """Return the source of the questions that a model, the micro-world's or another, is asked where none is named."""
+    return "micro" if small else "gym:chain_sum"
 
 
 def posttrain_run(
@@ -132,7 +132,7 @@ def posttrain_run(
     )
     small = of_micro_world(policy.tokenizer)
     base = {"steps": 40, "documents_per_step": 20} if small else {"steps": 12, "documents_per_step": 8}
-    source = source or usual_source(policy.tokenizer)
+    source = source or usual_source(small)
     config = preset(
         "micro" if small else "laptop", **{**POSTTRAINING, **base, "model": checkpoint, "corpus": source, **given}
     )

@@ -20,13 +20,13 @@ from rmt_mini.config import RMTConfig, preset
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import UserError
 from rmt_mini.run import resume, run
+from tests.test_resume import MEASURED
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"),
 ]
 ROOT = Path(__file__).resolve().parents[1]
-MEASURED = ("trunk_seconds", "rollout_seconds", "update_seconds", "peak_memory_mb")
 
 
 def micro(out: Path, **changes: Any) -> RMTConfig:
@@ -34,9 +34,12 @@ def micro(out: Path, **changes: Any) -> RMTConfig:
     return preset("micro", **{"out": str(out), **small, **changes})
 
 
+def lines_of(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
 def metrics(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in MEASURED} for line in lines]
+    return [{name: value for name, value in line.items() if name not in MEASURED} for line in lines_of(folder)]
 
 
 def test_a_run_on_a_gpu_is_the_run_on_the_cpu(tmp_path: Path) -> None:
@@ -48,9 +51,8 @@ def test_a_run_on_a_gpu_is_the_run_on_the_cpu(tmp_path: Path) -> None:
         assert ours["rl_loss"] != 0
         for name, value in ours.items():
             assert theirs[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
-    answers = [(result.folder / "answers.jsonl").read_text().splitlines() for result in results]
-    for mine, yours in zip(*answers, strict=True):
-        first, second = json.loads(mine), json.loads(yours)
+    answers = [lines_of(result.folder, "answers.jsonl") for result in results]
+    for first, second in zip(*answers, strict=True):
         assert first.keys() == second.keys()
         for name, value in first.items():
             assert second[name] == (pytest.approx(value, rel=1e-6) if isinstance(value, float) else value), name
@@ -58,8 +60,9 @@ def test_a_run_on_a_gpu_is_the_run_on_the_cpu(tmp_path: Path) -> None:
 
 def test_a_gpu_run_is_in_bfloat16_and_leaves_a_model_that_the_cpu_opens(tmp_path: Path) -> None:
     result = run(micro(tmp_path / "run", dtype="auto", steps=2), progress=False)
-    lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
-    assert all(0 < line["peak_memory_mb"] < 20_000 for line in lines)  # of the GPU, not of the process
+    assert all(
+        0 < line["peak_memory_mb"] < 20_000 for line in lines_of(result.folder)
+    )  # of the GPU, not of the process
     policy = load_policy(str(result.folder / "checkpoint"), "cpu")
     assert all(bool(parameter.isfinite().all()) for parameter in policy.model.parameters())
 

@@ -24,6 +24,7 @@ from rmt_mini.study.claims import (
 from rmt_mini.study.findings import COLUMNS, share
 from rmt_mini.study.markdown import escape, table
 from rmt_mini.study.sensitivity import sensitivity_lines, sensitivity_table
+from rmt_mini.worlds.questions import as_file_name
 
 Json = Mapping[str, Any]
 ENDS = ("before", "after")
@@ -74,11 +75,11 @@ def write_comparison_report(
     other = "".join(f" ({SHOWN['ntp-equal-compute']}: {arm['compute']['steps']:,.0f})" for arm in longer)
     title = "RMT, one setting changed at a time" if variants else "RMT, its baseline, ablations and controls"
     lines = [*(claim.line() for claim in said), *sensitivity_lines(variants)]
-    count = f"{len(seeds)} seeds"
-    told = ", ".join(map(str, seeds))
-    drawn = f"over {count} ({told}) and the held-out documents, both drawn anew; with few seeds their part is known "
-    drawn += "roughly, and one base model serves them all."
-    if len(seeds) == 1:
+    if len(seeds) > 1:
+        count, told = f"{len(seeds)} seeds", ", ".join(map(str, seeds))
+        drawn = f"over {count} ({told}) and the held-out documents, both drawn anew; with few seeds their part is "
+        drawn += "known roughly, and one base model serves them all."
+    else:
         count, drawn = "1 seed", f"over the held-out documents; there is one seed, {seeds[0]}."
         lines.insert(0, "**One seed:** how far two runs part by the luck of training is in no interval.")
     parts = [
@@ -195,7 +196,7 @@ def exam_table(found: Json) -> str:
 
 def figure_of(source: str) -> str:
     """Return the file name of an exam's curves."""
-    return f"posttraining-{source.replace(':', '-')}.png"
+    return f"posttraining-{as_file_name(source)}.png"
 
 
 def exam_parts(found: Json, source: str) -> tuple[list[str], plots.Figured]:

@@ -59,15 +59,8 @@ def read_exams(found: Mapping[str, Sequence[Path]]) -> Json:
 
 def _pair(name: str, k: int, answers: Sequence[Answer], gap: np.ndarray, **more: Any) -> Json:
     cell = interval(answers, gap, [0])
-    return {
-        "a": METHOD,
-        "b": name,
-        **more,
-        "k": k,
-        "difference": cell["mean"],
-        "low": cell["low"],
-        "high": cell["high"],
-    }
+    found = {"difference": cell["mean"], "low": cell["low"], "high": cell["high"]}
+    return {"a": METHOD, "b": name, **more, "k": k, **found}
 
 
 def _lines(folder: Path) -> list[Json]:

@@ -25,8 +25,8 @@ from rmt_mini.worlds.corpus import champ_problems, share_of
 logger = logging.getLogger(__name__)
 
 SOURCES = "'micro', 'micro-text', 'gym:TASK' or 'champ'"
-OF_MICRO = {"micro": micro.EXAM, "micro-text": micro.MIDTRAINING}
-UNREAD = 3_000_000  # the first page of the mid-training text that is asked: no run reads so far, no search looked there
+UNREAD = 3_000_000  # a page of the mid-training text that no run reads up to, and where no search looked
+OF_MICRO = {"micro": (micro.EXAM, 0), "micro-text": (micro.MIDTRAINING, UNREAD)}  # what is asked, from which page on
 ANSWER_CUE = "\nAnswer:"
 SECONDS = 2  # for comparing two answers as mathematics
 LONGEST = 80  # characters of an answer that is worth comparing
@@ -76,6 +76,16 @@ def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
     raise UserError(f"questions {source!r} are unknown; give {SOURCES}")
 
 
+def as_file_name(source: str) -> str:
+    """Spell a source so that a file or folder may be named after it.
+
+    Example:
+        >>> as_file_name("gym:chain_sum")
+        'gym-chain_sum'
+    """
+    return source.replace(":", "-")
+
+
 def split_questions(questions: Sequence[Question], evaluation_fraction: float) -> tuple[list[Question], list[Question]]:
     """Hold questions out by a hash of their text, as a corpus does with documents.
 
@@ -97,7 +107,8 @@ def split_questions(questions: Sequence[Question], evaluation_fraction: float) -
 
 def _micro(source: str, count: int, seed: int) -> tuple[Question, ...]:
     found: dict[str, Question] = {}
-    pages = micro.stream(OF_MICRO[source], seed, UNREAD if source == "micro-text" else 0)
+    habits, start = OF_MICRO[source]
+    pages = micro.stream(habits, seed, start)
     for _ in range(20 * count):  # some come twice
         page = next(pages)
         place = next(n for n, piece in enumerate(page.pieces) if piece.sort == micro.CALCULABLE)
