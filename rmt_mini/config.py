@@ -171,6 +171,18 @@ class RMTConfig:
             self.use_rl or self.use_ntp, "use_ntp", self.use_ntp, "use_rl is off too, so nothing would train: set one"
         )
         _require(
+            self.use_rl or self.ntp_weight > 0,
+            "ntp_weight",
+            self.ntp_weight,
+            "use_rl is off, so nothing would train: give a number above 0",
+        )
+        _require(
+            self.temperature >= LEAST_TEMPERATURE,
+            "temperature",
+            self.temperature,
+            f"give a number of at least {LEAST_TEMPERATURE}",
+        )
+        _require(
             self.min_document_tokens <= self.document_tokens,
             "min_document_tokens",
             self.min_document_tokens,
@@ -265,6 +277,7 @@ _CHOICES = {
     "dtype": ("auto", "float32", "bfloat16", "float64"),
 }
 
+LEAST_TEMPERATURE = 1e-3  # below it logits divided by the temperature may overflow
 
 _LARGEST = 2**63 - 1  # that a tensor holds, and a generator takes as its seed
 _LONGEST_SHOWN = 120  # characters of a value

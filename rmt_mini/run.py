@@ -41,8 +41,9 @@ from rmt_mini.stages.journal import (
     rollout_line,
     versions,
 )
-from rmt_mini.stages.material import format_for
+from rmt_mini.stages.material import format_for, proxy_of
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
+from rmt_mini.stages.optimizer import require_sound
 from rmt_mini.stages.preflight import groups_seen, preflight, signal_by_tier
 from rmt_mini.stages.state import State, drop_states, load_state, save_state
 from rmt_mini.stages.store import RunFolder, as_dict, folder_for, require_free
@@ -102,6 +103,7 @@ def prepare(config: RMTConfig, policy: Policy | None = None) -> Material:
     corpus = load_corpus(config.corpus, column=config.column)  # first, since it fails fast
     train, held_out = corpus.split(config.evaluation_fraction)
     policy = policy or load_policy(config.model, config.device, config.dtype)
+    proxy_of(policy, config)  # complains before there is a folder
     form = format_for(policy, config)
     return Material(
         policy,
@@ -370,7 +372,8 @@ class _Run:
     def _positions(self) -> list[Position]:
         if (self.folder.path / "positions.json").exists():
             return reading.read_positions(self.folder.path, self.material.held_out)
-        positions = plan_positions(self.material.policy, self.material.held_out, yardstick(self.config))
+        material = self.material
+        positions = plan_positions(material.policy, material.held_out, yardstick(self.config), train=material.train)
         self.folder.write_json("positions.json", {"positions": [as_dict(position) for position in positions]})
         return positions
 
@@ -434,6 +437,7 @@ class _Run:
 
     def _save(self, trainer: RMTTrainer) -> None:
         """Save everything that the rest of the run depends on."""
+        require_sound(self.material.policy)
         state = trainer.state()
         plain = dict(state.plain) | {"early": self.early, "config": self.config.to_dict()}
         with self.journal.timed("saving"):

@@ -80,10 +80,10 @@ def _psutil() -> Any:
     return psutil
 
 
-def peak_memory_mb() -> float:
-    """Return the most memory used so far, MB: of the GPU where one is used, of this process elsewhere."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the most memory used so far, MB: of the GPU if ``device`` is one, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
     import resource  # not on Windows, where no figure is better than a wrong one
 
     unit = 1 if sys.platform == "darwin" else 1024

@@ -31,6 +31,7 @@ class Policy:
         tree: runs the model over trunks and branches.
         device: where it is.
         dtype: of parameters and activations.
+        proxy: a smaller model that measures entropies for it, where ``entropy_model`` names one; loaded once.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Policy:
     tree: DocumentTree | PlainTree
     device: torch.device
     dtype: torch.dtype
+    proxy: Policy | None = None
 
     @property
     def head(self) -> nn.Module:

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
 from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
-from rmt_mini.records import Document
+from rmt_mini.method.objective import ntp_mask
+from rmt_mini.records import Document, Position
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +124,29 @@ def _sorts(document: Document, form: AnswerFormat, first: int) -> tuple[str, ...
     offsets = encoded["offset_mapping"]
     named = [next((s.sort for s in document.spans if start < s.stop and s.start < stop), "") for start, stop in offsets]
     return (*[""] * (first - 1), *named)
+
+
+def outside(texts: Sequence[Text], positions: Sequence[Position]) -> list[Tensor]:
+    """Mark the tokens of a step's texts that the next-token loss trains on: those outside C.
+
+    A text may come twice in a step, where an epoch ends within it, say. A position of one copy is in C for both.
+
+    Args:
+        texts: of the step.
+        positions: C; ``trunk`` counts the texts.
+
+    Returns:
+        For each text bool (T,), on the CPU.
+
+    Example:
+        >>> twice = [Text("a", (5, 6, 7), first=1)] * 2
+        >>> [mask.int().tolist() for mask in outside(twice, [Position(1, 2, tier=0, entropy=0.5)])]
+        [[0, 1, 0], [0, 1, 0]]
+    """
+    chosen: dict[tuple[int, ...], list[int]] = {}
+    for position in positions:
+        chosen.setdefault(texts[position.trunk].ids, []).append(position.index)
+    return [ntp_mask(len(text.ids), chosen.get(text.ids, []), text.first) for text in texts]
 
 
 def endless(texts: Sequence[Text], seed: int, start: int = 0) -> Iterator[Text]:

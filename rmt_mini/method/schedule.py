@@ -59,7 +59,8 @@ def budgets_for(config: RMTConfig, budget: int, positions: Sequence[Position]) -
         [[8, 8], [4, 12]]
     """
     if config.use_budget and config.budget_rule == "entropy":
-        return budgets_by_entropy([position.entropy for position in positions], budget, config.budget_min)
+        minimum = min(config.budget_min, budget)  # an evaluation may state a smaller budget than any step does
+        return budgets_by_entropy([position.entropy for position in positions], budget, minimum)
     return [budget] * len(positions)
 
 

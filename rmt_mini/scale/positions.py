@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine.text import QUANTILE_TEXTS, Text, endless
+from rmt_mini.engine.text import QUANTILE_TEXTS, Text, endless, outside
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import assign_tiers, quantile_thresholds
-from rmt_mini.method.objective import ntp_mask
 from rmt_mini.method.schedule import budget_of, budgets_for, sampler_for
 from rmt_mini.records import Position
 
@@ -140,11 +139,7 @@ class Positions:
             Question(texts[position.trunk], position, own, own if config.use_budget else None)
             for position, own in zip(chosen, budgets_for(config, budget, chosen), strict=True)
         )
-        masks = tuple(
-            ntp_mask(len(text.ids), [position.index for position in chosen if position.trunk == n], text.first)
-            for n, text in enumerate(texts)
-        )
-        return StepPlan(self.step, budget, texts, questions, masks)
+        return StepPlan(self.step, budget, texts, questions, tuple(outside(texts, chosen)))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next draws depend on, as JSON keeps it."""

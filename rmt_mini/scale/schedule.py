@@ -59,6 +59,7 @@ class Schedule(TrainerCallback):
         if state.global_step % self.trainer.num_iterations:
             return
         line, self.line = metrics_line(self.trainer.config, self.trainer.plan, self.line), {}
+        line["peak_memory_mb"] = peak_memory_mb(self.trainer.accelerator.device)
         if state.is_world_process_zero:
             logger.info("%s", progress(line, self.trainer.config.steps))
             with (Path(args.output_dir) / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -99,7 +100,6 @@ def metrics_line(config: RMTConfig, plan: Any, logs: Mapping[str, Any]) -> dict[
         "ntp_tokens": plan.ntp_tokens,
         "rollout_seconds": logs["rollout_seconds"],
         "update_seconds": max(0.0, logs["seconds"] - logs["rollout_seconds"]),
-        "peak_memory_mb": peak_memory_mb(),
     }
 
 

@@ -14,6 +14,7 @@ unbroken one would have sampled (with transformers' generate; vLLM keeps generat
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from importlib import import_module
@@ -160,11 +161,11 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
         shares = self.accelerator.reduce(torch.stack([rl.detach(), ntp.detach()]).float(), reduction="mean").tolist()
         for name, value in zip(("rl_loss", "ntp_loss"), shares, strict=True):
             self._metrics["train"][name].append(value * self.args.gradient_accumulation_steps)  # log() takes means
-        if not bool(torch.isfinite(loss.detach())):
-            raise NonFiniteError(
-                f"step {self.positions.step}: the loss is not finite; the weights are those of the step before; lower "
-                f"learning_rate ({self.config.learning_rate})"
-            )
+            if not math.isfinite(value):  # reduced, so that all processes stop, and the first one says why
+                raise NonFiniteError(
+                    f"step {self.positions.step}: {name} is not finite; the last checkpoint is whole; lower "
+                    f"learning_rate ({self.config.learning_rate})"
+                )
         return loss
 
     def _ntp_loss(self, model: Any, like: Tensor) -> Tensor:

@@ -25,13 +25,18 @@ from rmt_mini.method.schedule import budgets_for
 from rmt_mini.records import Answer, Position
 from rmt_mini.stages.material import Difficulty, format_for, on_device
 from rmt_mini.stages.midtrain import asking_for
+from rmt_mini.stages.optimizer import require_finite
 from rmt_mini.stages.summary import summarize
 
 ROWS = 96  # rollouts decoded side by side
 
 
 def plan_positions(
-    policy: Policy, texts: Sequence[Text], config: RMTConfig, count: int | None = None
+    policy: Policy,
+    texts: Sequence[Text],
+    config: RMTConfig,
+    count: int | None = None,
+    train: Sequence[Text] | None = None,
 ) -> list[Position]:
     """Draw positions evenly over the tiers, by the policy's entropy as it is now.
 
@@ -40,11 +45,12 @@ def plan_positions(
         texts: held-out texts; ``Position.trunk`` counts them.
         config: evaluation_positions, tiers, seed.
         count: how many, where not evaluation_positions.
+        train: training texts, from which the rule ``quantile`` takes its thresholds; ``texts`` where None.
 
     Returns:
         Positions sorted by text and index; fewer than asked for where a tier is small.
     """
-    difficulty = Difficulty(policy, config, texts)
+    difficulty = Difficulty(policy, config, texts if train is None else train)
     pools: list[list[Position]] = [[] for _ in TIERS]
     for n, text in enumerate(texts):
         with torch.no_grad():
@@ -77,10 +83,17 @@ def batches(positions: Sequence[Position], rows: int) -> list[list[Position]]:
 
 
 def read_for(policy: Policy, texts: Sequence[Text], batch: Sequence[Position]) -> tuple[Trunks, list[Position]]:
-    """Read only the texts that a batch asks about, and return its positions as they count those."""
+    """Read only the texts that a batch asks about, and return its positions as they count those.
+
+    Raises:
+        NonFiniteError: if the policy has run away.
+    """
     used = sorted({position.trunk for position in batch})
     local = [replace(position, trunk=used.index(position.trunk)) for position in batch]
-    return policy.tree.read(on_device([texts[n] for n in used], policy)), local
+    trunks = policy.tree.read(on_device([texts[n] for n in used], policy))
+    remedy = "the weights have run away; lower learning_rate"
+    require_finite("the hidden state of a document", torch.cat(list(trunks.hidden)), remedy)
+    return trunks, local
 
 
 @torch.no_grad()

@@ -39,6 +39,7 @@ class Journal:
 
     def __init__(self, folder: RunFolder, config: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
+        self._running: dict[str, float] = {}  # stage -> since when its seconds are not yet noted
         if earlier is not None:
             kept = {name: value for name, value in earlier.items() if name not in ("end", "error")}
             self.notes: dict[str, Any] = kept | {
@@ -57,7 +58,8 @@ class Journal:
         }
 
     def note(self, **more: Any) -> None:
-        """Add to the notes and write them."""
+        """Add to the notes and write them; the stages under way have their seconds so far in them."""
+        self._count_seconds()
         self.notes |= more
         self.folder.write_json("run.json", self.notes)
 
@@ -69,11 +71,20 @@ class Journal:
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add what the block takes to ``seconds``, under the stage's name."""
-        began = time.perf_counter()
-        yield
-        seconds = self.notes["seconds"]
-        seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - began, 2)
+        """Add what the block takes to ``seconds``, under the stage's name, however it ends."""
+        self._running[stage] = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._count_seconds()
+            del self._running[stage]
+        self.note()  # a process that is killed later loses none of it
+
+    def _count_seconds(self) -> None:
+        now, seconds = time.perf_counter(), self.notes["seconds"]
+        for stage, since in self._running.items():
+            seconds[stage] = round(seconds.get(stage, 0.0) + now - since, 2)
+            self._running[stage] = now
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:

@@ -47,6 +47,30 @@ def trunk_entropy(policy: Policy, trunks: Trunks, top_k: int) -> list[Tensor]:
     return entropies
 
 
+def proxy_of(policy: Policy, config: RMTConfig) -> Policy | None:
+    """Return the model that measures entropies in the policy's place, or None; it is loaded once for a policy.
+
+    Raises:
+        UserError: if it cannot be had or numbers other tokens, or entropy_top_k exceeds the vocabulary.
+    """
+    vocabulary = len(policy.model.get_output_embeddings().weight)
+    if config.entropy_top_k > vocabulary:
+        raise UserError(
+            f"entropy_top_k is {config.entropy_top_k}, and model {policy.name!r} knows {vocabulary} tokens; give at "
+            f"most that many, or 0 for all"
+        )
+    if config.entropy_model == "self":
+        return None
+    if policy.proxy is None or policy.proxy.name != config.entropy_model:
+        policy.proxy = load_policy(config.entropy_model, config.device)
+    if policy.proxy.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise UserError(
+            f"entropy_model {config.entropy_model!r} has another tokenizer than {policy.name!r}; choose a proxy of the "
+            f"same family, or 'self'"
+        )
+    return policy.proxy
+
+
 class Difficulty:
     """Sort the tokens of trunks into tiers: by the policy's own entropy or a small proxy model's.
 
@@ -56,16 +80,14 @@ class Difficulty:
         policy: the model that is trained.
         config: entropy_top_k, entropy_model, tier_rule, tier_thresholds.
         texts: training texts, from which the rule ``quantile`` takes its thresholds, once.
+
+    Raises:
+        UserError: if the proxy cannot be had or numbers other tokens, or entropy_top_k exceeds the vocabulary.
     """
 
     def __init__(self, policy: Policy, config: RMTConfig, texts: Sequence[Text]) -> None:
         self.policy, self.top_k = policy, config.entropy_top_k
-        self.proxy = None if config.entropy_model == "self" else load_policy(config.entropy_model, config.device)
-        if self.proxy is not None and self.proxy.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
-            raise UserError(
-                f"entropy_model {config.entropy_model!r} has another tokenizer than {policy.name!r}; choose a proxy "
-                f"of the same family, or 'self'"
-            )
+        self.proxy = proxy_of(policy, config)
         self.thresholds = config.tier_thresholds
         if config.tier_rule == "quantile":
             sample = list(texts[:QUANTILE_TEXTS])

@@ -33,14 +33,14 @@ from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, chunks, lay_out, roll_out, rollout_logprobs
-from rmt_mini.engine.text import Text, endless, generator_for
+from rmt_mini.engine.text import Text, endless, generator_for, outside
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
 from rmt_mini.errors import NonFiniteError
 from rmt_mini.method.budget import length_reward, thought_cap
 from rmt_mini.method.curriculum import tier_probabilities
 from rmt_mini.method.entropy import tiers_by_score
 from rmt_mini.method.grpo import group_advantages, groups_with_signal, rl_loss
-from rmt_mini.method.objective import ntp_loss, ntp_mask, rmt_loss
+from rmt_mini.method.objective import ntp_loss, rmt_loss
 from rmt_mini.method.rewards import total_reward
 from rmt_mini.method.schedule import budget_of, budgets_for, sampler_for
 from rmt_mini.records import Judged, Position, Rollout, StepMetrics
@@ -225,22 +225,27 @@ class RMTTrainer:
             + tokens_read(self.form, texts, [j.rollout for j in judged], self.config.group_size),
             "backward_tokens": 0,
         }
+        several = self.config.updates_per_step > 1
+        start = {name: value.clone() for name, value in self.optimizer.state_dict().items()} if several else None
+        nothing = dict(found)
         try:
             for update in range(self.config.updates_per_step):
                 if update > 0:
                     trunks = self.policy.tree.read(trunks.ids)
                     found["forward_tokens"] += trunk
                     found["trunk_tokens"] += trunk
-                losses, branches, seconds = self._accumulate(texts, trunks, positions, judged)
+                losses, branches, reference, seconds = self._accumulate(texts, trunks, positions, judged)
                 began = time.perf_counter()
                 found |= losses | {"grad_norm": self.optimizer.step()}
                 found["trunk_seconds"] += seconds + time.perf_counter() - began
-                found["forward_tokens"] += branches
+                found["forward_tokens"] += branches + reference
                 found["backward_tokens"] += branches + trunk
         except NonFiniteError as error:
             self.optimizer.drop_gradients()
+            if start is not None:
+                self.optimizer.load_state_dict(start)  # takes back the step's earlier updates
             self._go_on_after(error, step)
-            return found | {"skipped": 1}
+            return nothing | {"skipped": 1}
         self.skipped_in_a_row = 0
         return found
 
@@ -307,11 +312,12 @@ class RMTTrainer:
 
     def _accumulate(
         self, texts: Sequence[Text], trunks: Trunks, positions: Sequence[Position], judged: Sequence[Judged]
-    ) -> tuple[dict[str, Any], int, float]:
+    ) -> tuple[dict[str, Any], int, int, float]:
         """Leave the gradients of the dual objective on the model.
 
         Returns:
-            The losses, the branch tokens that were read for them, and the seconds that went to the trunks.
+            The losses, the branch tokens that were read for them, the tokens that the reference of the KL read, and the
+            seconds that went to the trunks.
         """
         config = self.config
         leaves = trunks.detached()
@@ -337,7 +343,8 @@ class RMTTrainer:
         weight = config.ntp_weight if config.use_ntp else 0.0
         backward_through_trunk(trunks, leaves, rmt_loss(zero, ntp, weight) if weight else None)
         losses = {"rl_loss": rl_total, "ntp_loss": float(ntp.detach()), "ntp_tokens": ntp_tokens}
-        return losses, read, time.perf_counter() - began
+        by_reference = 0 if reference is None else sum(map(len, trunks.ids)) + read
+        return losses, read, by_reference, time.perf_counter() - began
 
     def _rl_loss(self, trunks: Trunks, reference: Trunks | None, judged: Sequence[Judged], count: int) -> Tensor:
         config = self.config
@@ -367,9 +374,8 @@ class RMTTrainer:
     def _ntp_loss(self, texts: Sequence[Text], trunks: Trunks, positions: Sequence[Position]) -> tuple[Tensor, int]:
         """Next-token loss on every position outside C, and how many those are."""
         hidden, targets = [], []
-        for n, text in enumerate(texts):
-            chosen = [position.index for position in positions if position.trunk == n]
-            places = ntp_mask(len(text.ids), chosen, text.first).nonzero()[:, 0].to(self.policy.device)
+        for n, mask in enumerate(outside(texts, positions)):
+            places = mask.nonzero()[:, 0].to(self.policy.device)
             hidden.append(trunks.hidden[n][places - 1])
             targets.append(trunks.ids[n][places])
         wanted = torch.cat(targets)
@@ -418,7 +424,7 @@ class RMTTrainer:
             signal_groups=mean([float(s) for s in signal]),
             rollout_seconds=rollout_seconds,
             update_seconds=update_seconds,
-            peak_memory_mb=peak_memory_mb(),
+            peak_memory_mb=peak_memory_mb(self.policy.device),
             **losses,
         )
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from rmt_mini.engine.model import Policy
 from rmt_mini.errors import NonFiniteError
 
 
@@ -22,6 +23,20 @@ def require_finite(name: str, value: Tensor, remedy: str = "") -> None:
     """
     if not bool(torch.isfinite(value).all()):
         raise NonFiniteError(f"{name} is not finite" + f"; {remedy}" * bool(remedy))
+
+
+@torch.no_grad()
+def require_sound(policy: Policy) -> None:
+    """Stop before a policy is saved whose last update has run away: its weights, or what it computes, are not finite.
+
+    Raises:
+        NonFiniteError: naming the first tensor at fault.
+    """
+    remedy = "the weights have run away and are not saved; lower the learning rate and begin again"
+    for name, parameter in policy.model.named_parameters():
+        require_finite(f"after the last update {name}", parameter, remedy)
+    (hidden,) = policy.tree.read([torch.arange(8, device=policy.device)]).hidden  # finite weights may overflow
+    require_finite("after the last update a hidden state", hidden, remedy)
 
 
 class MasterAdamW:
@@ -89,6 +104,7 @@ class MasterAdamW:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore ``state_dict``, and the model's weights with it."""
         keys = {name.split("/")[0] for name in state} - {"master"}
+        self.inner.state.clear()  # a state from before the first step has no moments
         with torch.no_grad():
             for (name, parameter), master in zip(self.named, self.masters, strict=True):
                 master.copy_(state[f"master/{name}"])

@@ -44,7 +44,7 @@ def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, position
         length_spread is the mean standard deviation within a group.
     """
     form = format_for(policy, config)
-    chosen = plan_positions(policy, texts[:24], config, positions)
+    chosen = plan_positions(policy, texts[:24], config, positions, texts)
     budget = budget_of(config, 0)
     groups = []
     for number, batch in enumerate(batches(chosen, ROWS // config.group_size)):

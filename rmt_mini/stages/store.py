@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from rmt_mini.engine.model import Policy
 from rmt_mini.errors import UserError
 from rmt_mini.files import ESCAPED, write_whole
+from rmt_mini.stages.optimizer import require_sound
 from rmt_mini.stages.state import sync
 
 LOCK = ".lock"
@@ -121,7 +122,12 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def save_checkpoint(self, policy: Policy) -> None:
-        """Save model and tokenizer as transformers does, whole or not at all; an older one stays until then."""
+        """Save model and tokenizer as transformers does, whole or not at all; an older one stays until then.
+
+        Raises:
+            NonFiniteError: if the policy has run away; the older one stays.
+        """
+        require_sound(policy)
         final, made, old = (self.path / name for name in ("checkpoint", ".checkpoint.new", ".checkpoint.old"))
         try:
             policy.model.config.use_cache = True  # an ordinary model again for whoever opens it

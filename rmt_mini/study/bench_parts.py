@@ -25,7 +25,7 @@ import torch
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.memory import peak_memory_mb
-from rmt_mini.engine.model import Policy, load_policy, locate_model
+from rmt_mini.engine.model import Policy, choose_device, load_policy, locate_model
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, decisions, lay_out
 from rmt_mini.engine.text import Text, to_texts
@@ -252,7 +252,7 @@ PARTS: dict[str, Callable[..., dict[str, Any]]] = {
 def main() -> None:
     """Run one part; its setting and arguments come as JSON."""
     part, setting, more = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
-    found = PARTS[part](Setting(**setting), **more) | {"peak_memory_mb": peak_memory_mb()}
+    found = PARTS[part](Setting(**setting), **more) | {"peak_memory_mb": peak_memory_mb(choose_device())}
     print("\n" + json.dumps(found))
 
 

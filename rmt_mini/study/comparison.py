@@ -135,7 +135,7 @@ def _took(folder: Path) -> Json:
         "rl_operations": 2.0 * notes["parameters"] * (forward + 2 * backward - 3 * trunk),
         "seconds": seconds,
         "rl_seconds": seconds - sum(line.trunk_seconds for line in lines),
-        "cold_start_seconds": notes["seconds"].get("cold_start", 0.0),
+        "cold_start_seconds": notes["seconds"]["cold_start"] if notes["config"]["warmup_steps"] else 0.0,
     }
 
 
