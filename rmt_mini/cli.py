@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rmt_mini.config import PRESETS, PretrainConfig, RMTConfig, preset
+from rmt_mini.config import NOT_IN_POSTTRAINING, PRESETS, PretrainConfig, RMTConfig, preset
 from rmt_mini.errors import Stopped, UserError, disk_full, out_of_memory
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def _option(field: dataclasses.Field[Any], kind: Any) -> click.Option:
     return click.Option([flag], type=_TYPES[arguments[0] if arguments else kind], nargs=count, default=None, help=shown)
 
 
-def _config_options(settings: Any = RMTConfig) -> list[click.Parameter]:
-    kinds = typing.get_type_hints(settings)
-    return [_option(field, kinds[field.name]) for field in dataclasses.fields(settings) if field.name != "preset"]
+def _config_options(settings: Any = RMTConfig, without: Sequence[str] = ()) -> list[click.Parameter]:
+    kinds, hidden = typing.get_type_hints(settings), {"preset", *without}
+    return [_option(field, kinds[field.name]) for field in dataclasses.fields(settings) if field.name not in hidden]
 
 
 def _config(name: str, given: dict[str, Any]) -> RMTConfig:
@@ -148,6 +148,9 @@ def _resume(folder: Path, **given: Any) -> None:
     from rmt_mini.run import resume
 
     changes = {name: value for name, value in given.items() if value is not None}
+    several = any((folder / name).exists() for name in ("compare.json", "exams.json"))
+    if several and changes:
+        raise UserError(f"{next(iter(changes))} is of use with a single run; resume that run by itself")
     with _stopping() as stop:
         if (folder / "compare.json").exists():
             from rmt_mini.compare import go_on
@@ -179,6 +182,8 @@ def _compare(config: RMTConfig, arms: str, seeds: int, workers: int, report_only
     from rmt_mini.study.arms import ARMS, arms_named
 
     if report_only:
+        if arms:
+            raise UserError("--report-only reports all arms that have run; leave out --arms")
         folder = comparison_folder(config)
         _tell_report(folder, report(folder))
         return
@@ -228,27 +233,31 @@ def _preflight(config: RMTConfig) -> None:
         click.echo(f"- {advice}")
 
 
-def _plan(config: RMTConfig, interval: float | None, gpus: int, machines: int, gpu: str, way: str) -> None:
+def _plan(config: RMTConfig, interval: float | None, gpus: int, **elsewhere: Any) -> None:
     """Estimate time and memory before a run, here or on --gpus, and how fine a difference its evaluation tells."""
+    from rmt_mini.study.plan import interval_lines, plan_run
+
+    given = {name: value for name, value in elsewhere.items() if value is not None}
     if gpus:
         from rmt_mini.scale.forecast import forecast
 
-        click.echo("\n".join(forecast(config, gpus, machines, gpu, way)))
-        return
-    from rmt_mini.engine.model import load_policy
-    from rmt_mini.study.plan import interval_lines, plan_run
-    from rmt_mini.study.remedies import explained
+        lines = forecast(config, gpus, **given)
+    elif given:
+        raise UserError(f"--{next(iter(given))} describes GPUs elsewhere; give --gpus as well")
+    else:
+        from rmt_mini.engine.model import load_policy
+        from rmt_mini.study.remedies import explained
 
-    with explained(config):
-        plan = plan_run(config, load_policy(config.model, config.device, config.dtype))
-    click.echo("\n".join([*plan.lines(), *interval_lines(config.evaluation_positions, interval)]))
+        with explained(config):
+            lines = plan_run(config, load_policy(config.model, config.device, config.dtype)).lines()
+    click.echo("\n".join([*lines, *interval_lines(config.evaluation_positions, interval)]))
 
 
 def _launch(
     config: RMTConfig,
     run: bool,
     main_address: str,
-    machine_rank: int,
+    machine_rank: int | None,
     setup: str,
     gpus: int,
     machines: int,
@@ -262,7 +271,9 @@ def _launch(
     spread = scale_settings(config.preset, where, {name: value for name, value in scale.items() if value is not None})
     made = commands(config.replace(model=locate_model(config.model)), where, spread, main_address)
     if run:
-        sys.exit(start(made, spread, machine_rank))
+        sys.exit(start(made, spread, machine_rank or 0))
+    if machine_rank is not None:
+        raise UserError("--machine-rank is of use with --run only; without it the commands of all machines are printed")
     click.echo("\n".join(made.lines()))
 
 
@@ -274,7 +285,7 @@ def _launch_options() -> list[click.Option]:
         click.Option(["--setup"], default="", help="cpu, one-gpu, one-node or nodes  [by the preset]"),
         click.Option(["--gpus"], type=none, default=0, help="processes on a machine  [by the setup]"),
         click.Option(["--machines"], type=none, default=0, help="that train  [by the setup]"),
-        click.Option(["--machine-rank"], type=none, default=0, help="which of them this one is  [0]"),
+        click.Option(["--machine-rank"], type=none, default=None, help="which of them this one is  [0]"),
         click.Option(["--main-address"], default="", help="address of machine 0, where there are several"),
         click.Option(["--server"], default=None, help="host:port of the vLLM server"),
         click.Option(["--engine"], default=None, help="transformers, vllm-colocate or vllm-server  [by the setup]"),
@@ -418,7 +429,7 @@ def _exams_command() -> click.Command:
         ),
         _WORKERS,
     ]
-    fields = [one for one in _config_options() if one.name not in ("out", "seed")]  # the comparison's
+    fields = _config_options(without=("out", "seed", *NOT_IN_POSTTRAINING))  # the comparison's
     text = "Post-train, by GRPO on questions, what the comparison in FOLDER trained, and the untrained model."
     return click.Command("exams", callback=callback, params=[*own, *fields], help=text)
 
@@ -438,12 +449,14 @@ def _posttrain_command() -> click.Command:
         click.Argument(["checkpoint"]),
         *_question_options(),
     ]
+    fields = _config_options(without=NOT_IN_POSTTRAINING)
     text = "Post-train CHECKPOINT, a run folder or a model, by GRPO on questions; measure pass@k before and after."
-    return click.Command("posttrain", callback=callback, params=[*own, *_config_options()], help=text)
+    return click.Command("posttrain", callback=callback, params=[*own, *fields], help=text)
 
 
 def _group() -> click.Group:
     group = click.Group("rmt-mini", help="Reinforcement Mid-Training (arXiv 2509.24375), small and complete.")
+    group = click.version_option(package_name="rmt-mini", message="%(prog)s %(version)s")(group)
     group.add_command(_pretrain_command())
     group.add_command(_command("run", _run))
     group.add_command(_resume)
@@ -458,9 +471,9 @@ def _group() -> click.Group:
     interval = click.Option(["--interval"], type=share, help="half an interval wished for: 0.03 is 3 points")
     elsewhere = [
         click.Option(["--gpus"], type=click.IntRange(min=0), default=0, help="simulate so many GPUs a machine  [none]"),
-        click.Option(["--machines"], type=click.IntRange(min=1), default=1, help="of them  [1]"),
-        click.Option(["--gpu"], default="h100", help="a100, h100 or h200  [h100]"),
-        click.Option(["--way"], default="", help="tree, trl or trl-vllm  [as launch would]"),
+        click.Option(["--machines"], type=click.IntRange(min=1), default=None, help="of them  [1]"),
+        click.Option(["--gpu"], default=None, help="a100, h100 or h200  [h100]"),
+        click.Option(["--way"], default=None, help="tree, trl or trl-vllm  [as launch would]"),
     ]
     group.add_command(_command("plan", _plan, interval, *elsewhere))
     group.add_command(_command("launch", _launch, *_launch_options()))
@@ -511,3 +524,7 @@ def _one_line(error: Exception) -> str | None:
     else:
         return None
     return " ".join(message.split())
+
+
+if __name__ == "__main__":
+    main()

@@ -349,6 +349,16 @@ def _check_names(values: Mapping[str, Any]) -> None:
             raise UserError(f"field {_shown(name)} is unknown; the fields are {', '.join(known)}")
 
 
+# Fields of a run that post-training sets itself or has no use for: a question has one position and no text around it.
+NOT_IN_POSTTRAINING = (
+    "model", "corpus", "column", "document_tokens", "min_document_tokens", "difficulty", "tier_rule", "tier_thresholds",
+    "use_curriculum", "curriculum_start", "curriculum_end", "tier_probs_early", "tier_probs_late", "use_rl",
+    "prefix_match", "positions_per_document", "use_ntp", "ntp_weight", "warmup_steps", "warmup_positions",
+    "warmup_learning_rate", "evaluation_positions", "evaluation_documents", "evaluation_budget",
+    "evaluation_thresholds", "preflight_positions", "state_seconds",
+)  # fmt: skip
+
+
 PRESETS: dict[str, dict[str, Any]] = {
     "micro": {
         "model": "micro",

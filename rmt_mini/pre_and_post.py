@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from rmt_mini.config import PretrainConfig, preset
+from rmt_mini.config import NOT_IN_POSTTRAINING, PretrainConfig, preset
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.run import SPARE_BYTES, step_bar
@@ -113,7 +113,7 @@ def posttrain_run(
         source: of the questions; by the model where None: the micro-world's for its model, else gym:chain_sum.
         count: questions, those held out included.
         samples: answers sampled to each held-out question: the largest k of pass@k.
-        changes: config fields that replace the defaults of post-training.
+        changes: config fields that replace the defaults of post-training; those of ``NOT_IN_POSTTRAINING`` are refused.
         progress: show progress bars.
         every: steps between measurements on the way, which answers.jsonl holds beside the first and the last; 0: none.
         stop: once set, the run ends behind the step it is in; it cannot be taken up again.
@@ -127,6 +127,9 @@ def posttrain_run(
     """
     nested = Path(checkpoint) / "checkpoint"
     given = dict(changes or {})
+    for name in given:
+        if name in NOT_IN_POSTTRAINING:
+            raise UserError(f"{name} has no effect in post-training; leave it out")
     policy = load_policy(
         str(nested if nested.is_dir() else checkpoint), given.get("device", "auto"), given.get("dtype", "auto")
     )
@@ -136,8 +139,6 @@ def posttrain_run(
     config = preset(
         "micro" if small else "laptop", **{**POSTTRAINING, **base, "model": checkpoint, "corpus": source, **given}
     )
-    if config.use_ntp or config.positions_per_document != 1:
-        raise UserError("use_ntp is True or positions_per_document not 1; a question has one position and no text")
     train, held_out = split_questions(load_questions(source, count, config.seed), config.evaluation_fraction)
     path = folder_for(config.out, f"posttrain-seed{config.seed}")
     exam = Exam(policy, held_out, config)
@@ -161,6 +162,8 @@ def posttrain_run(
                     bar.set_postfix_str(f"right {result.metrics.match_reward:.2f}")
                     bar.update()
                     done = result.metrics.step + 1
+                    if config.save_every and done % config.save_every == 0:
+                        folder.save_checkpoint(policy)
                     if every and done % every == 0 and done < config.steps:
                         examined(done)
                     if stop is not None and stop.is_set():

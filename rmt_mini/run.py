@@ -428,7 +428,7 @@ class _Run:
         if (self.folder.path / "preflight.json").exists():
             return reading.read_preflight(self.folder.path)
         with self.journal.timed("preflight"):
-            found = preflight(self.material.policy, self.material.train, self.config, self.config.preflight_positions)
+            found = preflight(self.material.policy, self.material.train, self.config)
         self.folder.write_json("preflight.json", found)
         for advice in found["advice"]:
             logger.warning("Pre-flight: %s", advice)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,3 +155,45 @@ def test_replace_checks_again_and_leaves_the_original() -> None:
 def test_every_field_has_a_sentence_for_the_help() -> None:
     for field in dataclasses.fields(RMTConfig):
         assert field.metadata["help"], field.name
+
+
+# What sources of the paper state, as data/ and docs/ have it; None: not stated, so every preset's value is ours.
+PAPER: dict[str, Any] = {
+    "steps": 316, "documents_per_step": 128, "positions_per_document": None, "document_tokens": None,
+    "answer_format": "chat", "warmup_steps": 0, "group_size": 8, "scale_advantages": True, "loss_per": "rollout",
+    "kl_weight": None, "learning_rate": 1e-6, "budget_start": 800, "budget_min": 1, "budget_decay": 0.2,
+    "length_weight": None, "length_if_correct": False, "tier_thresholds": None, "curriculum_start": 0.3,
+    "curriculum_end": 0.7, "tier_probs_early": None, "tier_probs_late": None, "ntp_weight": 0.1,
+}  # fmt: skip
+
+
+def test_readme_lists_every_departure_of_every_preset_from_the_paper() -> None:
+    def shown(value: object) -> str:
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in readme.splitlines() if line[:1] == "|"]
+    head = next(row for row in rows if row[:2] == ["setting", "the paper"])
+    names = [cell.strip("`") for cell in head[2:]]
+    assert names == list(PRESETS)
+    listed = {row[0].split("`")[1]: row[1:] for row in rows[rows.index(head) + 2 :][: len(PAPER)]}
+    assert set(listed) == set(PAPER)
+    for field, (stated, *cells) in listed.items():
+        paper = PAPER[field]
+        words = "not stated" if paper is None else shown(paper)
+        assert stated == ("none stated" if field == "warmup_steps" else words)
+        for name, cell in zip(names, cells, strict=True):
+            value = getattr(preset(name), field)
+            differs = paper is not None and value != paper
+            assert cell == (f"**{shown(value)}**" if differs else shown(value)), (field, name)
+    # a switch of the method, or a measure of difficulty, that a preset turns from the default needs a row of its own
+    plain = RMTConfig()
+    sizes = {
+        "preset", "model", "corpus", "column", "dtype", "min_document_tokens", "branch_tokens", "evaluation_positions",
+        "evaluation_documents", "preflight_positions", "save_every",
+    }  # fmt: skip
+    for name in PRESETS:
+        changed = {key for key, value in preset(name).to_dict().items() if value != getattr(plain, key)}
+        assert changed <= set(PAPER) | sizes, (name, changed - set(PAPER) - sizes)

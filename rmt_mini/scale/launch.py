@@ -52,6 +52,11 @@ SETUPS = {
 }
 SHARDED = ("one_node.yaml", "nodes.yaml")  # by DeepSpeed
 DEFAULTS = {"gpu": "one-gpu", "paper": "nodes"}
+# Fields of a run that only the document tree's trainer, or a measurement, reads.
+UNUSED = (
+    "branch_tokens", "evaluation_documents", "evaluation_positions", "evaluation_thresholds", "preflight_positions",
+    "rollouts_logged", "state_seconds", "warmup_learning_rate", "warmup_positions",
+)  # fmt: skip
 UNKNOWN_MAIN, UNKNOWN_SERVER = "MAIN_ADDRESS", "VLLM_ADDRESS"  # to be filled in where a command is printed
 SPREADS: dict[tuple[str, str], dict[str, Any]] = {  # else ScaleSettings' own; by the plan of docs/scale.md
     ("paper", "one_node.yaml"): {"micro_batch": 4, "tensor_parallel": 2, "gpu_memory": 0.4},
@@ -145,7 +150,16 @@ def commands(config: RMTConfig, setup: Setup, scale: ScaleSettings, main_address
     micro_steps(config, scale.micro_batch, setup.gpus * setup.machines)
     usual, plain = RMTConfig(preset=config.preset, **PRESETS[config.preset]).to_dict(), ScaleSettings().to_dict()
     changes = {name: value for name, value in config.to_dict().items() if value != usual[name]}
+    idle = [name for name in changes if name in UNUSED]
+    if idle:
+        raise UserError(f"{idle[0]} has no effect on TRL, which only trains; leave it out")
+    if main_address and setup.machines == 1:
+        raise UserError("main_address is of use with several machines only; leave it out, or give --machines")
     spread = {name: value for name, value in scale.to_dict().items() if value != plain[name]}
+    for engine, names in {"vllm-server": ("server",), "vllm-colocate": ("gpu_memory", "tensor_parallel")}.items():
+        for name in names:
+            if name in spread and scale.engine != engine:
+                raise UserError(f"{name} is of use with engine {engine!r} only, and this is {scale.engine!r}")
     own = [config.preset]
     for flag, values in (("--changes", changes), ("--scale", spread)):
         own += [flag, json.dumps(values)] if values else []

@@ -144,7 +144,7 @@ def answer_questions(policy: Policy, exam: Exam, config: RMTConfig, samples: int
 
 
 def summarize_exam(right: torch.Tensor, rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """Return pass@k for k = 1, 2, 4, ... with 95 % bootstrap intervals over questions, and thought length, tokens."""
+    """Return pass@k for k = 1, 2, 4, ... and all samples, with 95 % intervals over questions; thought length."""
     table = {str(k): _interval(_estimates(right, k)) for k in _ks(right.shape[1])}
     lengths = [rollout.length for rollout in rollouts]
     closed = [rollout.closed for rollout in rollouts]
@@ -183,7 +183,7 @@ def exam_gain(before: torch.Tensor, after: torch.Tensor) -> dict[str, Any]:
 
 
 def _ks(samples: int) -> list[int]:
-    return [2**power for power in range(samples.bit_length()) if 2**power <= samples]
+    return sorted({*(2**power for power in range(samples.bit_length())), samples})
 
 
 def _estimates(right: torch.Tensor, k: int) -> np.ndarray:

@@ -25,18 +25,16 @@ from rmt_mini.stages.evaluate import ROWS, batches, plan_positions, read_for
 from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import asking_for
 
-POSITIONS = 48
-
 
 @torch.no_grad()
-def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, positions: int = POSITIONS) -> dict[str, Any]:
+def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, positions: int | None = None) -> dict[str, Any]:
     """Sample groups at positions of every tier and say what share carries a signal.
 
     Args:
         policy: the model that RL would start from.
         texts: training texts; the first few are used.
         config: settings.
-        positions: how many, over all tiers.
+        positions: how many, over all tiers; preflight_positions where None.
 
     Returns:
         {"tiers": {tier: {"positions", "accuracy", "pass_at_g", "signal_groups"}}, "signal_groups", "closed_share",
@@ -44,7 +42,7 @@ def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, position
         length_spread is the mean standard deviation within a group.
     """
     form = format_for(policy, config)
-    chosen = plan_positions(policy, texts[:24], config, positions, texts)
+    chosen = plan_positions(policy, texts[:24], config, positions or config.preflight_positions, texts)
     budget = budget_of(config, 0)
     groups = []
     for number, batch in enumerate(batches(chosen, ROWS // config.group_size)):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import logging
 import random
+import re
 import types
 from typing import Any
 
@@ -541,3 +542,40 @@ def test_fitting_models_take_the_tree_in_every_dtype(shape: str, caplog: pytest.
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         assert isinstance(make_tiny_policy(shape, dtype).tree, DocumentTree)
     assert not caplog.records
+
+
+class _Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return -7 * gradient
+
+
+@pytest.mark.parametrize("place", ["branches", "trunk"])
+def test_right_states_with_wrong_gradients_take_the_plain_path(
+    place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if place == "branches":
+        right = tree_room.fused_branch_attention
+        monkeypatch.setattr(tree_room, "fused_branch_attention", lambda *given: _Reversed.apply(right(*given)))
+    else:
+        attend = tree_room.Trunks.attend
+        monkeypatch.setattr(tree_room.Trunks, "attend", lambda *given: _Reversed.apply(attend(*given)))
+    model = tiny_model()
+    assert isinstance(choose_tree(model), PlainTree)
+    assert re.search(r"hidden states differ by 0\.0% of their size and gradients differ by [1-9]", caplog.text)
+
+
+def test_the_check_leaves_gradients_and_what_is_trained_as_they_were() -> None:
+    model = tiny_model()
+    frozen = model.get_input_embeddings().weight.requires_grad_(False)
+    (trained, *others) = [parameter for parameter in model.parameters() if parameter is not frozen]
+    trained.grad = torch.ones_like(trained)
+    with torch.no_grad():
+        assert isinstance(choose_tree(model), DocumentTree)
+    assert (frozen.requires_grad, frozen.grad) == (False, None)
+    assert torch.equal(trained.grad, torch.ones_like(trained))
+    assert all(one.requires_grad and one.grad is None for one in others)

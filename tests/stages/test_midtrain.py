@@ -14,7 +14,7 @@ from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import rollout_logprobs
 from rmt_mini.method.grpo import group_advantages
 from rmt_mini.method.schedule import budget_of
-from rmt_mini.records import Judged
+from rmt_mini.records import Judged, Position
 from rmt_mini.stages import midtrain
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import NonFiniteError
@@ -363,3 +363,65 @@ def test_a_nan_advantage_stops_the_step_too() -> None:
     with pytest.raises(NonFiniteError, match="the RL loss is not finite"):
         trainer.step(0, trainer.texts[:2])
     assert all(torch.equal(before[name], value) for name, value in weights(trainer.policy).items())
+
+
+@pytest.mark.parametrize("other_id", ["0", "1"], ids=["the same text", "a document of the same words"])
+def test_a_position_of_c_is_in_no_copy_of_its_text_in_the_next_token_loss(other_id: str) -> None:
+    trainer = trainer_for(small(documents_per_step=2), sentences=SENTENCES[:1])
+    text = trainer.texts[0]
+    trainer.texts = [text, dataclasses.replace(text, id=other_id)]
+    result, (gradients,) = gradients_of(trainer)
+    chosen = {one.rollout.position.index for one in result.judged}
+    assert len(result.texts) == 2
+    assert result.metrics.ntp_tokens == 2 * (len(text.ids) - text.first - len(chosen)) > 0
+    twice = [  # each copy's loss leaves out what was chosen in either
+        dataclasses.replace(one, rollout=dataclasses.replace(one.rollout, position=Position(trunk, index, 0, 0.0)))
+        for one in result.judged[:1]
+        for trunk in (0, 1)
+        for index in chosen
+    ]
+    ntp = plain_gradients(trainer, twice, 0.0, trainer.config.ntp_weight)
+    rl = plain_gradients(trainer, result.judged, 1.0, 0.0)
+    assert_same(gradients, {name: ntp[name] + rl[name] for name in ntp})
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+def test_a_step_whose_later_update_is_not_finite_moves_nothing(fails: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small(updates_per_step=2, clip_epsilon=0.2, on_nan="skip")
+    trainer = trainer_for(config, closing(torch.bfloat16))
+    loss, calls = trainer._ntp_loss, [0]
+
+    def spoilt(*arguments: Any) -> Any:
+        calls[0] += 1
+        ntp, count = loss(*arguments)
+        return ntp * (float("nan") if calls[0] == fails else 1.0), count
+
+    trainer._ntp_loss = spoilt  # type: ignore[method-assign]
+    for step in (0, 1):  # without moments, and with those of a good step between
+        before = weights(trainer.policy)
+        optimizer = {name: value.clone() for name, value in trainer.optimizer.state_dict().items()}
+        calls[0] = 0
+        metrics = trainer.step(step, trainer.texts[:2]).metrics
+        assert (metrics.skipped, metrics.grad_norm, metrics.rl_loss, metrics.backward_tokens) == (1, 0.0, 0.0, 0)
+        assert all(torch.equal(before[name], value) for name, value in weights(trainer.policy).items())
+        after = trainer.optimizer.state_dict()
+        assert set(after) == set(optimizer)
+        assert all(torch.equal(optimizer[name], value) for name, value in after.items())
+        calls[0] = 9
+        assert trainer.step(step, trainer.texts[:2]).metrics.skipped == 0
+    trainer.config, calls[0] = config.replace(on_nan="stop"), 0
+    before = weights(trainer.policy)
+    with pytest.raises(NonFiniteError, match="the weights are those of the step before"):
+        trainer.step(2, trainer.texts[:2])
+    assert all(torch.equal(before[name], value) for name, value in weights(trainer.policy).items())
+
+
+def test_the_reads_of_the_kl_reference_are_counted() -> None:
+    free = gradients_of(trainer_for(small()))[0].metrics
+    held = gradients_of(trainer_for(small(kl_weight=0.1)))[0].metrics
+    trunk = free.trunk_tokens
+    branches = held.backward_tokens - trunk  # with a KL every rollout is trained on
+    sampled = free.forward_tokens - free.backward_tokens - 0 * trunk
+    assert branches >= free.backward_tokens - trunk > 0
+    # both read trunk and branches to sample and to train; the KL reads trunk and trained branches once more
+    assert held.forward_tokens == sampled + (trunk + branches) + (trunk + branches)

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rmt_mini.engine.model import load_policy
-from rmt_mini.errors import UserError
+from rmt_mini.errors import NonFiniteError, UserError
 from rmt_mini.files import write_whole
 from rmt_mini.stages.store import RunFolder, free_name
 from tests.fakes import make_tiny_policy
@@ -173,3 +173,21 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run", resume=True).release()
     with pytest.raises(UserError, match="is in use; choose another"):
         RunFolder(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(float("nan"), r"after the last update .*weight is not finite"), (1e30, "hidden state is not")]
+)
+def test_a_policy_that_has_run_away_is_not_saved(value: float, words: str, tmp_path: Path) -> None:
+    policy = make_tiny_policy()
+    folder = RunFolder(tmp_path / "run")
+    folder.save_checkpoint(policy)
+    before = (folder.path / "checkpoint" / "model.safetensors").read_bytes()
+    with torch.no_grad():
+        for layer in policy.model.model.layers:
+            layer.self_attn.q_proj.weight.fill_(value)  # 1e30 is finite, and its products are not
+            layer.self_attn.k_proj.weight.fill_(value)
+    with pytest.raises(NonFiniteError, match=words):
+        folder.save_checkpoint(policy)
+    assert (folder.path / "checkpoint" / "model.safetensors").read_bytes() == before
+    assert sorted(path.name for path in folder.path.iterdir()) == [".lock", "checkpoint"]
