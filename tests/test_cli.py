@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,7 +79,18 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
         (["run", "--tier-probs-late", "1", "1", "1"], r"tier_probs_late is .*sum to 1"),
         (["run", "--loss-per", "step"], r"loss_per is 'step'; use one of token, rollout"),
         (["run", "--no-use-rl", "--no-use-ntp"], r"use_ntp is False; .*nothing would train"),
+        (["run", "--no-use-rl", "--ntp-weight", "0"], r"ntp_weight is 0.0; use_rl is off, so nothing would train"),
+        (["run", "--temperature", "1e-42"], r"temperature is 1e-42; give a number of at least 0.001"),
         (["preflight", "--group-size", "1"], r"group_size is 1; "),
+        (["plan", "--gpu", "a100"], r"--gpu describes GPUs elsewhere; give --gpus as well"),
+        (["plan", "--machines", "2"], r"--machines describes GPUs elsewhere; give --gpus as well"),
+        (["compare", "--report-only", "--arms", "rmt"], r"--report-only .*leave out --arms"),
+        (["launch", "gpu", "--main-address", "a"], r"main_address is of use with several machines only"),
+        (["launch", "gpu", "--machine-rank", "0"], r"--machine-rank is of use with --run only"),
+        (["launch", "gpu", "--server", "a:1"], r"server is of use with engine 'vllm-server' only"),
+        (["launch", "gpu", "--gpu-memory", "0.5"], r"gpu_memory is of use with engine 'vllm-colocate' only"),
+        (["launch", "gpu", "--evaluation-positions", "9"], r"evaluation_positions has no effect on TRL"),
+        (["launch", "gpu", "--device", "cpu"], r"device is 'cpu'; on TRL it can only be 'auto'"),
         (["plan", "--dtype", "int8"], r"dtype is 'int8'; use one of"),
         (["run", "laptop", "more"], r"unexpected extra argument"),
         (["fly"], r"No such command 'fly'"),
@@ -265,3 +279,18 @@ def test_interruption_and_a_full_disk_end_in_one_line(
     lines = [line for line in lines if line]  # click ends the line of ^C first
     assert (found, out, len(lines)) == (code, "", 1)
     assert lines[0] == "Interrupted." if code == 130 else lines[0].startswith("error: no space left")
+
+
+@pytest.mark.parametrize("how", [["-m", "rmt_mini"], ["-m", "rmt_mini.cli"]])
+def test_python_m_is_the_command(how: list[str]) -> None:
+    done = subprocess.run([sys.executable, *how, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"rmt-mini {importlib.metadata.version('rmt-mini')}\n")
+    done = subprocess.run([sys.executable, *how, "run", "huge"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: preset 'huge' is unknown")
+
+
+def test_a_flag_for_a_single_run_is_refused_for_a_comparison(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "compared").mkdir()
+    (here / "compared" / "compare.json").write_text("{}")
+    refused(["resume", "compared", "--on-nan", "skip"], "on_nan is of use with a single run", here, capsys)

@@ -84,6 +84,28 @@ def test_broken_at_a_stage(
     assert len(result.metrics) == 6
 
 
+def test_a_killed_run_keeps_the_seconds_of_what_was_done(tmp_path: Path) -> None:
+    """SIGKILL leaves run.json as it last was; a stage that ended, and steps whose state was saved, are in it."""
+    path, kept = tmp_path / "run", {}
+
+    def die(result: StepResult) -> None:
+        kept.update(json.loads((path / "run.json").read_text())["seconds"])
+        kept["steps"] = kept.get("steps", 0.0) + result.metrics.rollout_seconds + result.metrics.update_seconds
+        if result.metrics.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Stopped):
+        run(settings(tmp_path, steps=6, state_seconds=0.0), on_step=die, progress=False)
+    assert {"loading", "evaluation", "cold_start", "preflight", "midtrain", "saving"} <= set(kept)
+    assert kept["midtrain"] >= 0.9 * kept["steps"] - 0.02
+    interrupted = json.loads((path / "run.json").read_text())["seconds"]
+    assert interrupted["midtrain"] >= kept["midtrain"]
+    resume(path, progress=False)
+    done = json.loads((path / "run.json").read_text())["seconds"]
+    assert done["cold_start"] == interrupted["cold_start"] > 0
+    assert done["midtrain"] > interrupted["midtrain"]
+
+
 @pytest.mark.parametrize("saved_every", [0.0, 3600.0])
 @pytest.mark.parametrize("step", [0, 3, 5])
 def test_broken_behind_a_step(step: int, saved_every: float, unbroken: dict[str, Any], tmp_path: Path) -> None:

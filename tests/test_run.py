@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.run import RunResult, evaluate_checkpoint, run
+from rmt_mini.run import RunResult, evaluate_checkpoint, prepare, run
+from rmt_mini.stages import material as material_room
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.study.report import evaluation_table
 from tests.stages.tiny import closing, small
@@ -194,3 +195,40 @@ def test_a_bad_corpus_fails_before_the_model_is_loaded(tmp_path: Path) -> None:
     config = settings(tmp_path, corpus=str(tmp_path / "absent.txt"), model="absent-model")
     with pytest.raises(UserError, match=r"corpus .*absent.txt' does not exist"):
         run(config, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"entropy_top_k": 100_000}, r"entropy_top_k is 100000, and model .* knows \d+ tokens"),
+        ({"entropy_model": "micro"}, "entropy_model 'micro' has another tokenizer"),
+        ({"entropy_model": "absent"}, "model 'absent' is neither a folder nor a known name"),
+    ],
+)
+def test_settings_that_do_not_fit_the_model_leave_no_folder(changes: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        run(settings(tmp_path, **changes), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_evaluation_may_state_a_smaller_budget_than_any_step(tmp_path: Path) -> None:
+    config = settings(tmp_path, budget_rule="entropy", evaluation_budget=1, warmup_steps=0)
+    result = run(config, progress=False)
+    assert result.evaluation["after"]["think"]["budget"] == 1
+    assert result.evaluation["after"]["think"]["thought_length"] <= 4  # twice the cap of a budget that may double
+    assert evaluate_checkpoint(tmp_path / "run", 1)["think"] == result.evaluation["after"]["think"]
+
+
+def test_a_proxy_is_loaded_once_and_quantiles_come_from_training_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, sampled = [], []
+    load, quantiles = material_room.load_policy, material_room.quantile_thresholds
+    monkeypatch.setattr(material_room, "load_policy", lambda *given: loaded.append(given[0]) or load(*given))
+    monkeypatch.setattr(material_room, "quantile_thresholds", lambda all_, _: sampled.append(len(all_)) or (2.0, 4.0))
+    config = settings(tmp_path, warmup_steps=0, evaluation_fraction=0.2)
+    result = run(config.replace(entropy_model=config.model, tier_rule="quantile"), progress=False)
+    assert loaded == [config.model]
+    train = prepare(config, result.policy).train
+    assert set(sampled) == {sum(len(text.ids) - text.first for text in train)}
+    assert quantiles is not material_room.quantile_thresholds

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from rmt_mini.engine import memory
-from rmt_mini.engine.memory import free_memory, keep_freed_memory, resident_memory
+from rmt_mini.engine.memory import free_memory, keep_freed_memory, peak_memory_mb, resident_memory
 
 FAULTS = """
 import resource, torch
@@ -74,3 +75,11 @@ def test_elsewhere_psutil_is_asked_and_need_not_be_there(monkeypatch: pytest.Mon
     assert (free_memory(), resident_memory()) == ((3, 5), 7)
     monkeypatch.setitem(sys.modules, "psutil", None)
     assert (free_memory(), resident_memory()) == (None, None)
+
+
+def test_peak_memory_is_that_of_the_device_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run on the CPU of a machine with a GPU reports its process, not the idle GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: {"cuda:1": 7e6}[str(device)])
+    assert peak_memory_mb(torch.device("cuda:1")) == 7
+    assert peak_memory_mb(torch.device("cpu")) > 50

@@ -138,7 +138,7 @@ def test_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     trainer = make(tmp_path, generate=scripted)
     trainer._ntp_loss = lambda model, like: like.new_tensor(torch.nan)  # type: ignore[method-assign]
     before = {name: tensor.clone() for name, tensor in trainer.model.named_parameters()}
-    with pytest.raises(NonFiniteError, match="step 0: the loss is not finite"):
+    with pytest.raises(NonFiniteError, match="step 0: ntp_loss is not finite"):
         trainer.train()
     assert all(tensor.equal(before[name]) for name, tensor in trainer.model.named_parameters())
 
@@ -208,3 +208,22 @@ def test_group_size_must_fill_the_processes(tmp_path: Path) -> None:
     spread = ScaleSettings(micro_batch=5, checkpointing=False, cpu=True)
     with pytest.raises(UserError, match="micro_batch is 5; the 16 rollouts of a step do not share out evenly"):
         RMTGRPOTrainer(settings_of_run(), spread, model, tokenizer, documents(), str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["rl_loss", "ntp_loss"])
+def test_a_loss_that_is_not_finite_on_another_process_stops_this_one_too(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(tmp_path, steps=1)
+    reduce = trainer.accelerator.reduce
+
+    def spoilt(value: torch.Tensor, *given: Any, **options: Any) -> torch.Tensor:
+        found = reduce(value, *given, **options)
+        if found.shape == (2,):  # both losses, this process's finite, another's not
+            assert bool(value.isfinite().all())
+            found[["rl_loss", "ntp_loss"].index(name)] = torch.nan
+        return found
+
+    monkeypatch.setattr(trainer.accelerator, "reduce", spoilt)
+    with pytest.raises(NonFiniteError, match=f"step 0: {name} is not finite; the last checkpoint is whole"):
+        trainer.train()

@@ -1,13 +1,16 @@
 """Post-training: questions are texts with one position, and only rewards speak of their answers."""
 
+import dataclasses
 import itertools
 import json
 
 import pytest
 import torch
 
-from rmt_mini.config import preset
+from rmt_mini import pre_and_post
+from rmt_mini.config import NOT_IN_POSTTRAINING, PRESETS, RMTConfig, preset
 from rmt_mini.engine.model import make_policy
+from rmt_mini.errors import UserError
 from rmt_mini.pre_and_post import posttrain_run
 from rmt_mini.stages.posttrain import (
     POSTTRAINING,
@@ -18,6 +21,7 @@ from rmt_mini.stages.posttrain import (
     posttrain,
     summarize_exam,
 )
+from rmt_mini.stages.store import RunFolder
 from rmt_mini.worlds.questions import Question
 from tests.fakes import byte_tokenizer, tiny_model
 
@@ -184,7 +188,8 @@ def test_the_command_line_names_what_is_wrong(capsys, tmp_path):
     for arguments, words in (
         (["posttrain", str(tmp_path / "absent")], "absent"),
         (["posttrain", "micro", "--questions", "riddles"], "gym:TASK"),
-        (["posttrain", "micro", "--use-ntp"], "use_ntp"),
+        (["posttrain", "micro", "--use-ntp"], "--use-ntp"),
+        (["posttrain", "micro", "--warmup-steps", "9"], "--warmup-steps"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main([*arguments, "--out", str(tmp_path / "run")])
@@ -193,3 +198,51 @@ def test_the_command_line_names_what_is_wrong(capsys, tmp_path):
         assert error.startswith("error: ")
         assert words in error
         assert not (tmp_path / "run").exists()
+
+
+def test_every_field_that_is_taken_is_read_and_others_are_refused(tmp_path, policy, monkeypatch):
+    read = set()
+
+    class Watched(RMTConfig):
+        __slots__ = ()
+
+        def __getattribute__(self, name):
+            read.add(name)
+            return super().__getattribute__(name)
+
+        def to_dict(self):  # reads all, to note them
+            before = set(read)
+            found = super().to_dict()
+            read.intersection_update(before)
+            return found
+
+    def watched(name, **changes):
+        made = Watched(**{"preset": name, **PRESETS[name], **changes})
+        read.clear()
+        return made
+
+    policy.model.save_pretrained(tmp_path / "model")
+    policy.tokenizer.save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(pre_and_post, "preset", watched)
+    changes = {"use_budget": True, "budget_rule": "entropy", "clip_epsilon": 0.2, "kl_weight": 0.1, "save_every": 1}
+    posttrain_run(
+        str(tmp_path / "model"), "micro", 12, 6, {**SMALL, **changes, "out": str(tmp_path / "run")}, progress=False
+    )
+    taken = {field.name for field in dataclasses.fields(RMTConfig)} - {*NOT_IN_POSTTRAINING, "preset"}
+    by_hand = {"device", "dtype", "on_nan"}  # given to the loader; read where a step fails
+    assert taken - by_hand <= read
+    for name in NOT_IN_POSTTRAINING:
+        with pytest.raises(UserError, match=f"^{name} has no effect in post-training"):
+            posttrain_run("micro", changes={name: getattr(RMTConfig(), name)})
+
+
+def test_it_saves_checkpoints_on_the_way_and_reports_the_k_that_was_asked_for(tmp_path, policy, monkeypatch):
+    policy.model.save_pretrained(tmp_path / "model")
+    policy.tokenizer.save_pretrained(tmp_path / "model")
+    saved = []
+    monkeypatch.setattr(RunFolder, "save_checkpoint", lambda self, _: saved.append(len(list(self.path.iterdir()))))
+    changes = {**SMALL, "steps": 4, "save_every": 2, "out": str(tmp_path / "run")}
+    found = posttrain_run(str(tmp_path / "model"), "micro", 12, 6, changes, progress=False)
+    assert len(saved) == 3  # after steps 2 and 4, and at the end
+    assert list(found.evaluation["after"]["pass_at"]) == list(found.evaluation["gain"]) == ["1", "2", "4", "6"]
+    assert "pass@6" in found.table
