@@ -42,7 +42,8 @@ class Referee:
     def __call__(self, *args: Any, **named: Any) -> float:
         """Return the score; 0.0 if the scorer raises, is too slow or ends its process."""
         with self._lock:
-            process = self._process or self._started()
+            # nothing is kept if this call is interrupted: the next one would read the reply to this one
+            process, self._process = self._process or self._started(), None
             reply = _ask(process, pickle.dumps((args, named)), SECONDS)
             self._process = process if reply else None
             return float(reply or 0.0)
