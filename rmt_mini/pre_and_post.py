@@ -25,6 +25,7 @@ from rmt_mini.stages.posttrain import (
     POSTTRAINING,
     Exam,
     answer_questions,
+    answerable,
     exam_gain,
     exam_lines,
     posttrain,
@@ -139,14 +140,21 @@ def posttrain_run(
     config = preset(
         "micro" if small else "laptop", **{**POSTTRAINING, **base, "model": checkpoint, "corpus": source, **given}
     )
-    train, held_out = split_questions(load_questions(source, count, config.seed), config.evaluation_fraction)
+    found = load_questions(source, count, config.seed)
+    questions = answerable(policy, source, found, config)
+    train, held_out = split_questions(questions, config.evaluation_fraction)
     path = folder_for(config.out, f"posttrain-seed{config.seed}")
     exam = Exam(policy, held_out, config)
     needed = 2 * policy.parameters * policy.dtype.itemsize + SPARE_BYTES
     with RunFolder(path, needed) as folder, explained(config, policy, path, resumable=False):
         journal = Journal(folder, config.to_dict())
         with journal.recorded():
-            journal.note(questions=source, training_questions=len(train), model_digest=model_digest(policy))
+            journal.note(
+                questions=source,
+                questions_left_out=len(found) - len(questions),
+                training_questions=len(train),
+                model_digest=model_digest(policy),
+            )
 
             def examined(step: int) -> tuple[torch.Tensor, dict[str, Any]]:
                 right, asked = answer_questions(policy, exam, config, samples)

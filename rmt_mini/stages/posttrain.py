@@ -11,6 +11,8 @@ reward.
 
 from __future__ import annotations
 
+import logging
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +26,7 @@ from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import ANSWER_TOKENS, QUESTION, AnswerFormat, Chat, encode_text, last_boxed
 from rmt_mini.engine.rollout import roll_out
 from rmt_mini.engine.text import Text, generator_for
+from rmt_mini.errors import UserError
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Position, Rollout
 from rmt_mini.stages.evaluate import ROWS, batches, read_for
@@ -31,6 +34,10 @@ from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, asking_for
 from rmt_mini.stages.summary import RESAMPLES
 from rmt_mini.worlds.questions import Question
+
+logger = logging.getLogger(__name__)
+
+NONSENSE = ("", "?", "xyzzy", "I do not know")  # right answers to no question
 
 POSTTRAINING: dict[str, Any] = {
     "use_ntp": False,
@@ -95,6 +102,45 @@ class Exam:
     def _text(self, answer: Sequence[int]) -> str:
         decoded: str = self.tokenizer.decode(list(answer), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return decoded
+
+
+def answerable(policy: Policy, source: str, questions: Sequence[Question], config: RMTConfig) -> tuple[Question, ...]:
+    """Leave out the questions that cannot be judged: their own answer is judged wrong, or nonsense right.
+
+    Each answer is given as a model would give it: in the answer format, and cut where that ends an answer.
+
+    Args:
+        policy: the model that will be asked.
+        source: of the questions, for the message.
+        questions: all of them.
+        config: answer_format.
+
+    Raises:
+        UserError: if more than half of the questions would be left out, or if more than half accept the answer of
+            the question after them, which is another one.
+    """
+    exam = Exam(policy, questions, config)
+
+    def judged(answer: str, text: Text) -> float:
+        said = f"\\boxed{{{answer.strip()}}}" if exam.name == "chat" else answer
+        ids = encode_text(policy.tokenizer, said)
+        end = bisect_left(range(1, len(ids)), True, key=lambda length: exam.finished(ids[:length])) + 1
+        return exam.judge(ids[:end], text.ids, text.places[0])
+
+    asked = list(zip(questions, [*questions[1:], *questions[:1]], exam.texts, strict=True))
+    wrong = {text.id for own, _, text in asked if not judged(own.answer, text)}
+    fooled = {text.id for _, _, text in asked if any(judged(answer, text) for answer in NONSENSE)}
+    loose = [text.id for own, other, text in asked if own.answer != other.answer and judged(other.answer, text)]
+    found = (
+        f"questions {source!r}, answer format {exam.name!r}: of {len(questions)} questions, the own answer of "
+        f"{len(wrong)} is judged wrong, and {len(fooled)} accept nonsense, {len(loose)} the answer of another question"
+    )
+    if 2 * max(len(wrong | fooled), len(loose)) > len(questions):
+        other = "" if exam.name == "chat" else " or, for answers of several lines, --answer-format chat"
+        raise UserError(f"{found}; choose other questions (--questions){other}")
+    if wrong | fooled:
+        logger.info("%s; left out: %d", found, len(wrong | fooled))
+    return tuple(question for question in questions if question.id not in wrong | fooled)
 
 
 def pass_at_k(right: int, samples: int, k: int) -> float:

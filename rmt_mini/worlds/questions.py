@@ -13,14 +13,16 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rmt_mini.errors import UserError
 from rmt_mini.worlds import micro
 from rmt_mini.worlds.corpus import champ_problems, share_of
+from rmt_mini.worlds.mathematics import comparison, is_readable
+from rmt_mini.worlds.referee import Referee
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +30,8 @@ SOURCES = "'micro', 'micro-text', 'gym:TASK' or 'champ'"
 UNREAD = 3_000_000  # a page of the mid-training text that no run reads up to, and where no search looked
 OF_MICRO = {"micro": (micro.EXAM, 0), "micro-text": (micro.MIDTRAINING, UNREAD)}  # what is asked, from which page on
 ANSWER_CUE = "\nAnswer:"
-SECONDS = 2  # for comparing two answers as mathematics
-LONGEST = 80  # characters of an answer that is worth comparing
+OTHER_FORM = re.compile(r", or (?:equivalently|approximately|an equivalent form such as) ")  # of an answer of CHAMP
+GLOSS = re.compile(r" is the only possible value$| \((?:i\.e\.|no).*\)$")  # what follows such an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Question:
         id: unique among its source's.
         text: ends where the answer begins.
         answer: a right one, as text.
-        score: takes an answer, returns 1.0 if it is right, else 0.0.
+        score: takes an answer, returns 1.0 if it is right, else 0.0; from any thread, within ``referee.SECONDS``.
     """
 
     id: str
@@ -137,65 +139,36 @@ def _gym(task: str, count: int, seed: int) -> tuple[Question, ...]:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"questions 'gym:{task}' cannot be made ({reason}); choose another task") from error
 
-    def scorer(entry: dict[str, Any]) -> Callable[[str], float]:
-        def score(given: str) -> float:
-            # a scorer gives part of the points for an answer that merely contains the right one; here it is right or
-            # it is not
-            try:
-                return float(data.score_answer(answer=given.strip(), entry=entry) >= 1.0)
-            except Exception:  # some scorers choke on what is no answer at all
-                return 0.0
-
-        return score
-
+    referee = Referee(_gym_scorer, task, count, seed)
     found: dict[str, Question] = {}
     for number, entry in enumerate(data):
         text = entry["question"].strip() + ANSWER_CUE
-        found.setdefault(text, Question(f"{task}-{seed}-{number}", text, f" {entry['answer']}", scorer(entry)))
+        question = Question(f"{task}-{seed}-{number}", text, f" {entry['answer']}", partial(referee, entry))
+        found.setdefault(text, question)
     return tuple(found.values())
+
+
+def _gym_scorer(task: str, count: int, seed: int) -> Callable[[dict[str, Any], str], float]:
+    import reasoning_gym
+
+    data = reasoning_gym.create_dataset(task, size=count, seed=seed)
+    # a scorer gives part of the points for an answer that merely contains the right one; here it is right or it is not
+    return lambda entry, given: float(data.score_answer(answer=given.strip(), entry=entry) >= 1.0)
 
 
 def _champ(count: int) -> tuple[Question, ...]:
     if importlib.util.find_spec("math_verify") is None:
         raise UserError("questions 'champ' need the extra 'posttrain'; install it: pip install -e '.[posttrain]'")
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of every comparison without a time limit
-    found, left_out = [], 0
-    for problem in champ_problems():
-        answer = problem["_answer"].split(", or")[0].strip()  # the rest says the same in other words
-        gold = _parsed(answer)
-        if gold is None:
-            left_out += 1
-            continue
-        text = problem["_text"].strip() + ANSWER_CUE
-        found.append(Question(problem["identifier"], text, f" {answer}", _equals(gold)))
-    logger.info("CHAMP: %d of %d answers cannot be compared as mathematics, left out", left_out, left_out + len(found))
+    referee = Referee(comparison)
+    found = []
+    problems = champ_problems()
+    for problem in problems:
+        text = problem["_text"].strip()
+        forms = [GLOSS.sub("", form) for form in OTHER_FORM.split(problem["_answer"].strip())]
+        answer = next((form for form in forms if is_readable(form, text)), None)
+        if answer is not None and not text.startswith("Factorize"):  # the product equals the polynomial as it was given
+            score = partial(referee, gold=answer, question=text)
+            found.append(Question(problem["identifier"], text + ANSWER_CUE, f" {answer}", score))
+    left_out = len(problems) - len(found)
+    logger.info("CHAMP: %d of %d answers cannot be compared as mathematics, left out", left_out, len(problems))
     return tuple(found[:count])
-
-
-def _limit() -> int | None:
-    """Seconds math-verify may take: it counts them by a signal, which only the main thread receives."""
-    return SECONDS if threading.current_thread() is threading.main_thread() else None
-
-
-def _parsed(answer: str) -> Any:
-    """Read an answer as mathematics; None where it is not, or could take for ever."""
-    from math_verify import parse
-    from sympy import Basic
-
-    towers = answer.count("^") + answer.count("!") > 1 or "**" in answer  # 9^9^9 would be worked out
-    if re.fullmatch(r"[A-Za-z][A-Za-z ,.']+", answer):  # "No" would be read as N times o
-        return None
-    if len(answer) > LONGEST or "\n" in answer or (towers and any(c.isdigit() for c in answer) and _limit() is None):
-        return None
-    found = parse(f"${answer.strip().strip('$')}$", parsing_timeout=_limit())
-    return found if found and isinstance(found[0], Basic) else None
-
-
-def _equals(gold: Any) -> Callable[[str], float]:
-    def score(given: str) -> float:
-        from math_verify import verify
-
-        parsed = _parsed(given)
-        return float(parsed is not None and verify(gold, parsed, timeout_seconds=_limit()))
-
-    return score

@@ -16,13 +16,15 @@ from rmt_mini.stages.posttrain import (
     POSTTRAINING,
     Exam,
     answer_questions,
+    answerable,
     exam_gain,
     pass_at_k,
     posttrain,
     summarize_exam,
 )
 from rmt_mini.stages.store import RunFolder
-from rmt_mini.worlds.questions import Question
+from rmt_mini.worlds.micro import make_tokenizer
+from rmt_mini.worlds.questions import Question, load_questions
 from tests.fakes import byte_tokenizer, tiny_model
 
 SMALL = {"documents_per_step": 3, "group_size": 4, "steps": 2, "budget_start": 4, "dtype": "float32"}
@@ -117,6 +119,66 @@ def test_chat_models_are_asked_to_box_their_answer(policy):
     assert exam.judge(encode("7")["input_ids"], trunk, 0) == 0.0
 
 
+@pytest.mark.parametrize("source", ["micro", "micro-text"])
+def test_every_question_of_the_micro_world_is_answerable(source):
+    tokenizer = make_tokenizer()
+    policy = make_policy("tiny", tiny_model("llama", vocab_size=len(tokenizer)), tokenizer)
+    questions = load_questions(source, 100, seed=0)
+    assert answerable(policy, source, questions, config()) == questions
+
+
+@pytest.mark.parametrize("name", ["continuation", "chat"])
+def test_every_question_of_champ_is_answerable(policy, name):
+    questions = load_questions("champ", 1000, seed=0)
+    assert answerable(policy, "champ", questions, config(answer_format=name)) == questions
+
+
+def judged_by(answer, score, number):
+    return Question(f"q{number}", f"question {number}?", f" {answer}", score)
+
+
+NEVER = judged_by("None", lambda given: 0.0, 1)
+ALWAYS = judged_by("True", lambda given: 1.0, 2)  # as gym:game_of_life_halting
+NOT_EMPTY = judged_by("5", lambda given: float(given != ""), 3)
+LINES = judged_by("1 2\n3 4", lambda given: float(given == "1 2\n3 4"), 4)
+EMPTY = judged_by("", lambda given: float(given == ""), 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [("continuation", [NEVER, ALWAYS, NOT_EMPTY, LINES, EMPTY]), ("chat", [NEVER, ALWAYS, NOT_EMPTY, EMPTY])],
+)
+def test_a_question_that_cannot_be_judged_in_this_format_is_left_out(policy, name, bad):
+    good = [question(f"{number}?", str(number)) for number in range(6)] + ([LINES] if LINES not in bad else [])
+    settings = config(answer_format=name)
+    assert answerable(policy, "gym:x", [*good, *bad], settings) == tuple(good)
+
+
+def test_a_source_most_of_whose_questions_cannot_be_judged_is_refused_with_numbers(policy):
+    good = [question("a?")]
+    assert answerable(policy, "gym:x", [*good, LINES], config()) == tuple(good)  # half may be
+    with pytest.raises(UserError, match=r"'gym:x'.*'continuation'.* 4 .* own answer of 2 is .* and 1 accept nonsense"):
+        answerable(policy, "gym:x", [*good, LINES, NEVER, ALWAYS], config())
+
+
+def test_a_scorer_that_takes_any_well_formed_answer_is_refused(policy):
+    digits = [judged_by(str(number), lambda given: float(given.isdigit()), number) for number in range(4)]
+    with pytest.raises(UserError, match=r"0 is judged wrong, and 0 accept nonsense, 4 the answer of another"):
+        answerable(policy, "gym:x", digits, config())
+    alike = [judged_by("7", lambda given: float(given.isdigit()), number) for number in range(4)]
+    assert len(answerable(policy, "gym:x", alike, config())) == 4  # nothing shows that they take others
+
+
+# in turn: several lines, no answer, every answer, every expression whose value is 24
+@pytest.mark.parametrize("task", ["sudoku", "boxnet", "game_of_life_halting", "puzzle24"])
+def test_tasks_of_reasoning_gym_that_cannot_be_judged_are_refused(tmp_path, policy, task):
+    policy.model.save_pretrained(tmp_path / "model")
+    policy.tokenizer.save_pretrained(tmp_path / "model")
+    with pytest.raises(UserError, match=f"gym:{task}.*of 8 questions"):
+        posttrain_run(str(tmp_path / "model"), f"gym:{task}", count=8, changes={**SMALL, "out": str(tmp_path / "run")})
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_answers_are_never_trained_on_as_text(policy):
     """Without a group that differs in its rewards there is no gradient at all, whatever the answers say."""
     never = [Question(str(n), f"question {n}:", " 7", lambda given: 0.0) for n in range(3)]
@@ -171,7 +233,8 @@ def test_it_writes_a_run_folder(tmp_path, policy, source):
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert set(evaluation) == {"before", "after", "gain"}
     assert set(evaluation["after"]["pass_at"]) == {"1", "2", "4"}
-    assert json.loads((folder / "run.json").read_text())["status"] == "done"
+    notes = json.loads((folder / "run.json").read_text())
+    assert (notes["status"], notes["questions_left_out"]) == ("done", 0)
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == SMALL["steps"]
     assert "pass@4" in (folder / "report.md").read_text()
     assert (folder / "checkpoint" / "config.json").is_file()

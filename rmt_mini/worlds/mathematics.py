@@ -1,0 +1,156 @@
+r"""Compare answers as mathematics: latex2sympy reads them, math-verify compares the expressions.
+
+math-verify's own ``parse`` searches a text for anything it can read, so "sum_(i=1)^n i^3" becomes 1. Here the whole
+text is read, or nothing. An answer is a list of solutions, and a solution has a value for each unknown:
+
+    376 and 625                  two solutions
+    x=0, y=2 and x=9, y=11       two solutions with two unknowns; also written (0, 2), (9, 11)
+
+The order of the solutions does not matter; the order of the unknowns does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+LONGEST = 200  # characters of an answer that is worth reading
+GROUP = r"\(((?:[^()]|\([^()]*\))*)\)"  # parentheses with at most one more level inside
+NAME = re.compile(r"([A-Za-z](?:_\w|\([a-z]\))?)\s*=\s*")  # of an unknown
+THOUSANDS = re.compile(r"(?<=\d)(?:,|\{,\}|\\,)(?=\d{3}(?!\d))")
+TRIMMED = (r"^[\s*`=]+|[\s*`.,;:]+$", "")
+REWRITTEN = (  # in this order
+    TRIMMED,
+    (r"^\\boxed\s*\{(.*)\}$", r"\1"),
+    (r"\\(?:text|math|operator)\w*\s*\{([^{}]*)\}", r"\1"),
+    (r"\\[$()\[\],;!]|\$|~", " "),
+    TRIMMED,
+    (r"^\\?\{(.*?)\\?\}$", r"\1"),  # a set
+    (r",?\s*\b(?:and|or)\b", ","),
+    (rf"\^\s*{GROUP}", r"^{\1}"),
+    (rf"\\?sqrt\s*{GROUP}", r"\\sqrt{\1}"),
+    (r"\bC\(([^(),]+),([^(),]+)\)", r"\\binom{\1}{\2}"),
+    (r"\\pm", "±"),
+    ("·", "*"),
+)
+# calculations that are left to the reader ("2^32+1 mod 641"), percentages, and numbers side by side, read as a product
+REFUSED = re.compile(r"mod|\\(?:sum|prod|int|lim|approx)|%|percent|pct|\d\s+\d")
+
+
+def comparison() -> Callable[[str, str, str], float]:
+    """Return ``score`` once the slow import is done."""
+    import math_verify  # noqa: F401
+
+    return score
+
+
+def score(given: str, gold: str, question: str) -> float:
+    r"""Return 1.0 if an answer says the same as the right one, else 0.0.
+
+    Nothing bounds the time: sympy works out 9^{9^{9^9}}. Call it through a ``Referee``.
+
+    Args:
+        given: any text.
+        gold: the right answer; ``is_readable`` holds for it.
+        question: words of the question may follow a number, as units do.
+
+    Example:
+        >>> score(r"**\frac{478}{2}**.", "239", "How many strings?"), score("239 strings", "239", "How many strings?")
+        (1.0, 1.0)
+        >>> score("(5, 6)", "x=6, y=5", "Find x and y."), score("239 or 240", "239", "How many strings?")
+        (0.0, 0.0)
+    """
+    from math_verify import verify
+
+    def same(right: Any, value: str) -> bool:  # every part of "10*9/2 = 45" has to be right
+        parts = [_expression(part) for part in value.split("=")]
+        return all(verify(right, part, timeout_seconds=None, allow_set_relation_comp=True) for part in parts)
+
+    names = _names(gold)
+    try:
+        right = [{name: _expression(value) for name, value in one.items()} for one in _solutions(gold, question, names)]
+        if len(right) == 1 and len(names) < 2:
+            given = THOUSANDS.sub("", given)
+        said = _solutions(given, question, names)
+        found = [any(all(same(one[name], other[name]) for name in one) for other in said) for one in right]
+    except Exception:  # the parser raises many kinds of errors on text that is no mathematics
+        return 0.0
+    return float(all(found) and len(said) == len(right))
+
+
+def is_readable(gold: str, question: str) -> bool:
+    """Tell whether the whole of a right answer is mathematics, without words and with one value for each unknown.
+
+    Example:
+        >>> [is_readable(gold, "") for gold in ("x=6, y=5", "No", "sum_(i=1)^n i^3", "x=y=0")]
+        [True, False, False, False]
+    """
+    try:
+        values = [value for one in _solutions(gold, question, _names(gold)) for value in one.values()]
+        for value in values:
+            _expression(value)
+    except Exception:
+        return False
+    return not any("=" in value or re.search(r"(?<![A-Za-z\\])[A-Za-z]{2}", value) for value in values)
+
+
+def _names(gold: str) -> list[str]:
+    return list(dict.fromkeys(NAME.findall(gold)))
+
+
+def _solutions(text: str, question: str, names: list[str]) -> list[dict[str, str]]:
+    """Return the LaTeX of each solution's values by unknown; a single unknown without a name is ''."""
+    text = _undressed(text, question)
+    if len(names) < 2:
+        items = [item.replace("±", sign) for item in _split(text) for sign in ("+-" if "±" in item else "+")]
+        return [_assigned([item], names or [""]) for item in items]
+    together = r"\s*,\s*".join(map(re.escape, names))  # (x, y) = (0, 2)
+    items = _split(re.sub(rf"\(\s*{together}\s*\)\s*=\s*", "", text))
+    if all(item.startswith("(") for item in items):
+        return [_assigned(_split(item[1:].removesuffix(")")), names) for item in items]
+    return [_assigned(items[start : start + len(names)], names) for start in range(0, len(items), len(names))]
+
+
+def _undressed(text: str, question: str) -> str:
+    """Take off what models put around an answer: markdown, dollars, a full stop, a unit that the question names."""
+    if len(text) > LONGEST:
+        raise ValueError("too long")
+    for pattern, replacement in REWRITTEN:
+        text = re.sub(pattern, replacement, text)
+    unit = re.search(r"(?<=[\d}!)])(?:\s+[A-Za-z-]{2,})+$", text)
+    if unit and {*unit[0].lower().split()} <= {*re.findall(r"[a-z-]+", question.lower())}:
+        text = text[: unit.start()]
+    if REFUSED.search(text):
+        raise ValueError("no answer")
+    return text
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas and semicolons that are in no brackets."""
+    items, depth = [""], 0
+    for sign in text:
+        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(sign, 0)
+        if sign in ",;" and depth == 0:
+            items.append("")
+        else:
+            items[-1] += sign
+    return [item.strip() for item in items]
+
+
+def _assigned(items: list[str], names: list[str]) -> dict[str, str]:
+    """Give each unknown its value: by name if names are given, else in order."""
+    named = [NAME.match(item) for item in items]
+    values = [item[name.end() :] if name else item for item, name in zip(items, named, strict=True)]
+    if names != [""] and any(named):
+        names = [name[1] if name else "" for name in named]
+    return dict(zip(names, values, strict=True))
+
+
+@lru_cache(maxsize=1000)
+def _expression(latex: str) -> Any:
+    from math_verify.parser import LatexExtractionConfig, latex2sympy, normalize_latex
+
+    normal = normalize_latex(latex, LatexExtractionConfig().normalization_config)
+    return latex2sympy(normal, is_real=True, convert_degrees=False, normalization_config=None)

@@ -1,0 +1,57 @@
+"""A scorer in another process: whatever it does, the next answer gets its own score."""
+
+import _thread
+import os
+import threading
+import time
+
+import pytest
+
+from rmt_mini.worlds import referee
+from rmt_mini.worlds.referee import Referee
+
+
+def troublesome():
+    """Return a scorer that does what the answer says; a number is its own score."""
+
+    def score(given):
+        print("a scorer may print")
+        if given == "exit":
+            os._exit(3)
+        if given == "sleep":
+            time.sleep(1)
+        return float(given)
+
+    return score
+
+
+@pytest.fixture
+def judge():
+    judge = Referee(troublesome)
+    assert judge("0.5") == 0.5  # the process has started
+    return judge
+
+
+@pytest.mark.parametrize("answer", ["no number", "exit", "sleep"])
+def test_an_answer_that_has_no_score_is_wrong_and_the_next_one_is_scored(judge, monkeypatch, answer):
+    monkeypatch.setattr(referee, "SECONDS", 0.3)
+    assert judge(answer) == 0.0
+    monkeypatch.undo()
+    assert judge("1") == 1.0
+
+
+def test_an_interrupted_call_leaves_no_score_to_the_next_one(judge):
+    threading.Timer(0.2, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        judge("sleep")
+    assert judge("0.25") == 0.25
+
+
+def test_threads_get_their_own_scores(judge):
+    found = {}
+    threads = [threading.Thread(target=lambda n=n: found.update({n: judge(str(n))})) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {n: float(n) for n in range(20)}
