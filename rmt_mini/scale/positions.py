@@ -122,7 +122,7 @@ class Positions:
         config, size = self.config, self.config.documents_per_step
         if self.thresholds is None:
             sample = self.texts[:QUANTILE_TEXTS]
-            measured = [found[text.first :] for text, found in zip(sample, read(sample), strict=True)]
+            measured = [found[list(text.places)] for text, found in zip(sample, read(sample), strict=True)]
             self.thresholds = quantile_thresholds(torch.cat(measured), config.tier_thresholds)
         texts = tuple(islice(endless(self.texts, config.seed, self.step * size), size))
         entropies = read(texts)
@@ -141,7 +141,7 @@ class Positions:
             for position, own in zip(chosen, budgets_for(config, budget, chosen), strict=True)
         )
         masks = tuple(
-            ntp_mask(len(text.ids), [position.index for position in chosen if position.trunk == n], text.first)
+            ntp_mask(len(text.ids), [*(one.index for one in chosen if one.trunk == n), *text.unknown], text.first)
             for n, text in enumerate(texts)
         )
         return StepPlan(self.step, budget, texts, questions, masks)

@@ -365,11 +365,11 @@ class RMTTrainer:
         )
 
     def _ntp_loss(self, texts: Sequence[Text], trunks: Trunks, positions: Sequence[Position]) -> tuple[Tensor, int]:
-        """Next-token loss on every position outside C, and how many those are."""
+        """Next-token loss on every known token outside C, and how many those are."""
         hidden, targets = [], []
         for n, text in enumerate(texts):
-            chosen = [position.index for position in positions if position.trunk == n]
-            places = ntp_mask(len(text.ids), chosen, text.first).nonzero()[:, 0].to(self.policy.device)
+            left_out = [*(position.index for position in positions if position.trunk == n), *text.unknown]
+            places = ntp_mask(len(text.ids), left_out, text.first).nonzero()[:, 0].to(self.policy.device)
             hidden.append(trunks.hidden[n][places - 1])
             targets.append(trunks.ids[n][places])
         wanted = torch.cat(targets)

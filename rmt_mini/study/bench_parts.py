@@ -30,6 +30,7 @@ from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, decisions, lay_out
 from rmt_mini.engine.text import Text, to_texts
 from rmt_mini.engine.tree import Trunks
+from rmt_mini.errors import UserError
 from rmt_mini.records import Judged, Position, Rollout
 from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
@@ -89,7 +90,12 @@ def material(setting: Setting, policy: Policy) -> tuple[RMTConfig, list[Text]]:
         branch_tokens=GPU_BRANCH_TOKENS if policy.device.type == "cuda" else RMTConfig().branch_tokens,
     )
     longest = sorted(load_corpus(setting.corpus).documents, key=lambda document: -len(document.text))
-    return config, to_texts(longest[: setting.documents], format_for(policy, config), config, "longest")
+    if len(longest) < setting.documents:
+        raise UserError(
+            f"corpus {setting.corpus!r} has fewer documents than documents ({setting.documents}); lower --documents"
+        )
+    chosen = [replace(document, cut=True) for document in longest[: setting.documents]]
+    return config, to_texts(chosen, format_for(policy, config), config, "longest")
 
 
 def positions_for(setting: Setting) -> list[Position]:
