@@ -49,7 +49,7 @@ class Setting:
 
     Attributes:
         model: as for ``load_policy``.
-        corpus: as for ``load_corpus``; its longest documents serve.
+        corpus: as for ``load_corpus``; its longest texts serve.
         dtype: of the tree, generate and the padded update; TRL is tried in its own two ways.
         documents: trunks of a step.
         positions: K, positions on each of them.
@@ -90,12 +90,13 @@ def material(setting: Setting, policy: Policy) -> tuple[RMTConfig, list[Text]]:
         branch_tokens=GPU_BRANCH_TOKENS if policy.device.type == "cuda" else RMTConfig().branch_tokens,
     )
     longest = sorted(load_corpus(setting.corpus).documents, key=lambda document: -len(document.text))
-    if len(longest) < setting.documents:
+    texts = sorted(to_texts(longest, format_for(policy, config), config, "longest"), key=lambda text: -len(text.ids))
+    if len(texts) < setting.documents:
         raise UserError(
-            f"corpus {setting.corpus!r} has fewer documents than documents ({setting.documents}); lower --documents"
+            f"corpus {setting.corpus!r} gives {len(texts)} texts of up to {config.document_tokens} tokens, and a step "
+            f"reads documents ({setting.documents}); lower --documents"
         )
-    chosen = [replace(document, cut=True) for document in longest[: setting.documents]]
-    return config, to_texts(chosen, format_for(policy, config), config, "longest")
+    return config, texts[: setting.documents]
 
 
 def positions_for(setting: Setting) -> list[Position]:
