@@ -23,7 +23,7 @@ import os
 import re
 import reprlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,8 @@ class Corpus:
         book = max(shares, key=len, default="")
         if len(book) > LONG and 2 * len(book) > sum(map(len, shares)):
             start, end = _in_two(book, 1 - evaluation_fraction)
-            train = [replace(d, text=start) if d.text == book else d for d in self.documents]
-            evaluation = [replace(d, text=end) if d.text == book else d for d in self.documents]
+            train = [Document(d.id, start) if d.text == book else d for d in self.documents]
+            evaluation = [Document(d.id, end) if d.text == book else d for d in self.documents]
             shares, bound = shares | {start: 1.0, end: 0.0}, evaluation_fraction
         else:
             distinct = sorted(set(shares.values()))
@@ -136,7 +136,7 @@ def load_corpus(source: str, *, column: str = "text", limit: int | None = None) 
             continue
         if key in kept:
             raise UserError(f"corpus {source!r}: two documents have the id {key!r:.80}; make ids unique")
-        kept[key] = replace(found, id=key, text=text)
+        kept[key] = Document(key, text, found.spans, found.cut)
         if len(kept) == limit:
             break
     if not kept:
