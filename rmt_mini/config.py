@@ -48,8 +48,8 @@ class RMTConfig:
     device: str = _setting("auto", "auto, cpu or cuda")
     dtype: str = _setting("auto", "auto, float32 or bfloat16")
     # Text
-    document_tokens: int = _setting(160, "longest document, tokens; the rest is cut off")
-    min_document_tokens: int = _setting(48, "shorter documents are left out")
+    document_tokens: int = _setting(160, "longest text, tokens; a longer document gives several, one of champ is cut")
+    min_document_tokens: int = _setting(48, "shorter documents are left out, tokens")
     evaluation_fraction: float = _setting(0.25, "share of documents held out")
     # Difficulty: entropy and tiers
     difficulty: str = _setting(

@@ -27,11 +27,13 @@ class Document:
         id: unique in its corpus.
         text: what a model reads.
         spans: what a generated text knows about its words; for measuring only, no stage trains on it.
+        cut: if long, only its first tokens are read; otherwise it gives several texts.
     """
 
     id: str
     text: str
     spans: tuple[Span, ...] = ()
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

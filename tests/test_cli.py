@@ -134,8 +134,8 @@ def _make(name: str, content: bytes) -> Callable[[Path], str]:
     ("make", "words"),
     [
         (lambda _: "absent.txt", r"corpus 'absent.txt' does not exist; give"),
-        (_make("empty.txt", b""), r"corpus 'empty.txt': it holds no text; give longer text"),
-        (_make("short.txt", b"Hi.\n\n\nHo."), r"corpus 'short.txt': all 2 documents have under 32 characters"),
+        (_make("empty.txt", b""), r"corpus 'empty.txt' holds no text; give one that does"),
+        (_make("short.txt", b"Hi.\n\n\nHo."), r"none of the 1 training documents has min_document_tokens \(48\)"),
         (_make("latin.txt", b"caf\xe9 " * 20), r"corpus file 'latin.txt': byte 3 is not UTF-8; save it as UTF-8"),
         (_make("one.txt", b"word " * 40), r"fewer than 2 different documents"),
         (_make("book.pdf", b"%PDF"), r"corpus 'book.pdf' is neither .txt nor .jsonl"),

@@ -73,7 +73,7 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
 
     Added tokens that are not special (``<think>`` of some models) stay one token: they are words to the model.
     """
-    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     steering = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
     if steering.isdisjoint(ids):
         return ids

@@ -2,6 +2,10 @@
 
 Tokenized, cut, and dealt out in an order that the seed fixes. Nothing here touches a model, so that ``scale``, which
 leaves models to TRL, works on the same texts in the same order.
+
+A token that the tokenizer does not know (``<unk>``) is not what the text says: a model that answers ``<unk>`` there has
+predicted nothing. Such positions are never asked, and the next-token loss leaves them out as well, since it would teach
+the model to write ``<unk>``. They stay in the trunk as context.
 """
 
 from __future__ import annotations
@@ -10,13 +14,14 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
+from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat, encode_text
 from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.objective import ntp_mask
@@ -25,18 +30,25 @@ from rmt_mini.records import Document, Position
 logger = logging.getLogger(__name__)
 
 QUANTILE_TEXTS = 64  # from which tier_rule "quantile" takes its thresholds
+MOST_UNKNOWN = 0.1  # share of a text's tokens; beyond it the model does not read the text's script
+RARE_LETTERS = ("\N{UGARITIC LETTER ALPA}", "\N{CUNEIFORM SIGN A TIMES A}")  # whose UTF-8 ends in different bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A document as a trunk.
+    """A document, or a part of a long one, as a trunk.
 
     Attributes:
-        id: the document's.
+        id: the document's, and which part of it this is.
         ids: its tokens.
         first: the first index that may be asked for.
         sorts: what a generated text knows about each token, for measuring only; empty for any other text.
-        asked: the only indices that may be asked for; None is every one from ``first`` on.
+        asked: the only indices that may be asked for; None is every known one from ``first`` on.
+        unknown: indices from ``first`` on of tokens that the tokenizer does not know.
+
+    Example:
+        >>> list(Text("a", (5, 0, 6, 7), first=1, unknown=(1,)).places)
+        [2, 3]
     """
 
     id: str
@@ -44,11 +56,15 @@ class Text:
     first: int
     sorts: tuple[str, ...] = ()
     asked: tuple[int, ...] | None = None
+    unknown: tuple[int, ...] = ()
 
     @property
     def places(self) -> Sequence[int]:
         """Indices that may be asked for."""
-        return range(self.first, len(self.ids)) if self.asked is None else self.asked
+        if self.asked is not None:
+            return self.asked
+        every = range(self.first, len(self.ids))
+        return [index for index in every if index not in self.unknown] if self.unknown else every
 
 
 def generator_for(seed: int, *purpose: object) -> torch.Generator:
@@ -90,44 +106,91 @@ def require_room(name: str, settings: Any, form: AnswerFormat, config: RMTConfig
 
 
 def to_texts(documents: Sequence[Document], form: AnswerFormat, config: RMTConfig, where: str) -> list[Text]:
-    """Tokenize documents, cut long ones, leave out short ones (and those of one token, which has none before it).
+    """Tokenize documents and cut long ones into parts of equal length, at most document_tokens each.
+
+    A document that says so (``cut``) keeps its first document_tokens only. Left out are documents of fewer than
+    min_document_tokens (and of one token, which has none before it). First parts come first, then second ones and so
+    on, so that the first few texts are of many documents.
+
+    Args:
+        documents: of one side of the split.
+        form: the answer format.
+        config: document_tokens and min_document_tokens; corpus and model, for messages.
+        where: names that side, for messages.
 
     Raises:
-        UserError: if none is left.
+        UserError: if none is left, or too much is unknown to the tokenizer.
     """
-    texts = []
-    least = max(2, config.min_document_tokens)
+    header, first = form.trunk("")
+    start, least, unknown = len(header), max(2, config.min_document_tokens), unknown_tokens(form.tokenizer)
+    numbered: list[tuple[int, Text]] = []
+    sizes = []
     for document in documents:
-        ids, first = form.trunk(document.text)
-        if len(ids) - first + 1 >= least:
-            kept = tuple(ids[: first - 1 + config.document_tokens])
-            texts.append(Text(document.id, kept, first, _sorts(document, form, first)[: len(kept)]))
+        body = form.trunk(document.text)[0][start:]
+        sizes.append(len(body))
+        if len(body) < least:
+            continue
+        kept = min(len(body), config.document_tokens) if document.cut else len(body)
+        count = -(-kept // config.document_tokens)
+        sorts = _sorts(document, form)
+        for number, (begin, end) in enumerate(pairwise(kept * part // count for part in range(count + 1))):
+            ids = (*header, *body[begin:end])
+            text = Text(
+                document.id if count == 1 else f"{document.id} ({number + 1} of {count})",
+                ids,
+                first,
+                (*[""] * start, *sorts[begin:end]) if sorts else (),
+                unknown=tuple(index for index in range(first, len(ids)) if ids[index] in unknown),
+            )
+            numbered.append((number, text))
+    texts = [text for _, text in sorted(numbered, key=lambda pair: pair[0])]
     if not texts:
         raise UserError(
             f"corpus {config.corpus!r}: none of the {len(documents)} {where} documents has min_document_tokens "
-            f"({least}) tokens; give longer text or a smaller --min-document-tokens"
+            f"({least}) tokens, the longest has {max(sizes, default=0)}; give longer text or a smaller "
+            f"--min-document-tokens"
         )
-    if len(texts) < len(documents):
-        logger.info(
-            "%d of %d %s documents are too short and left out", len(documents) - len(texts), len(documents), where
+    tokens = sum(len(text.ids) - start for text in texts)
+    share = sum(len(text.unknown) for text in texts) / tokens
+    if share > MOST_UNKNOWN:
+        raise UserError(
+            f"corpus {config.corpus!r}: {share:.0%} of the {where} tokens are unknown to the tokenizer of model "
+            f"{config.model!r} (at most {MOST_UNKNOWN:.0%} may be); give text in a script that it covers, or choose a "
+            f"model whose tokenizer covers all characters, as byte-level ones do"
         )
-    return texts
+    short = sum(size < least for size in sizes)
+    logger.info(
+        "%s: %d documents, %d tokens, %d kept (%.1f %%) in %d texts%s%s",
+        *(where, len(documents), sum(sizes), tokens, 100 * tokens / sum(sizes), len(texts)),
+        f"; {short} documents of fewer than {least} tokens are left out" if short else "",
+        f"; {share:.2%} of the tokens are unknown to the tokenizer and never asked" if share else "",
+    )
+    return [text for text in texts if text.places]
 
 
-def _sorts(document: Document, form: AnswerFormat, first: int) -> tuple[str, ...]:
+def unknown_tokens(tokenizer: Any) -> set[int]:
+    """Return the ids that stand for what a tokenizer does not know; byte-level ones have none that a text can hold.
+
+    A tokenizer need not declare its own, so two letters that hardly any vocabulary has are tried as well.
+    """
+    one, other = (encode_text(tokenizer, letter)[-1:] for letter in RARE_LETTERS)
+    declared = set() if tokenizer.unk_token_id is None else {tokenizer.unk_token_id}
+    return declared | ({*one} & {*other})
+
+
+def _sorts(document: Document, form: AnswerFormat) -> list[str]:
     """Carry the sorts of a document's spans over to its tokens."""
     if not document.spans:
-        return ()
+        return []
     encoded = form.tokenizer(
         document.text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
     )
     offsets = encoded["offset_mapping"]
-    named = [next((s.sort for s in document.spans if start < s.stop and s.start < stop), "") for start, stop in offsets]
-    return (*[""] * (first - 1), *named)
+    return [next((s.sort for s in document.spans if start < s.stop and s.start < stop), "") for start, stop in offsets]
 
 
 def outside(texts: Sequence[Text], positions: Sequence[Position]) -> list[Tensor]:
-    """Mark the tokens of a step's texts that the next-token loss trains on: those outside C.
+    """Mark the tokens of a step's texts that the next-token loss trains on: the known ones outside C.
 
     A text may come twice in a step, where an epoch ends within it, say. A position of one copy is in C for both.
 
@@ -146,7 +209,7 @@ def outside(texts: Sequence[Text], positions: Sequence[Position]) -> list[Tensor
     chosen: dict[tuple[int, ...], list[int]] = {}
     for position in positions:
         chosen.setdefault(texts[position.trunk].ids, []).append(position.index)
-    return [ntp_mask(len(text.ids), chosen.get(text.ids, []), text.first) for text in texts]
+    return [ntp_mask(len(text.ids), [*chosen.get(text.ids, []), *text.unknown], text.first) for text in texts]
 
 
 def endless(texts: Sequence[Text], seed: int, start: int = 0) -> Iterator[Text]:

@@ -121,7 +121,7 @@ class Positions:
         config, size = self.config, self.config.documents_per_step
         if self.thresholds is None:
             sample = self.texts[:QUANTILE_TEXTS]
-            measured = [found[text.first :] for text, found in zip(sample, read(sample), strict=True)]
+            measured = [found[list(text.places)] for text, found in zip(sample, read(sample), strict=True)]
             self.thresholds = quantile_thresholds(torch.cat(measured), config.tier_thresholds)
         texts = tuple(islice(endless(self.texts, config.seed, self.step * size), size))
         entropies = read(texts)

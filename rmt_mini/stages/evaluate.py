@@ -56,7 +56,7 @@ def plan_positions(
         with torch.no_grad():
             (entropy,) = difficulty.entropy(policy.tree.read(on_device([text], policy)))
         (tiers,) = difficulty.tiers([entropy])
-        for index in range(text.first, len(text.ids)):
+        for index in text.places:
             pools[int(tiers[index])].append(Position(n, index, int(tiers[index]), float(entropy[index])))
     drawn: list[Position] = []
     each = max(1, (count or config.evaluation_positions) // len(TIERS))

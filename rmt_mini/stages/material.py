@@ -93,7 +93,7 @@ class Difficulty:
             sample = list(texts[:QUANTILE_TEXTS])
             with torch.no_grad():
                 entropies = [
-                    entropy[text.first :]
+                    entropy[list(text.places)]
                     for text in sample
                     for entropy in self.entropy(policy.tree.read(on_device([text], policy)))
                 ]

@@ -372,7 +372,7 @@ class RMTTrainer:
         )
 
     def _ntp_loss(self, texts: Sequence[Text], trunks: Trunks, positions: Sequence[Position]) -> tuple[Tensor, int]:
-        """Next-token loss on every position outside C, and how many those are."""
+        """Next-token loss on every known token outside C, and how many those are."""
         hidden, targets = [], []
         for n, mask in enumerate(outside(texts, positions)):
             places = mask.nonzero()[:, 0].to(self.policy.device)

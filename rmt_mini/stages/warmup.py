@@ -29,7 +29,7 @@ from rmt_mini.engine.rollout import Asking, chunks, lay_out, roll_out, whole_bra
 from rmt_mini.engine.text import Text, endless, generator_for
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
 from rmt_mini.errors import NonFiniteError
-from rmt_mini.method.objective import ntp_loss
+from rmt_mini.method.objective import ntp_loss, ntp_mask
 from rmt_mini.records import Position, Rollout
 from rmt_mini.stages.material import on_device
 from rmt_mini.stages.optimizer import MasterAdamW, require_finite
@@ -78,9 +78,9 @@ def _step(
     require_finite("the hidden state of a document", torch.cat(list(trunks.hidden)))
     per_text = max(1, config.warmup_positions // len(texts))
     positions = [
-        Position(n, text.first + int(offset), 0, 0.0)
+        Position(n, text.places[place], 0, 0.0)
         for n, text in enumerate(texts)
-        for offset in torch.randperm(len(text.ids) - text.first, generator=generator)[:per_text].sort().values
+        for place in sorted(torch.randperm(len(text.places), generator=generator)[:per_text].tolist())
     ]
     budgets, lengths = _draw_lengths(len(positions), config, generator)
     # capped by force, so that a thought is as long as it was drawn
@@ -103,8 +103,9 @@ def _step(
 
 
 def _trunk_loss(policy: Policy, trunks: Trunks, texts: Sequence[Text]) -> Tensor:
-    hidden = torch.cat([h[text.first - 1 : -1] for h, text in zip(trunks.hidden, texts, strict=True)])
-    targets = torch.cat([ids[text.first :] for ids, text in zip(trunks.ids, texts, strict=True)])
+    places = [ntp_mask(len(text.ids), text.unknown, text.first).nonzero()[:, 0] for text in texts]
+    hidden = torch.cat([h[at.to(h.device) - 1] for h, at in zip(trunks.hidden, places, strict=True)])
+    targets = torch.cat([ids[at.to(ids.device)] for ids, at in zip(trunks.ids, places, strict=True)])
     return ntp_loss(target_logprobs(policy.head, hidden, targets), torch.ones_like(targets, dtype=torch.bool))
 
 

@@ -30,6 +30,7 @@ from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, decisions, lay_out
 from rmt_mini.engine.text import Text, to_texts
 from rmt_mini.engine.tree import Trunks
+from rmt_mini.errors import UserError
 from rmt_mini.records import Judged, Position, Rollout
 from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
@@ -48,7 +49,7 @@ class Setting:
 
     Attributes:
         model: as for ``load_policy``.
-        corpus: as for ``load_corpus``; its longest documents serve.
+        corpus: as for ``load_corpus``; its longest texts serve.
         dtype: of the tree, generate and the padded update; TRL is tried in its own two ways.
         documents: trunks of a step.
         positions: K, positions on each of them.
@@ -89,7 +90,13 @@ def material(setting: Setting, policy: Policy) -> tuple[RMTConfig, list[Text]]:
         branch_tokens=GPU_BRANCH_TOKENS if policy.device.type == "cuda" else RMTConfig().branch_tokens,
     )
     longest = sorted(load_corpus(setting.corpus).documents, key=lambda document: -len(document.text))
-    return config, to_texts(longest[: setting.documents], format_for(policy, config), config, "longest")
+    texts = sorted(to_texts(longest, format_for(policy, config), config, "longest"), key=lambda text: -len(text.ids))
+    if len(texts) < setting.documents:
+        raise UserError(
+            f"corpus {setting.corpus!r} gives {len(texts)} texts of up to {config.document_tokens} tokens, and a step "
+            f"reads documents ({setting.documents}); lower --documents"
+        )
+    return config, texts[: setting.documents]
 
 
 def positions_for(setting: Setting) -> list[Position]:

@@ -4,13 +4,13 @@
                               and micro-pretraining
     champ                     270 competition problems with solutions, from the PyPI package champ-dataset
     story.txt                 documents are separated by two or more blank lines
-    folder/                   every .txt file below it is one document; hidden files are passed over
+    folder/                   every .txt file below it is one document; links are followed, hidden files are not read
     texts.jsonl               one JSON object a line; ``column`` names the field, "id" is optional
-    hf:NAME[:CONFIG][@SPLIT]  a Hugging Face dataset, by hub id or by the folder ``save_to_disk`` wrote
+    hf:NAME[:CONFIG][@SPLIT]  a Hugging Face dataset, by hub id or by the folder ``save_to_disk`` wrote; SPLIT may be a
+                              slice such as train[:5], and is train unless given
 
 Text is UTF-8, with or without a byte order mark. Line ends become line feeds, white space around a document
-is dropped, NUL is refused. A .txt document longer than ``max_chars`` is cut into several, at paragraphs, or
-failing that at lines, sentences or words, since a trunk would keep no more than the first page of a book.
+is dropped, NUL is refused. Documents are whole here, however long: ``engine.text`` cuts them by tokens.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import logging
 import os
 import re
 import reprlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from rmt_mini.worlds import micro
 
 logger = logging.getLogger(__name__)
 ACCEPTED = "'champ', 'micro', a .txt or .jsonl file, a folder of .txt files, or hf:NAME[:CONFIG][@SPLIT]"
-_Texts = Iterator[tuple[str, str]]  # ids and texts
+LONG = 4000  # characters; a document must be longer to be cut in two by ``split``
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Corpus:
 
         Equal texts go together: no copy of a held-out one is trained on. Seed, ids and order play no part.
         New documents move no old ones. But a side that would be empty gets the text with the nearest share.
+        One long document that is more than half of the corpus, such as a book, is on both sides: its last
+        ``evaluation_fraction``, counted in characters, is held out.
 
         Args:
             evaluation_fraction: expected share of held-out documents, between 0 and 1; small corpora vary.
@@ -70,17 +72,30 @@ class Corpus:
             Training and evaluation documents, each in the corpus's order and neither empty.
 
         Raises:
-            UserError: if the fraction is out of range, or there are fewer than two different texts.
+            UserError: if the fraction is out of range, or there are fewer than two different texts and no long one.
         """
         if not 0 < evaluation_fraction < 1:
             raise UserError(f"evaluation_fraction is {evaluation_fraction}; give a number between 0 and 1")
-        shares = [share_of(d.text) for d in self.documents]
-        distinct = sorted(set(shares))
-        if len(distinct) < 2:
-            raise UserError(f"corpus {self.source!r} has fewer than 2 different documents to split; add text")
-        bound = min(max(evaluation_fraction, distinct[1]), distinct[-1])  # so neither side is empty
-        pairs = list(zip(self.documents, shares, strict=True))
-        return tuple(d for d, at in pairs if at >= bound), tuple(d for d, at in pairs if at < bound)
+        shares = {d.text: share_of(d.text) for d in self.documents}
+        book = max(shares, key=len, default="")
+        if len(book) > LONG and 2 * len(book) > sum(map(len, shares)):
+            start, end = _in_two(book, 1 - evaluation_fraction)
+            train = [Document(d.id, start) if d.text == book else d for d in self.documents]
+            evaluation = [Document(d.id, end) if d.text == book else d for d in self.documents]
+            shares, bound = shares | {start: 1.0, end: 0.0}, evaluation_fraction
+        else:
+            distinct = sorted(set(shares.values()))
+            if len(distinct) < 2:
+                raise UserError(
+                    f"corpus {self.source!r} has fewer than 2 different documents to split, and none of over {LONG} "
+                    f"characters; add text"
+                )
+            train = evaluation = list(self.documents)
+            bound = min(max(evaluation_fraction, distinct[1]), distinct[-1])  # so neither side is empty
+        return (
+            tuple(d for d in train if shares[d.text] >= bound),
+            tuple(d for d in evaluation if shares[d.text] < bound),
+        )
 
 
 def share_of(text: str) -> float:
@@ -93,66 +108,59 @@ def share_of(text: str) -> float:
     return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) / 2**64
 
 
-def load_corpus(
-    source: str,
-    *,
-    column: str = "text",
-    split: str = "train",
-    min_chars: int = 32,
-    max_chars: int = 4000,
-    limit: int | None = None,
-) -> Corpus:
+def _in_two(text: str, share: float) -> tuple[str, str]:
+    """Cut a long text at about a share of its characters: at a paragraph, line or word, where one is near."""
+    at = min(max(1, round(share * len(text))), len(text) - 1)
+    found = (text.rfind(mark, max(1, at - LONG // 4), at) for mark in ("\n\n", "\n", " "))
+    cut = next((place for place in found if place >= 0), at)
+    return text[:cut].rstrip(), text[cut:].lstrip()
+
+
+def load_corpus(source: str, *, column: str = "text", limit: int | None = None) -> Corpus:
     """Load documents by name or path; the module says which there are.
 
     Args:
         source: 'champ', 'micro', a path, or hf:NAME[:CONFIG][@SPLIT].
         column: field of a JSON line or Hugging Face dataset; "problem+solution" joins two by a line feed.
-        split: of a Hugging Face dataset, where the source names none.
-        min_chars: shorter documents are left out.
-        max_chars: longest document taken out of a .txt file; other sources are left as they are.
         limit: at most so many documents, the first ones; None takes all.
 
     Raises:
         UserError: if there is nothing to read, or it is not what it should be.
     """
-    if max_chars < max(2, min_chars) or (limit is not None and limit < 1):
-        raise UserError(f"{max_chars=}, {limit=}; give at least 2 and {min_chars=}, and at least 1 or None")
-    if source in micro.TEXTS:  # made as wanted: nothing to clean, and none too short
-        return Corpus(source, tuple(micro.corpus(source)[:limit]))
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}; give at least 1, or None")
     kept: dict[str, Document] = {}
-    seen = 0
-    for key, text in _texts(source, column, split, max_chars):
-        document = Document(_clean(key, source, "an id"), _clean(text, source, f"document {key!r:.80}"))
-        seen += bool(document.text)
-        if len(document.text) < max(1, min_chars):
+    for found in _documents(source, column):
+        key, text = _clean(found.id, source, "an id"), _clean(found.text, source, f"document {found.id!r:.80}")
+        if not text:
             continue
-        if document.id in kept:
+        if key in kept:
             raise UserError(f"corpus {source!r}: two documents have the id {key!r:.80}; make ids unique")
-        kept[document.id] = document
+        kept[key] = Document(key, text, found.spans, found.cut)
         if len(kept) == limit:
             break
     if not kept:
-        found = f"all {seen} documents have under {min_chars} characters" if seen else "it holds no text"
-        raise UserError(f"corpus {source!r}: {found}; give longer text")
-    if len(kept) < seen:
-        logger.info("corpus %s: %d of %d documents are too short, left out", source, seen - len(kept), seen)
+        raise UserError(f"corpus {source!r} holds no text; give one that does")
     return Corpus(source, tuple(kept.values()))
 
 
-def _texts(source: str, column: str, split: str, max_chars: int) -> _Texts:
+def _documents(source: str, column: str) -> Iterable[Document]:
     path = os.path.expanduser(source.removeprefix("hf:"))
-    if source == "champ":
-        return _champ()
+    ours = source == "champ" or source in micro.TEXTS
     if source.startswith("hf:") and path:
-        return _hugging_face(path, column, split)
-    if os.path.isdir(path):
-        return _folder(path, max_chars)
-    if not os.path.isfile(path):
+        return _hugging_face(path, column)
+    if not ours and not os.path.exists(path):
         raise UserError(f"corpus {source!r} does not exist; give {ACCEPTED}")
-    if path.lower().endswith(".txt"):
-        return _text_file(path, max_chars)
-    if path.lower().endswith(".jsonl"):
+    if not ours and os.path.isfile(path) and path.lower().endswith(".jsonl"):
         return _json_lines(path, column)
+    if column != "text":
+        raise UserError(f"corpus {source!r} has no columns, so column {column!r:.80} has no effect; give --column text")
+    if ours:
+        return _champ() if source == "champ" else micro.corpus(source)
+    if os.path.isdir(path):
+        return _folder(path)
+    if path.lower().endswith(".txt"):
+        return _text_file(path)
     raise UserError(f"corpus {source!r} is neither .txt nor .jsonl; give {ACCEPTED}")
 
 
@@ -186,41 +194,46 @@ def champ_problems() -> list[dict[str, Any]]:
     return list(json.loads(path.read_text("utf-8"))["problems"].values())
 
 
-def _champ() -> _Texts:
+def _champ() -> Iterator[Document]:
     for problem in champ_problems():
         steps = [step["_text"] for step in problem["solution"]["steps"]]
         # The last line stays: half of the solutions stop before they say the answer.
-        yield problem["identifier"], "\n".join([problem["_text"], *steps, f"Answer: {problem['_answer']}"])
+        text = "\n".join([problem["_text"], *steps, f"Answer: {problem['_answer']}"])
+        yield Document(problem["identifier"], text, cut=True)  # recorded results are of the first tokens
 
 
-def _pieces(text: str, max_chars: int) -> Iterator[str]:
-    start = 0
-    while len(text) - start > max_chars:
-        low, high = start + max_chars // 2, start + max_chars  # not below half: a title alone is no piece
-        found = (text.rfind(mark, low, high) for mark in ("\n\n", "\n", ". ", " "))
-        end = next((place + 1 for place in found if place >= 0), high)
-        yield text[start:end].strip()
-        start = end
-    yield text[start:].strip()
-
-
-def _text_file(path: str, max_chars: int) -> _Texts:
+def _text_file(path: str) -> Iterator[Document]:
     parts = re.split(r"\n(?:[^\S\n]*\n){2,}", _read(path))
-    pieces = (piece for part in parts for piece in _pieces(part, max_chars) if piece)
-    return ((f"{Path(path).name}#{number}", piece) for number, piece in enumerate(pieces, 1))
+    filled = (part for part in parts if part.strip())
+    return (Document(f"{Path(path).name}#{number}", part) for number, part in enumerate(filled, 1))
 
 
-def _folder(folder: str, max_chars: int) -> _Texts:
-    found = [path.relative_to(folder) for path in Path(folder).rglob("*") if path.suffix.lower() == ".txt"]
-    names = [path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)]
+def _folder(folder: str) -> Iterator[Document]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"corpus folder {error.filename!r} cannot be read: {error.strerror}; make it readable")
+
+    names: list[str] = []
+    seen: set[str] = set()
+    others = 0
+    for at, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        if os.path.realpath(at) in seen:  # a link to a folder that is read already, perhaps to one above it
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(at))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        shown = [name for name in files if not name.startswith(".")]
+        texts = [name for name in shown if name.lower().endswith(".txt")]
+        names += [Path(at, name).relative_to(folder).as_posix() for name in texts]
+        others += len(shown) - len(texts)
     if not names:
         raise UserError(f"corpus folder {folder!r} holds no .txt file; give {ACCEPTED}")
+    if others:
+        logger.info("corpus folder %s: %d files that are not .txt are not read", folder, others)
     for name in sorted(names):
-        for number, piece in enumerate(_pieces(_read(os.path.join(folder, name)), max_chars), 1):
-            yield f"{name}#{number}", piece
+        yield Document(name, _read(os.path.join(folder, name)))
 
 
-def _json_lines(path: str, column: str) -> _Texts:
+def _json_lines(path: str, column: str) -> Iterator[Document]:
     for number, line in enumerate(_read(path).split("\n"), 1):
         where = f"corpus file {path!r} line {number}"
         if not line.strip():
@@ -235,7 +248,7 @@ def _json_lines(path: str, column: str) -> _Texts:
         text, key = _text_of(row, _columns(column, row, where), where), row.get("id")
         if isinstance(key, list | dict):
             raise UserError(f"{where}: its id is a JSON {type(key).__name__}; give text or a number")
-        yield f"{Path(path).name}:{number}" if key in (None, "") else str(key), text
+        yield Document(f"{Path(path).name}:{number}" if key in (None, "") else str(key), text)
 
 
 def _columns(column: str, available: Collection[str], where: str) -> list[str]:
@@ -252,25 +265,50 @@ def _text_of(row: Mapping[str, Any], names: list[str], where: str) -> str:
     return "\n".join(row[name] for name in names)
 
 
-def _hugging_face(address: str, column: str, split: str) -> _Texts:
+def _hugging_face(address: str, column: str) -> Iterator[Document]:
     where = f"Hugging Face dataset {address!r}"
-    rest, _, chosen = (address, "", "") if os.path.isdir(address) else address.partition("@")
-    name, _, config = (rest, "", "") if os.path.isdir(rest) else rest.partition(":")
-    dataset = _open_dataset(name, config or None, chosen or split, where)
+    name, split = _parted(address, "@", where)
+    name, config = _parted(name, ":", where)
+    dataset = _open_dataset(name, config, split, where)
     names = _columns(column, dataset.column_names, where)
     for number, row in enumerate(dataset.select_columns(names)):
-        yield f"{Path(name).name}:{number}", _text_of(row, names, f"{where} row {number}")
+        yield Document(f"{Path(name).name}:{number}", _text_of(row, names, f"{where} row {number}"))
 
 
-def _open_dataset(name: str, config: str | None, split: str, where: str) -> Any:
+def _parted(address: str, mark: str, where: str) -> tuple[str, str | None]:
+    """Take off what follows the last mark; the name of a folder may hold it, too."""
+    if os.path.isdir(address) or mark not in address:
+        return address, None
+    name, _, part = address.rpartition(mark)
+    if not name or not part:
+        raise UserError(f"{where} has nothing on one side of its {mark!r}; give hf:NAME[:CONFIG][@SPLIT]")
+    return name, part
+
+
+def _open_dataset(name: str, config: str | None, split: str | None, where: str) -> Any:
     if importlib.util.find_spec("datasets") is None:
         raise UserError(f"{where} needs the extra 'data'; install it: pip install -e '.[data]'")
-    folder = Path(name, split) if Path(name, "dataset_dict.json").is_file() else Path(name)
     try:
         datasets = importlib.import_module("datasets")
-        if folder != Path(name) or Path(folder, "dataset_info.json").is_file():
-            return datasets.load_from_disk(str(folder))
-        return datasets.load_dataset(name, config, split=split)
+        if any(Path(name, mark).is_file() for mark in ("dataset_dict.json", "state.json")):
+            if config:
+                raise ValueError("a saved dataset has no configurations")
+            return _part_of(datasets, datasets.load_from_disk(name), split)
+        return datasets.load_dataset(name, config, split=split or "train")
     except Exception as error:  # of many kinds: from the network, the hub, the files
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(f"{where} does not load: {reason}; give hf:NAME[:CONFIG][@SPLIT]") from error
+
+
+def _part_of(datasets: Any, saved: Any, split: str | None) -> Any:
+    """Take a split, or slices of some, as ``load_dataset`` does; a table saved without the name of its split is train.
+
+    Without a split a single table is taken whole, whatever its name.
+    """
+    if not isinstance(saved, datasets.DatasetDict):
+        if split is None:
+            return saved
+        saved = {str(saved.split or "train"): saved}
+    rows = {name: len(table) for name, table in saved.items()}
+    parts = datasets.ReadInstruction.from_spec(split or "train").to_absolute(rows)
+    return datasets.concatenate_datasets([saved[one.splitname].select(range(one.from_, one.to)) for one in parts])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -187,3 +188,13 @@ def test_a_whole_bench_with_trl(tmp_path: Path) -> None:
     assert found["step_speedup_vs_trl"] == pytest.approx(measured["trl"]["seconds"][0] / measured["tree"]["seconds"][0])
     assert (folder / "cost.png").read_bytes().startswith(b"\x89PNG")
     assert "](cost.png)" in (folder / "report.md").read_text()
+
+
+def test_a_book_serves_and_too_short_a_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("A lift waits on floor 3. " * 400, encoding="utf-8")
+    (tmp_path / "note.txt").write_text("A lift waits on floor 3.", encoding="utf-8")
+    policy = load_policy("micro", "cpu", "float32")
+    book = MeasuredStep(replace(SMALL, corpus=str(tmp_path / "book.txt")), policy)
+    assert [len(text.ids) for text in book.texts] == [48, 48]  # prefix 20, spacing 4, and 24 after the positions
+    with pytest.raises(UserError, match=r"gives 1 texts of up to 48 tokens, .* \(2\); lower --documents"):
+        MeasuredStep(replace(SMALL, corpus=str(tmp_path / "note.txt")), policy)

@@ -3,9 +3,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -75,8 +77,8 @@ def test_two_blank_lines_separate_documents_and_one_does_not(tmp_path: Path) -> 
     one, two = LONG.format(1) + "\n\nsecond paragraph", LONG.format(2)
     (tmp_path / "a.txt").write_text(f"\n{one}\n\n \t\n{two}\n\n\n\n\nshort\n", "utf-8")
     corpus = load_corpus(str(tmp_path / "a.txt"))
-    assert texts_of(corpus) == [one, two]
-    assert ids_of(corpus) == ["a.txt#1", "a.txt#2"]
+    assert texts_of(corpus) == [one, two, "short"]
+    assert ids_of(corpus) == ["a.txt#1", "a.txt#2", "a.txt#3"]
 
 
 def test_byte_order_mark_and_line_ends_of_other_systems_make_no_difference(tmp_path: Path) -> None:
@@ -92,37 +94,10 @@ def test_byte_order_mark_and_line_ends_of_other_systems_make_no_difference(tmp_p
             assert corpus.digest == wanted.digest
 
 
-def test_one_long_text_becomes_many_documents_cut_at_paragraphs(tmp_path: Path) -> None:
-    paragraphs = [f"Paragraph {n}. " + "word " * 30 + "end." for n in range(50)]
-    (tmp_path / "book.txt").write_text("\n\n".join(paragraphs), "utf-8")
-    corpus = load_corpus(str(tmp_path / "book.txt"), max_chars=1000)
-    assert len(corpus.documents) > 5
-    assert "\n\n".join(texts_of(corpus)) == "\n\n".join(paragraphs)
-    assert all(len(text) <= 1000 and text.startswith("Paragraph") for text in texts_of(corpus))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("aaa bbbb", ["aaa bbbb"]),
-        ("aaaaaaa\nb\n\ncccc", ["aaaaaaa\nb", "cccc"]),  # paragraph before line
-        ("aaaaaaa\nb cc dd", ["aaaaaaa", "b cc dd"]),  # line before word
-        ("aaaaa. bb cc dd", ["aaaaa.", "bb cc dd"]),  # sentence before word
-        ("aaaaa bb cc dd", ["aaaaa bb", "cc dd"]),  # word
-        ("a\n\nbbbbbbbbbbbbbb", ["a\n\nbbbbbbb", "bbbbbbb"]),  # a title alone is no piece
-        ("a" * 25, ["a" * 10, "a" * 10, "a" * 5]),
-    ],
-)
-def test_where_long_text_is_cut(text: str, expected: list[str]) -> None:
-    assert list(room._pieces(text, 10)) == expected
-
-
-@given(st.text(st.sampled_from("ab. \n"), max_size=200), st.integers(2, 30))
-@settings(deadline=None)
-def test_cutting_loses_nothing_but_white_space(text: str, most: int) -> None:
-    pieces = list(room._pieces(text, most))
-    assert "".join("".join(pieces).split()) == "".join(text.split())
-    assert all(len(piece) <= most for piece in pieces)
+def test_a_long_text_is_one_document(tmp_path: Path) -> None:
+    book = "\n\n".join(f"Paragraph {n}. " + "word " * 30 + "end." for n in range(50))
+    (tmp_path / "book.txt").write_text(book, "utf-8")
+    assert texts_of(load_corpus(str(tmp_path / "book.txt"))) == [book]
 
 
 def test_folder_is_one_document_a_file_in_order_of_names(tmp_path: Path) -> None:
@@ -132,8 +107,42 @@ def test_folder_is_one_document_a_file_in_order_of_names(tmp_path: Path) -> None
         (tmp_path / name).write_text(LONG.format(name) + "\n\n\n" + LONG.format("same document"), "utf-8")
     (tmp_path / "empty.txt").touch()
     corpus = load_corpus(str(tmp_path))
-    assert ids_of(corpus) == ["a.TXT#1", "b.txt#1", "sub/c.txt#1"]
+    assert ids_of(corpus) == ["a.TXT", "b.txt", "sub/c.txt"]
     assert texts_of(corpus)[0].endswith("same document")
+
+
+def test_linked_folders_are_read_once_and_circles_end(tmp_path: Path) -> None:
+    texts, elsewhere = tmp_path / "texts", tmp_path / "elsewhere"
+    for name in (texts / "a.txt", elsewhere / "b.txt", elsewhere / "deep" / "c.txt"):
+        name.parent.mkdir(parents=True, exist_ok=True)
+        name.write_text(name.name, "utf-8")
+    (texts / "link").symlink_to(elsewhere)
+    (texts / "twice").symlink_to(elsewhere)
+    (texts / ".hidden").symlink_to(elsewhere)
+    (elsewhere / "deep" / "back").symlink_to(texts)
+    assert ids_of(load_corpus(str(texts))) == ["a.txt", "link/b.txt", "link/deep/c.txt"]
+
+
+def test_a_folder_that_cannot_be_listed_is_not_left_out(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.txt").write_text(LONG, "utf-8")
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert "closed' cannot be read: Permission denied" in complaint(lambda: load_corpus(str(tmp_path)))
+
+
+def test_files_that_are_not_read_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.txt", "b.md", "c.jsonl", ".d.md"):
+        (tmp_path / name).write_text(LONG, "utf-8")
+    with caplog.at_level("INFO", logger=room.__name__):
+        load_corpus(str(tmp_path))
+    assert caplog.messages == [f"corpus folder {tmp_path}: 2 files that are not .txt are not read"]
 
 
 def test_a_moved_folder_keeps_its_digest(tmp_path: Path) -> None:
@@ -168,20 +177,20 @@ def test_two_columns_are_joined_unless_one_has_that_very_name(tmp_path: Path) ->
 def test_json_lines_give_back_what_was_written(texts, tmp_path_factory) -> None:
     path = write(tmp_path_factory.mktemp("lines") / "a.jsonl", *({"text": text} for text in texts))
     wanted = [text.replace("\r\n", "\n").replace("\r", "\n").strip() for text in texts]
-    assert texts_of(load_corpus(path, min_chars=1)) == wanted
+    assert texts_of(load_corpus(path)) == wanted
 
 
 def test_limit_takes_the_first_and_reads_no_further(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    write(path, {"text": "short"}, {"text": LONG.format(1)}, {"text": LONG.format(2)})
+    write(path, {"text": " "}, {"text": "short"}, {"text": LONG.format(2)})
     path.write_text(path.read_text("utf-8") + "not JSON", "utf-8")
-    assert texts_of(load_corpus(str(path), limit=1)) == [LONG.format(1)]
+    assert texts_of(load_corpus(str(path), limit=1)) == ["short"]
     assert len(load_corpus(str(path), limit=2).documents) == 2
 
 
-def test_blank_documents_are_none_however_short_they_may_be(tmp_path: Path) -> None:
+def test_blank_documents_are_none_and_short_ones_are_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"text": " \n"}, {"text": "x"}, {"text": ""})
-    assert texts_of(load_corpus(path, min_chars=0)) == ["x"]
+    assert texts_of(load_corpus(path)) == ["x"]
 
 
 # ---------------------------------------------------------------- Hugging Face
@@ -196,13 +205,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tables = {name: datasets.Dataset.from_dict({"text": t, "n": [0, 1, 2]}) for name, t in parts.items()}
     tables["train"].save_to_disk(folder / "one")
     datasets.DatasetDict(tables).save_to_disk(folder / "two@v1:x")
+    datasets.Dataset.from_dict({"text": parts["test"]}, split="test").save_to_disk(folder / "three")
     return folder
 
 
 def test_saved_datasets_load_without_a_network(saved: Path) -> None:
     assert ids_of(load_corpus(f"hf:{saved}/one", limit=2)) == ["one:0", "one:1"]
     assert texts_of(load_corpus(f"hf:{saved}/two@v1:x"))[2] == LONG.format("train 2")
-    assert texts_of(load_corpus(f"hf:{saved}/two@v1:x", split="test"))[2] == LONG.format("test 2")
 
 
 def test_complaints_about_saved_datasets(saved: Path) -> None:
@@ -210,9 +219,39 @@ def test_complaints_about_saved_datasets(saved: Path) -> None:
     assert "no column 'body'" in message
     assert "['text', 'n']" in message
     assert "row 0: column 'n' is 0, not text" in complaint(lambda: load_corpus(f"hf:{saved}/one", column="n"))
-    message = complaint(lambda: load_corpus(f"hf:{saved}/two@v1:x", split="dev"))
-    assert "dev" in message
-    assert "@SPLIT" in message
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted"),
+    [
+        ("one@train[:2]", ["train 0", "train 1"]),  # saved without the name of its split
+        ("one@train[67%:]", ["train 2"]),
+        ("two@v1:x@test", ["test 0", "test 1", "test 2"]),
+        ("two@v1:x@test[1:]", ["test 1", "test 2"]),
+        ("two@v1:x@train[:1]+test[2:]", ["train 0", "test 2"]),
+        ("three", ["test 0", "test 1", "test 2"]),  # its only split
+        ("three@test[:1]", ["test 0"]),
+    ],
+)
+def test_the_split_of_a_saved_dataset_is_used(saved: Path, address: str, wanted: list[str]) -> None:
+    assert texts_of(load_corpus(f"hf:{saved}/{address}")) == [LONG.format(name) for name in wanted]
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("one@test", "Unknown split \"test\". Should be one of ['train']; give hf:NAME"),
+        ("three@train", "Unknown split \"train\". Should be one of ['test']; give hf:NAME"),
+        ("two@v1:x@dev", "Unknown split \"dev\". Should be one of ['train', 'test']; give hf:NAME"),
+        ("one@train[:", "give hf:NAME"),
+        ("one@", "nothing on one side of its '@'"),
+        ("one:main", "a saved dataset has no configurations"),
+        ("one:main@train", "a saved dataset has no configurations"),
+        ("one:@train", "nothing on one side of its ':'"),
+    ],
+)
+def test_no_part_of_an_address_is_ignored(saved: Path, address: str, words: str) -> None:
+    assert words in complaint(lambda: load_corpus(f"hf:{saved}/{address}"))
 
 
 @pytest.mark.parametrize(
@@ -268,7 +307,6 @@ TEXT = LONG.encode()
         ("a.txt", LONG.encode("utf-16-le"), ("'\\x00' at character 1", "give UTF-8")),
         ("a.txt", b"", ("a.txt", "holds no text")),
         ("a.txt", b"\xef\xbb\xbf \n\r\n\n", ("holds no text",)),
-        ("a.txt", b"short\n\n\n\nalso", ("all 2 documents have under 32 characters",)),
         ("a.csv", TEXT, ("a.csv", "neither .txt nor .jsonl", "'champ'")),
         ("a.jsonl", b"", ("holds no text",)),
         ("a.jsonl", b'\n{"text": "x"}\n{"text": \n', ("line 3 is not JSON (Expecting value: column ",)),
@@ -301,12 +339,38 @@ def test_folder_without_text_and_folder_named_like_a_file(tmp_path: Path) -> Non
     (tmp_path / "data").mkdir()
     assert "holds no .txt file" in complaint(lambda: load_corpus(str(tmp_path / "data")))
     (tmp_path / "data" / "odd.txt").mkdir()
-    assert "odd.txt' cannot be read" in complaint(lambda: load_corpus(str(tmp_path / "data")))
+    assert "holds no .txt file" in complaint(lambda: load_corpus(str(tmp_path / "data")))
+    (tmp_path / "data" / "gone.txt").symlink_to("nowhere.txt")
+    assert "gone.txt' cannot be read" in complaint(lambda: load_corpus(str(tmp_path / "data")))
 
 
-@pytest.mark.parametrize("setting", [{"limit": 0}, {"max_chars": 1, "min_chars": 0}, {"max_chars": 9}])
-def test_settings_out_of_range(setting: dict[str, int]) -> None:
-    assert "give at least" in complaint(lambda: load_corpus("champ", **setting))
+def test_limit_out_of_range() -> None:
+    assert "limit is 0; give at least 1" in complaint(lambda: load_corpus("champ", limit=0))
+
+
+@pytest.mark.parametrize("source", ["champ", "micro", "micro-reckoning", "a.txt", "folder"])
+def test_a_column_is_refused_where_there_are_none(source: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for name in ("a.txt", "folder/b.txt"):
+        (tmp_path / name).write_text(LONG, "utf-8")
+    message = complaint(lambda: load_corpus(source, column="body"))
+    assert message == f"corpus {source!r} has no columns, so column 'body' has no effect; give --column text"
+    assert load_corpus(source, column="text", limit=1).documents
+
+
+@pytest.mark.parametrize("source", ["champ@train", "micro@test", "micro:x", "a.txt@train", "a.jsonl@train"])
+def test_a_split_is_refused_where_there_are_none(source: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text(LONG, "utf-8")
+    write(tmp_path / "a.jsonl", {"text": LONG})
+    assert "does not exist" in complaint(lambda: load_corpus(source))
+
+
+def test_the_home_folder_is_found(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.TXT").write_text(LONG, "utf-8")
+    assert texts_of(load_corpus("~/a.TXT")) == texts_of(load_corpus("~")) == [LONG]
 
 
 # ---------------------------------------------------------------- digest and split
@@ -381,6 +445,55 @@ def test_an_empty_side_gets_the_text_with_the_nearest_share() -> None:
     train, evaluation = by_hand(*drawn).split(1 - 1e-9)
     assert [document.text for document in train] == drawn[-1:]
     assert [document.text for document in evaluation] == drawn[:-1]
+
+
+@pytest.mark.parametrize("between", ["\n\n", "\n", " ", ""])
+def test_a_book_is_cut_in_two_where_a_piece_ends(between: str) -> None:
+    """100 pieces of 60 characters: at a fraction of 0.245 the cut is before character 4,530, which is in piece 75."""
+    pieces = [(f"{n:02}" + "x" * 58)[: 60 - len(between)] for n in range(100)]
+    (start,), (end,) = by_hand(between.join(pieces)).split(0.245)
+    if between:
+        assert start.text == between.join(pieces[:75])
+        assert end.text == between.join(pieces[75:])
+    else:
+        assert (len(start.text), start.text + end.text) == (4530, "".join(pieces))
+    assert (start.id, end.id) == ("0", "0")
+
+
+def test_a_book_is_cut_at_a_paragraph_rather_than_at_a_nearer_line_or_word() -> None:
+    book = "x" * 4000 + "\n\n" + "y" * 100 + "\n" + "y" * 100 + " " + "y" * 1799
+    (start,), (end,) = by_hand(book).split(0.3)
+    assert (start.text, end.text) == (book[:4000], book[4002:])
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 0.01, 0.5, 0.99, 1 - 1e-9])
+def test_both_parts_of_a_book_hold_text_at_any_fraction(fraction: float) -> None:
+    (start,), (end,) = by_hand("x y " * 1500).split(fraction)
+    assert start.text.strip()
+    assert end.text.strip()
+    assert (start.text + end.text).replace(" ", "") == "xy" * 1500
+
+
+def test_short_documents_beside_a_book_go_by_their_hash() -> None:
+    book, notes = "word " * 2000, [f"note {n}" for n in range(40)]
+    train, evaluation = by_hand(book, *notes, book).split(0.25)
+    assert [d.text for d in evaluation][1:-1] == [note for note in notes if sha_share(note) < 0.25]
+    assert [d.text for d in train][1:-1] == [note for note in notes if sha_share(note) >= 0.25]
+    assert {d.id for d in train} & {d.id for d in evaluation} == {"0", "41"}  # both copies are cut alike
+    assert {train[0].text, train[-1].text}.isdisjoint({evaluation[0].text, evaluation[-1].text})
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("x" * 4000, "y"),  # not long
+        ("x" * 9000, "y" * 9000),  # neither is more than half
+        ("x" * 9000, "y" * 5000, "z" * 5000),
+    ],
+)
+def test_no_document_is_on_both_sides_where_whole_ones_can_be_split(texts: tuple[str, ...]) -> None:
+    train, evaluation = by_hand(*texts).split(0.25)
+    assert sorted(d.text for d in train + evaluation) == sorted(texts)
 
 
 def sha_share(text: str) -> float:

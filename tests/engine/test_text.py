@@ -1,0 +1,236 @@
+"""Documents become texts: cut by tokens with nothing lost, and tokens unknown to the tokenizer are never asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import decoders, models, pre_tokenizers
+from transformers import ByT5Tokenizer
+
+from rmt_mini.engine.model import Policy
+from rmt_mini.engine.prompt import Chat, Continuation, encode_text
+from rmt_mini.engine.text import Text, to_texts, unknown_tokens
+from rmt_mini.errors import UserError
+from rmt_mini.records import Document
+from rmt_mini.scale.positions import Positions
+from rmt_mini.stages import warmup
+from rmt_mini.stages.evaluate import plan_positions
+from rmt_mini.stages.material import Difficulty, format_for, on_device
+from rmt_mini.stages.midtrain import RMTTrainer
+from rmt_mini.worlds import micro
+from rmt_mini.worlds.corpus import load_corpus
+from tests.engine.test_foreign_models import ASCII, bare, fast, sentencepiece, wordpiece
+from tests.fakes import byte_tokenizer, make_tiny_policy
+from tests.stages.tiny import small
+
+BYTES = Continuation(byte_tokenizer())
+
+
+def read(text: Text) -> str:
+    return bytes(text.ids).decode("utf-8", "replace")
+
+
+# --- long and short documents ----------------------------------------------------------------------------------
+
+
+def test_a_long_document_gives_parts_of_equal_length_and_first_parts_come_first() -> None:
+    documents = [Document("long", "abcdefghij"), Document("short", "klm"), Document("cut", "nopqrstu", cut=True)]
+    texts = to_texts(documents, BYTES, small(document_tokens=4, min_document_tokens=3), "training")
+    assert [(text.id, read(text)) for text in texts] == [
+        ("long (1 of 3)", "abc"),
+        ("short", "klm"),
+        ("cut", "nopq"),
+        ("long (2 of 3)", "def"),
+        ("long (3 of 3)", "ghij"),
+    ]
+    assert all(list(text.places) == [*range(1, len(text.ids))] for text in texts)
+
+
+@given(text=st.text(st.sampled_from("aé漢 \n"), min_size=1, max_size=60), most=st.integers(2, 20))
+def test_nothing_of_a_document_is_lost_and_no_part_is_short(text: str, most: int) -> None:
+    data = text.encode()
+    config = small(document_tokens=most, min_document_tokens=1)
+    if len(data) < 2:
+        return
+    texts = to_texts([Document("0", text)], BYTES, config, "training")
+    kept = bytes(token for one in texts for token in one.ids)
+    assert kept == data or (most, len(data) % 2) == (2, 1)  # a part of one token has nothing to ask
+    assert all(len(one.ids) <= most for one in texts)
+    assert len(texts) == 1 or min(len(one.ids) for one in texts) >= most // 2
+
+
+def test_every_part_has_the_header_of_its_format() -> None:
+    form = Chat(byte_tokenizer())
+    header, first = form.trunk("")
+    texts = to_texts([Document("0", "abcdef")], form, small(document_tokens=3, min_document_tokens=3), "training")
+    assert [text.ids for text in texts] == [(*header, *b"abc"), (*header, *b"def")]
+    assert [(text.first, list(text.places)) for text in texts] == [(first, [first, first + 1])] * 2
+
+
+def test_what_is_kept_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    documents = [Document("0", "abcdefghij"), Document("1", "kl"), Document("2", "mnopqrst", cut=True)]
+    with caplog.at_level("INFO"):
+        to_texts(documents, BYTES, small(document_tokens=4, min_document_tokens=3), "held-out")
+    assert caplog.messages == [
+        "held-out: 3 documents, 20 tokens, 14 kept (70.0 %) in 4 texts; 1 documents of fewer than 3 tokens are left out"
+    ]
+
+
+def test_short_chinese_paragraphs_are_counted_in_tokens() -> None:
+    documents = [Document(str(n), f"今天天气很好{n}") for n in range(3)]  # 7 characters, 19 bytes
+    assert len(to_texts(documents, BYTES, small(min_document_tokens=19), "training")) == 3
+    with pytest.raises(UserError, match=r"none of the 3 training documents .* \(20\) tokens, the longest has 19; give"):
+        to_texts(documents, BYTES, small(min_document_tokens=20), "training")
+
+
+def test_a_book_is_read_whole_on_either_side(tmp_path: Any) -> None:
+    book = " ".join(f"Sentence {n} is one of many." for n in range(400))
+    (tmp_path / "book.txt").write_text(book, "utf-8")
+    sides = load_corpus(str(tmp_path / "book.txt")).split(0.25)
+    kept = ["".join(read(text) for text in to_texts(side, BYTES, small(), "one")) for side in sides]
+    assert " ".join(kept) == book
+    assert len(kept[1]) == pytest.approx(len(book) / 4, rel=0.01)
+
+
+def test_only_the_documents_of_champ_are_cut() -> None:
+    assert all(document.cut for document in load_corpus("champ").documents)
+    assert not any(document.cut for name in micro.TEXTS for document in load_corpus(name, limit=9).documents)
+
+
+# --- tokens that a tokenizer does not know ---------------------------------------------------------------------
+
+
+def undeclared(unk: str | None = None, **specials: str) -> Any:
+    """A unigram model whose tokenizer may not say which token is the unknown one."""
+    scored = [(piece, -1.0) for piece in ("<unk>", "</s>", "▁", "\n", *ASCII)]
+    model, space = models.Unigram(scored, unk_id=0), pre_tokenizers.Metaspace()
+    return fast(model, pre_tokenizer=space, decoder=decoders.Metaspace(), unk_token=unk, **specials)
+
+
+def like_gpt2() -> Any:
+    """Bytes; one special token serves as unknown, end and padding, and no text holds it."""
+    special = "<|endoftext|>"
+    tokenizer = bare()
+    tokenizer.add_special_tokens({"unk_token": special, "eos_token": special, "pad_token": special})
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        wordpiece,
+        sentencepiece,
+        undeclared,
+        lambda: undeclared("<unk>", pad_token="<unk>"),
+        lambda: undeclared("<unk>", eos_token="<unk>"),
+    ],
+)
+def test_unknown_tokens_are_found_and_never_asked(make: Callable[[], Any]) -> None:
+    tokenizer = make()
+    text = "the little words that it knows and one is 漢 here"
+    (made,) = to_texts([Document("0", text)], Continuation(tokenizer), small(document_tokens=80), "training")
+    (index,) = made.unknown
+    assert "漢" not in tokenizer.decode(list(made.ids))
+    assert encode_text(tokenizer, "漢")[-1] == made.ids[index]
+    assert [*made.places] == [place for place in range(1, len(made.ids)) if place != index]
+    assert to_texts([Document("0", "the little words")], Continuation(tokenizer), small(), "training")[0].unknown == ()
+
+
+@pytest.mark.parametrize("make", [byte_tokenizer, bare, like_gpt2, ByT5Tokenizer])
+def test_a_tokenizer_that_covers_all_characters_knows_every_token(make: Callable[[], Any]) -> None:
+    tokenizer = make()
+    text = "".join(f"{special} 漢字 👩 \ufffd" for special in ["", *tokenizer.all_special_tokens])
+    (made,) = to_texts([Document("0", text)], Continuation(tokenizer), small(document_tokens=4000), "training")
+    assert made.unknown == ()
+    assert {*made.ids}.isdisjoint(tokenizer.all_special_ids)  # spelled out they are plain text
+    assert tokenizer.decode(list(made.ids)) == text
+
+
+def test_an_unknown_token_that_is_declared_is_known_without_a_trial() -> None:
+    assert unknown_tokens(wordpiece()) == {wordpiece().unk_token_id}
+    assert unknown_tokens(undeclared()) == {0}
+    assert unknown_tokens(bare()) == set()
+
+
+def test_their_share_is_said_and_a_large_one_refused(caplog: pytest.LogCaptureFixture) -> None:
+    config, form = small(min_document_tokens=2, document_tokens=100), Continuation(sentencepiece())
+    kept = Document("0", " ".join(["a" * 8] * 10 + ["漢"]))  # 11 blanks, 80 letters, 1 unknown
+    with caplog.at_level("INFO"):
+        to_texts([kept], form, config, "training")
+    assert caplog.messages[0].endswith("; 1.09% of the tokens are unknown to the tokenizer and never asked")  # 1 of 92
+    with pytest.raises(UserError, match=r"50% of the training tokens are unknown .*'smollm2-135m' \(at most 10%"):
+        to_texts([Document("0", "漢 " * 20 + "漢")], form, config, "training")
+    wordy = Document("1", "漢")
+    assert [text.id for text in to_texts([kept, wordy], form, config, "training")] == ["0"]
+
+
+@pytest.fixture(scope="module")
+def foreign() -> tuple[Policy, list[Text]]:
+    """A policy, and texts in which every 16th token is unknown."""
+    tokenizer = sentencepiece()
+    policy = make_tiny_policy(dtype=torch.float64, tokenizer=tokenizer, vocabulary=len(tokenizer))
+    documents = [Document(str(n), " ".join(["abcdef", "ghijkl", "漢"] * 3)) for n in range(2)]
+    texts = to_texts(documents, format_for(policy, small()), small(document_tokens=64), "training")
+    assert all(len(text.unknown) == 3 for text in texts)
+    return policy, texts
+
+
+def test_no_stage_asks_an_unknown_token(foreign: tuple[Policy, list[Text]], monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, texts = foreign
+    known = [(n, index) for n, text in enumerate(texts) for index in text.places]
+    config = small(evaluation_positions=999, positions_per_document=20, warmup_positions=999, warmup_steps=1)
+    assert [(p.trunk, p.index) for p in plan_positions(policy, texts, config)] == known
+    asked = RMTTrainer(config, policy, texts)._choose(texts, policy.tree.read(on_device(texts, policy)), 0)[0]
+    assert len(asked) == 40
+    assert {(p.trunk, p.index) for p in asked} <= {*known}
+    warmed: list[Any] = []
+
+    def stop(policy: Any, form: Any, trunks: Any, positions: Any, *rest: Any) -> Any:
+        warmed.extend((p.trunk, p.index) for p in positions)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(warmup, "roll_out", stop)
+    monkeypatch.setattr(warmup, "endless", lambda texts, seed: iter(texts))
+    with pytest.raises(KeyboardInterrupt):
+        warmup.cold_start(policy, format_for(policy, config), texts, config)
+    assert warmed == known
+
+
+def test_no_loss_trains_on_an_unknown_token(foreign: tuple[Policy, list[Text]]) -> None:
+    policy, texts = foreign
+    trunks = policy.tree.read(on_device(texts, policy))
+    terms = []
+    for text in texts:
+        logits = policy.model(input_ids=torch.tensor([text.ids])).logits[0].detach()
+        terms += [F.cross_entropy(logits[i - 1], torch.tensor(text.ids[i])) for i in text.places]
+    wanted = float(torch.stack(terms).mean())
+    assert warmup._trunk_loss(policy, trunks, texts).item() == pytest.approx(wanted, rel=1e-6)
+    trainer = RMTTrainer(small(use_rl=False), policy, texts)
+    loss, count = trainer._ntp_loss(texts, trunks, [])
+    assert (loss.item(), count) == (pytest.approx(wanted, rel=1e-6), len(terms))
+
+
+def test_thresholds_come_from_tokens_that_may_be_asked() -> None:
+    """Quantiles 0.3 and 0.7 of entropies 1 and 2; unknown tokens with an entropy of 99 play no part."""
+    texts = [Text("a", tuple(range(12)), 1, unknown=(3, 4, 5, 6, 7, 8))]
+    measured = torch.tensor([0.0, 1, 1, 99, 99, 99, 99, 99, 99, 1, 2, 2])
+    config = small(documents_per_step=1, positions_per_document=5)
+    positions = Positions(config, texts)
+    plan = positions.draw(lambda read: [measured])
+    assert positions.thresholds == pytest.approx((1.0, 1.8))
+    assert [question.position.index for question in plan.questions] == [1, 2, 9, 10, 11]
+    assert not plan.masks[0].any()
+
+
+def test_thresholds_of_the_tree_are_of_the_same_tokens(foreign: tuple[Policy, list[Text]]) -> None:
+    policy, texts = foreign
+    difficulty = Difficulty(policy, small(), texts)
+    measured = difficulty.entropy(policy.tree.read(on_device(texts, policy)))
+    known = torch.cat([of_text[list(text.places)] for of_text, text in zip(measured, texts, strict=True)])
+    assert difficulty.thresholds == pytest.approx(torch.quantile(known, torch.tensor([0.3, 0.7]).double()).tolist())
