@@ -184,12 +184,12 @@ def test_a_release_keeps_what_was_typed_and_names_it(tmp_path: Path, caplog: pyt
 
     solutions = tmp_path / "solutions"
     solutions.mkdir()
-    changed = (SOLVED / name).read_text(encoding="utf-8").replace("# Exercises", "# New exercises", 1)
+    changed = (SOLVED / name).read_text(encoding="utf-8").replace("# 3. Exercises", "# 3. New exercises", 1)
     assert changed != (SOLVED / name).read_text(encoding="utf-8")
     (solutions / name).write_text(changed, encoding="utf-8")
     (students / name).write_text("typed again", encoding="utf-8")
     assert release(students, folder=solutions) == [students / name]
-    assert "# New exercises" in (students / name).read_text(encoding="utf-8")
+    assert "# 3. New exercises" in (students / name).read_text(encoding="utf-8")
     assert kept.read_text(encoding="utf-8") == typed
     assert kept.with_name(f"{SET}.old-2.ipynb").read_text(encoding="utf-8") == "typed again"
 
