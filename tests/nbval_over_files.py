@@ -10,6 +10,7 @@ names of their own.
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from typing import Any
@@ -26,7 +27,8 @@ def manager(**given: Any) -> KernelManager:
 
 
 def _again(item: IPyNbCell) -> IPyNbCell:
-    same = {"cell_num": item.cell_num, "cell": item.cell, "options": item.options}
+    cell = copy.deepcopy(item.cell)  # nbval joins the stored streams of a cell in place
+    same = {"cell_num": item.cell_num, "cell": cell, "options": item.options}
     again: IPyNbCell = IPyNbCell.from_parent(item.parent, name=f"{item.name} again", **same)
     return again
 
