@@ -1,7 +1,7 @@
 """Grade exercise notebooks, each exercise by its check: ``rmt-mini grade NOTEBOOK ...``.
 
-A submission's code runs in a process of its own (``submission``), which is killed, with all that it started, when its
-time is up; its own calls of ``check`` count for nothing, the grader's do. The code runs with the rights of whoever
+A submission's code runs in a process of its own (``submission``), which is killed, with its children, when its
+time is up. Its own calls of ``check`` count for nothing, the grader's do. The code runs with the rights of whoever
 grades: grade strangers' work in a container.
 """
 
@@ -152,7 +152,7 @@ def _run(
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a submission's process and all that it started."""
+    """Kill a submission's process and what it started, except for a daemon whose parent has ended."""
     if process.poll() is None:
         with suppress(psutil.NoSuchProcess):
             kill_children(process.pid)
