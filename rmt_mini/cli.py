@@ -304,15 +304,16 @@ def _launch_options() -> list[click.Option]:
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="also write the result here, as JSON")
 def _evaluate(checkpoint: Path, budget: int | None, out: Path | None) -> None:
     """Measure a CHECKPOINT, or a run folder, on its run's held-out positions."""
+    from rmt_mini.files import require_file_name, write_keeping
     from rmt_mini.run import evaluate_checkpoint
     from rmt_mini.study.report import evaluation_table
 
+    if out is not None:
+        require_file_name(out)  # before minutes of work
     found = evaluate_checkpoint(checkpoint, budget)
     click.echo(evaluation_table({"after": found}))
     if out is not None:
-        from rmt_mini.files import write_whole
-
-        write_whole(out, json.dumps(found, indent=1) + "\n")
+        write_keeping(out, json.dumps(found, indent=1) + "\n")
 
 
 @click.command("seeds")
@@ -357,8 +358,8 @@ def _release(students: Path | None, nbgrader: Path | None) -> None:
     """Make students' copies of the solved exercises, and an nbgrader course if asked for."""
     from rmt_mini.teaching.release import STUDENTS, release
 
-    for path in release(students or STUDENTS, nbgrader):
-        click.echo(path)
+    written = release(students or STUDENTS, nbgrader)
+    click.echo("\n".join(map(str, written)) or "Nothing to write: all copies are up to date.")
 
 
 @click.command("grade")
@@ -366,16 +367,22 @@ def _release(students: Path | None, nbgrader: Path | None) -> None:
 @click.option("--json", "out", type=click.Path(path_type=Path), default=None, help="also write the marks here")
 def _grade(notebooks: Sequence[Path], out: Path | None) -> None:
     """Run exercise NOTEBOOKS and mark each exercise; their code runs with your rights."""
-    from rmt_mini.teaching.grading import grade
+    from rmt_mini.files import write_keeping, write_whole
+    from rmt_mini.teaching.grading import Report, grade
 
-    reports = []
+    reports: list[Report] = []
+    if out is not None:
+        write_keeping(out, "[]\n")  # complains now and not after a class
     for path in notebooks:
         reports.append(grade(path))
         click.echo(reports[-1].text())
-    if out is not None:
-        from rmt_mini.files import write_whole
-
-        write_whole(out, json.dumps([report.as_json() for report in reports], indent=1) + "\n")
+        if out is not None:
+            write_whole(out, json.dumps([report.as_json() for report in reports], indent=1) + "\n")
+    without = [report.notebook for report in reports if report.reason]
+    if without:
+        raise UserError(
+            f"{len(without)} of {len(reports)} notebooks could not be graded, {without[0]!r} first; see their reports"
+        )
 
 
 def _pretrain_command() -> click.Command:

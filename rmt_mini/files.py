@@ -1,9 +1,16 @@
-"""Text files that are written whole or not at all."""
+"""Text files that are written whole or not at all, and never over a user's own."""
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
+import shutil
 from pathlib import Path
+
+from rmt_mini.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 ESCAPED = "backslashreplace"  # a file name that is not UTF-8 has lone surrogates; JSON reads \udcXX back
 
@@ -20,3 +27,42 @@ def write_whole(path: Path, text: str) -> None:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+
+
+def require_file_name(path: Path) -> None:
+    """Refuse to write a file where a folder or a device is.
+
+    Raises:
+        UserError: naming it.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{str(path)!r} is a folder or a device; give the name of a file")
+
+
+def write_keeping(path: Path, text: str, old: Path | None = None) -> bool:
+    """Write a text file whole, and keep the file that it replaces; the log says under which name.
+
+    Args:
+        path: of the file; its folder is made if it is missing.
+        text: its new content.
+        old: folder for the file that is replaced; that of ``path`` if None.
+
+    Returns:
+        Whether the file was written; it is not if it has this content already.
+
+    Raises:
+        UserError: as ``require_file_name``.
+    """
+    require_file_name(path)
+    if path.exists():
+        if path.read_text(encoding="utf-8", errors=ESCAPED) == text:
+            return False
+        folder = old or path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        names = (folder / f"{path.stem}.old-{number}{path.suffix}" for number in itertools.count(1))
+        kept = next(name for name in names if not name.exists())
+        shutil.copy2(path, kept)
+        logger.info("%s was there already; the old file is kept as %s", path, kept)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text)
+    return True

@@ -90,7 +90,7 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
         (["launch", "gpu", "--server", "a:1"], r"server is of use with engine 'vllm-server' only"),
         (["launch", "gpu", "--gpu-memory", "0.5"], r"gpu_memory is of use with engine 'vllm-colocate' only"),
         (["launch", "gpu", "--evaluation-positions", "9"], r"evaluation_positions has no effect on TRL"),
-        (["launch", "gpu", "--device", "cpu"], r"device is 'cpu'; on TRL it can only be 'auto'"),
+        (["launch", "gpu", "--device", "cpu"], r"device has no effect on TRL"),
         (["plan", "--dtype", "int8"], r"dtype is 'int8'; use one of"),
         (["run", "laptop", "more"], r"unexpected extra argument"),
         (["fly"], r"No such command 'fly'"),

@@ -54,7 +54,8 @@ SHARDED = ("one_node.yaml", "nodes.yaml")  # by DeepSpeed
 DEFAULTS = {"gpu": "one-gpu", "paper": "nodes"}
 # Fields of a run that only the document tree's trainer, or a measurement, reads.
 UNUSED = (
-    "branch_tokens", "evaluation_documents", "evaluation_positions", "evaluation_thresholds", "preflight_positions",
+    "branch_tokens", "device", "evaluation_documents", "evaluation_positions", "evaluation_thresholds",
+    "preflight_positions",
     "rollouts_logged", "state_seconds", "warmup_learning_rate", "warmup_positions",
 )  # fmt: skip
 UNKNOWN_MAIN, UNKNOWN_SERVER = "MAIN_ADDRESS", "VLLM_ADDRESS"  # to be filled in where a command is printed

@@ -137,7 +137,6 @@ def require_carried(config: RMTConfig) -> None:
         "difficulty": "entropy",
         "entropy_model": "self",
         "on_nan": "stop",
-        "device": "auto",
     }
     for name, value in only.items():
         if getattr(config, name) != value:

@@ -27,6 +27,7 @@ from rmt_mini.errors import UserError
 from rmt_mini.files import write_whole
 from rmt_mini.records import Document
 from rmt_mini.scale.settings import ScaleSettings, require_carried, require_installed
+from rmt_mini.stages.store import require_free
 from rmt_mini.worlds.corpus import load_corpus
 
 logger = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
 
 
 def require_same(out: Path, both: dict[str, Any]) -> None:
-    """Refuse a folder that holds a finished run, or one of other settings; how work is spread may change.
+    """Refuse a folder that holds anything but an unfinished run of these settings; how work is spread may change.
 
     Raises:
         UserError: naming the folder.
@@ -133,6 +134,7 @@ def require_same(out: Path, both: dict[str, Any]) -> None:
         raise UserError(f"output folder {str(out)!r} holds a finished run; choose another --out")
     path = out / "settings.json"
     if not path.exists():
+        require_free(out)
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))["config"]

@@ -104,7 +104,8 @@ class RunFolder:
         for name in (".checkpoint.new", ".checkpoint.old", "state/.new"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for scratch in self.path.rglob(".*.[0-9]*"):  # of write_whole
-            scratch.unlink()
+            if scratch.suffix[1:].isdigit() and scratch.is_file():
+                scratch.unlink()
 
     def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Write a .jsonl file whole."""

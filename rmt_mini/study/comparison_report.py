@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rmt_mini.files import write_whole
+from rmt_mini.files import write_keeping
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.study import plots
 from rmt_mini.study.arms import BASE, METHOD
@@ -103,7 +103,7 @@ def write_comparison_report(
         "optimizer. Tokens are those trained on.",
         *after,
     ]
-    write_whole(folder / "report.md", "\n\n".join(parts) + "\n")
+    write_keeping(folder / "report.md", "\n\n".join(parts) + "\n")
     return sensitivity_table(variants) if variants else tables[1]
 
 

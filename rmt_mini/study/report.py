@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 
 from rmt_mini.config import PRESETS, RMTConfig, preset
-from rmt_mini.files import write_whole
+from rmt_mini.files import write_keeping
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import StepMetrics
 from rmt_mini.stages import reading
@@ -57,7 +57,7 @@ def write_report(folder: Path) -> str:
         "## What this run cannot tell",
         "\n".join(f"- {limit}" for limit in limits(config, evaluation)),
     ]
-    write_whole(folder / "report.md", "\n\n".join(parts) + "\n")
+    write_keeping(folder / "report.md", "\n\n".join(parts) + "\n")
     return evaluation_table(evaluation) if evaluation else f"No evaluation. {status}"
 
 
@@ -99,7 +99,7 @@ def write_exam_report(folder: Path) -> str:
         *_timing(run.get("seconds", {}), metrics),
         *_origin(run),
     ]
-    write_whole(folder / "report.md", "\n\n".join(parts) + "\n")
+    write_keeping(folder / "report.md", "\n\n".join(parts) + "\n")
     return table(heads, rows)
 
 

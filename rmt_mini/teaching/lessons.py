@@ -20,7 +20,7 @@ import nbformat
 from nbclient import NotebookClient
 
 from rmt_mini.errors import UserError
-from rmt_mini.files import write_whole
+from rmt_mini.files import write_keeping, write_whole
 from rmt_mini.teaching.cost import Cost, costs_written, watched
 
 logger = logging.getLogger(__name__)
@@ -94,9 +94,13 @@ def execute(path: Path, timeout: float = 600) -> float:
         Seconds it took, the kernel's start included.
 
     Raises:
+        UserError: as ``read_notebook``, or if the file was edited meanwhile.
         nbclient.exceptions.CellExecutionError: if a cell raises; the file stays as it was.
     """
+    before = path.read_bytes() if path.is_file() else b""
     notebook, cost = run(path, timeout)
+    if path.read_bytes() != before:
+        raise UserError(f"{path} was edited while it ran and is left as it is; run it again")
     notebook.metadata = nbformat.from_dict(METADATA)  # running it adds widgets, and versions
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
@@ -132,7 +136,7 @@ def main() -> None:
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
     if given.measure is not None:
-        write_whole(given.measure, costs_written(measured, given.machine))
+        write_keeping(given.measure, costs_written(measured, given.machine))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 import nbformat
 
 from rmt_mini.errors import UserError
-from rmt_mini.files import write_whole
+from rmt_mini.files import write_keeping
 from rmt_mini.teaching.checks import EXERCISES
 from rmt_mini.teaching.lessons import FOLDER, METADATA, read_notebook
 
@@ -137,31 +137,36 @@ def _notebook(solved: Any, cells: list[Any]) -> Any:
 def release(students: Path = STUDENTS, nbgrader: Path | None = None, folder: Path = SOLVED) -> list[Path]:
     """Write students' copies and, if asked for, an nbgrader course.
 
+    A notebook that is there already and differs, because somebody typed in it or its solution has changed, moves to
+    the folder ``old`` beside it, or of the course. A course's ``nbgrader_config.py`` is left as it is.
+
     Args:
-        students: folder of the students' copies; those of the same names are replaced.
+        students: folder of the students' copies.
         nbgrader: folder of the course, or None: ``source/SET/SET.ipynb`` and ``nbgrader_config.py``.
         folder: of the solved exercises.
 
     Returns:
-        What was written.
+        The files that were written, none where all are up to date.
 
     Raises:
-        UserError: if there are no solved exercises, or one asks for an exercise that has no check.
+        UserError: if there are no solved exercises, one asks for an exercise that has no check, or ``students`` is
+            the folder of the solved ones.
     """
+    if students.resolve() == folder.resolve():
+        raise UserError(f"{str(students)!r} holds the solved exercises; choose another folder with --students")
     written = []
     for path in sets(folder):
         solved = read_notebook(path)
         _require_known(path, solved)
-        copies = {students / path.name: student_copy(solved)}
-        if nbgrader is not None:
-            copies[nbgrader / "source" / path.stem / path.name] = graded_copy(solved)
-        for target, made in copies.items():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(target, nbformat.writes(made) + "\n")
-            written.append(target)
-    if nbgrader is not None:
+        copies = [(students, students / path.name, student_copy(solved))]
+        if nbgrader is not None:  # not in source/: nbgrader would hand out what is kept there
+            copies.append((nbgrader, nbgrader / "source" / path.stem / path.name, graded_copy(solved)))
+        for top, target, made in copies:
+            if write_keeping(target, nbformat.writes(made) + "\n", old=top / "old"):
+                written.append(target)
+    if nbgrader is not None and not (nbgrader / "nbgrader_config.py").exists():
         written.append(nbgrader / "nbgrader_config.py")
-        write_whole(written[-1], CONFIG % STUB)
+        write_keeping(written[-1], CONFIG % STUB)
     return written
 
 

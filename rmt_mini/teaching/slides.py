@@ -19,7 +19,7 @@ from nbconvert import SlidesExporter
 from traitlets.config import Config
 
 from rmt_mini.errors import UserError
-from rmt_mini.files import write_whole
+from rmt_mini.files import write_keeping
 from rmt_mini.teaching.lessons import lessons, read_notebook
 from rmt_mini.teaching.slide_parts import NO_OUTPUT, NO_SOURCE, cut
 
@@ -83,7 +83,7 @@ def write_decks(paths: Sequence[Path], out: Path) -> list[Path]:
 
     Args:
         paths: notebooks.
-        out: folder; made where it is missing, and decks of the same names in it are replaced.
+        out: folder; made if it is missing. Files of the same names in it are kept (``write_keeping``).
 
     Returns:
         The files, the page of links last.
@@ -100,16 +100,15 @@ def write_decks(paths: Sequence[Path], out: Path) -> list[Path]:
     for path in paths:
         titles.append(_title(read_notebook(path)) or path.stem)
         made = deck(path, names)
-        out.mkdir(parents=True, exist_ok=True)
         written.append(out / f"{path.stem}.slides.html")
-        write_whole(written[-1], made)
+        write_keeping(written[-1], made)
         logger.info("%s", written[-1])
     links = "\n".join(
         f'<li><a href="{html.escape(name)}.slides.html">{html.escape(title)}</a></li>'
         for name, title in zip(names, titles, strict=True)
     )
     written.append(out / "index.html")
-    write_whole(
+    write_keeping(
         written[-1],
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Slides</title></head>\n'
         '<body style="font: 1.3em/1.6 sans-serif; margin: 2em"><h1>Slides</h1>\n'

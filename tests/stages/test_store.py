@@ -158,10 +158,11 @@ def test_a_kill_between_two_renames_loses_no_checkpoint(tmp_path: Path, monkeypa
     monkeypatch.undo()
     assert not (folder.path / "checkpoint").exists()
     (folder.path / ".run.json.123").write_text("half")
+    (folder.path / ".notes.2026-11-28").write_text("a user's")
     folder.release()
     again = RunFolder(tmp_path / "run", resume=True)
     assert (again.path / "checkpoint" / "model.safetensors").read_bytes() == before
-    assert sorted(path.name for path in again.path.iterdir()) == [".lock", "checkpoint"]
+    assert sorted(path.name for path in again.path.iterdir()) == [".lock", ".notes.2026-11-28", "checkpoint"]
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:

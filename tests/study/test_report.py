@@ -111,6 +111,15 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
+def test_notes_that_were_typed_into_a_report_are_kept(folder: Folder) -> None:
+    page = folder.report()
+    (folder.path / "report.md").write_text(page + "My notes.")
+    assert folder.report() == page
+    assert (folder.path / "report.old-1.md").read_text() == page + "My notes."
+    folder.report()
+    assert not (folder.path / "report.old-2.md").exists()
+
+
 # What was found
 
 

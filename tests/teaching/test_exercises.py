@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ from rmt_mini.teaching.checks import EXERCISES, Wrong, check, judge
 from rmt_mini.teaching.checks.cases import HAND, KINDS, Exercise
 from rmt_mini.teaching.checks.checking import CONSTANT, IN_PLACE, NOTHING, SLOW, UNWRITTEN
 from rmt_mini.teaching.checks.compare import difference
+from rmt_mini.teaching.checks.limit import TooSlow, time_limit
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = list(EXERCISES.values())
@@ -106,6 +109,21 @@ def test_an_endless_answer_is_ended() -> None:
     verdict = judge(length_reward, limit=0.2)
     assert verdict.slip == SLOW
     assert "0.2 seconds" in verdict.told
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no alarm")
+def test_a_check_leaves_the_limit_around_it_in_force() -> None:
+    began = time.monotonic()
+
+    def loop() -> None:
+        with time_limit(5):
+            pass
+        while time.monotonic() - began < 5:
+            pass
+
+    with pytest.raises(TooSlow), time_limit(0.3):
+        loop()
+    assert time.monotonic() - began < 2
 
 
 def test_an_endless_answer_is_ended_in_a_thread_too() -> None:

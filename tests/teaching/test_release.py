@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -116,7 +118,7 @@ def test_a_wrong_a_broken_and_an_endless_answer_cost_their_own_points_alone(tmp_
         target.source = cell
         path = tmp_path / f"{name}.ipynb"
         nbformat.write(notebook, path)
-        report = grade(path, limit=15)
+        report = grade(path, limit=40)
         assert (report.points, report.of) == (7, 8), report.text()
         assert told[name] in report.marks[0].told
 
@@ -149,20 +151,55 @@ def test_the_command_line_grades_and_releases(tmp_path: Path, capsys: pytest.Cap
     assert "8 of 8 points" in capsys.readouterr().out
     (found,) = json.loads((tmp_path / "marks.json").read_text())
     assert (found["points"], found["of"]) == (8, 8)
-    main(["release", "--students", str(tmp_path / "students"), "--nbgrader", str(tmp_path / "course")])
-    assert (tmp_path / "students" / f"{SET}.ipynb").exists()
-    assert (tmp_path / "course" / "source" / SET / f"{SET}.ipynb").exists()
+    again = ["release", "--students", str(tmp_path / "students"), "--nbgrader", str(tmp_path / "course")]
+    main(again)
+    written = capsys.readouterr().out.split()
+    assert str(tmp_path / "students" / f"{SET}.ipynb") in written
+    assert str(tmp_path / "course" / "source" / SET / f"{SET}.ipynb") in written
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    main(again)
+    assert capsys.readouterr().out == "Nothing to write: all copies are up to date.\n"
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-@pytest.mark.parametrize(
-    "content", [None, "no notebook", '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}']
-)
-def test_what_cannot_be_graded_is_refused(content: str | None, tmp_path: Path) -> None:
-    path = tmp_path / "submission.ipynb"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(UserError, match=r"notebook|exercise"):
-        grade(path)
+def test_a_release_keeps_what_was_typed_and_names_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In a student's copy, in nbgrader's source and in its configuration; then a changed solution gets through."""
+    caplog.set_level(logging.INFO)
+    students, course = tmp_path / "students", tmp_path / "course"
+    release(students, course)
+    name, source, config = f"{SET}.ipynb", course / "source" / SET, course / "nbgrader_config.py"
+    typed = (students / name).read_text(encoding="utf-8").replace("raise NotImplementedError", "pass  # mine")
+    (students / name).write_text(typed, encoding="utf-8")
+    (source / name).write_text("a teacher's", encoding="utf-8")
+    config.write_text("c = get_config()", encoding="utf-8")
+
+    assert set(release(students, course)) == {students / name, source / name}
+    kept = students / "old" / f"{SET}.old-1.ipynb"
+    assert kept.read_text(encoding="utf-8") == typed
+    assert str(kept) in caplog.text
+    assert (course / "old" / f"{SET}.old-1.ipynb").read_text(encoding="utf-8") == "a teacher's"
+    assert [path.name for path in source.iterdir()] == [name]  # nbgrader hands out whatever lies here
+    assert config.read_text(encoding="utf-8") == "c = get_config()"
+    assert (students / name).read_bytes() == (STUDENTS / name).read_bytes()
+
+    solutions = tmp_path / "solutions"
+    solutions.mkdir()
+    changed = (SOLVED / name).read_text(encoding="utf-8").replace("# 3. Exercises", "# 3. New exercises", 1)
+    assert changed != (SOLVED / name).read_text(encoding="utf-8")
+    (solutions / name).write_text(changed, encoding="utf-8")
+    (students / name).write_text("typed again", encoding="utf-8")
+    assert release(students, folder=solutions) == [students / name]
+    assert "# 3. New exercises" in (students / name).read_text(encoding="utf-8")
+    assert kept.read_text(encoding="utf-8") == typed
+    assert kept.with_name(f"{SET}.old-2.ipynb").read_text(encoding="utf-8") == "typed again"
+
+
+def test_a_release_does_not_write_stubs_over_the_solutions(tmp_path: Path) -> None:
+    shutil.copy(SOLVED / f"{SET}.ipynb", tmp_path)
+    before = (tmp_path / f"{SET}.ipynb").read_bytes()
+    with pytest.raises(UserError, match="holds the solved exercises; choose another folder"):
+        release(tmp_path / ".", folder=tmp_path)
+    assert (tmp_path / f"{SET}.ipynb").read_bytes() == before
 
 
 def test_nbgrader_gives_a_solved_submission_full_points_and_an_open_one_none(

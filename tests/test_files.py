@@ -1,0 +1,106 @@
+"""Nothing that the package writes takes the place of a user's file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import rmt_mini.run  # noqa: F401  the module, which the package hides behind its function
+from rmt_mini.cli import main
+from rmt_mini.config import preset
+from rmt_mini.errors import UserError
+from rmt_mini.files import write_keeping
+from rmt_mini.scale.settings import ScaleSettings
+from rmt_mini.scale.train import require_same
+from rmt_mini.teaching import lessons
+from rmt_mini.teaching.cost import Cost
+from rmt_mini.teaching.slides import write_decks
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_file_that_is_replaced_is_kept_under_a_free_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "new" / "a.json"
+    assert write_keeping(path, "1")
+    assert not write_keeping(path, "1")
+    assert caplog.text == ""
+    assert write_keeping(path, "2")
+    assert write_keeping(path, "3")
+    path.write_bytes(b"\xff no text")
+    assert write_keeping(path, "4", old=tmp_path / "old")
+    assert (tmp_path / "old" / "a.old-1.json").read_bytes() == b"\xff no text"
+    assert texts(tmp_path / "new") == {"a.json": "4", "a.old-1.json": "1", "a.old-2.json": "2"}
+    assert caplog.text.count("is kept as") == 3
+    assert str(tmp_path / "new" / "a.old-2.json") in caplog.text
+
+
+def test_the_file_a_link_leads_to_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    write_keeping(tmp_path / "link", "new")
+    assert texts(tmp_path) == {"mine": "mine", "link": "new", "link.old-1": "mine"}
+
+
+@pytest.mark.parametrize("name", [".", "/dev/null"])
+def test_a_folder_or_a_device_is_refused_before_any_work(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["evaluate", "absent", "--out", name], ["grade", "absent.ipynb", "--json", name]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        caught = capsys.readouterr()
+        assert (caught.out, caught.err) == ("", f"error: {name!r} is a folder or a device; give the name of a file\n")
+    assert Path("/dev/null").is_char_device()
+    assert texts(tmp_path) == {}
+
+
+def test_evaluate_keeps_the_file_that_it_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["rmt_mini.run"], "evaluate_checkpoint", lambda *_: {"ntp": 0.5})
+    monkeypatch.setattr("rmt_mini.study.report.evaluation_table", lambda _: "a table")
+    (tmp_path / "out.json").write_text("mine")
+    main(["evaluate", "run", "--out", str(tmp_path / "out.json")])
+    assert json.loads((tmp_path / "out.json").read_text()) == {"ntp": 0.5}
+    assert (tmp_path / "out.old-1.json").read_text() == "mine"
+
+
+def test_training_at_scale_leaves_a_folder_of_something_else_alone(tmp_path: Path) -> None:
+    """A run of the document tree that was stopped has metrics of its own, which going on would cut."""
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
+    both = {"config": preset("micro").to_dict(), "scale": ScaleSettings().to_dict()}
+    with pytest.raises(UserError, match="is in use; choose another with --out"):
+        require_same(tmp_path, both)
+
+
+def test_slides_keep_a_page_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rmt_mini.teaching.slides.deck", lambda *_: "a deck")
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "a.ipynb")
+    (tmp_path / "index.html").write_text("my page")
+    write_decks([tmp_path / "a.ipynb"], tmp_path)
+    assert (tmp_path / "index.old-1.html").read_text() == "my page"
+    assert "a.slides.html" in (tmp_path / "index.html").read_text()
+
+
+def test_a_lesson_that_was_edited_while_it_ran_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.ipynb"
+    path.write_text("before")
+
+    def ran(*_: object) -> tuple[object, Cost]:
+        path.write_text("typed meanwhile")
+        return nbformat.v4.new_notebook(), Cost(1.0, 1.0)
+
+    monkeypatch.setattr(lessons, "run", ran)
+    with pytest.raises(UserError, match="was edited while it ran"):
+        lessons.execute(path)
+    assert path.read_text() == "typed meanwhile"
