@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import write_whole
-from rmt_mini.run import prepare, resume, run
+from rmt_mini.run import anywhere, prepare, resume, run
 from rmt_mini.stages.journal import machine, versions
 from rmt_mini.study.arms import Arm
 from rmt_mini.study.comparison import compare_runs, expected_half_width, expected_positions, steps_for_compute_of
@@ -69,6 +69,7 @@ def compare(
         UserError: if the folder holds another comparison, or for anything else that a user can set right.
         Stopped: where ``stop`` was set, or it was interrupted; the same call, or ``go_on``, takes it up again.
     """
+    config = anywhere(config)
     folder = comparison_folder(config)
     for arm in arms:
         arm.config(config)  # complains now and not in an hour

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from rmt_mini.config import NOT_IN_POSTTRAINING, PretrainConfig, preset
-from rmt_mini.engine.model import load_policy
+from rmt_mini.engine.model import absolute_name, load_policy
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.run import SPARE_BYTES, step_bar
 from rmt_mini.stages.journal import Journal, model_digest, now_done
@@ -137,8 +137,10 @@ def posttrain_run(
     small = of_micro_world(policy.tokenizer)
     base = {"steps": 40, "documents_per_step": 20} if small else {"steps": 12, "documents_per_step": 8}
     source = source or usual_source(small)
+    names = {"model": absolute_name(checkpoint), "corpus": source}
     config = preset(
-        "micro" if small else "laptop", **{**POSTTRAINING, **base, "model": checkpoint, "corpus": source, **given}
+        "micro" if small else "laptop",
+        **{**POSTTRAINING, **base, **names, **given},
     )
     found = load_questions(source, count, config.seed)
     questions = answerable(policy, source, found, config)

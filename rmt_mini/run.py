@@ -22,7 +22,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine.model import Policy, load_policy
+from rmt_mini.engine.model import Policy, absolute_name, load_policy
 from rmt_mini.engine.text import Text, to_texts
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.method.schedule import budget_of
@@ -51,7 +51,7 @@ from rmt_mini.stages.summary import summarize_all
 from rmt_mini.stages.warmup import cold_start
 from rmt_mini.study.remedies import explained, warn_of_little_memory
 from rmt_mini.study.report import write_report
-from rmt_mini.worlds.corpus import load_corpus
+from rmt_mini.worlds.corpus import absolute, load_corpus
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,15 @@ def prepare(config: RMTConfig, policy: Policy | None = None) -> Material:
     )
 
 
+def anywhere(config: RMTConfig) -> RMTConfig:
+    """Return settings whose files are named by whole paths, so that a run is resumed and measured from any folder."""
+    return config.replace(
+        corpus=absolute(config.corpus),
+        model=absolute_name(config.model),
+        entropy_model=config.entropy_model if config.entropy_model == "self" else absolute_name(config.entropy_model),
+    )
+
+
 OnStep = Callable[[StepResult], None]
 
 
@@ -139,6 +148,7 @@ def run(
         UserError: for anything that a user can set right.
         Stopped: where ``stop`` was set, or the run was interrupted; ``resume`` takes it up again.
     """
+    config = anywhere(config)
     path = folder_for(config.out, f"{config.preset}-seed{config.seed}")
     require_free(path)  # before anything slow, and the folder is made only when all else is ready
     began = time.perf_counter()

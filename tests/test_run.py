@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.run import RunResult, evaluate_checkpoint, prepare, run
+from rmt_mini.run import RunResult, evaluate_checkpoint, prepare, resume, run
 from rmt_mini.stages import material as material_room
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.study.report import evaluation_table
@@ -232,3 +232,27 @@ def test_a_proxy_is_loaded_once_and_quantiles_come_from_training_text(
     train = prepare(config, result.policy).train
     assert set(sampled) == {sum(len(text.ids) - text.first for text in train)}
     assert quantiles is not material_room.quantile_thresholds
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_run_of_relative_names_is_measured_and_resumed_from_another_folder(
+    interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_: StepResult) -> None:
+        raise KeyboardInterrupt
+
+    settings(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = settings(tmp_path, corpus="tales.txt", model="model", entropy_model="./model", out="run")
+    if interrupted:
+        with pytest.raises(Stopped):
+            run(config, on_step=stop, progress=False)
+    else:
+        run(config, progress=False)
+    monkeypatch.chdir("elsewhere")
+    result = resume(Path("../run"), progress=False)
+    assert evaluate_checkpoint(Path("../run"))["think"] == result.evaluation["after"]["think"]
+    (tmp_path / "tales.txt").rename(tmp_path / "moved.txt")
+    with pytest.raises(UserError, match=r"corpus '.*/tales.txt' does not exist, at '/.*/tales.txt'; give"):
+        evaluate_checkpoint(Path("../run"))

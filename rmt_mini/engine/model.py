@@ -13,7 +13,7 @@ from torch import nn
 from rmt_mini.engine.memory import keep_freed_memory
 from rmt_mini.engine.plain import PlainTree, choose_tree
 from rmt_mini.engine.tree import DocumentTree
-from rmt_mini.engine.weights import bundled_model
+from rmt_mini.engine.weights import BUNDLED, MICRO, bundled_model
 from rmt_mini.errors import UserError, out_of_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -96,6 +96,17 @@ def locate_model(name: str) -> str:
             f"model {name!r} is neither a folder nor a known name; give 'smollm2-135m', 'micro', a folder or a hub id"
         )
     return name
+
+
+def absolute_name(name: str) -> str:
+    """Return a model's name so that it means the same in every folder: a folder by its whole path, others as they are.
+
+    Example:
+        >>> absolute_name("micro"), absolute_name("owner/name")
+        ('micro', 'owner/name')
+    """
+    path = os.path.expanduser(name)
+    return os.path.abspath(path) if name not in (BUNDLED, MICRO) and os.path.isdir(path) else name
 
 
 def load_policy(name: str, device: str | None = None, dtype: str | None = None) -> Policy:

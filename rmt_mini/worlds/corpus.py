@@ -144,13 +144,28 @@ def load_corpus(source: str, *, column: str = "text", limit: int | None = None) 
     return Corpus(source, tuple(kept.values()))
 
 
+def absolute(source: str) -> str:
+    """Return a source under a name that means the same in every folder; names that are no paths stay.
+
+    Example:
+        >>> absolute("champ"), absolute("hf:owner/name@test")
+        ('champ', 'hf:owner/name@test')
+    """
+    if source == "champ" or source in micro.TEXTS:
+        return source
+    prefix = "hf:" if source.startswith("hf:") else ""
+    path = os.path.expanduser(source.removeprefix(prefix))
+    name = _parted(_parted(path, "@", source)[0], ":", source)[0] if prefix else path
+    return f"{prefix}{os.path.abspath(name)}{path[len(name) :]}" if os.path.exists(name) else source
+
+
 def _documents(source: str, column: str) -> Iterable[Document]:
     path = os.path.expanduser(source.removeprefix("hf:"))
     ours = source == "champ" or source in micro.TEXTS
     if source.startswith("hf:") and path:
         return _hugging_face(path, column)
     if not ours and not os.path.exists(path):
-        raise UserError(f"corpus {source!r} does not exist; give {ACCEPTED}")
+        raise UserError(f"corpus {source!r} does not exist, at {os.path.abspath(path)!r}; give {ACCEPTED}")
     if not ours and os.path.isfile(path) and path.lower().endswith(".jsonl"):
         return _json_lines(path, column)
     if column != "text":

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rmt_mini.errors import UserError
 from rmt_mini.records import Document
 from rmt_mini.worlds import corpus as room
-from rmt_mini.worlds.corpus import Corpus, load_corpus
+from rmt_mini.worlds.corpus import Corpus, absolute, load_corpus
 
 LONG = "Forty characters of text, give or take: {}"
 LINES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
@@ -500,3 +500,19 @@ def sha_share(text: str) -> float:
     """Say the rule a second time, another way: the first 8 bytes as the digits of a fraction to base 256."""
     first = hashlib.sha256(text.encode()).digest()[:8]
     return math.fsum(byte / 256 ** (place + 1) for place, byte in enumerate(first))
+
+
+def test_names_of_files_are_made_absolute_and_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Path("a.txt").write_text("a")
+    Path("saved@home").mkdir()
+    Path("micro").mkdir()  # the world's name comes first
+    for source, expected in {
+        "a.txt": f"{tmp_path}/a.txt",
+        "~/a.txt": f"{tmp_path}/a.txt",
+        "hf:saved@home": f"hf:{tmp_path}/saved@home",
+        "hf:saved@home@train[:5]": f"hf:{tmp_path}/saved@home@train[:5]",
+        **{name: name for name in ("champ", "micro", "absent.txt", "hf:owner/name:config@test", "hf:")},
+    }.items():
+        assert absolute(source) == expected
