@@ -140,6 +140,7 @@ def posttrain_run(
         raise UserError("use_ntp is True or positions_per_document not 1; a question has one position and no text")
     train, held_out = split_questions(load_questions(source, count, config.seed), config.evaluation_fraction)
     path = folder_for(config.out, f"posttrain-seed{config.seed}")
+    Exam(policy, train, config)  # refuses here, before there is a folder, what the model cannot read
     exam = Exam(policy, held_out, config)
     needed = 2 * policy.parameters * policy.dtype.itemsize + SPARE_BYTES
     with RunFolder(path, needed) as folder, explained(config, policy, path, resumable=False):

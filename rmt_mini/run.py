@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, load_policy
+from rmt_mini.engine.prompt import Turn
 from rmt_mini.engine.text import Text, to_texts
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.method.schedule import budget_of
@@ -30,6 +31,7 @@ from rmt_mini.records import Answer, Position, StepMetrics
 from rmt_mini.stages import reading
 from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions, yardstick
 from rmt_mini.stages.journal import (
+    DIGESTS,
     Journal,
     answer_line,
     evenly,
@@ -39,6 +41,7 @@ from rmt_mini.stages.journal import (
     now_done,
     read_answer,
     rollout_line,
+    token_digest,
     versions,
 )
 from rmt_mini.stages.material import format_for
@@ -87,14 +90,25 @@ class Material:
     train: list[Text]
     held_out: list[Text]
     corpus_digest: str
+    token_digest: str
 
     def digests(self) -> dict[str, str]:
-        """Say what text and what weights these are; both must be the same where a run is taken up again."""
-        return {"corpus_digest": self.corpus_digest, "model_digest": model_digest(self.policy)}
+        """Say what text, tokens and weights these are; all must be the same where a run is taken up again."""
+        return {
+            "corpus_digest": self.corpus_digest,
+            "token_digest": self.token_digest,
+            "model_digest": model_digest(self.policy),
+        }
 
 
-def prepare(config: RMTConfig, policy: Policy | None = None) -> Material:
+def prepare(config: RMTConfig, policy: Policy | None = None, notes: Mapping[str, Any] | None = None) -> Material:
     """Load the corpus and the policy, split by document, tokenize.
+
+    Args:
+        config: all settings.
+        policy: a model already in memory; loaded by ``config.model`` where None.
+        notes: run.json of the run that this belongs to, whose chat turn is used again: a template may state today's
+            date, and would give other tokens on another day.
 
     Raises:
         UserError: if either cannot be had.
@@ -102,13 +116,13 @@ def prepare(config: RMTConfig, policy: Policy | None = None) -> Material:
     corpus = load_corpus(config.corpus, column=config.column)  # first, since it fails fast
     train, held_out = corpus.split(config.evaluation_fraction)
     policy = policy or load_policy(config.model, config.device, config.dtype)
+    turn = (notes or {}).get("chat_turn")
+    policy.turn = Turn(**turn) if turn else None
     form = format_for(policy, config)
-    return Material(
-        policy,
-        to_texts(train, form, config, "training"),
-        to_texts(held_out, form, config, "held-out")[: config.evaluation_documents],
-        corpus.digest,
-    )
+    training = to_texts(train, form, config, "training")
+    asked = to_texts(held_out, form, config, "held-out")[: config.evaluation_documents]
+    tokens = token_digest(form, [*training, *asked], config.budget_start)
+    return Material(policy, training, asked, corpus.digest, tokens)
 
 
 OnStep = Callable[[StepResult], None]
@@ -142,7 +156,9 @@ def run(
     began = time.perf_counter()
     with explained(config):
         material = prepare(config, policy)
-        origin = material.digests() | {"parameters": material.policy.parameters}
+        turn = material.policy.turn
+        origin: dict[str, Any] = material.digests() | {"parameters": material.policy.parameters}
+        origin |= {"chat_turn": turn._asdict()} if turn else {}
     warn_of_little_memory(config, material.policy)
     folder = RunFolder(path, _needed_bytes(material.policy))
     try:
@@ -185,9 +201,7 @@ def resume(
     config = RMTConfig.from_dict(notes["config"])
     if "questions" in notes:
         raise UserError(f"{str(path)!r} is a post-training run, which cannot be taken up again; begin it anew")
-    lacking = [
-        name for name in ("versions", "machine", "seconds", "corpus_digest", "model_digest") if name not in notes
-    ]
+    lacking = [name for name in ("versions", "machine", "seconds", *DIGESTS) if name not in notes]
     if lacking:
         raise UserError(f"{str(path / 'run.json')!r} is damaged (it lacks {lacking[0]!r}); restore it from a copy")
     config = config.replace(**_allowed(changes or {}))
@@ -203,7 +217,7 @@ def resume(
             if state is not None:
                 before = {name: value for name, value in state.plain["config"].items() if name not in MAY_CHANGE}
                 _require_same("setting", path, before, notes["config"])
-            material = prepare(config, policy)
+            material = prepare(config, policy, notes)
             digests = material.digests()
             _require_same("", path, {name: notes[name] for name in digests}, digests)
             warn_of_little_memory(config, material.policy)
@@ -273,7 +287,8 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]
         {"ntp": R, "think": R}.
 
     Raises:
-        UserError: if the folder is not a run's, or its corpus has changed since.
+        UserError: if the folder is not a run's, its corpus or tokenizer has changed since, or the model cannot read as
+            far as a thought under ``budget`` may reach.
     """
     folder = path.parent if path.name == "checkpoint" else path
     if not (folder / "run.json").is_file() or not (folder / "positions.json").is_file():
@@ -284,10 +299,15 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]
     notes = reading.read_notes(folder)
     config = RMTConfig.from_dict(notes["config"])
     with explained(config):
-        material = prepare(config, load_policy(str(folder / "checkpoint"), config.device, config.dtype))
+        material = prepare(config, load_policy(str(folder / "checkpoint"), config.device, config.dtype), notes)
     if material.corpus_digest != notes.get("corpus_digest"):
         raise UserError(
             f"corpus {config.corpus!r} has changed since the run in {str(folder)!r}; its positions do not fit"
+        )
+    if material.token_digest != notes.get("token_digest"):
+        raise UserError(
+            f"the tokenizer in {str(folder / 'checkpoint')!r} gives other tokens than when the run began, so that its "
+            f"positions do not fit; restore it, and the version of tokenizers that run.json names"
         )
     with explained(config, material.policy):
         return evaluate(

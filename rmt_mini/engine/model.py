@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.memory import keep_freed_memory
 from rmt_mini.engine.plain import PlainTree, choose_tree
+from rmt_mini.engine.prompt import Turn
 from rmt_mini.engine.tree import DocumentTree
 from rmt_mini.engine.weights import bundled_model
 from rmt_mini.errors import UserError, out_of_memory
@@ -31,6 +33,7 @@ class Policy:
         tree: runs the model over trunks and branches.
         device: where it is.
         dtype: of parameters and activations.
+        turn: what its chat template writes around a text, once that is settled.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Policy:
     tree: DocumentTree | PlainTree
     device: torch.device
     dtype: torch.dtype
+    turn: Turn | None = None
 
     @property
     def head(self) -> nn.Module:
@@ -88,6 +92,11 @@ def locate_model(name: str) -> str:
             raise UserError(f"model folder {name!r} has no config.json; give a folder that save_pretrained wrote")
         if not any(path.glob("*.safetensors")):
             raise UserError(f"model folder {name!r} holds no weights (*.safetensors); is the copy complete?")
+        if (path / "adapter_config.json").is_file():
+            raise UserError(
+                f"model folder {name!r} holds an adapter (adapter_config.json), which would be left out of what is "
+                f"trained and saved; save the merged model (merge_and_unload of peft) in a folder of its own"
+            )
         return str(path)
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or os.sep not in name:
         raise UserError(
@@ -174,14 +183,30 @@ def _require_causal(name: str, model: Any) -> None:
 
     transformers opens BERT, say, as a causal model, and warns at most; every number of a run would be wrong.
     """
+    head = model.get_output_embeddings()
     ids = torch.arange(8, device=model.get_input_embeddings().weight.device)[None]
     other = torch.cat([ids[:, :-1], ids[:, :1]], dim=1)
+    enlarged: list[torch.Tensor] = []
+
+    def enlarge(_: Any, __: Any, logits: torch.Tensor) -> torch.Tensor:
+        enlarged.append(logits * (100 / logits.abs().max()))
+        return enlarged[-1]
+
     try:
         seen, unseen = (model.get_decoder()(input_ids=one, use_cache=False).last_hidden_state for one in (ids, other))
-        ours, theirs = model.get_output_embeddings()(seen), model(input_ids=ids, use_cache=False).logits
+        ours, theirs = head(seen), model(input_ids=ids, use_cache=False).logits
         if not bool(theirs.isfinite().all()):
             raise ValueError("its logits are not finite")
-        looks_ahead, differs = _gap(unseen[:, :-1], seen[:, :-1]), _gap(ours, theirs)
+        hook = head.register_forward_hook(enlarge)
+        capped = model(input_ids=ids, use_cache=False).logits  # a cap shows on large logits only
+        hook.remove()
+        logprobs = target_logprobs(head, seen[0, :-1], ids[0, 1:])
+        looks_ahead = _gap(unseen[:, :-1], seen[:, :-1])
+        differs = max(
+            _gap(ours, theirs),
+            _gap(enlarged[-1], capped),
+            _gap(logprobs, theirs[0, :-1].float().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]),
+        )
     except Exception as error:  # of an architecture that nothing is known of
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(

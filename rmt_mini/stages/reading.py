@@ -100,6 +100,7 @@ _ASKED = {"think": {"budget": whole, "average?": {"n": whole}}}
 ASKED = {"before": _ASKED, "cold_start?": _ASKED, "after": _ASKED}  # all that reading answers wants of EVALUATION
 NOTES = {
     "config": {}, "seed": seed, "status": status, "corpus_digest?": text, "model_digest?": text,
+    "token_digest?": text, "chat_turn?": {"before": text, "after": text},
     "versions?": {"*": text}, "machine?": {}, "seconds?": {"*": number}, "resumed?": [text],
 }  # fmt: skip
 POSITION = {"trunk": whole, "index": whole, "tier": tier, "entropy": number}

@@ -89,7 +89,8 @@ def material(setting: Setting, policy: Policy) -> tuple[RMTConfig, list[Text]]:
         branch_tokens=GPU_BRANCH_TOKENS if policy.device.type == "cuda" else RMTConfig().branch_tokens,
     )
     longest = sorted(load_corpus(setting.corpus).documents, key=lambda document: -len(document.text))
-    return config, to_texts(longest[: setting.documents], format_for(policy, config), config, "longest")
+    form = format_for(policy, config, -(-setting.thought_tokens // 2))  # half of the longest thought
+    return config, to_texts(longest[: setting.documents], form, config, "longest")
 
 
 def positions_for(setting: Setting) -> list[Position]:
