@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from rmt_mini.engine.prompt import Turn
 from rmt_mini.engine.tree import DocumentTree
 from rmt_mini.engine.weights import bundled_model
 from rmt_mini.errors import UserError, out_of_memory
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -88,15 +91,15 @@ def locate_model(name: str) -> str:
         return str(bundled)
     path = Path(os.path.expanduser(name))
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UserError(f"model folder {name!r} has no config.json; give a folder that save_pretrained wrote")
-        if not any(path.glob("*.safetensors")):
-            raise UserError(f"model folder {name!r} holds no weights (*.safetensors); is the copy complete?")
         if (path / "adapter_config.json").is_file():
             raise UserError(
                 f"model folder {name!r} holds an adapter (adapter_config.json), which would be left out of what is "
                 f"trained and saved; save the merged model (merge_and_unload of peft) in a folder of its own"
             )
+        if not (path / "config.json").is_file():
+            raise UserError(f"model folder {name!r} has no config.json; give a folder that save_pretrained wrote")
+        if not any(path.glob("*.safetensors")):
+            raise UserError(f"model folder {name!r} holds no weights (*.safetensors); is the copy complete?")
         return str(path)
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or os.sep not in name:
         raise UserError(
@@ -145,6 +148,11 @@ def load_policy(name: str, device: str | None = None, dtype: str | None = None) 
     lacking = sorted(report["missing_keys"])  # transformers would go on with random weights, or without a vocabulary
     if lacking:
         raise UserError(f"model {name!r} lacks {len(lacking)} of its weights ({lacking[0]}); is the copy complete?")
+    unused = sorted(report["unexpected_keys"])
+    if unused:  # of the images of a vision model, say
+        logger.warning("Model %r: %d weights (%s) are not used, and not in checkpoints", name, len(unused), unused[0])
+    if getattr(model.config, "quantization_config", None) is not None:
+        raise UserError(f"model {name!r} is quantised and cannot be trained; give its weights in float32 or bfloat16")
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise UserError(f"model {name!r} has no tokenizer; save one there with tokenizer.save_pretrained")
     _require_fitting(name, model, tokenizer)
@@ -193,6 +201,7 @@ def _require_causal(name: str, model: Any) -> None:
         return enlarged[-1]
 
     try:
+        model.config.get_text_config()  # none, or several, where a model is not of text
         seen, unseen = (model.get_decoder()(input_ids=one, use_cache=False).last_hidden_state for one in (ids, other))
         ours, theirs = head(seen), model(input_ids=ids, use_cache=False).logits
         if not bool(theirs.isfinite().all()):

@@ -63,12 +63,13 @@ def longest_branch(form: AnswerFormat, config: RMTConfig, budget: int = 0, trunk
 
     Args:
         form: the answer format.
-        config: document_tokens, budgets, budget_rule.
+        config: document_tokens, budgets, budget_rule, use_budget.
         budget: that a measurement states beside those of ``config``, tokens; 0 where it states no other.
         trunk: tokens of the longest text, header included; 0 takes a document of document_tokens.
     """
     stated = _largest_budget(config, budget)
-    frame = len(form.opening(stated)) + len(form.close) + len(form.cue([0] * 2 * TAIL_TOKENS, 2 * TAIL_TOKENS))
+    opening = form.opening(stated if config.use_budget else None)
+    frame = len(opening) + len(form.close) + len(form.cue([0] * 2 * TAIL_TOKENS, 2 * TAIL_TOKENS))
     trunk = trunk or len(form.trunk("")[0]) + config.document_tokens
     return trunk + frame + thought_cap(stated) + form.answer_limit
 
@@ -94,7 +95,8 @@ def require_room(
     Raises:
         UserError: naming what to lower.
     """
-    most = getattr(settings.get_text_config(), "max_position_embeddings", None) if settings is not None else None
+    text = settings.get_text_config() if settings is not None else None
+    most = getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None)  # MPT has the second
     needed = longest_branch(form, config, budget, trunk)
     if most is None or needed <= most:
         return
@@ -104,10 +106,10 @@ def require_room(
     else:
         flag = "--budget-start" if settled == config.budget_start else "--evaluation-budget"
         remedy = f"give shorter questions or lower {flag}" if trunk else f"lower --document-tokens or {flag}"
-    text = f"the longest question has {trunk} tokens" if trunk else f"document_tokens is {config.document_tokens}"
+    what = f"the longest question has {trunk} tokens" if trunk else f"document_tokens is {config.document_tokens}"
     cap = thought_cap(_largest_budget(config, budget))
     raise UserError(
-        f"{text}; with thoughts of up to {cap} tokens that makes {needed}, and model {name!r} reads at most {most}: "
+        f"{what}; with thoughts of up to {cap} tokens that makes {needed}, and model {name!r} reads at most {most}: "
         f"{remedy}"
     )
 

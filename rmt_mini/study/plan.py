@@ -167,7 +167,7 @@ def plan_run(config: RMTConfig, policy: Policy) -> Plan:
 
 def memory_needed(config: RMTConfig, policy: Policy) -> float:
     """Estimate the memory of a run at its peak, bytes: model, optimizer and one chunk of branches."""
-    shape, wide = policy.model.config, policy.dtype.itemsize
+    shape, wide = policy.model.config.get_text_config(), policy.dtype.itemsize
     master = 0 if wide >= 4 else 4
     # model, gradients, masters, their gradients, two moments
     weights = policy.parameters * (wide + wide + master + 4 + 8)
