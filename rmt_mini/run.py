@@ -101,13 +101,13 @@ class Material:
         }
 
 
-def prepare(config: RMTConfig, policy: Policy | None = None, notes: Mapping[str, Any] | None = None) -> Material:
+def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None = None) -> Material:
     """Load the corpus and the policy, split by document, tokenize.
 
     Args:
         config: all settings.
         policy: a model already in memory; loaded by ``config.model`` where None.
-        notes: run.json of the run that this belongs to, whose chat turn is used again: a template may state today's
+        turn: what a chat template writes around a text, where an earlier run settled it: a template may state today's
             date, and would give other tokens on another day.
 
     Raises:
@@ -116,8 +116,7 @@ def prepare(config: RMTConfig, policy: Policy | None = None, notes: Mapping[str,
     corpus = load_corpus(config.corpus, column=config.column)  # first, since it fails fast
     train, held_out = corpus.split(config.evaluation_fraction)
     policy = policy or load_policy(config.model, config.device, config.dtype)
-    turn = (notes or {}).get("chat_turn")
-    policy.turn = Turn(**turn) if turn else None
+    policy.turn = turn
     form = format_for(policy, config)
     training = to_texts(train, form, config, "training")
     asked = to_texts(held_out, form, config, "held-out")[: config.evaluation_documents]
@@ -134,6 +133,7 @@ def run(
     on_step: OnStep | None = None,
     progress: bool = True,
     stop: threading.Event | None = None,
+    turn: Turn | None = None,
 ) -> RunResult:
     """Run the whole of RMT once: cold start, mid-training, evaluation before and after, report.
 
@@ -143,6 +143,7 @@ def run(
         on_step: sees each RMT step as it ends.
         progress: show progress bars.
         stop: once set, the run ends behind the step it is in, saves its state and raises.
+        turn: as for ``prepare``, of a run that this one is compared with.
 
     Returns:
         The run folder and what is in it.
@@ -155,10 +156,10 @@ def run(
     require_free(path)  # before anything slow, and the folder is made only when all else is ready
     began = time.perf_counter()
     with explained(config):
-        material = prepare(config, policy)
-        turn = material.policy.turn
+        material = prepare(config, policy, turn)
         origin: dict[str, Any] = material.digests() | {"parameters": material.policy.parameters}
-        origin |= {"chat_turn": turn._asdict()} if turn else {}
+        if material.policy.turn is not None:
+            origin["chat_turn"] = material.policy.turn._asdict()
     warn_of_little_memory(config, material.policy)
     folder = RunFolder(path, _needed_bytes(material.policy))
     try:
@@ -217,7 +218,7 @@ def resume(
             if state is not None:
                 before = {name: value for name, value in state.plain["config"].items() if name not in MAY_CHANGE}
                 _require_same("setting", path, before, notes["config"])
-            material = prepare(config, policy, notes)
+            material = prepare(config, policy, reading.turn_of(notes))
             digests = material.digests()
             _require_same("", path, {name: notes[name] for name in digests}, digests)
             warn_of_little_memory(config, material.policy)
@@ -299,7 +300,8 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]
     notes = reading.read_notes(folder)
     config = RMTConfig.from_dict(notes["config"])
     with explained(config):
-        material = prepare(config, load_policy(str(folder / "checkpoint"), config.device, config.dtype), notes)
+        policy = load_policy(str(folder / "checkpoint"), config.device, config.dtype)
+        material = prepare(config, policy, reading.turn_of(notes))
     if material.corpus_digest != notes.get("corpus_digest"):
         raise UserError(
             f"corpus {config.corpus!r} has changed since the run in {str(folder)!r}; its positions do not fit"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import transformers.utils.chat_template_utils as templates
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from rmt_mini.compare import _one
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped
 from rmt_mini.run import evaluate_checkpoint, resume, run
@@ -90,6 +92,21 @@ def test_a_run_keeps_its_date_over_midnight(in_may: Path, tmp_path: Path, monkey
     set_date(monkeypatch, 2026, 5, 2)
     run(dated(tmp_path), on_step=lambda _: set_date(monkeypatch, 2026, 5, 3), progress=False)
     assert left(tmp_path / "run") == left(in_may)
+
+
+def test_arms_begun_on_different_days_are_asked_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison takes differences position by position, and another date would move the positions."""
+    config = dated(tmp_path, steps=1)
+    notes = []
+    for day, arm in ((2, "rmt"), (30, "ntp")):
+        set_date(monkeypatch, 2026, 9, day)
+        path = tmp_path / "runs" / f"{arm}-seed0"
+        _one(config.replace(out=str(path), use_rl=arm == "rmt"), threading.Event())
+        notes.append(json.loads((path / "run.json").read_text()))
+    assert notes[0]["chat_turn"] == notes[1]["chat_turn"]
+    assert notes[0]["token_digest"] == notes[1]["token_digest"]
+    positions = [(tmp_path / "runs" / f"{arm}-seed0" / "positions.json").read_bytes() for arm in ("rmt", "ntp")]
+    assert positions[0] == positions[1]
 
 
 def merge(folder: Path) -> None:

@@ -5,7 +5,8 @@ is written by the environment. Two formats of one protocol:
 
 - ``continuation`` (models below about 1B): opening ``\n<think 24>`` states B_t, the cue repeats the last tokens of the
   text (``\n...`` and the tail), and the answer is one token compared by its id. Small models seldom follow
-  instructions, but they do continue a text that they are shown again.
+  instructions, but they do continue a text that they are shown again. A text begins as the tokenizer begins it
+  (with ``<s>``, say).
 - ``chat`` (instruct and reasoning models): the document stands in the user's turn; the branch ends that turn with the
   paper's instruction and B_t, opens ``<think>``, and the answer is the last ``\boxed{}`` after ``</think>``,
   judged by RPT's byte prefix rule.

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -34,11 +34,13 @@ from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.engine.prompt import Chat, Continuation, continuation_of, encode_text
 from rmt_mini.engine.text import to_texts
 from rmt_mini.method.rewards import prefix_match_reward
-from rmt_mini.records import Document
+from rmt_mini.records import Document, Span
 from rmt_mini.stages.evaluate import evaluate
 from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
+from rmt_mini.stages.posttrain import Exam
 from rmt_mini.stages.warmup import cold_start
+from rmt_mini.worlds.questions import Question
 from tests.fakes import byte_tokenizer, make_tiny_policy, tiny_model
 from tests.outcomes import either
 from tests.stages.tiny import small, texts_for
@@ -431,3 +433,21 @@ def test_a_text_of_unknown_words_only_is_left_out_or_read() -> None:
     form = format_for(policy, small())
     texts, message = either(lambda: to_texts([Document("0", "漢字" * 100)], form, small(), "training"))
     assert (texts is None) == (message is not None)
+
+
+def test_a_tokenizer_that_begins_and_ends_every_text() -> None:
+    """Its beginning is read once, before documents and questions, is never asked for, and its end is left out."""
+    tokenizer = byte_tokenizer()
+    begin, end = tokenizer.convert_tokens_to_ids(["<|user|>", "<|end|>"])
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|user|> $A <|end|>", special_tokens=[("<|user|>", begin), ("<|end|>", end)]
+    )
+    policy, config = make_tiny_policy(tokenizer=tokenizer), small(document_tokens=10)
+    spans = (Span(0, 3, "number"), Span(3, 12, "word"))
+    (text,) = to_texts([Document("0", "137 and more", spans)], format_for(policy, config), config, "training")
+    assert text.ids == (begin, *b"137 and mo")
+    assert list(text.places) == list(range(2, 11))
+    assert text.sorts == ("", *["number"] * 3, *["word"] * 7)
+    exam = Exam(policy, [Question("0", "1 + 2 =", " 3", float)], config)
+    assert exam.texts[0].ids == (begin, *b"1 + 2 = 3")
+    assert exam.texts[0].places == (8,)
