@@ -15,6 +15,7 @@ from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.text import longest_branch
 from rmt_mini.pre_and_post import posttrain_run
 from rmt_mini.run import evaluate_checkpoint, run
+from rmt_mini.scale.settings import ScaleSettings, grpo_settings
 from rmt_mini.stages.evaluate import evaluate
 from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
@@ -111,6 +112,13 @@ def test_what_reads_documents_asks_for_room(what: str, tmp_path: Path) -> None:
     assert message is not None
     assert f"reads at most {NEEDED - 1}: " in message
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("rule", "more"), [("step", 0), ("entropy", 13)])
+def test_trl_is_given_the_room_of_the_longest_branch(rule: str, more: int) -> None:
+    config = small(budget_rule=rule, warmup_steps=0)
+    arguments = grpo_settings(config, ScaleSettings(micro_batch=1), format_for(learned(1024), config), "out")
+    assert arguments["max_completion_length"] == NEEDED + more - 48
 
 
 def asking(**changes: Any) -> RMTConfig:
