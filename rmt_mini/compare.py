@@ -28,9 +28,11 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from rmt_mini.config import RMTConfig
+from rmt_mini.engine.prompt import Turn
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import write_whole
 from rmt_mini.run import anywhere, prepare, resume, run
+from rmt_mini.stages import reading
 from rmt_mini.stages.journal import machine, versions
 from rmt_mini.study.arms import Arm
 from rmt_mini.study.comparison import compare_runs, expected_half_width, expected_positions, steps_for_compute_of
@@ -204,5 +206,11 @@ def _one(config: RMTConfig, stop: threading.Event) -> str:
     if (path / "run.json").exists():
         resume(path, progress=False, stop=stop)
     else:
-        run(config, progress=False, stop=stop)
+        run(config, progress=False, stop=stop, turn=_turn_before(path.parent, config.model))
     return path.name
+
+
+def _turn_before(runs: Path, model: str) -> Turn | None:
+    """Return the chat turn of a run of the same model, so that arms begun on different days state the same date."""
+    notes = [reading.read_notes(path.parent) for path in sorted(runs.glob("*/run.json"))]
+    return next((reading.turn_of(one) for one in notes if one["config"]["model"] == model), None)

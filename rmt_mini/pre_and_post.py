@@ -146,6 +146,7 @@ def posttrain_run(
     questions = answerable(policy, source, found, config)
     train, held_out = split_questions(questions, config.evaluation_fraction)
     path = folder_for(config.out, f"posttrain-seed{config.seed}")
+    Exam(policy, train, config)  # refuses here, before there is a folder, what the model cannot read
     exam = Exam(policy, held_out, config)
     needed = 2 * policy.parameters * policy.dtype.itemsize + SPARE_BYTES
     with RunFolder(path, needed) as folder, explained(config, policy, path, resumable=False):

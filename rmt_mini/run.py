@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, absolute_name, load_policy
+from rmt_mini.engine.prompt import Turn
 from rmt_mini.engine.text import Text, to_texts
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.method.schedule import budget_of
@@ -30,6 +31,7 @@ from rmt_mini.records import Answer, Position, StepMetrics
 from rmt_mini.stages import reading
 from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions, yardstick
 from rmt_mini.stages.journal import (
+    DIGESTS,
     Journal,
     answer_line,
     evenly,
@@ -39,6 +41,7 @@ from rmt_mini.stages.journal import (
     now_done,
     read_answer,
     rollout_line,
+    token_digest,
     versions,
 )
 from rmt_mini.stages.material import format_for, proxy_of
@@ -88,14 +91,25 @@ class Material:
     train: list[Text]
     held_out: list[Text]
     corpus_digest: str
+    token_digest: str
 
     def digests(self) -> dict[str, str]:
-        """Say what text and what weights these are; both must be the same where a run is taken up again."""
-        return {"corpus_digest": self.corpus_digest, "model_digest": model_digest(self.policy)}
+        """Say what text, tokens and weights these are; all must be the same where a run is taken up again."""
+        return {
+            "corpus_digest": self.corpus_digest,
+            "token_digest": self.token_digest,
+            "model_digest": model_digest(self.policy),
+        }
 
 
-def prepare(config: RMTConfig, policy: Policy | None = None) -> Material:
+def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None = None) -> Material:
     """Load the corpus and the policy, split by document, tokenize.
+
+    Args:
+        config: all settings.
+        policy: a model already in memory; loaded by ``config.model`` where None.
+        turn: what a chat template writes around a text, where an earlier run settled it: a template may state today's
+            date, and would give other tokens on another day.
 
     Raises:
         UserError: if either cannot be had.
@@ -104,13 +118,12 @@ def prepare(config: RMTConfig, policy: Policy | None = None) -> Material:
     train, held_out = corpus.split(config.evaluation_fraction)
     policy = policy or load_policy(config.model, config.device, config.dtype)
     proxy_of(policy, config)  # complains before there is a folder
+    policy.turn = turn
     form = format_for(policy, config)
-    return Material(
-        policy,
-        to_texts(train, form, config, "training"),
-        to_texts(held_out, form, config, "held-out")[: config.evaluation_documents],
-        corpus.digest,
-    )
+    training = to_texts(train, form, config, "training")
+    asked = to_texts(held_out, form, config, "held-out")[: config.evaluation_documents]
+    tokens = token_digest(form, [*training, *asked], config.budget_start)
+    return Material(policy, training, asked, corpus.digest, tokens)
 
 
 def anywhere(config: RMTConfig) -> RMTConfig:
@@ -131,6 +144,7 @@ def run(
     on_step: OnStep | None = None,
     progress: bool = True,
     stop: threading.Event | None = None,
+    turn: Turn | None = None,
 ) -> RunResult:
     """Run the whole of RMT once: cold start, mid-training, evaluation before and after, report.
 
@@ -140,6 +154,7 @@ def run(
         on_step: sees each RMT step as it ends.
         progress: show progress bars.
         stop: once set, the run ends behind the step it is in, saves its state and raises.
+        turn: as for ``prepare``, of a run that this one is compared with.
 
     Returns:
         The run folder and what is in it.
@@ -153,8 +168,10 @@ def run(
     require_free(path)  # before anything slow, and the folder is made only when all else is ready
     began = time.perf_counter()
     with explained(config):
-        material = prepare(config, policy)
-        origin = material.digests() | {"parameters": material.policy.parameters}
+        material = prepare(config, policy, turn)
+        origin: dict[str, Any] = material.digests() | {"parameters": material.policy.parameters}
+        if material.policy.turn is not None:
+            origin["chat_turn"] = material.policy.turn._asdict()
     warn_of_little_memory(config, material.policy)
     folder = RunFolder(path, _needed_bytes(material.policy))
     try:
@@ -197,9 +214,7 @@ def resume(
     config = RMTConfig.from_dict(notes["config"])
     if "questions" in notes:
         raise UserError(f"{str(path)!r} is a post-training run, which cannot be taken up again; begin it anew")
-    lacking = [
-        name for name in ("versions", "machine", "seconds", "corpus_digest", "model_digest") if name not in notes
-    ]
+    lacking = [name for name in ("versions", "machine", "seconds", *DIGESTS) if name not in notes]
     if lacking:
         raise UserError(f"{str(path / 'run.json')!r} is damaged (it lacks {lacking[0]!r}); restore it from a copy")
     config = config.replace(**_allowed(changes or {}))
@@ -215,7 +230,7 @@ def resume(
             if state is not None:
                 before = {name: value for name, value in state.plain["config"].items() if name not in MAY_CHANGE}
                 _require_same("setting", path, before, notes["config"])
-            material = prepare(config, policy)
+            material = prepare(config, policy, reading.turn_of(notes))
             digests = material.digests()
             _require_same("", path, {name: notes[name] for name in digests}, digests)
             warn_of_little_memory(config, material.policy)
@@ -285,7 +300,8 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]
         {"ntp": R, "think": R}.
 
     Raises:
-        UserError: if the folder is not a run's, or its corpus has changed since.
+        UserError: if the folder is not a run's, its corpus or tokenizer has changed since, or the model cannot read as
+            far as a thought under ``budget`` may reach.
     """
     folder = path.parent if path.name == "checkpoint" else path
     if not (folder / "run.json").is_file() or not (folder / "positions.json").is_file():
@@ -296,10 +312,16 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]
     notes = reading.read_notes(folder)
     config = RMTConfig.from_dict(notes["config"])
     with explained(config):
-        material = prepare(config, load_policy(str(folder / "checkpoint"), config.device, config.dtype))
+        policy = load_policy(str(folder / "checkpoint"), config.device, config.dtype)
+        material = prepare(config, policy, reading.turn_of(notes))
     if material.corpus_digest != notes.get("corpus_digest"):
         raise UserError(
             f"corpus {config.corpus!r} has changed since the run in {str(folder)!r}; its positions do not fit"
+        )
+    if material.token_digest != notes.get("token_digest"):
+        raise UserError(
+            f"the tokenizer in {str(folder / 'checkpoint')!r} gives other tokens than when the run began, so that its "
+            f"positions do not fit; restore it, and the version of tokenizers that run.json names"
         )
     with explained(config, material.policy):
         return evaluate(

@@ -14,45 +14,50 @@ from torch import Tensor, nn
 CHUNK = 128  # rows; more leave the processor's cache, and take half as long again
 
 
-def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
-    logits = hidden @ weight.t()
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    logits = hidden @ weight.t() if bias is None else torch.addmm(bias, hidden, weight.t())
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits if temperature == 1.0 else logits.div_(temperature)
 
 
 class _TargetLogprobs(torch.autograd.Function):
-    """log softmax(hidden @ weight.T / temperature) at the targets, its logits forgotten between the passes.
+    """log softmax((hidden @ weight.T + bias) / temperature) at the targets, its logits forgotten between the passes.
 
     Backward, with p = softmax and g the incoming gradient: dlogits = g * (onehot(target) - p) / temperature.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float
+    ) -> Tensor:
         normalisers, logprobs = [], []
         for start in range(0, len(targets), CHUNK):
             piece = slice(start, start + CHUNK)
-            logits = _logits(hidden[piece], weight, temperature)
+            logits = _logits(hidden[piece], weight, bias, temperature)
             chosen = logits.gather(-1, targets[piece, None])[:, 0]
             normalisers.append(logits.logsumexp(-1))
             logprobs.append(chosen - normalisers[-1])
-        ctx.save_for_backward(hidden, weight, targets, torch.cat(normalisers))
+        ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(normalisers))
         ctx.temperature = temperature
         return torch.cat(logprobs)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        hidden, weight, targets, normalisers = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
+        hidden, weight, bias, targets, normalisers = ctx.saved_tensors
         to_hidden = torch.empty_like(hidden)
         to_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        to_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
         for start in range(0, len(targets), CHUNK):
             piece = slice(start, start + CHUNK)
-            probabilities = _logits(hidden[piece], weight, ctx.temperature).sub_(normalisers[piece, None]).exp_()
+            probabilities = _logits(hidden[piece], weight, bias, ctx.temperature).sub_(normalisers[piece, None]).exp_()
             scaled = gradient[piece, None] / ctx.temperature
             to_logits = probabilities.mul_(-scaled).scatter_add_(-1, targets[piece, None], scaled).to(hidden.dtype)
             torch.mm(to_logits, weight, out=to_hidden[piece])
             if to_weight is not None:
                 to_weight.addmm_(to_logits.t(), hidden[piece])
-        return to_hidden, to_weight, None, None
+            if to_bias is not None:
+                to_bias += to_logits.sum(0)
+        return to_hidden, to_weight, to_bias, None, None
 
 
 def target_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
@@ -72,11 +77,10 @@ def target_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, temperatur
         >>> round(target_logprobs(head, torch.ones(1, 2), torch.tensor([3])).exp().item(), 2)
         0.25
     """
-    if getattr(head, "bias", None) is not None:
-        raise ValueError("an output embedding with a bias is not supported; its weight alone gives the logits here")
     if len(targets) == 0:
         return hidden.sum(-1).to(torch.promote_types(hidden.dtype, torch.float32))  # empty, and part of the graph
-    logprobs: Tensor = _TargetLogprobs.apply(hidden, head.weight, targets, temperature)  # type: ignore[no-untyped-call]
+    bias = getattr(head, "bias", None)
+    logprobs: Tensor = _TargetLogprobs.apply(hidden, head.weight, bias, targets, temperature)  # type: ignore[no-untyped-call]
     return logprobs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.memory import keep_freed_memory
 from rmt_mini.engine.plain import PlainTree, choose_tree
+from rmt_mini.engine.prompt import Turn
 from rmt_mini.engine.tree import DocumentTree
 from rmt_mini.engine.weights import BUNDLED, MICRO, bundled_model
 from rmt_mini.errors import UserError, out_of_memory
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -32,6 +37,7 @@ class Policy:
         device: where it is.
         dtype: of parameters and activations.
         proxy: a smaller model that measures entropies for it, where ``entropy_model`` names one; loaded once.
+        turn: what its chat template writes around a text, once that is settled.
     """
 
     name: str
@@ -41,6 +47,7 @@ class Policy:
     device: torch.device
     dtype: torch.dtype
     proxy: Policy | None = None
+    turn: Turn | None = None
 
     @property
     def head(self) -> nn.Module:
@@ -86,6 +93,11 @@ def locate_model(name: str) -> str:
         return str(bundled)
     path = Path(os.path.expanduser(name))
     if path.is_dir():
+        if (path / "adapter_config.json").is_file():
+            raise UserError(
+                f"model folder {name!r} holds an adapter (adapter_config.json), which would be left out of what is "
+                f"trained and saved; save the merged model (merge_and_unload of peft) in a folder of its own"
+            )
         if not (path / "config.json").is_file():
             raise UserError(f"model folder {name!r} has no config.json; give a folder that save_pretrained wrote")
         if not any(path.glob("*.safetensors")):
@@ -149,6 +161,11 @@ def load_policy(name: str, device: str | None = None, dtype: str | None = None) 
     lacking = sorted(report["missing_keys"])  # transformers would go on with random weights, or without a vocabulary
     if lacking:
         raise UserError(f"model {name!r} lacks {len(lacking)} of its weights ({lacking[0]}); is the copy complete?")
+    unused = sorted(report["unexpected_keys"])
+    if unused:  # of the images of a vision model, say
+        logger.warning("Model %r: %d weights (%s) are not used, and not in checkpoints", name, len(unused), unused[0])
+    if getattr(model.config, "quantization_config", None) is not None:
+        raise UserError(f"model {name!r} is quantised and cannot be trained; give its weights in float32 or bfloat16")
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise UserError(f"model {name!r} has no tokenizer; save one there with tokenizer.save_pretrained")
     _require_fitting(name, model, tokenizer)
@@ -187,14 +204,31 @@ def _require_causal(name: str, model: Any) -> None:
 
     transformers opens BERT, say, as a causal model, and warns at most; every number of a run would be wrong.
     """
+    head = model.get_output_embeddings()
     ids = torch.arange(8, device=model.get_input_embeddings().weight.device)[None]
     other = torch.cat([ids[:, :-1], ids[:, :1]], dim=1)
+    enlarged: list[torch.Tensor] = []
+
+    def enlarge(_: Any, __: Any, logits: torch.Tensor) -> torch.Tensor:
+        enlarged.append(logits * (100 / logits.abs().max()))
+        return enlarged[-1]
+
     try:
+        model.config.get_text_config()  # none, or several, where a model is not of text
         seen, unseen = (model.get_decoder()(input_ids=one, use_cache=False).last_hidden_state for one in (ids, other))
-        ours, theirs = model.get_output_embeddings()(seen), model(input_ids=ids, use_cache=False).logits
+        ours, theirs = head(seen), model(input_ids=ids, use_cache=False).logits
         if not bool(theirs.isfinite().all()):
             raise ValueError("its logits are not finite")
-        looks_ahead, differs = _gap(unseen[:, :-1], seen[:, :-1]), _gap(ours, theirs)
+        hook = head.register_forward_hook(enlarge)
+        capped = model(input_ids=ids, use_cache=False).logits  # a cap shows on large logits only
+        hook.remove()
+        logprobs = target_logprobs(head, seen[0, :-1], ids[0, 1:])
+        looks_ahead = _gap(unseen[:, :-1], seen[:, :-1])
+        differs = max(
+            _gap(ours, theirs),
+            _gap(enlarged[-1], capped),
+            _gap(logprobs, theirs[0, :-1].float().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]),
+        )
     except Exception as error:  # of an architecture that nothing is known of
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(

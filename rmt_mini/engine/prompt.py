@@ -5,7 +5,8 @@ is written by the environment. Two formats of one protocol:
 
 - ``continuation`` (models below about 1B): opening ``\n<think 24>`` states B_t, the cue repeats the last tokens of the
   text (``\n...`` and the tail), and the answer is one token compared by its id. Small models seldom follow
-  instructions, but they do continue a text that they are shown again.
+  instructions, but they do continue a text that they are shown again. A text begins as the tokenizer begins it
+  (with ``<s>``, say).
 - ``chat`` (instruct and reasoning models): the document stands in the user's turn; the branch ends that turn with the
   paper's instruction and B_t, opens ``<think>``, and the answer is the last ``\boxed{}`` after ``</think>``,
   judged by RPT's byte prefix rule.
@@ -25,7 +26,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from rmt_mini.errors import UserError
 from rmt_mini.method.rewards import match_reward, prefix_match_reward
@@ -88,6 +90,24 @@ def _encode(tokenizer: Any, frame: str) -> list[int]:
     return ids
 
 
+def _writer(tokenizer: Any) -> Callable[[str], list[int]]:
+    """Return ``_encode`` for the middle of a text.
+
+    Some tokenizers, sentencepiece's among them, put a blank before every text. In the middle of a text it would be
+    wrong, and as the first token of the closing tag it would end a thought at any blank. So they encode after a letter.
+    """
+    letter = _encode(tokenizer, "a")
+    if _reader(tokenizer)(_encode(tokenizer, "<")).startswith(" "):
+        return lambda frame: _encode(tokenizer, "a" + frame)[len(letter) :]
+    return partial(_encode, tokenizer)
+
+
+def _start(tokenizer: Any) -> list[int]:
+    """Return the tokens that a tokenizer puts before every text: ``<s>`` with Llama's, none with most."""
+    whole, bare = tokenizer("a")["input_ids"], _encode(tokenizer, "a")
+    return next((whole[:n] for n in range(len(whole)) if whole[n : n + len(bare)] == bare), [])
+
+
 def _reader(tokenizer: Any) -> Callable[[Sequence[int]], str]:
     """Return a function from tokens to the text they stand for in the middle of a text; special tokens are no text.
 
@@ -103,15 +123,56 @@ def _reader(tokenizer: Any) -> Callable[[Sequence[int]], str]:
     return lambda ids: decode([*letter, *ids]).removeprefix(before)
 
 
-def _require_spelled(tokenizer: Any, *frames: str) -> None:
+def _require_spelled(tokenizer: Any, write: Callable[[str], list[int]], *frames: str) -> None:
     """Refuse a tokenizer that lacks what the environment writes: its closing tag would be any unknown word."""
     for frame in frames:
-        said = tokenizer.decode(_encode(tokenizer, frame), clean_up_tokenization_spaces=False)
+        said = tokenizer.decode(write(frame), clean_up_tokenization_spaces=False)
         if "".join(said.split()) != "".join(frame.split()):
             raise UserError(
                 f"the tokenizer cannot write {frame!r} (it comes back as {said!r:.60}); choose a model whose tokenizer "
                 f"covers all characters, as byte-level ones do"
             )
+
+
+def _closing(tokenizer: Any, write: Callable[[str], list[int]]) -> list[int]:
+    """Return the tokens of the closing tag, the first of which must be more than a blank.
+
+    Raises:
+        UserError: if it is a blank, so that every blank in a thought would close it.
+    """
+    close = write("</think>")
+    if not tokenizer.decode(close[:1]).strip():
+        raise UserError(
+            "the tokenizer puts a blank of its own before '</think>', so that any blank would end a thought; choose a "
+            "model whose tokenizer adds none, as byte-level ones do"
+        )
+    return close
+
+
+class Turn(NamedTuple):
+    """What a chat template writes around a user's text, the opening of the thought included."""
+
+    before: str
+    after: str
+
+
+def _render(tokenizer: Any) -> Turn:
+    """Return the turn of a tokenizer's template, asked to think.
+
+    A template of its own accord may think (and ends with ``<think>``), think when asked, or not think at all, which it
+    shows by an empty thought or a lone ``</think>``. Whatever it does, one thought is open at the end.
+    """
+    marker = "\x02document\x03"
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": marker}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=True,  # of Qwen3, SmolLM3 and GLM
+        thinking=True,  # of DeepSeek and Granite
+    )
+    before, after = rendered.split(marker)
+    after = re.sub(r"(<think>\s*)?</think>\s*$", "", after)
+    return Turn(before, after if after.rstrip().endswith("<think>") else after + "<think>\n")
 
 
 def continuation_of(tokenizer: Any, trunk: Sequence[int], index: int) -> tuple[str, list[int]]:
@@ -141,20 +202,21 @@ class Continuation:
     answer_limit = 1
 
     def __init__(self, tokenizer: Any, prefix_match: bool = False) -> None:
-        _require_spelled(tokenizer, "\n<think 0123456789>", "</think>", "\n...")
-        self.tokenizer = tokenizer
-        self.close = _encode(tokenizer, "</think>")
-        self._after = _encode(tokenizer, "\n...")
+        self._write = _writer(tokenizer)
+        _require_spelled(tokenizer, self._write, "\n<think 0123456789>", "</think>", "\n...")
+        self.tokenizer, self._start = tokenizer, _start(tokenizer)
+        self.close = _closing(tokenizer, self._write)
+        self._after = self._write("\n...")
         self._prefix_match = prefix_match
 
     def trunk(self, text: str) -> tuple[list[int], int]:
-        return encode_text(self.tokenizer, text), 1
+        return [*self._start, *encode_text(self.tokenizer, text)], len(self._start) + 1
 
     def opening(self, budget: int | None) -> list[int]:
-        return _encode(self.tokenizer, "\n<think>" if budget is None else f"\n<think {budget}>")
+        return self._write("\n<think>" if budget is None else f"\n<think {budget}>")
 
     def cue(self, trunk: Sequence[int], index: int) -> list[int]:
-        return [*self._after, *trunk[max(0, index - TAIL_TOKENS) : index]]
+        return [*self._after, *trunk[max(len(self._start), index - TAIL_TOKENS) : index]]
 
     def finished(self, answer: Sequence[int]) -> bool:
         return len(answer) >= self.answer_limit
@@ -172,32 +234,28 @@ class Chat:
     name = "chat"
     answer_limit = ANSWER_TOKENS
 
-    def __init__(self, tokenizer: Any, instruction: str = INSTRUCTION) -> None:
+    def __init__(self, tokenizer: Any, instruction: str = INSTRUCTION, turn: Turn | None = None) -> None:
         if not getattr(tokenizer, "chat_template", None):
             raise UserError(
                 "answer_format 'chat' needs a tokenizer with a chat template; use answer_format 'continuation'"
             )
-        _require_spelled(tokenizer, "<think>\n", "</think>", "\\boxed{0123456789}")
+        self._write = _writer(tokenizer)
+        _require_spelled(tokenizer, self._write, "<think>\n", "</think>", "\\boxed{0123456789}")
         self.tokenizer, self._instruction = tokenizer, instruction
-        marker = "\x02document\x03"
         try:
-            rendered = tokenizer.apply_chat_template(
-                [{"role": "user", "content": marker}], tokenize=False, add_generation_prompt=True
-            )
-            before, after = rendered.split(marker)
+            self.turn = turn or _render(tokenizer)
         except Exception as error:  # a template is a program, and raises what it likes
             reason = " ".join(str(error).split())[:100]
             raise UserError(
                 f"answer_format 'chat' needs a chat template that takes a user's turn as it is, and this tokenizer's "
                 f"does not ({reason}); use answer_format 'continuation'"
             ) from error
-        self._header = _encode(tokenizer, before)
-        self._turn = after if "<think>" in after.rsplit("\n\n", 1)[-1] else after + "<think>\n"
-        self.close = _encode(tokenizer, "</think>")
-        self._cue = _encode(tokenizer, "\n\n")
+        self._header = _encode(tokenizer, self.turn.before)
+        self.close = _closing(tokenizer, self._write)
+        self._cue = self._write("\n\n")
         self._end = tokenizer.eos_token_id
         self._read = _reader(tokenizer)
-        if last_boxed(self._read(_encode(tokenizer, "\\boxed{a}"))) != "a":
+        if last_boxed(self._read(self._write("\\boxed{a}"))) != "a":
             raise UserError(
                 "answer_format 'chat' needs a tokenizer that gives \\boxed{a} back as it was; use answer_format "
                 "'continuation'"
@@ -208,7 +266,7 @@ class Chat:
 
     def opening(self, budget: int | None) -> list[int]:
         stated = "" if budget is None else BUDGET_INSTRUCTION.format(budget=budget)
-        return _encode(self.tokenizer, self._instruction.format(budget=stated) + self._turn)
+        return self._write(self._instruction.format(budget=stated) + self.turn.after)
 
     def cue(self, trunk: Sequence[int], index: int) -> list[int]:
         return list(self._cue)
@@ -259,13 +317,26 @@ def last_boxed(text: str) -> str | None:
     return None if last is None else text[slice(*last)]
 
 
-def answer_format(name: str, tokenizer: Any, parameters: int, prefix_match: bool = False) -> AnswerFormat:
-    """Choose a format: by name, or for ``auto`` by the model's size (chat from 1B on, if it has a template)."""
+def answer_format(
+    name: str, tokenizer: Any, parameters: int, prefix_match: bool = False, turn: Turn | None = None
+) -> AnswerFormat:
+    """Choose a format: by name, or for ``auto`` by the model's size (chat from 1B on, if it has a template).
+
+    Args:
+        name: "auto", "continuation" or "chat".
+        tokenizer: the model's.
+        parameters: number of the model's parameters.
+        prefix_match: of the continuation format.
+        turn: of the chat format, where the template was rendered before: it may state today's date.
+
+    Raises:
+        UserError: for another name, or a tokenizer that does not serve the format.
+    """
     if name == "auto":
         chat = parameters >= 1_000_000_000 and getattr(tokenizer, "chat_template", None)
         name = "chat" if chat else "continuation"
     if name == "chat":
-        return Chat(tokenizer)
+        return Chat(tokenizer, turn=turn)
     if name == "continuation":
         return Continuation(tokenizer, prefix_match)
     raise UserError(f"answer_format {name!r} is unknown; use 'auto', 'continuation' or 'chat'")

@@ -76,33 +76,60 @@ def generator_for(seed: int, *purpose: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def longest_branch(form: AnswerFormat, config: RMTConfig) -> int:
-    """Return how many tokens a document and the longest branch off its end take together."""
-    budget = max(config.budget_start, config.evaluation_budget)
-    header, _ = form.trunk("")
-    frame = len(form.opening(budget)) + len(form.close) + len(form.cue([0] * TAIL_TOKENS, TAIL_TOKENS))
-    return len(header) + config.document_tokens + frame + thought_cap(budget) + form.answer_limit
+def longest_branch(form: AnswerFormat, config: RMTConfig, budget: int = 0, trunk: int = 0) -> int:
+    """Return how many tokens a text and the longest branch off its end take together.
+
+    Args:
+        form: the answer format.
+        config: document_tokens, budgets, budget_rule, use_budget.
+        budget: that a measurement states beside those of ``config``, tokens; 0 where it states no other.
+        trunk: tokens of the longest text, header included; 0 takes a document of document_tokens.
+    """
+    stated = _largest_budget(config, budget)
+    opening = form.opening(stated if config.use_budget else None)
+    frame = len(opening) + len(form.close) + len(form.cue([0] * 2 * TAIL_TOKENS, 2 * TAIL_TOKENS))
+    trunk = trunk or len(form.trunk("")[0]) + config.document_tokens
+    return trunk + frame + thought_cap(stated) + form.answer_limit
 
 
-def require_room(name: str, settings: Any, form: AnswerFormat, config: RMTConfig) -> None:
+def _largest_budget(config: RMTConfig, budget: int) -> int:
+    largest = max(config.budget_start, config.evaluation_budget, budget)
+    return 2 * largest if config.use_budget and config.budget_rule == "entropy" else largest
+
+
+def require_room(
+    name: str, settings: Any, form: AnswerFormat, config: RMTConfig, budget: int = 0, trunk: int = 0
+) -> None:
     """Refuse lengths beyond the positions that a model has learned: it would stop with an error, or talk nonsense.
 
     Args:
         name: of the model, as the user gave it.
         settings: the model's own configuration; None where it has none.
         form: the answer format.
-        config: document_tokens and budgets.
+        config: document_tokens, budgets, budget_rule.
+        budget: as for ``longest_branch``.
+        trunk: tokens of the longest question, where questions are asked.
 
     Raises:
         UserError: naming what to lower.
     """
-    most = getattr(settings.get_text_config(), "max_position_embeddings", None) if settings is not None else None
-    budget, needed = max(config.budget_start, config.evaluation_budget), longest_branch(form, config)
-    if most is not None and needed > most:
-        raise UserError(
-            f"document_tokens is {config.document_tokens}; with thoughts of up to {thought_cap(budget)} tokens that "
-            f"makes {needed}, and model {name!r} reads at most {most}: lower --document-tokens or --budget-start"
-        )
+    text = settings.get_text_config() if settings is not None else None
+    most = getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None)  # MPT has the second
+    needed = longest_branch(form, config, budget, trunk)
+    if most is None or needed <= most:
+        return
+    settled = max(config.budget_start, config.evaluation_budget)
+    if budget > settled:
+        remedy = "lower the budget"
+    else:
+        flag = "--budget-start" if settled == config.budget_start else "--evaluation-budget"
+        remedy = f"give shorter questions or lower {flag}" if trunk else f"lower --document-tokens or {flag}"
+    what = f"the longest question has {trunk} tokens" if trunk else f"document_tokens is {config.document_tokens}"
+    cap = thought_cap(_largest_budget(config, budget))
+    raise UserError(
+        f"{what}; with thoughts of up to {cap} tokens that makes {needed}, and model {name!r} reads at most {most}: "
+        f"{remedy}"
+    )
 
 
 def to_texts(documents: Sequence[Document], form: AnswerFormat, config: RMTConfig, where: str) -> list[Text]:

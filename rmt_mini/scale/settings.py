@@ -25,7 +25,6 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.text import longest_branch
 from rmt_mini.errors import UserError
-from rmt_mini.method.budget import thought_cap
 
 ENGINES = ("transformers", "vllm-colocate", "vllm-server")
 EXTRAS = ("trl", "accelerate", "peft", "datasets")
@@ -187,7 +186,7 @@ def grpo_settings(config: RMTConfig, settings: ScaleSettings, form: AnswerFormat
     require_installed(settings.engine)
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # as accelerate sets it
     steps = micro_steps(config, settings.micro_batch, processes)
-    frame = longest_branch(form, config) - config.document_tokens - thought_cap(config.budget_start)
+    longest = longest_branch(form, config)
     host, _, port = settings.server.rpartition(":")
     vllm = {
         "use_vllm": True,
@@ -196,7 +195,7 @@ def grpo_settings(config: RMTConfig, settings: ScaleSettings, form: AnswerFormat
         "vllm_server_port": int(port),
         "vllm_gpu_memory_utilization": settings.gpu_memory,
         "vllm_tensor_parallel_size": settings.tensor_parallel,
-        "vllm_max_model_length": longest_branch(form, config),
+        "vllm_max_model_length": longest,
     }
     return {
         "output_dir": out,
@@ -207,7 +206,7 @@ def grpo_settings(config: RMTConfig, settings: ScaleSettings, form: AnswerFormat
         "steps_per_generation": steps,
         "num_iterations": config.updates_per_step,
         "num_generations": config.group_size,
-        "max_completion_length": thought_cap(config.budget_start) + frame,
+        "max_completion_length": longest - config.document_tokens,
         "temperature": config.temperature,
         "scale_rewards": "none",  # centred by TRL, divided as ``method`` divides
         "loss_type": "dapo" if config.loss_per == "token" else "luspo",

@@ -101,7 +101,7 @@ def answer_positions(
     policy: Policy, texts: Sequence[Text], positions: Sequence[Position], config: RMTConfig, budget: int
 ) -> list[Answer]:
     """Answer every position plainly and after one sampled thought under ``budget``."""
-    form = format_for(policy, config)
+    form = format_for(policy, config, budget)
     budgets = dict(zip(positions, budgets_for(config, budget, positions), strict=True))
     answers = []
     for number, batch in enumerate(batches(positions, ROWS)):

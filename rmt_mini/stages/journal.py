@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 
 from rmt_mini.engine.model import Policy
+from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
 from rmt_mini.engine.text import Text
 from rmt_mini.errors import Stopped
 from rmt_mini.records import Answer, Judged, Position, StepMetrics
@@ -25,6 +27,7 @@ from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.stages.store import RunFolder, as_dict
 
 CONTEXT_CHARACTERS = 60
+DIGESTS = ("corpus_digest", "token_digest", "model_digest")
 PACKAGES = ("rmt-mini", "torch", "transformers", "tokenizers", "numpy", "scipy", "champ-dataset")
 
 
@@ -203,5 +206,19 @@ def model_digest(policy: Policy) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(policy.model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def token_digest(form: AnswerFormat, texts: Sequence[Text], budget: int) -> str:
+    """Return a sha256 over what a model reads: the texts as tokens, and what is written around them.
+
+    It differs wherever another tokenizer, another version of it or another chat template makes a difference.
+
+    Args:
+        form: the answer format.
+        texts: of the run.
+        budget: that an opening states, tokens.
+    """
+    frame = [form.opening(budget), form.close, form.cue([0] * 2 * TAIL_TOKENS, 2 * TAIL_TOKENS)]
+    return hashlib.sha256(json.dumps([frame, [(text.first, text.ids) for text in texts]]).encode()).hexdigest()

@@ -10,21 +10,29 @@ from torch import Tensor
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import CHUNK
 from rmt_mini.engine.model import Policy, load_policy
-from rmt_mini.engine.prompt import AnswerFormat, answer_format
+from rmt_mini.engine.prompt import AnswerFormat, Chat, answer_format
 from rmt_mini.engine.text import QUANTILE_TEXTS, Text, require_room
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import assign_tiers, quantile_thresholds, token_entropy
 
 
-def format_for(policy: Policy, config: RMTConfig) -> AnswerFormat:
+def format_for(policy: Policy, config: RMTConfig, budget: int = 0) -> AnswerFormat:
     """Return the answer format that the configuration asks for.
+
+    Args:
+        policy: the model; its ``turn`` is set by the first call, so that a template that states today's date goes on
+            with the same one.
+        config: answer_format, prefix_match, document_tokens, budgets.
+        budget: that a measurement states beside those of ``config``, tokens; 0 where it states no other.
 
     Raises:
         UserError: if the tokenizer does not serve it, or the model cannot read as far as a branch may reach.
     """
-    form = answer_format(config.answer_format, policy.tokenizer, policy.parameters, config.prefix_match)
-    require_room(policy.name, getattr(policy.model, "config", None), form, config)
+    form = answer_format(config.answer_format, policy.tokenizer, policy.parameters, config.prefix_match, policy.turn)
+    if isinstance(form, Chat):
+        policy.turn = form.turn
+    require_room(policy.name, getattr(policy.model, "config", None), form, config, budget)
     return form
 
 

@@ -23,14 +23,13 @@ from scipy.stats import bootstrap
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
-from rmt_mini.engine.prompt import ANSWER_TOKENS, QUESTION, AnswerFormat, Chat, encode_text, last_boxed
+from rmt_mini.engine.prompt import ANSWER_TOKENS, QUESTION, AnswerFormat, Chat, answer_format, encode_text, last_boxed
 from rmt_mini.engine.rollout import roll_out
-from rmt_mini.engine.text import Text, generator_for
+from rmt_mini.engine.text import Text, generator_for, require_room
 from rmt_mini.errors import UserError
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Position, Rollout
 from rmt_mini.stages.evaluate import ROWS, batches, read_for
-from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, asking_for
 from rmt_mini.stages.summary import RESAMPLES
 from rmt_mini.worlds.questions import Question
@@ -54,11 +53,14 @@ class Exam:
     Args:
         policy: the model that will be asked.
         questions: all that will be.
-        config: answer_format.
+        config: answer_format, budgets.
+
+    Raises:
+        UserError: if the model cannot read as far as the longest question and its thought may reach.
     """
 
     def __init__(self, policy: Policy, questions: Sequence[Question], config: RMTConfig) -> None:
-        base = format_for(policy, config)
+        base = answer_format(config.answer_format, policy.tokenizer, policy.parameters)
         self.base: AnswerFormat = Chat(policy.tokenizer, QUESTION) if base.name == "chat" else base
         self.name, self.tokenizer, self.close = self.base.name, policy.tokenizer, self.base.close
         self.questions: dict[tuple[int, ...], Question] = {}
@@ -73,6 +75,8 @@ class Exam:
             longest = max(longest, len(answer))
         boxed = self.name == "chat"
         self.answer_limit = ANSWER_TOKENS + longest if boxed or longest > 1 else 1
+        most = max(len(text.ids) for text in self.texts)
+        require_room(policy.name, getattr(policy.model, "config", None), self, config, trunk=most)
 
     def trunk(self, text: str) -> tuple[list[int], int]:
         """As the format that asks."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rmt_mini.config import RMTConfig
+from rmt_mini.engine.prompt import Turn
 from rmt_mini.engine.text import Text
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
@@ -100,6 +101,7 @@ _ASKED = {"think": {"budget": whole, "average?": {"n": whole}}}
 ASKED = {"before": _ASKED, "cold_start?": _ASKED, "after": _ASKED}  # all that reading answers wants of EVALUATION
 NOTES = {
     "config": {}, "seed": seed, "status": status, "corpus_digest?": text, "model_digest?": text,
+    "token_digest?": text, "chat_turn?": {"before": text, "after": text},
     "versions?": {"*": text}, "machine?": {}, "seconds?": {"*": number}, "resumed?": [text],
 }  # fmt: skip
 POSITION = {"trunk": whole, "index": whole, "tier": tier, "entropy": number}
@@ -240,6 +242,11 @@ def read_notes(folder: Path) -> dict[str, Any]:
     except UserError as error:
         raise _damaged(folder / "run.json", error) from error
     return notes | {"config": valid.to_dict() | {name: v for name, v in notes["config"].items() if name not in known}}
+
+
+def turn_of(notes: Mapping[str, Any]) -> Turn | None:
+    """Return what a run's chat template wrote around a text; None where it wrote nothing."""
+    return Turn(**notes["chat_turn"]) if "chat_turn" in notes else None
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:

@@ -90,7 +90,8 @@ def material(setting: Setting, policy: Policy) -> tuple[RMTConfig, list[Text]]:
         branch_tokens=GPU_BRANCH_TOKENS if policy.device.type == "cuda" else RMTConfig().branch_tokens,
     )
     longest = sorted(load_corpus(setting.corpus).documents, key=lambda document: -len(document.text))
-    texts = sorted(to_texts(longest, format_for(policy, config), config, "longest"), key=lambda text: -len(text.ids))
+    form = format_for(policy, config, -(-setting.thought_tokens // 2))  # half of the longest thought
+    texts = sorted(to_texts(longest, form, config, "longest"), key=lambda text: -len(text.ids))
     if len(texts) < setting.documents:
         raise UserError(
             f"corpus {setting.corpus!r} gives {len(texts)} texts of up to {config.document_tokens} tokens, and a step "

@@ -21,6 +21,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.schedule import budget_of
+from rmt_mini.stages.material import format_for
 from rmt_mini.study.comparison import expected_half_width, expected_positions
 
 SEEDS = (1, 3, 5)  # that an interval is foretold for
@@ -120,7 +121,12 @@ def product_rate(device: torch.device, dtype: torch.dtype, rows: int, size: int 
 
 
 def plan_run(config: RMTConfig, policy: Policy) -> Plan:
-    """Estimate a run of ``config`` with ``policy`` on this machine."""
+    """Estimate a run of ``config`` with ``policy`` on this machine.
+
+    Raises:
+        UserError: if the tokenizer does not serve the answer format, or the model cannot read as far as a run would.
+    """
+    format_for(policy, config)
     parameters = policy.parameters
     decoding_rate = DECODING_SHARE * product_rate(policy.device, policy.dtype, 64)
     rate = product_rate(policy.device, policy.dtype, 1024)
@@ -161,7 +167,7 @@ def plan_run(config: RMTConfig, policy: Policy) -> Plan:
 
 def memory_needed(config: RMTConfig, policy: Policy) -> float:
     """Estimate the memory of a run at its peak, bytes: model, optimizer and one chunk of branches."""
-    shape, wide = policy.model.config, policy.dtype.itemsize
+    shape, wide = policy.model.config.get_text_config(), policy.dtype.itemsize
     master = 0 if wide >= 4 else 4
     # model, gradients, masters, their gradients, two moments
     weights = policy.parameters * (wide + wide + master + 4 + 8)

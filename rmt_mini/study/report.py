@@ -15,7 +15,7 @@ from rmt_mini.files import write_keeping
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import StepMetrics
 from rmt_mini.stages import reading
-from rmt_mini.stages.journal import metrics_of
+from rmt_mini.stages.journal import DIGESTS, metrics_of
 from rmt_mini.stages.preflight import agreement
 from rmt_mini.study import plots
 from rmt_mini.study.findings import COLUMNS, Json, findings, limits, rows_of, share
@@ -254,7 +254,7 @@ def _said(line: Json | None) -> str:
 
 def _origin(run: Json) -> Iterator[str]:
     yield "## Where this run comes from"
-    names = ("command", "status", "error", "start", "end", "machine", "versions", "corpus_digest", "model_digest")
+    names = ("command", "status", "error", "start", "end", "machine", "versions", *DIGESTS)
     found = {name.replace("_", " "): run[name] for name in names if name in run}
     flat = {k: ", ".join(f"{a} {b}" for a, b in v.items()) if isinstance(v, dict) else v for k, v in found.items()}
     yield table(["", ""], [[name, code(value, limit=1000)] for name, value in flat.items()])

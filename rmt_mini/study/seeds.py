@@ -16,7 +16,7 @@ from rmt_mini.errors import UserError
 from rmt_mini.files import write_whole
 from rmt_mini.records import Answer, Position
 from rmt_mini.stages import reading
-from rmt_mini.stages.journal import read_answer
+from rmt_mini.stages.journal import DIGESTS, read_answer
 from rmt_mini.stages.store import require_free
 from rmt_mini.stages.summary import summarize_all
 from rmt_mini.study import plots
@@ -137,7 +137,7 @@ def _require_alike(folders: Sequence[Path], notes: Sequence[dict[str, Any]]) -> 
         settings = [one["config"] for one in (first, note)]
         differ = sorted(name for name in settings[0] if settings[0][name] != settings[1].get(name))
         differ = [name for name in differ if name not in MAY_DIFFER]
-        differ += [name for name in ("corpus_digest", "model_digest") if first.get(name) != note.get(name)]
+        differ += [name for name in DIGESTS if first.get(name) != note.get(name)]
         if differ:
             raise UserError(
                 f"the run in {str(folder)!r} differs from the first in {', '.join(differ)}, not in seed alone"

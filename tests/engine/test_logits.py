@@ -19,24 +19,27 @@ def make_head(dtype: torch.dtype = torch.float64, bias: bool = False) -> nn.Line
     head = nn.Linear(3, VOCABULARY, bias=bias, dtype=dtype)
     with torch.no_grad():
         head.weight.copy_(draw(VOCABULARY, 3, seed=1, dtype=dtype))
+        if bias:
+            head.bias.copy_(draw(VOCABULARY, seed=4, dtype=dtype))
     return head
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 11])  # less than a chunk, whole chunks, a rest
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+@pytest.mark.parametrize("bias", [False, True])
 def test_values_and_gradients_are_those_of_log_softmax(
-    count: int, temperature: float, monkeypatch: pytest.MonkeyPatch
+    count: int, temperature: float, bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logits_room, "CHUNK", 4)
-    head, hidden = make_head(), draw(count, 3, seed=2).requires_grad_()
+    head, hidden = make_head(bias=bias), draw(count, 3, seed=2).requires_grad_()
     targets = torch.arange(count) * 5 % VOCABULARY
     ours = target_logprobs(head, hidden, targets, temperature)
-    theirs = torch.log_softmax(hidden @ head.weight.t() / temperature, -1)[torch.arange(count), targets]
+    theirs = torch.log_softmax(head(hidden) / temperature, -1)[torch.arange(count), targets]
     assert ours.dtype == torch.float64
     torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)
 
     weights = draw(count, seed=3)
-    leaves = (hidden, head.weight)
+    leaves = (hidden, *head.parameters())
     for one, other in zip(
         torch.autograd.grad((ours * weights).sum(), leaves),
         torch.autograd.grad((theirs * weights).sum(), leaves),
@@ -58,9 +61,9 @@ def test_a_chunk_makes_the_logits_of_a_chunk_and_no_more(monkeypatch: pytest.Mon
     made: list[int] = []
     original = logits_room._logits
 
-    def counted(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    def counted(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
         made.append(len(hidden))
-        return original(hidden, weight, temperature)
+        return original(hidden, weight, bias, temperature)
 
     monkeypatch.setattr(logits_room, "_logits", counted)
     hidden = draw(10, 3).requires_grad_()
@@ -90,11 +93,6 @@ def test_no_targets_give_an_empty_tensor_with_a_graph() -> None:
     empty.sum().backward()
     assert hidden.grad is not None
     assert hidden.grad.abs().sum() == 0
-
-
-def test_a_head_with_a_bias_is_refused() -> None:
-    with pytest.raises(ValueError, match="bias"):
-        target_logprobs(make_head(bias=True), draw(1, 3), torch.tensor([0]))
 
 
 # --- Sampling ----------------------------------------------------------------------------------------------------

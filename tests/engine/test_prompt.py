@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tokenizers import processors
+from transformers import PreTrainedTokenizerFast
 
 from rmt_mini.engine.prompt import (
     ANSWER_TOKENS,
     TAIL_TOKENS,
     Chat,
     Continuation,
+    Turn,
     answer_format,
     continuation_of,
     last_boxed,
@@ -71,6 +74,33 @@ def test_a_token_that_is_spelt_alike_is_another_token() -> None:
     assert prefix.judge([the], spelt, 3) == 1.0
 
 
+def with_start() -> PreTrainedTokenizerFast:
+    """A tokenizer that begins every text with <|user|> and ends it with <|end|>, as Llama's does with <s> and </s>."""
+    tokenizer = byte_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|user|> $A <|end|>", special_tokens=[("<|user|>", USER), ("<|end|>", END)]
+    )
+    return tokenizer
+
+
+def test_a_text_begins_as_the_tokenizer_begins_it() -> None:
+    form = Continuation(with_start())
+    assert form.tokenizer("né")["input_ids"] == [USER, 110, 0xC3, 0xA9, END]
+    assert form.trunk("né") == ([USER, 110, 0xC3, 0xA9], 2)
+    assert form.trunk("") == ([USER], 2)
+    trunk = form.trunk("0123456789ab")[0]
+    assert [form.cue(trunk, index) for index in (13, 9, 4, 2)] == [
+        raw("\n...456789ab"), raw("\n...01234567"), raw("\n...012"), raw("\n...0")
+    ]  # fmt: skip
+    assert (form.opening(24), form.close) == (raw("\n<think 24>"), raw("</think>"))
+
+
+def test_a_chat_begins_as_its_template_begins_it() -> None:
+    tokenizer = with_start()
+    tokenizer.chat_template = "<|user|>{{ messages[0].content }}<|end|><|assistant|>"
+    assert Chat(tokenizer).trunk("né") == ([USER, 110, 0xC3, 0xA9], 2)
+
+
 # --- chat --------------------------------------------------------------------------------------------------------
 
 
@@ -100,6 +130,40 @@ def test_chat_does_not_open_a_thought_twice() -> None:
     opened = byte_tokenizer(template="<|user|>{{ messages[0].content }}<|end|><|assistant|>\n<think>\n\n")
     assert Chat(opened).opening(None)[-9:] == [ord("\n"), *raw("<think>\n")]
     assert Chat(opened).opening(None).count(ord("<")) == 1
+
+
+ASKS = "<|user|>{{ messages[0].content }}<|end|><|assistant|>"
+
+
+@pytest.mark.parametrize(
+    ("template", "after"),
+    [
+        (ASKS, "<think>\n"),
+        # Qwen3 thinks unless told not to; some of its kin do not think unless told to
+        (ASKS + "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}", "<think>\n"),
+        (ASKS + "{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}", "<think>\n"),
+        (ASKS + "{% if enable_thinking %}<think>\n{{ '' }}{% endif %}", "<think>\n"),
+        (ASKS + "{% if thinking %}<think>{% else %}</think>{% endif %}", "<think>"),  # DeepSeek-V3.1
+        (ASKS + "<think>\n{{ '' }}", "<think>\n"),  # DeepSeek-R1
+        (ASKS + "<think>\n\n</think>\n\n{{ '' }}", "<think>\n"),  # never thinks, whatever it is told
+        (ASKS + "</think>", "<think>\n"),
+        ("{% if '/no_think' in messages[0].content %}{% set off = true %}{% endif %}" + ASKS
+         + "{% if off %}<think>\n\n</think>\n{{ '' }}{% endif %}", "<think>\n"),  # SmolLM3
+    ],
+)  # fmt: skip
+def test_chat_opens_one_thought_whatever_the_template_does(template: str, after: str) -> None:
+    form = Chat(byte_tokenizer(template=template))
+    assert form.opening(None)[-2 - len(after) :] == [END, ASSISTANT, *raw(after)]
+    assert bytes(token for token in form.opening(None) if token < 256).count(b"think>") == 1
+
+
+def test_a_turn_that_was_settled_before_is_used_again() -> None:
+    tokenizer = byte_tokenizer(template="Today: {{ strftime_now('%s') }}" + ASKS)
+    first = Chat(tokenizer, turn=Turn("Today: 2 May<|user|>", "<|end|><|assistant|><think>\n"))
+    assert first.trunk("a")[0] == [*raw("Today: 2 May"), USER, 97]
+    assert first.opening(None)[-10:] == [END, ASSISTANT, *raw("<think>\n")]
+    assert Chat(tokenizer).trunk("a")[0] != first.trunk("a")[0]
+    assert answer_format("chat", tokenizer, 1, turn=first.turn).trunk("a") == first.trunk("a")
 
 
 def test_chat_keeps_the_system_turn_in_the_header() -> None:
