@@ -9,6 +9,7 @@ thresholds) is ours to choose; PRESETS holds the choices and how they were found
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -346,7 +347,9 @@ def _check_names(values: Mapping[str, Any]) -> None:
     known = [field.name for field in dataclasses.fields(RMTConfig)]
     for name in values:
         if name not in known:
-            raise UserError(f"field {_shown(name)} is unknown; the fields are {', '.join(known)}")
+            near = difflib.get_close_matches(_shown(name).strip("'"), known)
+            remedy = f"did you mean {' or '.join(near)}?" if near else "rmt-mini run --help lists all"
+            raise UserError(f"field {_shown(name)} is unknown; {remedy}")
 
 
 # Fields of a run that post-training sets itself or has no use for: a question has one position and no text around it.
@@ -438,4 +441,5 @@ def preset(name: str, **changes: Any) -> RMTConfig:
     if name not in PRESETS:
         raise UserError(f"preset {name!r} is unknown; use one of {', '.join(PRESETS)}")
     _check_names(changes)
-    return RMTConfig(**{"preset": name, **PRESETS[name], **changes})
+    own = {key: value for key, value in PRESETS[name].items() if key != "column" or "corpus" not in changes}
+    return RMTConfig(**{"preset": name, **own, **changes})

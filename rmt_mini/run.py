@@ -95,11 +95,12 @@ class Material:
 
     def digests(self) -> dict[str, str]:
         """Say what text, tokens and weights these are; all must be the same where a run is taken up again."""
-        return {
+        found = {
             "corpus_digest": self.corpus_digest,
             "token_digest": self.token_digest,
             "model_digest": model_digest(self.policy),
         }
+        return found if self.policy.proxy is None else found | {"proxy_digest": model_digest(self.policy.proxy)}
 
 
 def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None = None) -> Material:
@@ -117,12 +118,13 @@ def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None =
     corpus = load_corpus(config.corpus, column=config.column)  # first, since it fails fast
     train, held_out = corpus.split(config.evaluation_fraction)
     policy = policy or load_policy(config.model, config.device, config.dtype)
-    proxy_of(policy, config)  # complains before there is a folder
     policy.turn = turn
     form = format_for(policy, config)
     training = to_texts(train, form, config, "training")
     asked = to_texts(held_out, form, config, "held-out")[: config.evaluation_documents]
-    tokens = token_digest(form, [*training, *asked], config.budget_start)
+    texts = [*training, *asked]
+    proxy_of(policy, config, max(len(text.ids) for text in texts))  # complains before there is a folder
+    tokens = token_digest(form, texts, config.budget_start)
     return Material(policy, training, asked, corpus.digest, tokens)
 
 
@@ -211,7 +213,7 @@ def resume(
         Stopped: as ``run``.
     """
     notes = reading.read_notes(path)
-    config = RMTConfig.from_dict(notes["config"])
+    config = reading.config_of(notes, path)
     if "questions" in notes:
         raise UserError(f"{str(path)!r} is a post-training run, which cannot be taken up again; begin it anew")
     lacking = [name for name in ("versions", "machine", "seconds", *DIGESTS) if name not in notes]
@@ -232,7 +234,7 @@ def resume(
                 _require_same("setting", path, before, notes["config"])
             material = prepare(config, policy, reading.turn_of(notes))
             digests = material.digests()
-            _require_same("", path, {name: notes[name] for name in digests}, digests)
+            _require_same("", path, {name: notes.get(name) for name in digests}, digests)
             warn_of_little_memory(config, material.policy)
     except BaseException:
         folder.release()
@@ -310,7 +312,7 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]
             f"give runs/NAME or runs/NAME/checkpoint"
         )
     notes = reading.read_notes(folder)
-    config = RMTConfig.from_dict(notes["config"])
+    config = reading.config_of(notes, folder)
     with explained(config):
         policy = load_policy(str(folder / "checkpoint"), config.device, config.dtype)
         material = prepare(config, policy, reading.turn_of(notes))

@@ -197,3 +197,17 @@ def test_readme_lists_every_departure_of_every_preset_from_the_paper() -> None:
     for name in PRESETS:
         changed = {key for key, value in preset(name).to_dict().items() if value != getattr(plain, key)}
         assert changed <= set(PAPER) | sizes, (name, changed - set(PAPER) - sizes)
+
+
+def test_an_unknown_field_is_answered_by_the_nearest_ones_in_one_short_line() -> None:
+    with pytest.raises(UserError, match=r"^field 'budget_begin' is unknown; did you mean budget_.*\?$"):
+        preset("micro", budget_begin=3)
+    with pytest.raises(UserError) as refused:
+        RMTConfig.from_dict({"x" * 5000: 1})
+    assert len(str(refused.value)) < 250
+
+
+def test_another_corpus_leaves_the_preset_s_column_behind() -> None:
+    assert preset("paper").column == "problem+solution"
+    assert preset("paper", corpus="my.txt").column == "text"
+    assert preset("paper", corpus="my.jsonl", column="body").column == "body"

@@ -14,6 +14,7 @@ from rmt_mini.run import RunResult, evaluate_checkpoint, prepare, resume, run
 from rmt_mini.stages import material as material_room
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.study.report import evaluation_table
+from tests.fakes import make_tiny_policy
 from tests.stages.tiny import closing, small
 
 TALES = "\n\n\n".join(f"Tale {n}. The cat sat on the mat and {n} dogs ran around it." for n in range(12))
@@ -232,6 +233,30 @@ def test_a_proxy_is_loaded_once_and_quantiles_come_from_training_text(
     train = prepare(config, result.policy).train
     assert set(sampled) == {sum(len(text.ids) - text.first for text in train)}
     assert quantiles is not material_room.quantile_thresholds
+
+
+def test_another_proxy_than_the_run_began_with_is_named(tmp_path: Path) -> None:
+    def stop(_: StepResult) -> None:
+        raise KeyboardInterrupt
+
+    config = settings(tmp_path, warmup_steps=0)
+    proxy = closing(seed=1)
+    for part in (proxy.model, proxy.tokenizer):
+        part.save_pretrained(tmp_path / "proxy")
+    with pytest.raises(Stopped):
+        run(config.replace(entropy_model=str(tmp_path / "proxy")), on_step=stop, progress=False)
+    closing(seed=2).model.save_pretrained(tmp_path / "proxy")
+    with pytest.raises(UserError, match=r"proxy_digest was .* when it was saved and is"):
+        resume(tmp_path / "run", progress=False)
+
+
+def test_a_proxy_that_reads_fewer_tokens_is_refused(tmp_path: Path) -> None:
+    short = make_tiny_policy("llama", max_position_embeddings=16)
+    for part in (short.model, short.tokenizer):
+        part.save_pretrained(tmp_path / "short")
+    with pytest.raises(UserError, match=r"entropy_model '.*short' reads at most 16 tokens, and the longest text has"):
+        run(settings(tmp_path, entropy_model=str(tmp_path / "short")), progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("interrupted", [False, True])

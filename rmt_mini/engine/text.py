@@ -97,6 +97,12 @@ def _largest_budget(config: RMTConfig, budget: int) -> int:
     return 2 * largest if config.use_budget and config.budget_rule == "entropy" else largest
 
 
+def longest_read(settings: Any) -> int | None:
+    """Return how many tokens a model has learned to read, by its own configuration; None where it does not say."""
+    text = settings.get_text_config() if settings is not None else None
+    return getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None)  # MPT has the second
+
+
 def require_room(
     name: str, settings: Any, form: AnswerFormat, config: RMTConfig, budget: int = 0, trunk: int = 0
 ) -> None:
@@ -113,8 +119,7 @@ def require_room(
     Raises:
         UserError: naming what to lower.
     """
-    text = settings.get_text_config() if settings is not None else None
-    most = getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None)  # MPT has the second
+    most = longest_read(settings)
     needed = longest_branch(form, config, budget, trunk)
     if most is None or needed <= most:
         return

@@ -11,7 +11,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import CHUNK
 from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.engine.prompt import AnswerFormat, Chat, answer_format
-from rmt_mini.engine.text import QUANTILE_TEXTS, Text, require_room
+from rmt_mini.engine.text import QUANTILE_TEXTS, Text, longest_read, require_room
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import assign_tiers, quantile_thresholds, token_entropy
@@ -55,11 +55,16 @@ def trunk_entropy(policy: Policy, trunks: Trunks, top_k: int) -> list[Tensor]:
     return entropies
 
 
-def proxy_of(policy: Policy, config: RMTConfig) -> Policy | None:
+def proxy_of(policy: Policy, config: RMTConfig, longest: int = 0) -> Policy | None:
     """Return the model that measures entropies in the policy's place, or None; it is loaded once for a policy.
 
+    Args:
+        policy: the model.
+        config: entropy_model, entropy_top_k.
+        longest: tokens of the longest text that it will read, where that is known.
+
     Raises:
-        UserError: if it cannot be had or numbers other tokens, or entropy_top_k exceeds the vocabulary.
+        UserError: if it cannot be had, numbers other tokens or reads fewer, or entropy_top_k exceeds the vocabulary.
     """
     vocabulary = len(policy.model.get_output_embeddings().weight)
     if config.entropy_top_k > vocabulary:
@@ -75,6 +80,12 @@ def proxy_of(policy: Policy, config: RMTConfig) -> Policy | None:
         raise UserError(
             f"entropy_model {config.entropy_model!r} has another tokenizer than {policy.name!r}; choose a proxy of the "
             f"same family, or 'self'"
+        )
+    most = longest_read(policy.proxy.model.config)
+    if most is not None and longest > most:
+        raise UserError(
+            f"entropy_model {config.entropy_model!r} reads at most {most} tokens, and the longest text has {longest}; "
+            f"lower --document-tokens, or choose another"
         )
     return policy.proxy
 

@@ -101,7 +101,7 @@ _ASKED = {"think": {"budget": whole, "average?": {"n": whole}}}
 ASKED = {"before": _ASKED, "cold_start?": _ASKED, "after": _ASKED}  # all that reading answers wants of EVALUATION
 NOTES = {
     "config": {}, "seed": seed, "status": status, "corpus_digest?": text, "model_digest?": text,
-    "token_digest?": text, "chat_turn?": {"before": text, "after": text},
+    "token_digest?": text, "proxy_digest?": text, "chat_turn?": {"before": text, "after": text},
     "versions?": {"*": text}, "machine?": {}, "seconds?": {"*": number}, "resumed?": [text],
 }  # fmt: skip
 POSITION = {"trunk": whole, "index": whole, "tier": tier, "entropy": number}
@@ -242,6 +242,18 @@ def read_notes(folder: Path) -> dict[str, Any]:
     except UserError as error:
         raise _damaged(folder / "run.json", error) from error
     return notes | {"config": valid.to_dict() | {name: v for name, v in notes["config"].items() if name not in known}}
+
+
+def config_of(notes: Mapping[str, Any], folder: Path) -> RMTConfig:
+    """Return the settings in a run's notes.
+
+    Raises:
+        UserError: if one of them is unknown, or not valid.
+    """
+    try:
+        return RMTConfig.from_dict(notes["config"])
+    except UserError as error:
+        raise _damaged(folder / "run.json", error) from error
 
 
 def turn_of(notes: Mapping[str, Any]) -> Turn | None:
