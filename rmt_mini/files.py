@@ -13,6 +13,8 @@ from rmt_mini.errors import UserError
 logger = logging.getLogger(__name__)
 
 ESCAPED = "backslashreplace"  # a file name that is not UTF-8 has lone surrogates; JSON reads \udcXX back
+LOCK = ".lock"
+UNBORN = (LOCK, ".run.json.")  # all that a process can leave which was killed before its run.json stood
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -66,3 +68,9 @@ def write_keeping(path: Path, text: str, old: Path | None = None) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
     return True
+
+
+def require_free(path: Path) -> None:
+    """Refuse a folder that holds anything: a run is never overwritten."""
+    if path.exists() and (not path.is_dir() or not all(one.name.startswith(UNBORN) for one in path.iterdir())):
+        raise UserError(f"output folder {str(path)!r} is in use; choose another with --out, or delete it")

@@ -18,6 +18,7 @@ import torch
 from rmt_mini.config import NOT_IN_POSTTRAINING, PretrainConfig, preset
 from rmt_mini.engine.model import absolute_name, load_policy
 from rmt_mini.errors import Stopped, UserError
+from rmt_mini.files import require_free
 from rmt_mini.run import SPARE_BYTES, step_bar
 from rmt_mini.stages.journal import Journal, model_digest, now_done
 from rmt_mini.stages.midtrain import StepResult
@@ -32,7 +33,7 @@ from rmt_mini.stages.posttrain import (
     summarize_exam,
 )
 from rmt_mini.stages.pretrain import new_policy, pretrain
-from rmt_mini.stages.store import RunFolder, folder_for, require_free
+from rmt_mini.stages.store import RunFolder, folder_for
 from rmt_mini.study.remedies import explained
 from rmt_mini.study.report import write_exam_report
 from rmt_mini.worlds.micro import make_tokenizer

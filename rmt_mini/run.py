@@ -26,6 +26,7 @@ from rmt_mini.engine.model import Policy, absolute_name, load_policy
 from rmt_mini.engine.prompt import Turn
 from rmt_mini.engine.text import Text, to_texts
 from rmt_mini.errors import Stopped, UserError
+from rmt_mini.files import require_free
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Answer, Position, StepMetrics
 from rmt_mini.stages import reading
@@ -49,7 +50,7 @@ from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import require_sound
 from rmt_mini.stages.preflight import groups_seen, preflight, signal_by_tier
 from rmt_mini.stages.state import State, drop_states, load_state, save_state
-from rmt_mini.stages.store import RunFolder, as_dict, folder_for, require_free
+from rmt_mini.stages.store import RunFolder, as_dict, folder_for
 from rmt_mini.stages.summary import summarize_all
 from rmt_mini.stages.warmup import cold_start
 from rmt_mini.study.remedies import explained, warn_of_little_memory

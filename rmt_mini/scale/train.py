@@ -24,10 +24,9 @@ import click
 
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError
-from rmt_mini.files import write_whole
+from rmt_mini.files import require_free, write_whole
 from rmt_mini.records import Document
 from rmt_mini.scale.settings import ScaleSettings, require_carried, require_installed
-from rmt_mini.stages.store import require_free
 from rmt_mini.worlds.corpus import load_corpus
 
 logger = logging.getLogger(__name__)

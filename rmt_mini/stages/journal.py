@@ -86,7 +86,7 @@ class Journal:
     def _count_seconds(self) -> None:
         now, seconds = time.perf_counter(), self.notes["seconds"]
         for stage, since in self._running.items():
-            seconds[stage] = round(seconds.get(stage, 0.0) + now - since, 2)
+            seconds[stage] = round(seconds.get(stage, 0.0) + now - since, 3)
             self._running[stage] = now
 
     @contextlib.contextmanager

@@ -19,12 +19,9 @@ from filelock import FileLock, Timeout
 
 from rmt_mini.engine.model import Policy
 from rmt_mini.errors import UserError
-from rmt_mini.files import ESCAPED, write_whole
+from rmt_mini.files import ESCAPED, LOCK, require_free, write_whole
 from rmt_mini.stages.optimizer import require_sound
 from rmt_mini.stages.state import sync
-
-LOCK = ".lock"
-UNBORN = (LOCK, ".run.json.")  # all that a process can leave which was killed before its run.json stood
 
 
 def free_name(base: Path) -> Path:
@@ -36,12 +33,6 @@ def free_name(base: Path) -> Path:
 def folder_for(out: str, name: str) -> Path:
     """Return ``out``, or where it is empty a free folder under runs/."""
     return Path(out) if out else free_name(Path("runs") / name)
-
-
-def require_free(path: Path) -> None:
-    """Refuse a folder that holds anything: a run is never overwritten."""
-    if path.exists() and (not path.is_dir() or not all(one.name.startswith(UNBORN) for one in path.iterdir())):
-        raise UserError(f"output folder {str(path)!r} is in use; choose another with --out, or delete it")
 
 
 class RunFolder:

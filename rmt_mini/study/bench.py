@@ -25,9 +25,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from rmt_mini.errors import UserError
-from rmt_mini.files import write_whole
+from rmt_mini.files import require_free, write_whole
 from rmt_mini.stages.journal import machine, versions
-from rmt_mini.stages.store import free_name, require_free
+from rmt_mini.stages.store import free_name
 from rmt_mini.study import plots
 from rmt_mini.study.bench_parts import Setting
 from rmt_mini.study.markdown import table

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from rmt_mini.errors import UserError
-from rmt_mini.files import write_whole
+from rmt_mini.files import require_free, write_whole
 from rmt_mini.records import Answer, Position
 from rmt_mini.stages import reading
 from rmt_mini.stages.journal import DIGESTS, read_answer
-from rmt_mini.stages.store import require_free
 from rmt_mini.stages.summary import summarize_all
 from rmt_mini.study import plots
 from rmt_mini.study.findings import findings

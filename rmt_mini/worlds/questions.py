@@ -16,7 +16,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from rmt_mini.errors import UserError
 from rmt_mini.worlds import micro
@@ -143,17 +142,17 @@ def _gym(task: str, count: int, seed: int) -> tuple[Question, ...]:
     found: dict[str, Question] = {}
     for number, entry in enumerate(data):
         text = entry["question"].strip() + ANSWER_CUE
-        question = Question(f"{task}-{seed}-{number}", text, f" {entry['answer']}", partial(referee, entry))
+        question = Question(f"{task}-{seed}-{number}", text, f" {entry['answer']}", partial(referee, number))
         found.setdefault(text, question)
     return tuple(found.values())
 
 
-def _gym_scorer(task: str, count: int, seed: int) -> Callable[[dict[str, Any], str], float]:
+def _gym_scorer(task: str, count: int, seed: int) -> Callable[[int, str], float]:
     import reasoning_gym
 
     data = reasoning_gym.create_dataset(task, size=count, seed=seed)
     # a scorer gives part of the points for an answer that merely contains the right one; here it is right or it is not
-    return lambda entry, given: float(data.score_answer(answer=given.strip(), entry=entry) >= 1.0)
+    return lambda number, given: float(data.score_answer(answer=given.strip(), entry=data[number]) >= 1.0)
 
 
 def _champ(count: int) -> tuple[Question, ...]:

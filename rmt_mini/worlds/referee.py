@@ -6,7 +6,8 @@ thread only, and only between two operations. So every scorer that calculates ru
 
 from __future__ import annotations
 
-import pickle
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
+from importlib import import_module
 from typing import Any
 
 SECONDS = 3.0  # for one answer
@@ -25,7 +27,7 @@ class Referee:
 
     Args:
         make: a function of a module; called once in the process, it returns the scorer.
-        args: its arguments.
+        args: its arguments; these, and those of every call, are such as JSON keeps.
 
     Example:
         >>> from rmt_mini.worlds.mathematics import comparison
@@ -35,7 +37,7 @@ class Referee:
     """
 
     def __init__(self, make: Callable[..., Callable[..., float]], *args: Any) -> None:
-        self._first = pickle.dumps((make, args))
+        self._first = [make.__module__, make.__qualname__, *args]
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
@@ -44,27 +46,34 @@ class Referee:
         with self._lock:
             # nothing is kept if this call is interrupted: the next one would read the reply to this one
             process, self._process = self._process or self._started(), None
-            reply = _ask(process, pickle.dumps((args, named)), SECONDS)
+            reply = _ask(process, [args, named], SECONDS)
             self._process = process if reply else None
             return float(reply or 0.0)
 
     def _started(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "rmt_mini.worlds.referee"]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        # -P: a module of the current folder must not take the place of one that scoring needs
+        command = [sys.executable, "-P", "-m", "rmt_mini.worlds.referee"]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
         weakref.finalize(self, _end, process)
         if not _ask(process, self._first, START_SECONDS):
             raise RuntimeError(f"the process that scores answers did not start: {' '.join(command)}")
         return process
 
 
-def _ask(process: subprocess.Popen[bytes], message: bytes, seconds: float) -> bytes:
+def _ask(process: subprocess.Popen[bytes], message: Any, seconds: float) -> bytes:
     """Send a message and return the line that answers it; empty if the process ended or took too long."""
     assert process.stdin is not None
     assert process.stdout is not None
     timer = threading.Timer(seconds, process.kill)
     timer.start()
     try:
-        process.stdin.write(message)
+        process.stdin.write(json.dumps(message).encode() + b"\n")
         process.stdin.flush()
         reply = process.stdout.readline()
     except OSError:
@@ -85,14 +94,11 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what a Ctrl-C ends
     messages, replies = sys.stdin.buffer, sys.stdout
     with redirect_stdout(sys.stderr):  # scorers print
-        make, args = pickle.load(messages)
-        score = make(*args)
+        module, name, *args = json.loads(messages.readline())
+        score = getattr(import_module(module), name)(*args)
         print("ready", file=replies, flush=True)
-        while True:
-            try:
-                args, named = pickle.load(messages)
-            except EOFError:  # the parent has ended
-                return
+        for line in messages:  # until the parent has ended
+            args, named = json.loads(line)
             try:
                 value = float(score(*args, **named))
             except Exception:  # some scorers raise on what is no answer at all

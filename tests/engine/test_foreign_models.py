@@ -444,7 +444,7 @@ def test_a_tokenizer_that_begins_and_ends_every_text() -> None:
     )
     policy, config = make_tiny_policy(tokenizer=tokenizer), small(document_tokens=10)
     spans = (Span(0, 3, "number"), Span(3, 12, "word"))
-    (text,) = to_texts([Document("0", "137 and more", spans)], format_for(policy, config), config, "training")
+    (text,) = to_texts([Document("0", "137 and more", spans, cut=True)], format_for(policy, config), config, "training")
     assert text.ids == (begin, *b"137 and mo")
     assert list(text.places) == list(range(2, 11))
     assert text.sorts == ("", *["number"] * 3, *["word"] * 7)

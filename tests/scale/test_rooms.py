@@ -244,7 +244,7 @@ def test_configs_are_shipped() -> None:
 )
 def test_presets_become_commands(name: str, setup: str, machines: int, processes: int, engine: str) -> None:
     config, where = preset(name, steps=7), setup_for(name, setup)
-    made = commands(config, where, scale_settings(name, where, {}), "10.0.0.1")
+    made = commands(config, where, scale_settings(name, where, {}), "10.0.0.1" if machines > 1 else "")
     assert len(made.train) == machines
     for rank, command in enumerate(made.train):
         found = parsed(command)

@@ -172,7 +172,9 @@ def test_a_scorer_that_takes_any_well_formed_answer_is_refused(policy):
 # in turn: several lines, no answer, every answer, every expression whose value is 24
 @pytest.mark.parametrize("task", ["sudoku", "boxnet", "game_of_life_halting", "puzzle24"])
 def test_tasks_of_reasoning_gym_that_cannot_be_judged_are_refused(tmp_path, policy, task):
-    policy.model.save_pretrained(tmp_path / "model")
+    tiny_model("llama", vocab_size=len(policy.tokenizer), max_position_embeddings=9000).save_pretrained(
+        tmp_path / "model"
+    )
     policy.tokenizer.save_pretrained(tmp_path / "model")
     with pytest.raises(UserError, match=f"gym:{task}.*of 8 questions"):
         posttrain_run(str(tmp_path / "model"), f"gym:{task}", count=8, changes={**SMALL, "out": str(tmp_path / "run")})

@@ -55,3 +55,10 @@ def test_threads_get_their_own_scores(judge):
     for thread in threads:
         thread.join()
     assert found == {n: float(n) for n in range(20)}
+
+
+def test_a_module_of_the_current_folder_takes_no_place(tmp_path, monkeypatch):
+    for name in ("json", "signal", "math_verify"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    assert Referee(troublesome)("0.5") == 0.5
