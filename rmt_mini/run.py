@@ -173,6 +173,10 @@ def run(
     with explained(config):
         material = prepare(config, policy, turn)
         origin: dict[str, Any] = material.digests() | {"parameters": material.policy.parameters}
+        texts = [*material.train, *material.held_out]
+        unknown = sum(len(text.unknown) for text in texts) / sum(len(text.ids) for text in texts)
+        if unknown:
+            origin["unknown_share"] = round(unknown, 4)  # of the tokens; none of them is asked or trained on
         if material.policy.turn is not None:
             origin["chat_turn"] = material.policy.turn._asdict()
     warn_of_little_memory(config, material.policy)

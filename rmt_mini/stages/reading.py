@@ -102,7 +102,7 @@ ASKED = {"before": _ASKED, "cold_start?": _ASKED, "after": _ASKED}  # all that r
 NOTES = {
     "config": {}, "seed": seed, "status": status, "corpus_digest?": text, "model_digest?": text,
     "token_digest?": text, "proxy_digest?": text, "chat_turn?": {"before": text, "after": text},
-    "versions?": {"*": text}, "machine?": {}, "seconds?": {"*": number}, "resumed?": [text],
+    "versions?": {"*": text}, "unknown_share?": share, "machine?": {}, "seconds?": {"*": number}, "resumed?": [text],
 }  # fmt: skip
 POSITION = {"trunk": whole, "index": whole, "tier": tier, "entropy": number}
 POSITIONS = {"positions": [POSITION]}

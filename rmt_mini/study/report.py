@@ -254,7 +254,8 @@ def _said(line: Json | None) -> str:
 
 def _origin(run: Json) -> Iterator[str]:
     yield "## Where this run comes from"
-    names = ("command", "status", "error", "start", "end", "machine", "versions", *DIGESTS)
+    names = ["command", "status", "error", "start", "end", "machine", "versions", *DIGESTS]
+    names += ["unknown_share", "questions_left_out"]
     found = {name.replace("_", " "): run[name] for name in names if name in run}
     flat = {k: ", ".join(f"{a} {b}" for a, b in v.items()) if isinstance(v, dict) else v for k, v in found.items()}
     yield table(["", ""], [[name, code(value, limit=1000)] for name, value in flat.items()])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from rmt_mini.engine.prompt import Chat, Continuation, encode_text
 from rmt_mini.engine.text import Text, to_texts, unknown_tokens
 from rmt_mini.errors import UserError
 from rmt_mini.records import Document
+from rmt_mini.run import run
 from rmt_mini.scale.positions import Positions
 from rmt_mini.stages import warmup
 from rmt_mini.stages.evaluate import plan_positions
@@ -234,3 +237,15 @@ def test_thresholds_of_the_tree_are_of_the_same_tokens(foreign: tuple[Policy, li
     measured = difficulty.entropy(policy.tree.read(on_device(texts, policy)))
     known = torch.cat([of_text[list(text.places)] for of_text, text in zip(measured, texts, strict=True)])
     assert difficulty.thresholds == pytest.approx(torch.quantile(known, torch.tensor([0.3, 0.7]).double()).tolist())
+
+
+def test_the_share_of_unknown_tokens_is_in_run_json_and_report(
+    foreign: tuple[Policy, list[Text]], tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n\n\n".join(f"abcdef ghijkl {letter} mnopqr 漢" for letter in "stuvwxyz"), encoding="utf-8")
+    config = small(warmup_steps=0, dtype="auto", corpus=str(corpus), out=str(tmp_path / "run"), evaluation_positions=9)
+    run(config, foreign[0], progress=False)
+    kept = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["unknown_share"]
+    assert kept == round(1 / len(encode_text(foreign[0].tokenizer, "abcdef ghijkl s mnopqr 漢")), 4)
+    assert f"| unknown share | <code>{kept}</code> |" in (tmp_path / "run" / "report.md").read_text("utf-8")

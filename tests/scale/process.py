@@ -45,7 +45,12 @@ def main() -> None:
         checkpointing=changes.pop("checkpointing", False),
         cpu=True,
     )
-    before = RMTGRPOTrainer.__init__
+    nan_on = changes.pop("nan_on", None)  # process whose next-token loss is nan
+    before, loss = RMTGRPOTrainer.__init__, RMTGRPOTrainer._ntp_loss
+    if nan_on is not None:
+        RMTGRPOTrainer._ntp_loss = lambda self, *given, **named: (  # type: ignore[method-assign]
+            loss(self, *given, **named) * (float("nan") if self.accelerator.process_index == nan_on else 1.0)
+        )
 
     def begin(self: Any, *arguments: Any, **options: Any) -> None:
         before(self, *arguments, **options)
