@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from rmt_mini.config import NOT_IN_POSTTRAINING, PretrainConfig, preset
-from rmt_mini.engine.model import absolute_name, load_policy
+from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import require_free
-from rmt_mini.run import SPARE_BYTES, step_bar
+from rmt_mini.run import SPARE_BYTES, anywhere, step_bar
 from rmt_mini.stages.journal import Journal, model_digest, now_done
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.stages.posttrain import (
@@ -138,10 +138,10 @@ def posttrain_run(
     small = of_micro_world(policy.tokenizer)
     base = {"steps": 40, "documents_per_step": 20} if small else {"steps": 12, "documents_per_step": 8}
     source = source or usual_source(small)
-    names = {"model": absolute_name(checkpoint), "corpus": source}
-    config = preset(
-        "micro" if small else "laptop",
-        **{**POSTTRAINING, **base, **names, **given},
+    config = anywhere(
+        preset(
+            "micro" if small else "laptop", **{**POSTTRAINING, **base, "model": checkpoint, "corpus": source, **given}
+        )
     )
     found = load_questions(source, count, config.seed)
     questions = answerable(policy, source, found, config)

@@ -131,11 +131,11 @@ def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None =
 
 def anywhere(config: RMTConfig) -> RMTConfig:
     """Return settings whose files are named by whole paths, so that a run is resumed and measured from any folder."""
-    return config.replace(
-        corpus=absolute(config.corpus),
-        model=absolute_name(config.model),
-        entropy_model=config.entropy_model if config.entropy_model == "self" else absolute_name(config.entropy_model),
-    )
+    names = {"corpus": absolute(config.corpus), "model": absolute_name(config.model)}
+    if config.entropy_model != "self":
+        names["entropy_model"] = absolute_name(config.entropy_model)
+    # a path that is not UTF-8 cannot be written to run.json: such a name stays relative
+    return config.replace(**{field: name for field, name in names.items() if name.isprintable()})
 
 
 OnStep = Callable[[StepResult], None]

@@ -133,7 +133,7 @@ def _make(name: str, content: bytes) -> Callable[[Path], str]:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda _: "absent.txt", r"corpus 'absent.txt' does not exist, at '.*/absent.txt'; give"),
+        (lambda _: "absent.txt", r"corpus 'absent.txt' does not exist in the current folder; give"),
         (_make("empty.txt", b""), r"corpus 'empty.txt' holds no text; give one that does"),
         (_make("short.txt", b"Hi.\n\n\nHo."), r"none of the 1 training documents has min_document_tokens \(48\)"),
         (_make("latin.txt", b"caf\xe9 " * 20), r"corpus file 'latin.txt': byte 3 is not UTF-8; save it as UTF-8"),

@@ -279,5 +279,5 @@ def test_a_run_of_relative_names_is_measured_and_resumed_from_another_folder(
     result = resume(Path("../run"), progress=False)
     assert evaluate_checkpoint(Path("../run"))["think"] == result.evaluation["after"]["think"]
     (tmp_path / "tales.txt").rename(tmp_path / "moved.txt")
-    with pytest.raises(UserError, match=r"corpus '.*/tales.txt' does not exist, at '/.*/tales.txt'; give"):
+    with pytest.raises(UserError, match=r"corpus '.*/tales.txt' does not exist; give"):
         evaluate_checkpoint(Path("../run"))

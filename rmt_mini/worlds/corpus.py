@@ -165,7 +165,8 @@ def _documents(source: str, column: str) -> Iterable[Document]:
     if source.startswith("hf:") and path:
         return _hugging_face(path, column)
     if not ours and not os.path.exists(path):
-        raise UserError(f"corpus {source!r} does not exist, at {os.path.abspath(path)!r}; give {ACCEPTED}")
+        where = "" if os.path.isabs(path) else " in the current folder"
+        raise UserError(f"corpus {source!r} does not exist{where}; give {ACCEPTED}")
     if not ours and os.path.isfile(path) and path.lower().endswith(".jsonl"):
         return _json_lines(path, column)
     if column != "text":
