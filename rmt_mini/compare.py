@@ -206,11 +206,16 @@ def _one(config: RMTConfig, stop: threading.Event) -> str:
     if (path / "run.json").exists():
         resume(path, progress=False, stop=stop)
     else:
-        run(config, progress=False, stop=stop, turn=_turn_before(path.parent, config.model))
+        run(config, progress=False, stop=stop, turn=turn_before(path.parent, config.model))
     return path.name
 
 
-def _turn_before(runs: Path, model: str) -> Turn | None:
-    """Return the chat turn of a run of the same model, so that arms begun on different days state the same date."""
+def turn_before(runs: Path, model: str | None = None) -> Turn | None:
+    """Return the chat turn of a run that is there, so that those begun on different days state the same date.
+
+    Args:
+        runs: folder of run folders.
+        model: whose turn is asked for; None where all are of one origin.
+    """
     notes = [reading.read_notes(path.parent) for path in sorted(runs.glob("*/run.json"))]
-    return next((reading.turn_of(one) for one in notes if one["config"]["model"] == model), None)
+    return next((reading.turn_of(one) for one in notes if model in (None, one["config"]["model"])), None)

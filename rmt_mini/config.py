@@ -354,7 +354,8 @@ def _check_names(values: Mapping[str, Any]) -> None:
 
 # Fields of a run that post-training sets itself or has no use for: a question has one position and no text around it.
 NOT_IN_POSTTRAINING = (
-    "model", "corpus", "column", "document_tokens", "min_document_tokens", "difficulty", "tier_rule", "tier_thresholds",
+    "model", "corpus", "column", "entropy_model", "entropy_top_k", "budget_rule",
+    "document_tokens", "min_document_tokens", "difficulty", "tier_rule", "tier_thresholds",
     "use_curriculum", "curriculum_start", "curriculum_end", "tier_probs_early", "tier_probs_late", "use_rl",
     "prefix_match", "positions_per_document", "use_ntp", "ntp_weight", "warmup_steps", "warmup_positions",
     "warmup_learning_rate", "evaluation_positions", "evaluation_documents", "evaluation_budget",

@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from rmt_mini.compare import SIDE_BY_SIDE, is_done, read_comparison, report, run_folder
+from rmt_mini.compare import SIDE_BY_SIDE, is_done, read_comparison, report, run_folder, turn_before
 from rmt_mini.engine.model import locate_model
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import write_whole
@@ -167,5 +167,6 @@ def _sit(one: Sitting, stop: threading.Event) -> str:
     path = Path(one.changes["out"])
     if (path / "run.json").exists():  # half done, and only this room writes here
         shutil.rmtree(path)
-    posttrain_run(one.checkpoint, one.source, one.count, one.samples, one.changes, False, one.every, stop)
+    turn = turn_before(path.parent)
+    posttrain_run(one.checkpoint, one.source, one.count, one.samples, one.changes, False, one.every, stop, turn)
     return path.name

@@ -17,10 +17,11 @@ import torch
 
 from rmt_mini.config import NOT_IN_POSTTRAINING, PretrainConfig, preset
 from rmt_mini.engine.model import load_policy
+from rmt_mini.engine.prompt import Turn
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import require_free
 from rmt_mini.run import SPARE_BYTES, anywhere, step_bar
-from rmt_mini.stages.journal import Journal, model_digest, now_done
+from rmt_mini.stages.journal import Journal, model_digest, now_done, token_digest
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.stages.posttrain import (
     POSTTRAINING,
@@ -80,6 +81,7 @@ def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
             bar.set_postfix_str(f"loss {line['loss']:.2f}")
             bar.update()
 
+        journal.note(kind="pre-training")
         with journal.recorded():
             with journal.timed("pretrain"):
                 pretrain(config, policy, told)
@@ -107,6 +109,7 @@ def posttrain_run(
     progress: bool = True,
     every: int = 0,
     stop: threading.Event | None = None,
+    turn: Turn | None = None,
 ) -> ExamResult:
     """Post-train a checkpoint by GRPO on questions; measure it before and after on questions held out.
 
@@ -119,6 +122,7 @@ def posttrain_run(
         progress: show progress bars.
         every: steps between measurements on the way, which answers.jsonl holds beside the first and the last; 0: none.
         stop: once set, the run ends behind the step it is in; it cannot be taken up again.
+        turn: what a chat template wrote around a text in a run that this one is compared with.
 
     Returns:
         The run folder and what was measured.
@@ -135,6 +139,7 @@ def posttrain_run(
     policy = load_policy(
         str(nested if nested.is_dir() else checkpoint), given.get("device", "auto"), given.get("dtype", "auto")
     )
+    policy.turn = turn
     small = of_micro_world(policy.tokenizer)
     base = {"steps": 40, "documents_per_step": 20} if small else {"steps": 12, "documents_per_step": 8}
     source = source or usual_source(small)
@@ -147,17 +152,20 @@ def posttrain_run(
     questions = answerable(policy, source, found, config)
     train, held_out = split_questions(questions, config.evaluation_fraction)
     path = folder_for(config.out, f"posttrain-seed{config.seed}")
-    Exam(policy, train, config)  # refuses here, before there is a folder, what the model cannot read
+    training = Exam(policy, train, config)  # refuses here, before there is a folder, what the model cannot read
     exam = Exam(policy, held_out, config)
     needed = 2 * policy.parameters * policy.dtype.itemsize + SPARE_BYTES
     with RunFolder(path, needed) as folder, explained(config, policy, path, resumable=False):
         journal = Journal(folder, config.to_dict())
         with journal.recorded():
             journal.note(
+                kind="post-training",
                 questions=source,
                 questions_left_out=len(found) - len(questions),
                 training_questions=len(train),
                 model_digest=model_digest(policy),
+                token_digest=token_digest(exam, [*training.texts, *exam.texts], config.budget_start),
+                **({} if policy.turn is None else {"chat_turn": policy.turn._asdict()}),
             )
 
             def examined(step: int) -> tuple[torch.Tensor, dict[str, Any]]:

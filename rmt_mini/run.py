@@ -218,9 +218,9 @@ def resume(
         Stopped: as ``run``.
     """
     notes = reading.read_notes(path)
+    if "kind" in notes:
+        raise UserError(f"{str(path)!r} is a {notes['kind']} run, which cannot be taken up again; begin it anew")
     config = reading.config_of(notes, path)
-    if "questions" in notes:
-        raise UserError(f"{str(path)!r} is a post-training run, which cannot be taken up again; begin it anew")
     lacking = [name for name in ("versions", "machine", "seconds", *DIGESTS) if name not in notes]
     if lacking:
         raise UserError(f"{str(path / 'run.json')!r} is damaged (it lacks {lacking[0]!r}); restore it from a copy")
@@ -320,7 +320,8 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]
     config = reading.config_of(notes, folder)
     with explained(config):
         policy = load_policy(str(folder / "checkpoint"), config.device, config.dtype)
-        material = prepare(config, policy, reading.turn_of(notes))
+        # its positions are known, so that the model which measured entropies is not needed
+        material = prepare(config.replace(entropy_model="self"), policy, reading.turn_of(notes))
     if material.corpus_digest != notes.get("corpus_digest"):
         raise UserError(
             f"corpus {config.corpus!r} has changed since the run in {str(folder)!r}; its positions do not fit"

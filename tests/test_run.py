@@ -250,6 +250,23 @@ def test_another_proxy_than_the_run_began_with_is_named(tmp_path: Path) -> None:
         resume(tmp_path / "run", progress=False)
 
 
+def test_a_proxy_has_the_dtype_and_the_vocabulary_of_the_run_and_is_not_needed_to_measure(tmp_path: Path) -> None:
+    policy, proxy = closing(), closing(seed=1)
+    few = len(proxy.head.weight)
+    policy.model.resize_token_embeddings(few + 64)
+    for name, one in {"wide": policy, "proxy": proxy}.items():
+        one.model.save_pretrained(tmp_path / name)
+        one.tokenizer.save_pretrained(tmp_path / name)
+    config = settings(tmp_path, warmup_steps=0, model=str(tmp_path / "wide"), entropy_model=str(tmp_path / "proxy"))
+    with pytest.raises(UserError, match=rf"entropy_top_k is {few + 1}, and model '.*proxy' knows {few} tokens"):
+        run(config.replace(entropy_top_k=few + 1), progress=False)
+    result = run(config, progress=False)
+    assert result.policy.proxy is not None
+    assert result.policy.proxy.dtype == torch.float32
+    (tmp_path / "proxy").rename(tmp_path / "gone")
+    assert evaluate_checkpoint(tmp_path / "run")["think"] == result.evaluation["after"]["think"]
+
+
 def test_a_proxy_that_reads_fewer_tokens_is_refused(tmp_path: Path) -> None:
     short = make_tiny_policy("llama", max_position_embeddings=16)
     for part in (short.model, short.tokenizer):

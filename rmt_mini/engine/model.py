@@ -99,7 +99,9 @@ def locate_model(name: str) -> str:
                 f"trained and saved; save the merged model (merge_and_unload of peft) in a folder of its own"
             )
         if not (path / "config.json").is_file():
-            raise UserError(f"model folder {name!r} has no config.json; give a folder that save_pretrained wrote")
+            inside = path / "checkpoint"
+            remedy = f"{str(inside)!r}" if (inside / "config.json").is_file() else "a folder that save_pretrained wrote"
+            raise UserError(f"model folder {name!r} has no config.json; give {remedy}")
         if not any(path.glob("*.safetensors")):
             raise UserError(f"model folder {name!r} holds no weights (*.safetensors); is the copy complete?")
         return str(path)

@@ -210,6 +210,12 @@ def unknown_tokens(tokenizer: Any) -> set[int]:
     return declared | ({*one} & {*other})
 
 
+def unknown_share(tokenizer: Any, texts: Sequence[Text]) -> float:
+    """Return the share of some texts' tokens that a tokenizer does not know."""
+    unknown, tokens = unknown_tokens(tokenizer), [token for text in texts for token in text.ids]
+    return sum(token in unknown for token in tokens) / len(tokens)
+
+
 def _sorts(document: Document, form: AnswerFormat) -> list[str]:
     """Carry the sorts of a document's spans over to its tokens."""
     if not document.spans:

@@ -66,16 +66,19 @@ def proxy_of(policy: Policy, config: RMTConfig, longest: int = 0) -> Policy | No
     Raises:
         UserError: if it cannot be had, numbers other tokens or reads fewer, or entropy_top_k exceeds the vocabulary.
     """
-    vocabulary = len(policy.model.get_output_embeddings().weight)
+    if config.entropy_model == "self":
+        policy.proxy = None
+    elif policy.proxy is None or policy.proxy.name != config.entropy_model:
+        policy.proxy = load_policy(config.entropy_model, config.device, config.dtype)
+    measuring = policy.proxy or policy
+    vocabulary = len(measuring.model.get_output_embeddings().weight)
     if config.entropy_top_k > vocabulary:
         raise UserError(
-            f"entropy_top_k is {config.entropy_top_k}, and model {policy.name!r} knows {vocabulary} tokens; give at "
+            f"entropy_top_k is {config.entropy_top_k}, and model {measuring.name!r} knows {vocabulary} tokens; give at "
             f"most that many, or 0 for all"
         )
-    if config.entropy_model == "self":
+    if policy.proxy is None:
         return None
-    if policy.proxy is None or policy.proxy.name != config.entropy_model:
-        policy.proxy = load_policy(config.entropy_model, config.device)
     if policy.proxy.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise UserError(
             f"entropy_model {config.entropy_model!r} has another tokenizer than {policy.name!r}; choose a proxy of the "

@@ -25,7 +25,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import ANSWER_TOKENS, QUESTION, AnswerFormat, Chat, answer_format, encode_text, last_boxed
 from rmt_mini.engine.rollout import roll_out
-from rmt_mini.engine.text import Text, generator_for, require_room
+from rmt_mini.engine.text import MOST_UNKNOWN, Text, generator_for, require_room, unknown_share
 from rmt_mini.errors import UserError
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Position, Rollout
@@ -60,8 +60,12 @@ class Exam:
     """
 
     def __init__(self, policy: Policy, questions: Sequence[Question], config: RMTConfig) -> None:
-        base = answer_format(config.answer_format, policy.tokenizer, policy.parameters)
-        self.base: AnswerFormat = Chat(policy.tokenizer, QUESTION) if base.name == "chat" else base
+        self.base: AnswerFormat = answer_format(
+            config.answer_format, policy.tokenizer, policy.parameters, turn=policy.turn
+        )
+        if isinstance(self.base, Chat):  # a template that states today's date goes on with the same one
+            policy.turn = self.base.turn
+            self.base = Chat(policy.tokenizer, QUESTION, policy.turn)
         self.name, self.tokenizer, self.close = self.base.name, policy.tokenizer, self.base.close
         self.questions: dict[tuple[int, ...], Question] = {}
         self.texts: list[Text] = []
@@ -121,9 +125,15 @@ def answerable(policy: Policy, source: str, questions: Sequence[Question], confi
 
     Raises:
         UserError: if more than half of the questions would be left out, or if more than half accept the answer of
-            the question after them, which is another one.
+            the question after them, which is another one; or if too much of them is unknown to the tokenizer.
     """
     exam = Exam(policy, questions, config)
+    share = unknown_share(policy.tokenizer, exam.texts)
+    if share > MOST_UNKNOWN:
+        raise UserError(
+            f"questions {source!r}: {share:.0%} of the tokens are unknown to the tokenizer of {policy.name!r} (at most "
+            f"{MOST_UNKNOWN:.0%} may be); choose other questions, or a model whose tokenizer covers all characters"
+        )
 
     def judged(answer: str, text: Text) -> float:
         said = f"\\boxed{{{answer.strip()}}}" if exam.name == "chat" else answer

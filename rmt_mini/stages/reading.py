@@ -102,7 +102,8 @@ ASKED = {"before": _ASKED, "cold_start?": _ASKED, "after": _ASKED}  # all that r
 NOTES = {
     "config": {}, "seed": seed, "status": status, "corpus_digest?": text, "model_digest?": text,
     "token_digest?": text, "proxy_digest?": text, "chat_turn?": {"before": text, "after": text},
-    "versions?": {"*": text}, "unknown_share?": share, "machine?": {}, "seconds?": {"*": number}, "resumed?": [text],
+    "versions?": {"*": text}, "unknown_share?": share, "kind?": text, "machine?": {},
+    "seconds?": {"*": number}, "resumed?": [text],
 }  # fmt: skip
 POSITION = {"trunk": whole, "index": whole, "tier": tier, "entropy": number}
 POSITIONS = {"positions": [POSITION]}
@@ -258,7 +259,8 @@ def config_of(notes: Mapping[str, Any], folder: Path) -> RMTConfig:
 
 def turn_of(notes: Mapping[str, Any]) -> Turn | None:
     """Return what a run's chat template wrote around a text; None where it wrote nothing."""
-    return Turn(**notes["chat_turn"]) if "chat_turn" in notes else None
+    turn = notes.get("chat_turn")
+    return None if turn is None else Turn(turn["before"], turn["after"])
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:

@@ -10,8 +10,10 @@ import torch
 from rmt_mini import pre_and_post
 from rmt_mini.config import NOT_IN_POSTTRAINING, PRESETS, RMTConfig, preset
 from rmt_mini.engine.model import make_policy
+from rmt_mini.engine.prompt import Turn
 from rmt_mini.errors import UserError
 from rmt_mini.pre_and_post import posttrain_run
+from rmt_mini.run import resume
 from rmt_mini.stages.posttrain import (
     POSTTRAINING,
     Exam,
@@ -25,6 +27,7 @@ from rmt_mini.stages.posttrain import (
 from rmt_mini.stages.store import RunFolder
 from rmt_mini.worlds.micro import make_tokenizer
 from rmt_mini.worlds.questions import Question, load_questions
+from tests.engine.test_foreign_models import sentencepiece
 from tests.fakes import byte_tokenizer, tiny_model
 
 SMALL = {"documents_per_step": 3, "group_size": 4, "steps": 2, "budget_start": 4, "dtype": "float32"}
@@ -294,7 +297,7 @@ def test_every_field_that_is_taken_is_read_and_others_are_refused(tmp_path, poli
     policy.model.save_pretrained(tmp_path / "model")
     policy.tokenizer.save_pretrained(tmp_path / "model")
     monkeypatch.setattr(pre_and_post, "preset", watched)
-    changes = {"use_budget": True, "budget_rule": "entropy", "clip_epsilon": 0.2, "kl_weight": 0.1, "save_every": 1}
+    changes = {"use_budget": True, "clip_epsilon": 0.2, "kl_weight": 0.1, "save_every": 1}
     posttrain_run(
         str(tmp_path / "model"), "micro", 12, 6, {**SMALL, **changes, "out": str(tmp_path / "run")}, progress=False
     )
@@ -316,3 +319,32 @@ def test_it_saves_checkpoints_on_the_way_and_reports_the_k_that_was_asked_for(tm
     assert len(saved) == 3  # after steps 2 and 4, and at the end
     assert list(found.evaluation["after"]["pass_at"]) == list(found.evaluation["gain"]) == ["1", "2", "4", "6"]
     assert "pass@6" in found.table
+
+
+def test_run_json_says_what_was_asked_and_read(tmp_path, policy):
+    policy.model.save_pretrained(tmp_path / "model")
+    policy.tokenizer.save_pretrained(tmp_path / "model")
+
+    def notes(name, turn=None, **changes):
+        given = {**SMALL, "answer_format": "chat", "out": str(tmp_path / name), **changes}
+        posttrain_run(str(tmp_path / "model"), "micro", 12, 2, given, progress=False, turn=turn)
+        return json.loads((tmp_path / name / "run.json").read_text())
+
+    one, again = notes("one"), notes("again")
+    assert one["kind"] == "post-training"
+    assert one["token_digest"] == again["token_digest"] != notes("other", seed=1)["token_digest"]
+    assert "<|user|>" in one["chat_turn"]["before"]
+    dated = notes("dated", Turn("Today: 1 May ", "<think>\n"))
+    assert dated["chat_turn"]["before"] == "Today: 1 May "
+    assert dated["token_digest"] != one["token_digest"]
+    with pytest.raises(UserError, match="is a post-training run, which cannot be taken up again"):
+        resume(tmp_path / "one")
+
+
+def test_questions_in_a_script_that_the_tokenizer_does_not_know_are_refused(policy):
+    letters = sentencepiece()
+    asked = [Question(str(n), "漢字" * 9 + f" {n}:", " 7", lambda given: float(given.strip() == "7")) for n in range(4)]
+    reader = make_policy("letters", tiny_model("llama", vocab_size=len(letters)), letters)
+    with pytest.raises(UserError, match=r"questions 'mine': \d\d% of the tokens are unknown to .* of 'letters'"):
+        answerable(reader, "mine", asked, config())
+    assert len(answerable(policy, "mine", asked, config())) == 4  # bytes know them all

@@ -1,5 +1,6 @@
 """Pre-training: asides are laid out as the engine lays them out, and the recipe makes what ships."""
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -12,8 +13,10 @@ from rmt_mini.config import PretrainConfig
 from rmt_mini.engine.model import load_policy
 from rmt_mini.engine.prompt import Continuation
 from rmt_mini.engine.rollout import lay_out
+from rmt_mini.errors import UserError
 from rmt_mini.pre_and_post import pretrain_run
 from rmt_mini.records import Position, Rollout
+from rmt_mini.run import resume
 from rmt_mini.stages.pretrain import IGNORED, WINDOW, Reader, _padded, new_policy, pretrain, samples
 from rmt_mini.worlds import micro
 
@@ -152,3 +155,11 @@ def test_the_shipped_model_is_small_and_speaks_the_worlds_tokens():
     assert sum(file.stat().st_size for file in (DATA / "checkpoint").iterdir()) <= 5_000_000
     assert policy.tokenizer.get_vocab() == micro.make_tokenizer().get_vocab()
     assert 800_000 < policy.parameters < 1_200_000
+
+
+def test_a_pre_training_folder_is_named_as_one(tmp_path):
+    path = pretrain_run(dataclasses.replace(TINY, out=str(tmp_path / "made")), progress=False)
+    with pytest.raises(UserError, match="made' is a pre-training run, which cannot be taken up again"):
+        resume(path)
+    with pytest.raises(UserError, match=r"has no config.json; give '.*made/checkpoint'"):
+        load_policy(str(path), "cpu")
