@@ -164,6 +164,7 @@ PAPER: dict[str, Any] = {
     "kl_weight": None, "learning_rate": 1e-6, "budget_start": 800, "budget_min": 1, "budget_decay": 0.2,
     "length_weight": None, "length_if_correct": False, "tier_thresholds": None, "curriculum_start": 0.3,
     "curriculum_end": 0.7, "tier_probs_early": None, "tier_probs_late": None, "ntp_weight": 0.1,
+    "evaluation_documents": 200, "evaluation_fraction": 0.047,  # 200 of 4,251
 }  # fmt: skip
 
 
