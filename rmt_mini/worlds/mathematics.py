@@ -13,30 +13,54 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 
 LONGEST = 200  # characters of an answer that is worth reading
 GROUP = r"\(((?:[^()]|\([^()]*\))*)\)"  # parentheses with at most one more level inside
-NAME = re.compile(r"([A-Za-z](?:_\w|\([a-z]\))?)\s*=\s*")  # of an unknown
+BRACES = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"  # braces with at most two more levels inside
+ARGUMENT = r"\s*(?:\{([^{}]*)\}|(\w))"  # of a LaTeX command: \binom{n}{4} or \binom n4
+NAME = re.compile(r"([A-Za-z](?:_\w+|_\{\w+\}|\(\w+\))?)\s*=\s*")  # of an unknown
 THOUSANDS = re.compile(r"(?<=\d)(?:,|\{,\}|\\,)(?=\d{3}(?!\d))")
 TRIMMED = (r"^[\s*`=]+|[\s*`.,;:]+$", "")
 REWRITTEN = (  # in this order
-    TRIMMED,
-    (r"^\\boxed\s*\{(.*)\}$", r"\1"),
+    (r"(?<![^\s(,;])\*\*(?=\S)(.+?)(?<=\S)\*\*(?![^\s),;:.])", r"\1"),  # bold; 2**n is a power
+    (rf"\\boxed\s*{BRACES}", r"\1"),
     (r"\\(?:text|math|operator)\w*\s*\{([^{}]*)\}", r"\1"),
-    (r"\\[$()\[\],;!]|\$|~", " "),
+    (r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])", ""),
+    (r"\\q?quad|\\[$()\[\],;!]|[$~`]", " "),
     TRIMMED,
-    (r"^\\?\{(.*?)\\?\}$", r"\1"),  # a set
-    (r",?\s*\b(?:and|or)\b", ","),
+    (r"(?i)^(?:the\s+)?(?:final\s+)?answers?(?:\s+is|\s+are)?[\s:=]+", ""),
+    (r"^(\(.*?\)|[A-Za-z](?:_\w+)?)\s*(?:\\in(?![a-z])|∈)", r"\1="),
+    (r"\{([^{}]*)\\choose([^{}]*)\}", r"\\binom{\1}{\2}"),
+    (r"^(.*=\s*)?\\?\{(.*?)\\?\}$", r"\1\2"),  # a set
+    (r";|,?\s*\band\b", ","),
+    (r",?\s*\bor\b", ";"),  # from here on, a semicolon is an "or"
+    (r"\*\*", "^"),
     (rf"\^\s*{GROUP}", r"^{\1}"),
-    (rf"\\?sqrt\s*{GROUP}", r"\\sqrt{\1}"),
-    (r"\bC\(([^(),]+),([^(),]+)\)", r"\\binom{\1}{\2}"),
+    (rf"(?:√|\\?sqrt)\s*{GROUP}", r"\\sqrt{\1}"),
+    (r"√(\d+|[a-z])", r"\\sqrt{\1}"),
+    (r"(?<![A-Za-z\\])C\(([^(),]+),([^(),]+)\)", r"\\binom{\1}{\2}"),
+    (rf"\\[dt]?binom{ARGUMENT}{ARGUMENT}", r"\\binom{\1\2}{\3\4}"),
+    ("½", r"\\frac{1}{2}"),
     (r"\\pm", "±"),
     ("·", "*"),
 )
-# calculations that are left to the reader ("2^32+1 mod 641"), percentages, and numbers side by side, read as a product
-REFUSED = re.compile(r"mod|\\(?:sum|prod|int|lim|approx)|%|percent|pct|\d\s+\d")
+# calculations that are left to the reader ("2^32+1 mod 641"), percentages, numbers side by side, and what may be a
+# mixed number or a product ("2\frac{1}{2}", "2{3}")
+REFUSED = re.compile(
+    r"mod|\\(?:sum|prod|int|lim|approx|boxed)|%|percent|pct|\d\s+\d"
+    r"|\d\s*\\[dct]?frac[{\s]*\d+[}{\s]*\d|(?<=\d)(?<!frac\d)\{(?!,)"
+)
+# latex2sympy reads 2(1/2) and 2\binom{10}{5} as mixed numbers, 2+1/2 and 2+252: a sign makes them products
+PRODUCT = re.compile(r"(?<=[\d)}!])(?<!_\d)\s*(?=[(\[]|\\(?:[dct]?frac|binom|sqrt|lfloor|lceil))")
+# words of a question that are not what it counts
+NO_UNIT = re.compile(
+    r"\b(?:an?|all|and|any|are|as|at|be|between|both|by|each|either|equal|every|exactly|fewer|for|from|greate\w+|have|if|in|"
+    r"is|it|large\w+|least|less|many|m[ai]\w+mum|minus|mod|more|most|negative|never|no|not|of|on|one|only|or|other|over|plus|"
+    r"same|small\w+|so|squared|such|sum|tha[nt]|the|the[mry]|this|three|to|two|under|up|what|whe\w+|which|with\w*|zero)\b"
+)
 
 
 def comparison() -> Callable[[str, str, str], float]:
@@ -66,7 +90,9 @@ def score(given: str, gold: str, question: str) -> float:
 
     def same(right: Any, value: str) -> bool:  # every part of "10*9/2 = 45" has to be right
         parts = [_expression(part) for part in value.split("=")]
-        return all(verify(right, part, timeout_seconds=None, allow_set_relation_comp=True) for part in parts)
+        # 50 digits, so that a long decimal is not taken for a square root
+        compare = partial(verify, right, numeric_precision=50, timeout_seconds=None, allow_set_relation_comp=True)
+        return all(map(compare, parts))
 
     names = _names(gold)
     try:
@@ -104,13 +130,20 @@ def _solutions(text: str, question: str, names: list[str]) -> list[dict[str, str
     """Return the LaTeX of each solution's values by unknown; a single unknown without a name is ''."""
     text = _undressed(text, question)
     if len(names) < 2:
-        items = [item.replace("±", sign) for item in _split(text) for sign in ("+-" if "±" in item else "+")]
+        parts = _split(text.replace(";", ","), ",")
+        items = [part.replace("±", sign) for part in parts for sign in ("+-" if "±" in part else "+")]
         return [_assigned([item], names or [""]) for item in items]
     together = r"\s*,\s*".join(map(re.escape, names))  # (x, y) = (0, 2)
-    items = _split(re.sub(rf"\(\s*{together}\s*\)\s*=\s*", "", text))
-    if all(item.startswith("(") for item in items):
-        return [_assigned(_split(item[1:].removesuffix(")")), names) for item in items]
-    return [_assigned(items[start : start + len(names)], names) for start in range(0, len(items), len(names))]
+    solutions = []
+    for alternative in _split(re.sub(rf"\(\s*{together}\s*\)\s*=\s*", "", text), ";"):
+        items = _split(alternative, ",")
+        if all(item.startswith("(") for item in items):
+            solutions += [_assigned(_split(item[1:].removesuffix(")"), ","), names) for item in items]
+            continue
+        if len(items) > len(names) and not all(map(NAME.match, items)):
+            raise ValueError("values without names or parentheses belong to no solution")
+        solutions += [_assigned(items[at : at + len(names)], names) for at in range(0, len(items), len(names))]
+    return solutions
 
 
 def _undressed(text: str, question: str) -> str:
@@ -120,19 +153,25 @@ def _undressed(text: str, question: str) -> str:
     for pattern, replacement in REWRITTEN:
         text = re.sub(pattern, replacement, text)
     unit = re.search(r"(?<=[\d}!)])(?:\s+[A-Za-z-]{2,})+$", text)
-    if unit and {*unit[0].lower().split()} <= {*re.findall(r"[a-z-]+", question.lower())}:
+    words = unit[0].lower() if unit else ""
+    if unit and not NO_UNIT.search(words) and {*words.split()} <= {"ways", *re.findall(r"[a-z-]+", question.lower())}:
         text = text[: unit.start()]
+    left, _, right = text.partition("=")
+    if right and not NAME.match(text):  # "x^2+y^2 = ..." where the question says "Find x^2+y^2"
+        spelled = r"[\s{}()*]*".join(map(re.escape, re.sub(r"[\s{}()*]", "", left)))
+        asked = rf"\b(?:find|value of|what is)[\s(]+{spelled}(?!\w|[\s{{}}()]*[-+*/^=])"
+        text = right.strip() if re.search(asked, question, re.IGNORECASE) else text
     if REFUSED.search(text):
         raise ValueError("no answer")
     return text
 
 
-def _split(text: str) -> list[str]:
-    """Split at the commas and semicolons that are in no brackets."""
+def _split(text: str, separator: str) -> list[str]:
+    """Split at the separators that are in no brackets."""
     items, depth = [""], 0
     for sign in text:
         depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(sign, 0)
-        if sign in ",;" and depth == 0:
+        if sign == separator and depth == 0:
             items.append("")
         else:
             items[-1] += sign
@@ -151,6 +190,10 @@ def _assigned(items: list[str], names: list[str]) -> dict[str, str]:
 @lru_cache(maxsize=1000)
 def _expression(latex: str) -> Any:
     from math_verify.parser import LatexExtractionConfig, latex2sympy, normalize_latex
+    from sympy import Float, Rational
 
-    normal = normalize_latex(latex, LatexExtractionConfig().normalization_config)
-    return latex2sympy(normal, is_real=True, convert_degrees=False, normalization_config=None)
+    # without its units: they make a 2 of "2d" and of "2 less"
+    config = replace(LatexExtractionConfig().normalization_config, units=False)
+    normal = normalize_latex(PRODUCT.sub("*", latex), config)
+    read = latex2sympy(normal, is_real=True, convert_degrees=False, normalization_config=None)
+    return read.xreplace({decimal: Rational(str(decimal)) for decimal in read.atoms(Float)})  # 0.357143 is not 5/14

@@ -30,6 +30,7 @@ UNREAD = 3_000_000  # a page of the mid-training text that no run reads up to, a
 OF_MICRO = {"micro": (micro.EXAM, 0), "micro-text": (micro.MIDTRAINING, UNREAD)}  # what is asked, from which page on
 ANSWER_CUE = "\nAnswer:"
 OTHER_FORM = re.compile(r", or (?:equivalently|approximately|an equivalent form such as) ")  # of an answer of CHAMP
+PAIRED = re.compile(r"(\*\*|[$`])(.+)\1", re.DOTALL)  # what models put around an answer
 GLOSS = re.compile(r" is the only possible value$| \((?:i\.e\.|no).*\)$")  # what follows such an answer
 
 
@@ -151,8 +152,31 @@ def _gym_scorer(task: str, count: int, seed: int) -> Callable[[int, str], float]
     import reasoning_gym
 
     data = reasoning_gym.create_dataset(task, size=count, seed=seed)
-    # a scorer gives part of the points for an answer that merely contains the right one; here it is right or it is not
-    return lambda number, given: float(data.score_answer(answer=given.strip(), entry=data[number]) >= 1.0)
+
+    def is_right(number: int, answer: str) -> bool:
+        try:
+            # a scorer gives part of the points to an answer that merely contains the right one; here that is wrong
+            return bool(data.score_answer(answer=answer, entry=data[number]) >= 1.0)
+        except Exception:  # some scorers fail on text that they cannot read
+            return False
+
+    return lambda number, given: float(any(is_right(number, answer) for answer in _readings(given.strip())))
+
+
+def _readings(given: str) -> dict[str, None]:
+    """Return an answer as it is, then without the full stop, bold, backticks and dollars that models put around it.
+
+    Example:
+        >>> list(_readings("**3**.")), list(_readings("3"))
+        (['**3**.', '3', '**3**'], ['3'])
+    """
+
+    def bare(text: str) -> str:
+        while pair := PAIRED.fullmatch(text):
+            text = pair[2].strip()
+        return text
+
+    return dict.fromkeys([given, bare(given), bare(given.removesuffix(".")), bare(given).removesuffix(".")])
 
 
 def _champ(count: int) -> tuple[Question, ...]:

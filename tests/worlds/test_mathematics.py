@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from rmt_mini.worlds.mathematics import score
 from rmt_mini.worlds.questions import Question, load_questions
 
 pytest.importorskip("math_verify")
@@ -58,6 +59,81 @@ LEFT_OUT = [  # words, a sum, a chain of equations, dots, and products that are 
     *("Combinatorics_17", "Inequality_9", "Inequality_12", "Inequality_44", "Number-Theory_28", "Number-Theory_44"),
     *("Polynomial_3", "Polynomial_14", "Polynomial_19", "Polynomial_46", "Sequence_2", "Sequence_43", "Sequence_48"),
 ]
+
+
+PAIR, TWO_PAIRS, NUMBERS = "x=6, y=5", "x=0, y=2 and x=9, y=11", "376 and 625"
+# right answer, then answers that are right, answers that are wrong
+READ = [
+    ("2*C(10, 5)", [r"2\binom{10}{5}", r"2 \dbinom{10}{5}", "2C(10,5)", r"2{10 \choose 5}"], [r"252\binom{10}{5}"]),
+    ("1", [r"2\left(\frac12\right)", "2(1/2)", "2[1/2]", r"2\cdot\frac12"], [r"2\frac{1}{2}", "2½", "2 1/2"]),
+    ("5/2", ["2.5"], [r"2\left(\frac12\right)", "2(1/2)", r"2\frac12", r"2\,\frac{1}{2}", r"2{\frac12}", "2½"]),
+    ("6", ["2(3)", "(2)(3)", r"3\sqrt{4}", r"\frac{12}{4}(2)"], ["2{3}", "(3)(3)", r"2\sqrt{16}"]),
+    ("5", [r"\frac{5}{2}(2)"], ["2(3)", "(2)(3)", r"3\sqrt{4}", "2{3}"]),
+    ("40", ["2^3(5)", "2^{3}(5)"], ["2^3(32)"]),
+    (
+        PAIR,
+        [r"\left(6,5\right)", r"(x,y)=\left(6,5\right)", r"x=6,\quad y=5", "**x=6**, **y=5**"],
+        [r"\left(5,6\right)"],
+    ),
+    (PAIR, ["x=6 and y=5", "x=6; y=5"], ["x=6 or y=5", r"x=6\text{ or }y=5", "6 or 5", "(6 or 5)"]),
+    (
+        TWO_PAIRS,
+        [r"(x,y) \in \{(0,2),(9,11)\}", "(0,2) or (9,11)", "x=0, y=2, or x=9, y=11"],
+        ["x=0 or y=2 or x=9 or y=11"],
+    ),
+    (TWO_PAIRS, ["x=0, y=2; x=9, y=11"], ["0,2,9,11", "x=0, 2, x=9, 11", r"(x,y) \in \{(2,0),(9,11)\}"]),
+    (NUMBERS, ["**376** and **625**", r"\boxed{376} and \boxed{625}", "`376`, `625`"], ["**376** and **626**"]),
+    (NUMBERS, [r"n \in \{376, 625\}", "n ∈ {625, 376}"], [r"n \in \{376\}", r"376 \in \{376, 625\}"]),
+    ("3/2", [r"\boxed{\frac{3}{2}}"], [r"\boxed{\frac{1}{2}}, \boxed{\frac{3}{2}}"]),
+    ("x=±1", [r"x \in \{-1, 1\}", r"\left\{\pm1\right\}"], [r"x \in \{-1, 2\}", r"x \in (-1, 1)"]),
+    ("239", ["a_{6}=239", "a_{10} = 239", "f(6)=239"], ["a_{239}=6", "f(239)=6", "238 = 239"]),
+    ("239", ["Answer: 239", "The answer is 239.", "**Answer:** $239$", "Final answer: 239"], ["The answer is not 239"]),
+    ("239", [r"239\text{ ways}"], ["239 less", "239 more", "239d", "239 h", "Answer: 238 or 239"]),
+    (
+        "sqrt(3)/3",
+        ["√3/3", "1/√(3)", r"\boxed{\frac{\sqrt{3}}{3}}"],
+        ["√33", "√(3/3)", "0.577350", "0.57735026918962576451"],
+    ),
+    ("sqrt(33)", ["√33"], ["√3*3", r"\sqrt33"]),
+    ("2^(n-1)", ["2**(n-1)", "2**n/2", "**2**(n-1)**"], ["2**n", "2*(n-1)"]),
+    ("C(n, 4)", [r"\binom n4", r"\binom{n}4", r"{n\choose 4}"], [r"\binom 4n", r"\binom n5"]),
+    ("1/2", ["½", "0.5", ".50", "50/100.0"], ["0.49999999", "0.4999999999999999999999", "1½"]),
+    ("5/14", ["2.5/7"], ["0.357143", "0.3571428571428571428"]),
+    ("n(n-3)/2", ["0.5n(n-3)"], ["0.50000001n(n-3)"]),
+    ("[-1, 1]", [r"x \in [-1, 1]", "[-1.0, 1]"], [r"x \in (-1, 1)", "[-1.0000001, 1]"]),
+    ("sqrt(2)", ["2^{0.5}"], ["1.41421356237309504880"]),
+]
+
+
+@pytest.mark.parametrize(("gold", "right", "wrong"), READ)
+def test_spellings_and_look_alikes(gold, right, wrong):
+    assert [answer for answer in right if score(answer, gold, "") != 1.0] == []
+    assert [answer for answer in wrong if score(answer, gold, "") != 0.0] == []
+
+
+def test_words_of_the_question_are_units_if_they_can_be_counted():
+    question = "How many strings of length 6 have digits that differ by less than or equal to 1, and not the same?"
+    for unit in ("strings", "digits", "ways"):
+        assert score(f"239 {unit}", "239", question) == 1.0
+    for words in ("less than", "less", "the same", "not", "equal to", "banana", "strings less"):
+        assert score(f"239 {words}", "239", question) == 0.0
+
+
+def test_a_left_side_that_the_question_asks_for_is_no_part_of_the_answer():
+    """Other left sides are read: each part of a chain has to equal the right answer."""
+    question = "For x, y we have x+y=a and x^3+y^3=b. Find x^2+y^2, as an expression of a and b."
+    for answer, points in (
+        ("x^2+y^2 = (a^3+2b)/(3a)", 1.0),
+        (r"x^{2} + y^{2} = \frac{a^3+2b}{3a}", 1.0),
+        ("x^2+y^2 = (a^3+b)/(3a)", 0.0),
+        ("x+y = (a^3+2b)/(3a)", 0.0),
+        ("x^2 = (a^3+2b)/(3a)", 0.0),  # only a part of what is asked
+        ("(a^3+2b)/(3a) = x^2+y^2", 0.0),
+    ):
+        assert score(answer, "(a^3+2b)/(3a)", question) == points, answer
+    assert score("P(n+1) = n/2", "n/2", "P(k)=k/(k+1) for k=0, ..., n. Find P(n+1).") == 1.0
+    assert score("P(n+2) = n/2", "n/2", "P(k)=k/(k+1) for k=0, ..., n. Find P(n+1).") == 0.0
+    assert score("a+b = 5", "5", "Find (a+b)^2.") == 0.0
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,29 @@ def test_reasoning_gym_scores_its_own():
         assert question.score("") == 0.0
 
 
+@pytest.mark.parametrize("task", ["gcd", "chain_sum", "prime_factorization", "sentence_reordering"])
+def test_what_models_put_around_an_answer_does_not_make_it_wrong(task):
+    """The scorer of prime_factorization raises at "2 × 3."; a right sentence may end with a full stop of its own."""
+    pytest.importorskip("reasoning_gym")
+    first, second = load_questions(f"gym:{task}", 2, seed=0)
+    for dressing in ("{}", "{}.", "**{}**", "**{}**.", "**{}.**", "${}$", "$${}$$", "`{}`.", "**${}$**", " **{}** \n"):
+        assert first.score(dressing.format(first.answer.strip())) == 1.0, dressing
+        assert first.score(dressing.format(second.answer.strip())) == 0.0, dressing
+    for wrong in ("**{0}", "{0}**", "**{0}** or **{1}**", "${0}$, ${1}$", "`{0}` {1}", "the **{0}**"):
+        assert first.score(wrong.format(first.answer.strip(), second.answer.strip())) == 0.0, wrong
+
+
+def test_a_full_stop_that_belongs_to_a_sentence_counts():
+    pytest.importorskip("reasoning_gym")
+    for question in load_questions("gym:sentence_reordering", 6, seed=0):
+        sentence = question.answer.strip()
+        if sentence.endswith("."):
+            assert question.score(sentence) == question.score(f"**{sentence}**") == 1.0
+            assert question.score(sentence.removesuffix(".")) == 0.0
+            return
+    pytest.fail("no sentence ends with a full stop")
+
+
 @pytest.fixture(scope="module")
 def champ():
     pytest.importorskip("math_verify")
