@@ -51,7 +51,8 @@ def read_notebook(path: Path) -> Any:
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises whatever its reader meets
-        raise UserError(f"{path} is not a notebook: {str(error).splitlines()[0]}") from error
+        told = (str(error).splitlines() or [type(error).__name__])[0]  # some say nothing
+        raise UserError(f"{path} is not a notebook: {told}") from error
 
 
 def digest(source: str) -> str:
