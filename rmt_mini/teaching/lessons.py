@@ -20,7 +20,7 @@ import nbformat
 from nbclient import NotebookClient
 
 from rmt_mini.errors import UserError
-from rmt_mini.files import write_keeping, write_whole
+from rmt_mini.files import require_file_name, write_keeping, write_whole
 from rmt_mini.teaching.cost import Cost, costs_written, watched
 
 logger = logging.getLogger(__name__)
@@ -136,6 +136,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     measured: dict[str, Cost] = {}
     try:
+        if given.measure is not None:
+            require_file_name(given.measure)
         for path in given.notebooks or lessons():
             if given.measure is None:
                 logger.info("%s: %.0f s", path.name, execute(path))
