@@ -368,14 +368,14 @@ def _release(students: Path | None, nbgrader: Path | None) -> None:
 def _grade(notebooks: Sequence[Path], out: Path | None) -> None:
     """Run exercise NOTEBOOKS and mark each exercise; their code runs with your rights."""
     from rmt_mini.files import write_keeping, write_whole
-    from rmt_mini.teaching.grading import Report, grade
+    from rmt_mini.teaching.grading import Report, grade_all
 
     reports: list[Report] = []
     if out is not None:
         write_keeping(out, "[]\n")  # complains now and not after a class
-    for path in notebooks:
-        reports.append(grade(path))
-        click.echo(reports[-1].text())
+    for report in grade_all(notebooks):
+        reports.append(report)
+        click.echo(report.text())
         if out is not None:
             write_whole(out, json.dumps([report.as_json() for report in reports], indent=1) + "\n")
     without = [report.notebook for report in reports if report.reason]

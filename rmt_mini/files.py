@@ -18,10 +18,20 @@ UNBORN = (LOCK, ".run.json.")  # all that a process can leave which was killed b
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all: to a temporary file beside it, then renamed."""
+    """Write a text file whole or not at all: to a temporary file beside it, then renamed.
+
+    A file that is replaced hands on its rights; a link to a file stays one, and its file is replaced.
+    """
+    to_no_device = path.is_symlink() and (path.is_file() or not path.exists())
+    _replace(path.resolve() if to_no_device else path, text)
+
+
+def _replace(path: Path, text: str) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with scratch.open("w", encoding="utf-8", errors=ESCAPED) as file:
+            if path.is_file():
+                shutil.copymode(path, scratch)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -43,6 +53,8 @@ def require_file_name(path: Path) -> None:
 
 def write_keeping(path: Path, text: str, old: Path | None = None) -> bool:
     """Write a text file whole, and keep the file that it replaces; the log says under which name.
+
+    A link is replaced, and the file that it leads to is left as it is.
 
     Args:
         path: of the file; its folder is made if it is missing.
@@ -66,7 +78,7 @@ def write_keeping(path: Path, text: str, old: Path | None = None) -> bool:
         shutil.copy2(path, kept)
         logger.info("%s was there already; the old file is kept as %s", path, kept)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text)
+    _replace(path, text)
     return True
 
 

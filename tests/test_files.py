@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -14,7 +16,7 @@ import rmt_mini.run  # noqa: F401  the module, which the package hides behind it
 from rmt_mini.cli import main
 from rmt_mini.config import preset
 from rmt_mini.errors import UserError
-from rmt_mini.files import write_keeping
+from rmt_mini.files import write_keeping, write_whole
 from rmt_mini.scale.settings import ScaleSettings
 from rmt_mini.scale.train import require_same
 from rmt_mini.teaching import lessons
@@ -47,6 +49,28 @@ def test_the_file_a_link_leads_to_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "mine")
     write_keeping(tmp_path / "link", "new")
     assert texts(tmp_path) == {"mine": "mine", "link": "new", "link.old-1": "mine"}
+
+
+@pytest.mark.parametrize("write", [write_whole, write_keeping])
+def test_a_file_that_is_replaced_hands_on_its_rights(write: Callable[[Path, str], object], tmp_path: Path) -> None:
+    path = tmp_path / "marks.json"
+    for mode in (0o600, 0o644):
+        path.write_text("old")
+        path.chmod(mode)
+        write(path, "new")
+        assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", mode)
+
+
+def test_a_link_stays_one_where_nothing_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name, target in {"link": "folder/mine", "loose": "folder/absent", "device": "/dev/null"}.items():
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "folder" / "mine").write_text("mine")
+    for name in ("link", "loose", "device"):
+        write_whole(tmp_path / name, f"new {name}")
+    assert [(tmp_path / name).is_symlink() for name in ("link", "loose", "device")] == [True, True, False]
+    assert texts(tmp_path / "folder") == {"mine": "new link", "absent": "new loose"}
+    assert Path("/dev/null").is_char_device()
 
 
 @pytest.mark.parametrize("name", [".", "/dev/null"])

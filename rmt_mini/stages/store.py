@@ -23,6 +23,11 @@ from rmt_mini.files import ESCAPED, LOCK, require_free, write_whole
 from rmt_mini.stages.optimizer import require_sound
 from rmt_mini.stages.state import sync
 
+WHOLE = (  # files of a run that write_whole makes
+    "answers.jsonl", "evaluation.json", "metrics.jsonl", "positions.json", "preflight.json", "report.md",
+    "rollouts.jsonl", "run.json", "samples.json",
+)  # fmt: skip
+
 
 def free_name(base: Path) -> Path:
     """Return ``base``, or ``base-2``, ``base-3``, ... where it exists already."""
@@ -94,8 +99,9 @@ class RunFolder:
             old.rename(self.path / "checkpoint")
         for name in (".checkpoint.new", ".checkpoint.old", "state/.new"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for scratch in self.path.rglob(".*.[0-9]*"):  # of write_whole
-            if scratch.suffix[1:].isdigit() and scratch.is_file():
+        for scratch in self.path.glob(".*.[0-9]*"):  # of write_whole; others are a user's
+            name, _, process = scratch.name[1:].rpartition(".")
+            if name in WHOLE and process.isdigit() and scratch.is_file():
                 scratch.unlink()
 
     def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:

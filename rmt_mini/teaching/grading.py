@@ -1,8 +1,8 @@
 """Grade exercise notebooks, each exercise by its check: ``rmt-mini grade NOTEBOOK ...``.
 
-A submission's code runs in a process of its own (``submission``), which is killed, with its children, when its
-time is up. Its own calls of ``check`` count for nothing, the grader's do. The code runs with the rights of whoever
-grades: grade strangers' work in a container.
+A submission's code runs in a process and a temporary folder of its own (``submission``). The process is killed, with
+all that it started, when its time is up. Its own calls of ``check`` count for nothing, the grader's do. The code runs
+with the rights of whoever grades: grade strangers' work in a container.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,16 +23,19 @@ from typing import Any
 
 import psutil
 
-from rmt_mini.errors import UserError
-from rmt_mini.files import ESCAPED
+from rmt_mini.teaching import checks
 from rmt_mini.teaching.checks import EXERCISES
 from rmt_mini.teaching.lessons import read_notebook
-from rmt_mini.teaching.submission import kill_children
+from rmt_mini.teaching.submission import adopt_orphans, kill_children
 
 LIMIT = 240.0  # seconds for a whole submission
-CELL_SHARE = 0.25  # of the limit: most that one cell may take, so that an endless one costs its own points alone
+CELLS_SHARE = 0.7  # of the limit: most that all cells together may take; the rest is for judging
+CELL_SHARE = 1 / 3  # of what is left for cells: most that one may take, so that endless ones leave some to the others
 LONGEST = 2000  # characters of what a check says: a submission's own error messages are part of it
-_CHECK = re.compile(r"^check\((\w+)\)[; \t]*$", re.MULTILINE)
+MOST_ANSWERS = 1_000_000  # bytes that are read of what a submission's process wrote
+MOST_BESIDE = 10_000_000  # bytes of the files beside a notebook that it may read
+_CHECK = re.compile(r"^check\(\s*(\w+)\s*(?:,[^()\n]*)?\)[; \t]*(?:#.*)?$", re.MULTILINE)
+_DEFINED = re.compile(r"^(?:def|class)\s+(\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -76,62 +80,117 @@ class Report:
 
     def text(self) -> str:
         """Write it for a person."""
-        lines = [f"{self.notebook}: {self.points} of {self.of} points"]
+        lines = [f"{_printable(self.notebook)}: {self.points} of {self.of} points"]
         if self.reason:
-            lines.append(f"  not graded: {self.reason}")
+            lines.append(f"  not graded: {_printable(self.reason)}")
         for mark in self.marks:
-            told = mark.told.replace("\n", "\n    ")
-            lines.append(f"  {mark.points}/{mark.of}  {mark.exercise}\n    {told}")
-        return "\n".join(lines).encode("utf-8", ESCAPED).decode("utf-8")  # a path or an error may not be UTF-8
+            lines.append(f"  {mark.points}/{mark.of}  {mark.exercise}")
+            lines += [f"    {_printable(line)}" for line in mark.told.split("\n")]
+        return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
         """Return it for a program."""
         return {"points": self.points, "of": self.of} | asdict(self)
 
 
+def _printable(line: str) -> str:
+    r"""Escape what would steer a terminal, or what it cannot show.
+
+    Example:
+        >>> print(_printable("é" + chr(27) + "[2J" + chr(10)))
+        é\x1b[2J\n
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
+
+
 def grade(path: Path, limit: float = LIMIT) -> Report:
     """Run a submission and check each of its exercises.
 
     Args:
-        path: a student's copy, worked in.
+        path: a student's copy. It runs in a temporary folder, with copies of the small files beside it.
         limit: seconds for all of it.
 
     Returns:
         The marks, 0 with a reason for what could not be judged; no marks where it is no notebook or has no exercise.
     """
+    return next(grade_all([path], limit))
+
+
+def grade_all(paths: Sequence[Path], limit: float = LIMIT) -> Iterator[Report]:
+    """Do what ``grade`` does for each submission; all are read before the first one runs.
+
+    Yields:
+        Each report as soon as it is there.
+    """
+    read = [_sources(path) for path in paths]
+    for path, sources in zip(paths, read, strict=True):
+        yield Report(str(path), (), sources) if isinstance(sources, str) else _graded(path, sources, limit)
+
+
+def _sources(path: Path) -> list[str] | str:
+    """Return what is in a notebook's code cells, or why that cannot be read."""
     try:
-        sources = [str(cell.get("source", "")) for cell in read_notebook(path).cells if cell.cell_type == "code"]
-    except (UserError, OSError, AttributeError, TypeError) as error:  # JSON may hold anything in a notebook's place
-        return Report(str(path), (), str(error)[:LONGEST])
-    names = list(dict.fromkeys(name for source in sources for name in _CHECK.findall(source) if name in EXERCISES))
+        return [str(cell.get("source", "")) for cell in read_notebook(path).cells if cell.cell_type == "code"]
+    except Exception as error:  # JSON may hold anything in a notebook's place
+        return str(error)[:LONGEST] or type(error).__name__
+
+
+def _graded(path: Path, sources: Sequence[str], limit: float) -> Report:
+    names = _exercises("\n".join(sources))
     if not names:
         return Report(str(path), (), "it has no exercise; a cell of one ends in check(...)")
-    names = [one.name for one in EXERCISES.values() if one.lesson == EXERCISES[names[0]].lesson]  # also deleted ones
-    verdicts, end = _run([_CHECK.sub("", source) for source in sources], names, path.parent, limit)
-    return Report(str(path), tuple(_mark(name, verdicts.get(name, {"passed": False, "told": end})) for name in names))
+    try:
+        verdicts, end = _run([_CHECK.sub("", source) for source in sources], names, path.parent, limit)
+    except Exception as error:  # such as a folder that no one can remove: the others are still to be graded
+        return Report(str(path), (), f"{type(error).__name__}: {error}"[:LONGEST])
+    return Report(str(path), tuple(_mark(name, verdicts.get(name, (False, end))) for name in names))
 
 
-def _mark(name: str, verdict: Mapping[str, Any]) -> Mark:
+def _exercises(source: str) -> list[str]:
+    """Return all exercises, also deleted ones, of the lessons that a notebook defines some of, or else checks."""
+    for pattern in (_DEFINED, _CHECK):
+        found = dict.fromkeys(EXERCISES[name].lesson for name in pattern.findall(source) if name in EXERCISES)
+        if found:
+            return [one.name for lesson in found for one in EXERCISES.values() if one.lesson == lesson]
+    return []
+
+
+def _mark(name: str, verdict: tuple[bool, str]) -> Mark:
+    passed, told = verdict
     of = EXERCISES[name].points
-    return Mark(name, of if verdict["passed"] else 0, of, str(verdict["told"])[:LONGEST])
+    return Mark(name, of if passed else 0, of, told[:LONGEST])
 
 
 def _run(
-    sources: Sequence[str], names: Sequence[str], folder: Path, limit: float
-) -> tuple[dict[str, dict[str, Any]], str]:
+    sources: Sequence[str], names: Sequence[str], beside: Path, limit: float
+) -> tuple[dict[str, tuple[bool, str]], str]:
     """Run cells in a process of their own; return what was judged, and how and where the process ended."""
-    asked = {"sources": sources, "names": names, "folder": str(folder.resolve()), "cell_limit": CELL_SHARE * limit}
-    with tempfile.TemporaryDirectory() as scratch:
-        request, answers = Path(scratch, "request.json"), Path(scratch, "answers.jsonl")
-        request.write_text(json.dumps(asked), encoding="utf-8")
-        answers.touch()
-        nowhere = subprocess.DEVNULL  # a flood of output fills nothing
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
+        tempfile.TemporaryFile() as request,
+        tempfile.TemporaryFile() as answers,
+    ):
+        _copy_small(beside, Path(scratch))
+        asked = {
+            "sources": sources,
+            "names": names,
+            "folder": scratch,
+            "grader": os.getpid(),
+            "cells_limit": CELLS_SHARE * limit,
+            "cell_share": CELL_SHARE,
+            "judge_limit": 2 * checks.LIMIT,  # also for what a check does beside its cases
+            "longest": LONGEST,
+        }
+        request.write(json.dumps(asked).encode())
+        request.seek(0)
+        before = set(psutil.Process().children())
+        adopt_orphans(True)
         process = subprocess.Popen(
             # -P: a module of the current folder must not take the place of one that grading needs
-            [sys.executable, "-P", "-m", "rmt_mini.teaching.submission", str(request), str(answers)],
-            stdin=nowhere,
-            stdout=nowhere,
-            stderr=nowhere,
+            [sys.executable, "-P", "-m", "rmt_mini.teaching.submission"],
+            stdin=request,
+            stdout=answers,
+            stderr=subprocess.DEVNULL,  # a flood of output fills nothing
             env=os.environ | {"MPLBACKEND": "agg"},
             start_new_session=True,
         )
@@ -140,19 +199,40 @@ def _run(
         except subprocess.TimeoutExpired:
             end = f"it had not ended after {limit:g} seconds"
         finally:
-            _kill(process)
-        verdicts, at = {}, "before its first cell"
-        for line in answers.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # the last line may be cut off by the kill
-                record = json.loads(line)
-                at = record.get("at", at)
-                if "exercise" in record:
-                    verdicts[record["exercise"]] = record
+            _kill(process, before)
+            adopt_orphans(False)
+        answers.seek(0)
+        verdicts, at = _read_answers(answers.read(MOST_ANSWERS))
     return verdicts, f"not judged: {end}, {at}"
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a submission's process and what it started, except for a daemon whose parent has ended."""
+def _copy_small(source: Path, target: Path) -> None:
+    """Copy a folder's files, but no notebook and no folder: the smallest ones, up to MOST_BESIDE bytes together."""
+    room = MOST_BESIDE
+    files = [one for one in source.iterdir() if one.is_file() and one.suffix != ".ipynb"]
+    for file in sorted(files, key=lambda one: one.stat().st_size):
+        room -= file.stat().st_size
+        if room < 0:
+            return
+        with suppress(OSError):  # not readable
+            shutil.copy(file, target)
+
+
+def _read_answers(written: bytes) -> tuple[dict[str, tuple[bool, str]], str]:
+    """Return verdicts, and where the process was last; a line that is no proper record is passed over."""
+    verdicts, at = {}, "before its first cell"
+    for line in written.splitlines():
+        with suppress(ValueError, RecursionError):  # the last line may be cut off by the kill
+            match json.loads(line):
+                case {"at": str(place)}:
+                    at = place
+                case {"exercise": str(name), "passed": bool(passed), "told": str(told)}:
+                    verdicts[name] = passed, told
+    return verdicts, at
+
+
+def _kill(process: subprocess.Popen[bytes], before: Collection[psutil.Process]) -> None:
+    """Kill a submission's process and what it started; off Linux, a daemon whose parent has ended is not found."""
     if process.poll() is None:
         with suppress(psutil.NoSuchProcess):
             kill_children(process.pid)
@@ -161,3 +241,12 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
+    if sys.platform == "linux":
+        for orphan in set(psutil.Process().children()) - set(before):
+            with suppress(psutil.Error, ProcessLookupError):
+                if os.getsid(orphan.pid) != os.getsid(
+                    0
+                ):  # what this process started itself meanwhile is of its session
+                    kill_children(orphan.pid)
+                    orphan.kill()
+                    orphan.wait(1)

@@ -20,7 +20,7 @@ import nbformat
 from nbclient import NotebookClient
 
 from rmt_mini.errors import UserError
-from rmt_mini.files import write_keeping, write_whole
+from rmt_mini.files import require_file_name, write_keeping, write_whole
 from rmt_mini.teaching.cost import Cost, costs_written, watched
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,8 @@ def read_notebook(path: Path) -> Any:
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises whatever its reader meets
-        raise UserError(f"{path} is not a notebook: {str(error).splitlines()[0]}") from error
+        told = (str(error).splitlines() or [type(error).__name__])[0]  # some say nothing
+        raise UserError(f"{path} is not a notebook: {told}") from error
 
 
 def digest(source: str) -> str:
@@ -79,7 +80,7 @@ def run(path: Path, timeout: float = 600) -> tuple[Any, Cost]:
         nbclient.exceptions.CellExecutionError: if a cell raises.
     """
     notebook = read_notebook(path)
-    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.metadata.update(nbformat.from_dict(METADATA))
     client = NotebookClient(notebook, timeout=timeout, resources={"metadata": {"path": str(path.parent)}})
     began = time.perf_counter()
     with watched(client) as peak:
@@ -89,6 +90,8 @@ def run(path: Path, timeout: float = 600) -> tuple[Any, Cost]:
 
 def execute(path: Path, timeout: float = 600) -> float:
     """Run a notebook as ``run`` does, and write it back with its outputs.
+
+    One that is not among the package's own notebooks is kept as it was beside the new one (``write_keeping``).
 
     Returns:
         Seconds it took, the kernel's start included.
@@ -101,13 +104,19 @@ def execute(path: Path, timeout: float = 600) -> float:
     notebook, cost = run(path, timeout)
     if path.read_bytes() != before:
         raise UserError(f"{path} was edited while it ran and is left as it is; run it again")
-    notebook.metadata = nbformat.from_dict(METADATA)  # running it adds widgets, and versions
+    notebook.metadata.pop("widgets", None)  # running it adds these, and versions
+    notebook.metadata.update(nbformat.from_dict(METADATA))
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
         if cell.cell_type == "code":
-            cell.metadata = nbformat.from_dict({MARK: digest(cell.source)})
+            cell.metadata.pop("execution", None)  # times, which differ in every run
+            cell.metadata[MARK] = digest(cell.source)
             cell.outputs = [output for output in cell.outputs if _kept(output)]
-    write_whole(path, nbformat.writes(notebook) + "\n")
+    path = path.resolve()
+    if path.is_relative_to(FOLDER):  # git keeps these
+        write_whole(path, nbformat.writes(notebook) + "\n")
+    else:
+        write_keeping(path, nbformat.writes(notebook) + "\n")
     return cost.seconds
 
 
@@ -127,6 +136,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     measured: dict[str, Cost] = {}
     try:
+        if given.measure is not None:
+            require_file_name(given.measure)
         for path in given.notebooks or lessons():
             if given.measure is None:
                 logger.info("%s: %.0f s", path.name, execute(path))

@@ -74,7 +74,10 @@ def deck(path: Path, decks: Sequence[str] = ()) -> str:
         "deck_css": (HERE / "deck" / "deck.css").read_text(encoding="utf-8"),
         "title": _title(notebook) or path.stem,
     }
-    body, _ = exporter.from_notebook_node(cut(notebook, decks), resources={"deck": inlined})
+    made = cut(notebook, decks)
+    for number, cell in enumerate(made.cells):
+        cell.id = f"cell-{number}"  # new cells have random ones, and the same lesson is to give the same deck
+    body, _ = exporter.from_notebook_node(made, resources={"deck": inlined})
     return str(body)
 
 
@@ -89,7 +92,7 @@ def write_decks(paths: Sequence[Path], out: Path) -> list[Path]:
         The files, the page of links last.
 
     Raises:
-        UserError: as ``deck``, or if two notebooks have one name.
+        UserError: as ``deck``, or if two notebooks have one name, or if ``out`` is no folder and cannot become one.
     """
     names = [path.stem for path in paths]
     twice = {name for name in names if names.count(name) > 1}
@@ -100,6 +103,11 @@ def write_decks(paths: Sequence[Path], out: Path) -> list[Path]:
     for path in paths:
         titles.append(_title(read_notebook(path)) or path.stem)
         made = deck(path, names)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            told = f"output folder {str(out)!r} cannot be written ({error.strerror}); choose another --out"
+            raise UserError(told) from error
         written.append(out / f"{path.stem}.slides.html")
         write_keeping(written[-1], made)
         logger.info("%s", written[-1])

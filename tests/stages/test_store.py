@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +12,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import rmt_mini
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import NonFiniteError, UserError
 from rmt_mini.files import write_whole
-from rmt_mini.stages.store import RunFolder, free_name
+from rmt_mini.stages.store import WHOLE, RunFolder, free_name
 from tests.fakes import make_tiny_policy
 
 
@@ -157,12 +159,22 @@ def test_a_kill_between_two_renames_loses_no_checkpoint(tmp_path: Path, monkeypa
         folder.save_checkpoint(policy)
     monkeypatch.undo()
     assert not (folder.path / "checkpoint").exists()
-    (folder.path / ".run.json.123").write_text("half")
-    (folder.path / ".notes.2026-11-28").write_text("a user's")
+    for name in (".run.json.123", ".rollouts.jsonl.7"):
+        (folder.path / name).write_text("half")
+    users = [".draft.2", ".notes.2026-11-28", ".run.json.b2"]
+    for name in users:
+        (folder.path / name).write_text("a user's")
     folder.release()
     again = RunFolder(tmp_path / "run", resume=True)
     assert (again.path / "checkpoint" / "model.safetensors").read_bytes() == before
-    assert sorted(path.name for path in again.path.iterdir()) == [".lock", ".notes.2026-11-28", "checkpoint"]
+    assert sorted(path.name for path in again.path.iterdir()) == sorted([".lock", "checkpoint", *users])
+
+
+def test_every_file_that_a_run_writes_whole_is_known() -> None:
+    package = Path(rmt_mini.__file__).parent
+    sources = "".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
+    written = set(re.findall(r'folder\.write_(?:json|lines)\("([\w.]+)"', sources))
+    assert {"run.json", "answers.jsonl"} < written <= set(WHOLE)
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:

@@ -56,3 +56,9 @@ def test_measuring_writes_the_file_and_no_notebook(tmp_path: Path, monkeypatch: 
     assert list(costs_read(tmp_path / "costs.json")) == ["a"]
     assert path.read_bytes() == before
     assert lessons.MARK not in before.decode()
+
+
+def test_measuring_into_a_folder_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["lessons", "absent.ipynb", "--measure", str(tmp_path)])
+    with pytest.raises(SystemExit, match="is a folder or a device; give the name of a file"):
+        main()

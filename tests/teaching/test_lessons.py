@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from rmt_mini.teaching.lessons import CHECKED, FOLDER, MARK, digest, execute, lessons, read_notebook
+from rmt_mini.teaching.lessons import CHECKED, FOLDER, MARK, METADATA, digest, execute, lessons, read_notebook
 
 ROOT = FOLDER.parent
 NUMBERS = range(13)
@@ -170,6 +170,23 @@ def test_execute_keeps_outputs_and_marks_cells(tmp_path: Path) -> None:
     before = path.read_bytes()
     execute(path)
     assert path.read_bytes() == before
+
+
+def test_execute_keeps_metadata_and_what_a_users_notebook_was(tmp_path: Path) -> None:
+    path, link = tmp_path / "a.ipynb", tmp_path / "link.ipynb"
+    notebook = notebook_of("1 + 1")
+    notebook.metadata.course = "mine"
+    notebook.cells[0].metadata.update({"tags": ["hide"], "nbgrader": {"grade_id": "one"}})
+    nbformat.write(notebook, path)
+    link.symlink_to(path)
+    before = path.read_bytes()
+    execute(link)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.ipynb", "a.old-1.ipynb", "link.ipynb"]
+    assert (tmp_path / "a.old-1.ipynb").read_bytes() == before
+    assert link.is_symlink()
+    made = read_notebook(path)
+    assert made.metadata == METADATA | {"course": "mine"}
+    assert made.cells[0].metadata == {"tags": ["hide"], "nbgrader": {"grade_id": "one"}, MARK: digest("1 + 1")}
 
 
 def test_execute_leaves_a_notebook_that_fails_as_it_was(tmp_path: Path) -> None:

@@ -244,6 +244,28 @@ def test_the_command_writes_decks_and_a_page_of_links(tmp_path: Path) -> None:
     assert '<a href="a.slides.html">1. a &amp; more</a>' in links
 
 
+@HAS_REVEAL
+def test_a_lesson_that_stayed_the_same_gives_the_same_deck(tmp_path: Path) -> None:
+    for _ in range(2):
+        write_decks(LESSONS[3:4], tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("out", ["file", "file/decks"])
+def test_slides_say_in_one_line_that_their_folder_cannot_be(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(slides, "deck", lambda *_: "a deck")
+    (tmp_path / "file").touch()
+    nbformat.write(notebook_of(words("a")), tmp_path / "a.ipynb")
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "a.ipynb"), "--out", str(tmp_path / out)])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: output folder {str(tmp_path / out)!r} cannot be written (")
+    assert said.count("\n") == 1
+
+
 def test_wrong_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.ipynb").write_text("{}")
     for name, told in (("none.ipynb", "there is no notebook"), ("a.ipynb", "is not a notebook")):
