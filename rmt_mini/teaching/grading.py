@@ -244,9 +244,8 @@ def _kill(process: subprocess.Popen[bytes], before: Collection[psutil.Process]) 
     if sys.platform == "linux":
         for orphan in set(psutil.Process().children()) - set(before):
             with suppress(psutil.Error, ProcessLookupError):
-                if os.getsid(orphan.pid) != os.getsid(
-                    0
-                ):  # what this process started itself meanwhile is of its session
+                # what this process started itself meanwhile is of its own session
+                if os.getsid(orphan.pid) != os.getsid(0):
                     kill_children(orphan.pid)
                     orphan.kill()
                     orphan.wait(1)
