@@ -201,6 +201,8 @@ def _run(
         finally:
             _kill(process, before)
             adopt_orphans(False)
+            if os.path.lexists(scratch) and not os.path.isdir(scratch):  # a pipe, say, which nobody should open
+                os.unlink(scratch)
         answers.seek(0)
         verdicts, at = _read_answers(answers.read(MOST_ANSWERS))
     return verdicts, f"not judged: {end}, {at}"
