@@ -148,15 +148,15 @@ def _resume(folder: Path, **given: Any) -> None:
     from rmt_mini.run import resume
 
     changes = {name: value for name, value in given.items() if value is not None}
-    several = any((folder / name).exists() for name in ("compare.json", "exams.json"))
-    if several and changes:
+    compared, examined = ((folder / name).exists() for name in ("compare.json", "exams.json"))
+    if changes and (compared or examined):
         raise UserError(f"{next(iter(changes))} is of use with a single run; resume that run by itself")
     with _stopping() as stop:
-        if (folder / "compare.json").exists():
+        if compared:
             from rmt_mini.compare import go_on
 
             _tell_report(folder, go_on(folder, stop=stop))
-        elif (folder / "exams.json").exists():
+        elif examined:
             from rmt_mini.exams import go_on as go_on_with_exams
 
             _tell_report(folder.parent, go_on_with_exams(folder, stop=stop))

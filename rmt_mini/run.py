@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, absolute_name, load_policy
 from rmt_mini.engine.prompt import Turn
-from rmt_mini.engine.text import Text, to_texts
+from rmt_mini.engine.text import Text, to_texts, unknown_share
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import require_free
 from rmt_mini.method.schedule import budget_of
@@ -173,8 +173,7 @@ def run(
     with explained(config):
         material = prepare(config, policy, turn)
         origin: dict[str, Any] = material.digests() | {"parameters": material.policy.parameters}
-        texts = [*material.train, *material.held_out]
-        unknown = sum(len(text.unknown) for text in texts) / sum(len(text.ids) for text in texts)
+        unknown = unknown_share(material.policy.tokenizer, [*material.train, *material.held_out])
         if unknown:
             origin["unknown_share"] = round(unknown, 4)  # of the tokens; none of them is asked or trained on
         if material.policy.turn is not None:
@@ -220,7 +219,7 @@ def resume(
     notes = reading.read_notes(path)
     if "kind" in notes:
         raise UserError(f"{str(path)!r} is a {notes['kind']} run, which cannot be taken up again; begin it anew")
-    config = reading.config_of(notes, path)
+    config = reading.config_of(notes["config"], path)
     lacking = [name for name in ("versions", "machine", "seconds", *DIGESTS) if name not in notes]
     if lacking:
         raise UserError(f"{str(path / 'run.json')!r} is damaged (it lacks {lacking[0]!r}); restore it from a copy")
@@ -317,7 +316,7 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]
             f"give runs/NAME or runs/NAME/checkpoint"
         )
     notes = reading.read_notes(folder)
-    config = reading.config_of(notes, folder)
+    config = reading.config_of(notes["config"], folder)
     with explained(config):
         policy = load_policy(str(folder / "checkpoint"), config.device, config.dtype)
         # its positions are known, so that the model which measured entropies is not needed

@@ -13,7 +13,7 @@ from torch import nn
 
 from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.memory import keep_freed_memory
-from rmt_mini.engine.plain import PlainTree, choose_tree
+from rmt_mini.engine.plain import PlainTree, choose_tree, gap
 from rmt_mini.engine.prompt import Turn
 from rmt_mini.engine.tree import DocumentTree
 from rmt_mini.engine.weights import BUNDLED, MICRO, bundled_model
@@ -225,11 +225,11 @@ def _require_causal(name: str, model: Any) -> None:
         capped = model(input_ids=ids, use_cache=False).logits  # a cap shows on large logits only
         hook.remove()
         logprobs = target_logprobs(head, seen[0, :-1], ids[0, 1:])
-        looks_ahead = _gap(unseen[:, :-1], seen[:, :-1])
+        looks_ahead = gap(unseen[:, :-1], seen[:, :-1])
         differs = max(
-            _gap(ours, theirs),
-            _gap(enlarged[-1], capped),
-            _gap(logprobs, theirs[0, :-1].float().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]),
+            gap(ours, theirs),
+            gap(enlarged[-1], capped),
+            gap(logprobs, theirs[0, :-1].float().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]),
         )
     except Exception as error:  # of an architecture that nothing is known of
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -247,10 +247,6 @@ def _require_causal(name: str, model: Any) -> None:
             f"model {name!r} does more to its logits than its output embedding (scales or caps them, say), which is "
             f"not supported; give another, such as SmolLM2 or Qwen3"
         )
-
-
-def _gap(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one - other).norm() / other.norm())
 
 
 def make_policy(name: str, model: Any, tokenizer: Any) -> Policy:

@@ -77,7 +77,8 @@ class PlainTree:
         )
 
 
-def _gap(one: Tensor, other: Tensor) -> float:
+def gap(one: Tensor, other: Tensor) -> float:
+    """Return how far two tensors differ, as a share of the second one's size."""
     return float((one - other).norm() / other.norm())
 
 
@@ -104,7 +105,7 @@ def _tried(tree: Any, weight: Tensor) -> tuple[list[Tensor], Tensor]:
         leaves = read.detached()
         branches = tree.whole(leaves, trunk, index, rows)
         hidden = torch.cat(list(read.hidden))
-        # a plain sum would vanish behind a norm that takes out the mean
+        # a plain sum would be zero after a norm that takes out the mean
         slope = torch.linspace(-1, 1, hidden.shape[-1], device=device, dtype=hidden.dtype)
         (branches * slope).sum().backward()
         backward_through_trunk(read, leaves, (hidden * slope).sum())
@@ -128,10 +129,10 @@ def choose_tree(model: Any) -> DocumentTree | PlainTree:
         weight.requires_grad_(True)
         (ours, gradient), (theirs, expected) = _tried(tree, weight), _tried(plain, weight)
         gaps = {
-            "hidden states": max(_gap(one, other) for one, other in zip(ours, theirs, strict=True)),
-            "gradients": _gap(gradient, expected),
+            "hidden states": max(gap(one, other) for one, other in zip(ours, theirs, strict=True)),
+            "gradients": gap(gradient, expected),
         }
-        reason = " and ".join(f"{what} differ by {gap:.1%} of their size" for what, gap in gaps.items())
+        reason = " and ".join(f"{what} differ by {by:.1%} of their size" for what, by in gaps.items())
         # bfloat16 keeps 8 bits, and rounding differs between orders of summation
         agrees = max(gaps.values()) <= (0.2 if weight.dtype == torch.bfloat16 else 1e-3)
     except Exception as error:  # whatever an unknown architecture raises, the plain path still serves it

@@ -55,8 +55,7 @@ DEFAULTS = {"gpu": "one-gpu", "paper": "nodes"}
 # Fields of a run that only the document tree's trainer, or a measurement, reads.
 UNUSED = (
     "branch_tokens", "device", "evaluation_documents", "evaluation_positions", "evaluation_thresholds",
-    "preflight_positions",
-    "rollouts_logged", "state_seconds", "warmup_learning_rate", "warmup_positions",
+    "preflight_positions", "rollouts_logged", "state_seconds", "warmup_learning_rate", "warmup_positions",
 )  # fmt: skip
 UNKNOWN_MAIN, UNKNOWN_SERVER = "MAIN_ADDRESS", "VLLM_ADDRESS"  # to be filled in where a command is printed
 SPREADS: dict[tuple[str, str], dict[str, Any]] = {  # else ScaleSettings' own; by the plan of docs/scale.md

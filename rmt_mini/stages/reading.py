@@ -238,21 +238,18 @@ def read_notes(folder: Path) -> dict[str, Any]:
         raise UserError(f"{str(folder)!r} is not a run folder: it holds no run.json; give the folder of a run")
     notes = read_json(folder / "run.json", NOTES)
     known = {name: value for name, value in notes["config"].items() if name in RMTConfig.__dataclass_fields__}
-    try:
-        valid = RMTConfig.from_dict(known)
-    except UserError as error:
-        raise _damaged(folder / "run.json", error) from error
+    valid = config_of(known, folder)
     return notes | {"config": valid.to_dict() | {name: v for name, v in notes["config"].items() if name not in known}}
 
 
-def config_of(notes: Mapping[str, Any], folder: Path) -> RMTConfig:
-    """Return the settings in a run's notes.
+def config_of(values: Mapping[str, Any], folder: Path) -> RMTConfig:
+    """Return the settings that a run's notes hold.
 
     Raises:
         UserError: if one of them is unknown, or not valid.
     """
     try:
-        return RMTConfig.from_dict(notes["config"])
+        return RMTConfig.from_dict(values)
     except UserError as error:
         raise _damaged(folder / "run.json", error) from error
 

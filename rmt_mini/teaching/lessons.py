@@ -51,8 +51,8 @@ def read_notebook(path: Path) -> Any:
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises whatever its reader meets
-        told = (str(error).splitlines() or [type(error).__name__])[0]  # some say nothing
-        raise UserError(f"{path} is not a notebook: {told}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]  # some say nothing
+        raise UserError(f"{path} is not a notebook: {reason}") from error
 
 
 def digest(source: str) -> str:

@@ -106,8 +106,8 @@ def write_decks(paths: Sequence[Path], out: Path) -> list[Path]:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            told = f"output folder {str(out)!r} cannot be written ({error.strerror}); choose another --out"
-            raise UserError(told) from error
+            message = f"output folder {str(out)!r} cannot be written ({error.strerror}); choose another --out"
+            raise UserError(message) from error
         written.append(out / f"{path.stem}.slides.html")
         write_keeping(written[-1], made)
         logger.info("%s", written[-1])

@@ -64,16 +64,16 @@ def _end_with(grader: int) -> None:
 def _judged(name: str, names: dict[str, Any], limit: float) -> Verdict:
     if name not in names:
         return Verdict(name, False, f"{name} is not there; it was deleted, or its cell does not run")
-    told = "an error that cannot be printed"
+    reason = "an error that cannot be printed"
     with suppress(BaseException), time_limit(limit):  # an answer's error may raise, or never end, where it is printed
         try:
             own = getattr(names[name], "__name__", name)
             if own == name:
                 return judge(names[name])
-            told = f"it is the function {str(own)!r}; define it under its own name"
+            reason = f"it is the function {str(own)!r}; define it under its own name"
         except BaseException as error:  # an answer may raise anything, also where it is compared
-            told = f"{type(error).__name__}: {error}"
-    return Verdict(name, False, f"{name} cannot be judged: {told}")
+            reason = f"{type(error).__name__}: {error}"
+    return Verdict(name, False, f"{name} cannot be judged: {reason}")
 
 
 def _writer() -> Callable[[dict[str, Any]], None]:

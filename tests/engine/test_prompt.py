@@ -139,13 +139,13 @@ ASKS = "<|user|>{{ messages[0].content }}<|end|><|assistant|>"
     ("template", "after"),
     [
         (ASKS, "<think>\n"),
-        # Qwen3 thinks unless told not to; some of its kin do not think unless told to
+        # Qwen3 thinks unless asked not to; some like it do not think unless asked to
         (ASKS + "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}", "<think>\n"),
         (ASKS + "{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}", "<think>\n"),
         (ASKS + "{% if enable_thinking %}<think>\n{{ '' }}{% endif %}", "<think>\n"),
         (ASKS + "{% if thinking %}<think>{% else %}</think>{% endif %}", "<think>"),  # DeepSeek-V3.1
         (ASKS + "<think>\n{{ '' }}", "<think>\n"),  # DeepSeek-R1
-        (ASKS + "<think>\n\n</think>\n\n{{ '' }}", "<think>\n"),  # never thinks, whatever it is told
+        (ASKS + "<think>\n\n</think>\n\n{{ '' }}", "<think>\n"),  # never thinks, whatever is asked
         (ASKS + "</think>", "<think>\n"),
         ("{% if '/no_think' in messages[0].content %}{% set off = true %}{% endif %}" + ASKS
          + "{% if off %}<think>\n\n</think>\n{{ '' }}{% endif %}", "<think>\n"),  # SmolLM3

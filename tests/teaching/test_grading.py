@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,11 @@ def submission(folder: Path, *sources: str) -> Path:
 
 
 def assert_none_runs(pids: Sequence[int]) -> None:
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=20)
+    running = []
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            running.append(psutil.Process(pid))
+    _, alive = psutil.wait_procs(running, timeout=20)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
 
 
