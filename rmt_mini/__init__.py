@@ -9,11 +9,12 @@ The wings, in reading order; each stands only on those before it:
 - ``method``: the paper, nothing else. Pure functions on tensors and numbers.
 - ``engine``: what touches a model. The document tree, sampling, loading.
 - ``worlds``: text and questions.
-- ``stages``: pre-training, cold start, mid-training, post-training, and the yardstick.
-- ``study``: arms, seeds, benchmarks, figures.
-- ``run``: one whole run.
-- ``teaching``, ``cli``: the classroom; the command line.
+- ``stages``: pre-training, cold start, mid-training, post-training, and evaluation.
+- ``report``: results as tables, sentences and figures.
+- ``runs``: whole runs, and comparisons of several.
+- ``bench``: how fast a step is.
 - ``scale``: the same method on more than one machine, by TRL and accelerate.
+- ``teaching``, ``cli``: the classroom; the command line.
 
 The names below load on first use, so that importing the package costs next to nothing:
 
@@ -25,9 +26,7 @@ The names below load on first use, so that importing the package costs next to n
 from __future__ import annotations
 
 import os
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from rmt_mini.method.objective import ntp_loss, rmt_loss
     from rmt_mini.method.rewards import match_reward, prefix_match_reward, total_reward
     from rmt_mini.records import Document
-    from rmt_mini.run import RunResult, run
+    from rmt_mini.runs.run import RunResult, run
     from rmt_mini.stages.evaluate import evaluate
     from rmt_mini.stages.midtrain import RMTTrainer
 
@@ -77,7 +76,7 @@ _HOME = {
     "Document": "rmt_mini.records",
     "RMTConfig": "rmt_mini.config",
     "RMTTrainer": "rmt_mini.stages.midtrain",
-    "RunResult": "rmt_mini.run",
+    "RunResult": "rmt_mini.runs.run",
     "TierSampler": "rmt_mini.method.curriculum",
     "assign_tiers": "rmt_mini.method.entropy",
     "budget_at_step": "rmt_mini.method.budget",
@@ -90,7 +89,7 @@ _HOME = {
     "prefix_match_reward": "rmt_mini.method.rewards",
     "rl_loss": "rmt_mini.method.grpo",
     "rmt_loss": "rmt_mini.method.objective",
-    "run": "rmt_mini.run",
+    "run": "rmt_mini.runs.run",
     "tier_probabilities": "rmt_mini.method.curriculum",
     "token_entropy": "rmt_mini.method.entropy",
     "total_reward": "rmt_mini.method.rewards",
@@ -108,15 +107,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Keep ``rmt_mini.run`` the function: the import system binds a sub-module of that name over it."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "run" and isinstance(value, ModuleType):
-            value = value.run
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

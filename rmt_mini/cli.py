@@ -24,7 +24,7 @@ from rmt_mini.config import NOT_IN_POSTTRAINING, PRESETS, PretrainConfig, RMTCon
 from rmt_mini.errors import Stopped, UserError, disk_full, out_of_memory
 
 if TYPE_CHECKING:
-    from rmt_mini.run import RunResult
+    from rmt_mini.runs.run import RunResult
 
 _TYPES: dict[Any, Any] = {str: str, int: int, float: float, bool: bool}
 
@@ -133,7 +133,7 @@ def _tell(result: RunResult) -> None:
 
 def _run(config: RMTConfig) -> None:
     """Cold start, RMT, evaluation before and after, report."""
-    from rmt_mini.run import run
+    from rmt_mini.runs.run import run
 
     with _stopping() as stop:
         _tell(run(config, stop=stop))
@@ -145,7 +145,7 @@ def _run(config: RMTConfig) -> None:
 @click.option("--on-nan", default=None, help="go on with 'skip' where a step was not finite")
 def _resume(folder: Path, **given: Any) -> None:
     """Take up the run, comparison or exams in FOLDER, which was stopped or killed, where it stood."""
-    from rmt_mini.run import resume
+    from rmt_mini.runs.run import resume
 
     changes = {name: value for name, value in given.items() if value is not None}
     compared, examined = ((folder / name).exists() for name in ("compare.json", "exams.json"))
@@ -153,11 +153,11 @@ def _resume(folder: Path, **given: Any) -> None:
         raise UserError(f"{next(iter(changes))} is of use with a single run; resume that run by itself")
     with _stopping() as stop:
         if compared:
-            from rmt_mini.compare import go_on
+            from rmt_mini.runs.compare import go_on
 
             _tell_report(folder, go_on(folder, stop=stop))
         elif examined:
-            from rmt_mini.exams import go_on as go_on_with_exams
+            from rmt_mini.runs.exams import go_on as go_on_with_exams
 
             _tell_report(folder.parent, go_on_with_exams(folder, stop=stop))
         else:
@@ -178,8 +178,8 @@ def _tell_report(folder: Path, table: str) -> None:
 
 def _compare(config: RMTConfig, arms: str, seeds: int, workers: int, report_only: bool) -> None:
     """Run RMT, its baseline, ablations and controls over several seeds; its command given again goes on."""
-    from rmt_mini.compare import compare, comparison_folder, report
-    from rmt_mini.study.arms import ARMS, arms_named
+    from rmt_mini.arms import ARMS, arms_named
+    from rmt_mini.runs.compare import compare, comparison_folder, report
 
     if report_only:
         if arms:
@@ -194,8 +194,8 @@ def _compare(config: RMTConfig, arms: str, seeds: int, workers: int, report_only
 
 def _sensitivity(config: RMTConfig, fields: str, seeds: int, workers: int, report_only: bool) -> None:
     """Change one setting at a time around the preset's value, over several seeds; its command given again goes on."""
-    from rmt_mini.compare import compare, report
-    from rmt_mini.study.sensitivity import SYMBOLS, variants
+    from rmt_mini.report.sensitivity import SYMBOLS, variants
+    from rmt_mini.runs.compare import compare, report
 
     config = config.replace(out=config.out or f"runs/sensitivity-{config.preset}")
     if report_only:
@@ -208,9 +208,9 @@ def _sensitivity(config: RMTConfig, fields: str, seeds: int, workers: int, repor
 
 def _preflight(config: RMTConfig) -> None:
     """Say, before any RL, whether groups carry a signal."""
-    from rmt_mini.run import prepare
+    from rmt_mini.runs.remedies import explained
+    from rmt_mini.runs.run import prepare
     from rmt_mini.stages.preflight import preflight
-    from rmt_mini.study.remedies import explained
 
     with explained(config):
         material = prepare(config)
@@ -235,7 +235,7 @@ def _preflight(config: RMTConfig) -> None:
 
 def _plan(config: RMTConfig, interval: float | None, gpus: int, **elsewhere: Any) -> None:
     """Estimate time and memory before a run, here or on --gpus, and how fine a difference its evaluation tells."""
-    from rmt_mini.study.plan import interval_lines, plan_run
+    from rmt_mini.runs.plan import interval_lines, plan_run
 
     given = {name: value for name, value in elsewhere.items() if value is not None}
     if gpus:
@@ -246,7 +246,7 @@ def _plan(config: RMTConfig, interval: float | None, gpus: int, **elsewhere: Any
         raise UserError(f"--{next(iter(given))} describes GPUs elsewhere; give --gpus as well")
     else:
         from rmt_mini.engine.model import load_policy
-        from rmt_mini.study.remedies import explained
+        from rmt_mini.runs.remedies import explained
 
         with explained(config):
             lines = plan_run(config, load_policy(config.model, config.device, config.dtype)).lines()
@@ -305,8 +305,8 @@ def _launch_options() -> list[click.Option]:
 def _evaluate(checkpoint: Path, budget: int | None, out: Path | None) -> None:
     """Measure a CHECKPOINT, or a run folder, on its run's held-out positions."""
     from rmt_mini.files import require_file_name, write_keeping
-    from rmt_mini.run import evaluate_checkpoint
-    from rmt_mini.study.report import evaluation_table
+    from rmt_mini.report.report import evaluation_table
+    from rmt_mini.runs.run import evaluate_checkpoint
 
     if out is not None:
         require_file_name(out)  # before minutes of work
@@ -321,7 +321,7 @@ def _evaluate(checkpoint: Path, budget: int | None, out: Path | None) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="folder for evaluation.json and report.md")
 def _seeds(runs: Sequence[Path], out: Path) -> None:
     """Read RUNS that differ in their seed alone as one result, with intervals over seeds and documents."""
-    from rmt_mini.study.seeds import write_seeds_report
+    from rmt_mini.report.seeds import write_seeds_report
 
     click.echo(write_seeds_report(runs, out))
     click.echo(f"\nReport       {out / 'report.md'}")
@@ -342,8 +342,8 @@ def _seeds(runs: Sequence[Path], out: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="folder  [runs/bench]")
 def _bench(trl: bool, sweeps: bool, out: Path | None, **sizes: Any) -> None:
     """Time a step against TRL, generate, a padded update and the machine's limits, side by side."""
-    from rmt_mini.study.bench import SWEEPS, bench
-    from rmt_mini.study.bench_parts import Setting
+    from rmt_mini.bench.bench import SWEEPS, bench
+    from rmt_mini.bench.parts import Setting
 
     setting = Setting(**sizes)
     folder, told = bench(setting, out, trl, SWEEPS if sweeps else {})
@@ -389,7 +389,7 @@ def _pretrain_command() -> click.Command:
     """Make ``pretrain``; the only world there is to pre-train on is micro."""
 
     def callback(world: str, **given: Any) -> None:
-        from rmt_mini.pre_and_post import pretrain_run
+        from rmt_mini.runs.pre_and_post import pretrain_run
 
         path = pretrain_run(PretrainConfig(**{name: value for name, value in given.items() if value is not None}))
         click.echo(f"Checkpoint   {path / 'checkpoint'}")
@@ -415,7 +415,7 @@ def _exams_command() -> click.Command:
     def callback(
         folder: Path, arms: str, questions: str | None, count: int, k: int, every: int, workers: int, **given: Any
     ) -> None:
-        from rmt_mini.exams import exams
+        from rmt_mini.runs.exams import exams
 
         names = [name.strip() for name in arms.split(",")] if arms else []
         changes = {name: value for name, value in given.items() if value is not None}
@@ -445,7 +445,7 @@ def _posttrain_command() -> click.Command:
     """Make ``posttrain``, which takes every config field as a flag too."""
 
     def callback(checkpoint: str, questions: str | None, count: int, k: int, **given: Any) -> None:
-        from rmt_mini.pre_and_post import posttrain_run
+        from rmt_mini.runs.pre_and_post import posttrain_run
 
         changes = {name: value for name, value in given.items() if value is not None}
         result = posttrain_run(checkpoint, questions, count, k, changes)

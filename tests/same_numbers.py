@@ -32,6 +32,15 @@ MEASURED = ("rollout_seconds", "update_seconds", "trunk_seconds", "peak_memory_m
 LITTLE = "--evaluation-positions 60 --evaluation-documents 30 --preflight-positions 9 --dtype float32"
 TINY = "--steps 3 --warmup-steps 2 --warmup-positions 6 --budget-start 6 --tier-thresholds 4.2 4.45"
 
+VARIANTS = {
+    "kl": "--kl-weight 0.1 --clip-epsilon 0.2 --updates-per-step 2 --loss-per rollout --no-scale-advantages",
+    "quantile": "--tier-rule quantile --tier-thresholds 0.3 0.7 --budget-rule entropy --entropy-top-k 20",
+    "proxy": "--entropy-model micro --length-if-correct --prefix-match --branch-tokens 300",
+    "pass-rate": "--difficulty pass-rate",
+    "learning-progress": "--difficulty learning-progress --save-every 2",
+    "no-thoughts": "--no-use-thinking --no-use-budget",
+}
+
 
 def command(words: str, out: Path, stop_after: int = 0) -> None:
     """Run the command line with one thread; with ``stop_after`` interrupt it after that step."""
@@ -66,6 +75,9 @@ def folders(work: Path) -> Iterator[tuple[str, Path]]:
     command("resume", work / "resumed")
     command(f"evaluate {work}/resumed --budget 9 --out", work / "resumed" / "again.json")
     yield "resumed", work / "resumed"
+    for name, flags in VARIANTS.items():
+        command(f"run micro {LITTLE} --steps 3 --warmup-steps 1 {flags} --out", work / name)
+        yield name, work / name
     command("pretrain micro --steps 20 --out", work / "pretrained")
     yield "pretrained", work / "pretrained"
     command("posttrain micro --steps 3 --count 60 --k 4 --dtype float32 --out", work / "posttrained")

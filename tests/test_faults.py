@@ -23,19 +23,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError
+from tests.test_resume import left
+from tests.test_run import settings
 
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import NonFiniteError, Stopped, UserError
-from rmt_mini.run import resume, run
+from rmt_mini.report.plots import Figured
+from rmt_mini.runs import remedies
+from rmt_mini.runs.run import resume, run
 from rmt_mini.stages import journal, midtrain
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.state import load_state
-from rmt_mini.study import remedies
-from rmt_mini.study.plots import Figured
 from tests.stages.tiny import closing, small, texts_for
 from tests.test_cli import outcome
-from tests.test_resume import left
-from tests.test_run import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 6
@@ -421,14 +421,14 @@ def test_what_may_change_in_a_run_under_way(tmp_path: Path, capsys: pytest.Captu
 
 def test_pre_training_names_the_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from rmt_mini.config import PretrainConfig
-    from rmt_mini.pre_and_post import pretrain_run
+    from rmt_mini.runs.pre_and_post import pretrain_run
 
     sizes = {"hidden_size": 16, "intermediate_size": 16, "layers": 1, "heads": 2, "documents_per_step": 1}
     config = PretrainConfig(steps=5, learning_rate=1e39, rise=1, out=str(tmp_path / "run"), **sizes)
     with pytest.raises(NonFiniteError, match=r"^step 1: the .* is not finite; lower learning_rate \(1e\+39\)$"):
         pretrain_run(config, progress=False)
     with monkeypatch.context() as patch:
-        patch.setattr("rmt_mini.pre_and_post.pretrain", lambda *_: too_much())
+        patch.setattr("rmt_mini.runs.pre_and_post.pretrain", lambda *_: too_much())
         with pytest.raises(UserError, match=r"lower --documents-per-step \(1\), --hidden-size \(16\), --layers \(1\),"):
             pretrain_run(PretrainConfig(steps=5, out=str(tmp_path / "other"), **sizes), progress=False)
     assert not (tmp_path / "other" / ".lock").exists()

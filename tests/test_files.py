@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-import rmt_mini.run  # noqa: F401  the module, which the package hides behind its function
+import rmt_mini.runs.run  # noqa: F401  the module, which the package hides behind its function
 from rmt_mini.cli import main
 from rmt_mini.config import preset
 from rmt_mini.errors import UserError
@@ -89,8 +89,8 @@ def test_a_folder_or_a_device_is_refused_before_any_work(
 
 
 def test_evaluate_keeps_the_file_that_it_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["rmt_mini.run"], "evaluate_checkpoint", lambda *_: {"ntp": 0.5})
-    monkeypatch.setattr("rmt_mini.study.report.evaluation_table", lambda _: "a table")
+    monkeypatch.setattr(sys.modules["rmt_mini.runs.run"], "evaluate_checkpoint", lambda *_: {"ntp": 0.5})
+    monkeypatch.setattr("rmt_mini.report.report.evaluation_table", lambda _: "a table")
     (tmp_path / "out.json").write_text("mine")
     main(["evaluate", "run", "--out", str(tmp_path / "out.json")])
     assert json.loads((tmp_path / "out.json").read_text()) == {"ntp": 0.5}

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 import torch
+from tests.test_resume import MEASURED
 
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import UserError
-from rmt_mini.run import resume, run
-from tests.test_resume import MEASURED
+from rmt_mini.runs.run import resume, run
 
 pytestmark = [
     pytest.mark.gpu,

@@ -7,26 +7,26 @@ from typing import Any
 
 import pytest
 import torch
+from tests.test_run import settings
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from rmt_mini import pre_and_post
+from rmt_mini.bench.parts import Setting, material
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.text import longest_branch
-from rmt_mini.pre_and_post import posttrain_run
-from rmt_mini.run import evaluate_checkpoint, run
+from rmt_mini.runs.plan import plan_run
+from rmt_mini.runs.pre_and_post import posttrain_run
+from rmt_mini.runs.run import evaluate_checkpoint, run
 from rmt_mini.scale.settings import ScaleSettings, grpo_settings
 from rmt_mini.stages.evaluate import evaluate
 from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.stages.posttrain import POSTTRAINING, Exam, answer_questions, posttrain
-from rmt_mini.study.bench_parts import Setting, material
-from rmt_mini.study.plan import plan_run
 from rmt_mini.worlds.questions import Question
 from tests.fakes import byte_tokenizer, make_tiny_policy
 from tests.outcomes import either
 from tests.stages.tiny import small, texts_for
-from tests.test_run import settings
 
 # The longest branch of the continuation format with one token a byte, counted by hand:
 # 48 of text, 10 of "\n<think 6>", 12 of a thought of twice the budget, 8 of "</think>", 4 + 8 of the cue, 1 of answer

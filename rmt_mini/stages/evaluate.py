@@ -26,7 +26,7 @@ from rmt_mini.records import Answer, Position
 from rmt_mini.stages.material import Difficulty, format_for, on_device
 from rmt_mini.stages.midtrain import asking_for
 from rmt_mini.stages.optimizer import require_finite
-from rmt_mini.stages.summary import summarize
+from rmt_mini.stages.statistics import summarize
 
 ROWS = 96  # rollouts decoded side by side
 

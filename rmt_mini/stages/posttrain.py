@@ -31,7 +31,7 @@ from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Position, Rollout
 from rmt_mini.stages.evaluate import ROWS, batches, read_for
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, asking_for
-from rmt_mini.stages.summary import RESAMPLES
+from rmt_mini.stages.statistics import RESAMPLES
 from rmt_mini.worlds.questions import Question
 
 logger = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rmt_mini.study.plots import Figured, symptom_curves
-from rmt_mini.study.plots.of_text import Marked
+from rmt_mini.report.plots import Figured, symptom_curves
+from rmt_mini.report.plots.of_text import Marked
 
 BUDGET = 8  # tokens, of the thoughts in bug 7
 _CELL = "border: 1px solid #999; padding: 0.2em 0.6em; background: #fff; color: #000; text-align: left"

@@ -15,11 +15,11 @@ from typing import Any
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.records import StepMetrics
-from rmt_mini.run import resume, run
-from rmt_mini.stages.journal import metrics_of
+from rmt_mini.runs.folder import folder_for
+from rmt_mini.runs.journal import metrics_of
+from rmt_mini.runs.run import resume, run
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.stages.reading import METRICS, ROLLOUT, read_lines, read_notes
-from rmt_mini.stages.store import folder_for
 
 RUNNING, PAUSED, DONE, FAILED = "running", "paused", "done", "failed"
 

@@ -35,11 +35,11 @@ from rmt_mini.engine.prompt import Chat, Continuation, continuation_of, encode_t
 from rmt_mini.engine.text import to_texts
 from rmt_mini.method.rewards import prefix_match_reward
 from rmt_mini.records import Document, Span
+from rmt_mini.stages.coldstart import cold_start
 from rmt_mini.stages.evaluate import evaluate
 from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.stages.posttrain import Exam
-from rmt_mini.stages.warmup import cold_start
 from rmt_mini.worlds.questions import Question
 from tests.fakes import byte_tokenizer, make_tiny_policy, tiny_model
 from tests.outcomes import either

@@ -11,14 +11,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from tests.test_run import settings
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.model import load_policy
-from rmt_mini.run import resume, run
+from rmt_mini.runs.run import resume, run
 from tests.fakes import byte_tokenizer, tiny_model
 from tests.outcomes import either
-from tests.test_run import settings
 
 SIZES: dict[str, Any] = {
     "vocab_size": 259, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

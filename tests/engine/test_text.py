@@ -20,9 +20,9 @@ from rmt_mini.engine.prompt import Chat, Continuation, encode_text
 from rmt_mini.engine.text import Text, to_texts, unknown_tokens
 from rmt_mini.errors import UserError
 from rmt_mini.records import Document
-from rmt_mini.run import run
+from rmt_mini.runs.run import run
 from rmt_mini.scale.positions import Positions
-from rmt_mini.stages import warmup
+from rmt_mini.stages import coldstart as warmup
 from rmt_mini.stages.evaluate import plan_positions
 from rmt_mini.stages.material import Difficulty, format_for, on_device
 from rmt_mini.stages.midtrain import RMTTrainer

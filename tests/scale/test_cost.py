@@ -80,7 +80,7 @@ def bench_cluster() -> Cluster:
     return Cluster(measured_machine(limits["products"]["float32"], limits["copy_bandwidth"], 16e9))
 
 
-ON_A_CPU = Assumed(training=0.6, starting=0.0)  # the shares of study/plan.py
+ON_A_CPU = Assumed(training=0.6, starting=0.0)  # the shares of runs/plan.py
 SPREAD = ScaleSettings(micro_batch=8, checkpointing=False, cpu=True)
 DOCUMENTS = 2 * 250  # tokens
 

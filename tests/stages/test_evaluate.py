@@ -13,7 +13,7 @@ from rmt_mini.records import Answer, Position
 from rmt_mini.stages import evaluate as room
 from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions
 from rmt_mini.stages.material import format_for
-from rmt_mini.stages.summary import summarize
+from rmt_mini.stages.statistics import summarize
 from tests.stages.tiny import ARROWS, SENTENCES, closing, small, texts_for
 
 

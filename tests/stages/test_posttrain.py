@@ -12,8 +12,9 @@ from rmt_mini.config import NOT_IN_POSTTRAINING, PRESETS, RMTConfig, preset
 from rmt_mini.engine.model import make_policy
 from rmt_mini.engine.prompt import Turn
 from rmt_mini.errors import UserError
-from rmt_mini.pre_and_post import posttrain_run
-from rmt_mini.run import resume
+from rmt_mini.runs.folder import RunFolder
+from rmt_mini.runs.pre_and_post import posttrain_run
+from rmt_mini.runs.run import resume
 from rmt_mini.stages.posttrain import (
     POSTTRAINING,
     Exam,
@@ -24,7 +25,6 @@ from rmt_mini.stages.posttrain import (
     posttrain,
     summarize_exam,
 )
-from rmt_mini.stages.store import RunFolder
 from rmt_mini.worlds.micro import make_tokenizer
 from rmt_mini.worlds.questions import Question, load_questions
 from tests.engine.test_foreign_models import sentencepiece

@@ -14,9 +14,9 @@ from rmt_mini.engine.model import load_policy
 from rmt_mini.engine.prompt import Continuation
 from rmt_mini.engine.rollout import lay_out
 from rmt_mini.errors import UserError
-from rmt_mini.pre_and_post import pretrain_run
 from rmt_mini.records import Position, Rollout
-from rmt_mini.run import resume
+from rmt_mini.runs.pre_and_post import pretrain_run
+from rmt_mini.runs.run import resume
 from rmt_mini.stages.pretrain import IGNORED, WINDOW, Reader, _padded, new_policy, pretrain, samples
 from rmt_mini.worlds import micro
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from rmt_mini.errors import UserError
-from rmt_mini.study.plots import budget_curve, length_triangle
+from rmt_mini.report.plots import budget_curve, length_triangle
 from rmt_mini.teaching.widgets import controls
 from rmt_mini.teaching.widgets.budget import budget_explorer
 from rmt_mini.teaching.widgets.controls import choice, explore, line, number, switch, typed, whole

@@ -10,8 +10,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from rmt_mini.arms import ARMS
 from rmt_mini.errors import UserError
-from rmt_mini.study.arms import ARMS
 from rmt_mini.teaching import guide
 from rmt_mini.teaching.cost import Cost, costs_read, costs_written
 from rmt_mini.teaching.guide import GUIDE, cost_table, generated, replaced, title_and_minutes

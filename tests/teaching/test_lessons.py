@@ -98,7 +98,7 @@ def test_every_picture_has_alt_text(lesson: Path) -> None:
     for cell in code_of(lesson):
         for output in cell.outputs:
             bare = set(output.get("data", {})) & set(IMAGE)
-            assert not bare, "show a figure of rmt_mini.study.plots: a bare image has no alt text"
+            assert not bare, "show a figure of rmt_mini.report.plots: a bare image has no alt text"
     assert re.search(r"!\[\]\(|<img(?![^>]*alt=\"[^\"]+\")", words_of(lesson)) is None
 
 

@@ -14,9 +14,9 @@ import pytest
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.records import StepMetrics
-from rmt_mini.stages.journal import metrics_of
+from rmt_mini.report.plots import side_by_side
+from rmt_mini.runs.journal import metrics_of
 from rmt_mini.stages.reading import METRICS, read_lines
-from rmt_mini.study.plots import side_by_side
 from rmt_mini.teaching import live
 from rmt_mini.teaching.live import DONE, FAILED, PAUSED, RUNNING, LiveRun
 from rmt_mini.teaching.widgets import panel as room

@@ -24,8 +24,8 @@ from rmt_mini.method import (
     token_entropy,
     total_reward,
 )
+from rmt_mini.report.claims import PAPER
 from rmt_mini.stages.posttrain import pass_at_k
-from rmt_mini.study.claims import PAPER
 from rmt_mini.teaching.bugs import gradients_of_steps, gradients_of_steps_repaired
 from rmt_mini.teaching.lessons import CHECKED, FOLDER, MARK, digest, lessons
 from rmt_mini.teaching.question import Question

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rmt_mini.study.plots import reward_by_length
+from rmt_mini.report.plots import reward_by_length
 from rmt_mini.teaching.widgets.budget import reward_explorer
 
 

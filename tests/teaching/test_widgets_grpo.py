@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from rmt_mini.study.plots import clip_curve, signal_curve
+from rmt_mini.report.plots import clip_curve, signal_curve
 from rmt_mini.teaching.widgets.grpo import (
     advantage_explorer,
     clip_explorer,

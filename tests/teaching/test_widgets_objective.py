@@ -8,7 +8,7 @@ import torch
 
 from rmt_mini.engine.rollout import lay_out
 from rmt_mini.records import Position, Rollout
-from rmt_mini.study.plots import closing_slopes
+from rmt_mini.report.plots import closing_slopes
 from rmt_mini.teaching.widgets import objective
 from rmt_mini.teaching.widgets.objective import (
     DOCUMENTS,

@@ -15,7 +15,7 @@ from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.rewards import match_reward
 from rmt_mini.records import Position
-from rmt_mini.study.plots import Marked, Stack, byte_match, question, rollout_table, stacked
+from rmt_mini.report.plots import Marked, Stack, byte_match, question, rollout_table, stacked
 from rmt_mini.teaching.widgets.controls import Explorer, explore, line, whole
 from rmt_mini.worlds.micro import corpus
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rmt_mini.config import preset
-from rmt_mini.study.plots import budget_curve, reward_by_length
+from rmt_mini.report.plots import budget_curve, reward_by_length
 from rmt_mini.teaching.widgets.controls import Explorer, explore, number, switch, whole
 
 

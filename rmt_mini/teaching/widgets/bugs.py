@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from rmt_mini.study.plots import Marked, Stack, stacked
+from rmt_mini.report.plots import Marked, Stack, stacked
 from rmt_mini.teaching.bugs import BUGS, source, verdict
 from rmt_mini.teaching.widgets.controls import Explorer, explore, switch, whole
 

@@ -88,7 +88,7 @@ def explore(draw: Callable[..., Shown], /, **controls: ipywidgets.Widget) -> Exp
         controls: as the functions above make them, in the order they are to be shown.
 
     Example:
-        >>> from rmt_mini.study.plots import length_triangle
+        >>> from rmt_mini.report.plots import length_triangle
         >>> explorer = explore(length_triangle, budget=whole("budget B_t", 4, 1, 32))
         >>> explorer.controls["budget"].value = 8
         >>> explorer.alt

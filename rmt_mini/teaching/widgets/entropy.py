@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rmt_mini.method.entropy import token_entropy
-from rmt_mini.study.plots import Stack, entropy_histogram, heat_map, stacked
+from rmt_mini.report.plots import Stack, entropy_histogram, heat_map, stacked
 from rmt_mini.teaching.widgets.answers import DOCUMENTS, micro_world, words
 from rmt_mini.teaching.widgets.controls import Explorer, explore, number, whole
 

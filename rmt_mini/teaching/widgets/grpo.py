@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from rmt_mini.method.rewards import total_reward
-from rmt_mini.study.plots import Figured, advantage_bars, clip_curve, kl_estimates, signal_curve
+from rmt_mini.report.plots import Figured, advantage_bars, clip_curve, kl_estimates, signal_curve
 from rmt_mini.teaching.widgets.controls import Explorer, explore, number, switch, whole
 
 

@@ -22,12 +22,12 @@ from rmt_mini.method.curriculum import TierSampler
 from rmt_mini.method.grpo import rl_loss
 from rmt_mini.method.objective import ntp_loss, ntp_mask
 from rmt_mini.records import Judged, Rollout
+from rmt_mini.report.plots import Figured, closing_slopes, gradient_shares, who_learns
+from rmt_mini.report.plots.of_objective import NONE, RL, by_loss
+from rmt_mini.report.plots.of_text import Marked
 from rmt_mini.stages.material import Difficulty, format_for, on_device
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import MasterAdamW
-from rmt_mini.study.plots import Figured, closing_slopes, gradient_shares, who_learns
-from rmt_mini.study.plots.of_objective import NONE, RL, by_loss
-from rmt_mini.study.plots.of_text import Marked
 from rmt_mini.teaching.widgets.answers import micro_base, words
 from rmt_mini.teaching.widgets.controls import Explorer, explore, number, switch, whole
 from rmt_mini.worlds.corpus import load_corpus

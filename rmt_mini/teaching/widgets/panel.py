@@ -13,12 +13,12 @@ from typing import Any
 
 import ipywidgets
 
+from rmt_mini.arms import arms_named
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
-from rmt_mini.study.arms import arms_named
-from rmt_mini.study.plots import accuracy, side_by_side
-from rmt_mini.study.plots.of_text import Marked, rollout_table
+from rmt_mini.report.plots import accuracy, side_by_side
+from rmt_mini.report.plots.of_text import Marked, rollout_table
 from rmt_mini.teaching.live import DONE, FAILED, PAUSED, RUNNING, LiveRun
 from rmt_mini.teaching.widgets.controls import alert, choice, line, number, said, whole
 

@@ -9,21 +9,21 @@ from typing import Any
 
 import torch
 
+from rmt_mini.arms import BASE, METHOD
 from rmt_mini.config import preset
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import Asking, roll_out
 from rmt_mini.engine.text import Text, generator_for
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
-from rmt_mini.run import prepare
+from rmt_mini.report import plots
+from rmt_mini.report.claims import PAPER, SHOWN, trained_as
+from rmt_mini.report.comparison import expected_half_width, expected_positions
+from rmt_mini.report.plots import Figured
+from rmt_mini.runs.run import prepare
 from rmt_mini.stages.evaluate import plan_positions, read_for
 from rmt_mini.stages.material import format_for, on_device, trunk_entropy
 from rmt_mini.stages.posttrain import pass_at_k
-from rmt_mini.study import plots
-from rmt_mini.study.arms import BASE, METHOD
-from rmt_mini.study.claims import PAPER, SHOWN, trained_as
-from rmt_mini.study.comparison import expected_half_width, expected_positions
-from rmt_mini.study.plots import Figured
 from rmt_mini.teaching.begin import recorded
 from rmt_mini.teaching.widgets.answers import micro_base
 from rmt_mini.teaching.widgets.controls import Explorer, choice, explore, line, number, whole

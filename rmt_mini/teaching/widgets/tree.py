@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rmt_mini.study.plan import FRAME_TOKENS
-from rmt_mini.study.plots import Figured, document_tree, shared_against_copied
+from rmt_mini.report.plots import Figured, document_tree, shared_against_copied
+from rmt_mini.runs.plan import FRAME_TOKENS
 from rmt_mini.teaching.widgets.controls import Explorer, explore, whole
 
 TRUNK = ("A", "lift", "waits", "on", "floor", "3", "and", "rises", "first", "5", ".", "It", "stops", "at")

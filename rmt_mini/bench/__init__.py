@@ -1,0 +1,1 @@
+"""How fast a step is, beside TRL, generate and the limits of the machine."""

@@ -1,0 +1,170 @@
+"""Does a long run keep its memory and its peace? Run it: ``python -m rmt_mini.bench.soak --steps 2000 --out DIR``.
+
+RMT on the micro-world, evaluated in little, while the memory that the process holds is read behind every step and every
+warning is counted. What is freed is handed back before each reading: where it is kept for later, a leak would not show.
+A line is fitted to the last three quarters of the steps; the first quarter fills caches. Readings beside one another
+are alike, so the interval of the slope is narrower than it would be for independent ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import linregress, t
+
+from rmt_mini.config import preset
+from rmt_mini.engine.memory import hand_back_freed_memory, resident_memory
+from rmt_mini.errors import UserError
+from rmt_mini.files import write_whole
+from rmt_mini.runs.folder import free_name
+from rmt_mini.runs.run import run
+from rmt_mini.stages.midtrain import StepResult
+
+ALLOWED_KB = 5.0  # a step: a run keeps its metrics, about 1 KB each
+LITTLE: dict[str, Any] = {"evaluation_positions": 90, "evaluation_documents": 60, "preflight_positions": 18}
+
+
+@dataclass(frozen=True)
+class Soak:
+    """What a long run did to memory and log.
+
+    Attributes:
+        steps: readings.
+        slope_kb, low_kb, high_kb: growth a step over the last three quarters, with its 95 % interval, KB.
+        first_mb, last_mb: memory held behind the first step and the last.
+        warnings: how often each came.
+        resident_mb: every reading.
+    """
+
+    steps: int
+    slope_kb: float
+    low_kb: float
+    high_kb: float
+    first_mb: float
+    last_mb: float
+    warnings: dict[str, int]
+    resident_mb: list[float] = field(repr=False)
+
+    @property
+    def leaks(self) -> bool:
+        """Whether memory surely grows by more than a run keeps on purpose."""
+        return self.low_kb > ALLOWED_KB
+
+    def line(self) -> str:
+        """Say it in a line, and each warning in another."""
+        verdict = "it leaks" if self.leaks else "flat"
+        told = [
+            f"{self.steps} steps: memory {verdict}, {self.slope_kb:+.1f} KB a step [{self.low_kb:+.1f}, "
+            f"{self.high_kb:+.1f}], {self.first_mb:.0f} MB at the start and {self.last_mb:.0f} at the end; "
+            f"{len(self.warnings)} different warnings"
+        ]
+        return "\n".join([*told, *(f"{count} x {text}" for text, count in self.warnings.items())])
+
+
+class WarningCount(logging.Handler):
+    """Counts warnings and worse by what they say, whatever the numbers in them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.counts: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count one record."""
+        text = re.sub(r"\d+(\.\d+)?", "N", " ".join(record.getMessage().split()))
+        self.counts[f"{record.name}: {text[:200]}"] += 1
+
+
+def growth(resident: Sequence[int]) -> tuple[float, float, float]:
+    """Fit a line to the last three quarters of some readings.
+
+    Args:
+        resident: bytes, one reading a step.
+
+    Returns:
+        Slope, and the ends of its 95 % interval, KB a step.
+
+    Raises:
+        UserError: if there are too few to fit one.
+
+    Example:
+        >>> growth([1000 * step for step in range(40)])
+        (1.0, 1.0, 1.0)
+    """
+    kept = resident[len(resident) // 4 :]
+    if len(kept) < 3:
+        raise UserError(f"{len(resident)} steps are too few to see memory grow; give at least 3")
+    fitted = linregress(range(len(kept)), [reading / 1e3 for reading in kept])
+    half = float(t.ppf(0.975, len(kept) - 2)) * float(fitted.stderr)
+    return float(fitted.slope), float(fitted.slope) - half, float(fitted.slope) + half
+
+
+def soak(work: Callable[[Callable[[StepResult], None]], object]) -> Soak:
+    """Watch a run.
+
+    Args:
+        work: runs, and calls what it is given behind every step.
+
+    Raises:
+        UserError: if this system does not tell how much memory a process holds, or for too few steps.
+    """
+    readings: list[int] = []
+
+    def read(_: StepResult) -> None:
+        hand_back_freed_memory()
+        held = resident_memory()
+        if held is None:
+            raise UserError("this system does not tell how much memory a process holds; install psutil")
+        readings.append(held)
+
+    with _counted() as counts:
+        work(read)
+    slope, low, high = growth(readings)
+    megabytes = [reading / 1e6 for reading in readings]
+    return Soak(len(readings), slope, low, high, megabytes[0], megabytes[-1], dict(counts), megabytes)
+
+
+@contextmanager
+def _counted() -> Iterator[Counter[str]]:
+    """Count the warnings of the block, those of Python and of libraries that keep their log to themselves too."""
+    counter = WarningCount()
+    loggers = [logging.getLogger(name) for name in ("", "transformers", "huggingface_hub")]
+    listening = [one for one in loggers if one.name == "root" or not one.propagate]
+    for one in listening:
+        one.addHandler(counter)
+    logging.captureWarnings(True)
+    try:
+        yield counter.counts
+    finally:
+        logging.captureWarnings(False)
+        for one in listening:
+            one.removeHandler(counter)
+
+
+def main() -> None:
+    """Run the micro-world for many steps; write soak.json beside the run."""
+    parser = argparse.ArgumentParser(prog="python -m rmt_mini.bench.soak", description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--out", type=Path, default=None, help="folder; runs/soak where none is given")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    out = given.out or free_name(Path("runs") / "soak")
+    try:
+        config = preset("micro", steps=given.steps, out=str(out), **LITTLE)
+        found = soak(lambda on_step: run(config, on_step=on_step))
+    except UserError as error:
+        parser.error(str(error))
+    write_whole(out / "soak.json", json.dumps(asdict(found) | {"leaks": found.leaks}, indent=1) + "\n")
+    logging.getLogger(__name__).info("%s\nReadings     %s", found.line(), out / "soak.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The runs on either side of mid-training: pre-training from scratch, and post-training on questions.
+
+pre-training    nothing -> micro-world's text -> checkpoint
+post-training   checkpoint -> exam before -> GRPO on questions -> exam after -> checkpoint, report
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rmt_mini.config import NOT_IN_POSTTRAINING, PretrainConfig, preset
+from rmt_mini.engine.model import load_policy
+from rmt_mini.engine.prompt import Turn
+from rmt_mini.errors import Stopped, UserError
+from rmt_mini.files import require_free
+from rmt_mini.runs.run import SPARE_BYTES, anywhere, step_bar
+from rmt_mini.runs.journal import Journal, model_digest, now_done, token_digest
+from rmt_mini.stages.midtrain import StepResult
+from rmt_mini.stages.posttrain import (
+    POSTTRAINING,
+    Exam,
+    answer_questions,
+    answerable,
+    exam_gain,
+    exam_lines,
+    posttrain,
+    summarize_exam,
+)
+from rmt_mini.stages.pretrain import new_policy, pretrain
+from rmt_mini.runs.folder import RunFolder, folder_for
+from rmt_mini.runs.remedies import explained
+from rmt_mini.report.report import write_exam_report
+from rmt_mini.worlds.micro import make_tokenizer
+from rmt_mini.worlds.questions import load_questions, split_questions
+
+
+@dataclass(frozen=True)
+class ExamResult:
+    """What a post-training run leaves behind.
+
+    Attributes:
+        folder: the run folder.
+        evaluation: the content of evaluation.json: "before", "after", "gain".
+        table: the final table as text.
+    """
+
+    folder: Path
+    evaluation: dict[str, Any]
+    table: str
+
+
+def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
+    """Pre-train the micro-world's model from scratch, and save it.
+
+    Args:
+        config: all settings; ``config.out`` empty chooses a free folder under runs/.
+        progress: show a progress bar.
+
+    Returns:
+        The run folder, with run.json, metrics.jsonl and checkpoint/.
+
+    Raises:
+        UserError: for anything that a user can set right.
+    """
+    path = folder_for(config.out, f"pretrain-micro-seed{config.seed}")
+    require_free(path)  # before anything slow
+    policy = new_policy(config)
+    bar = step_bar("Pre-training", config.steps, progress)
+    with RunFolder(path, SPARE_BYTES) as folder, explained(config, policy, path, resumable=False), bar:
+        journal = Journal(folder, dataclasses.asdict(config))
+
+        def told(line: dict[str, float]) -> None:
+            folder.append("metrics.jsonl", [line])
+            bar.set_postfix_str(f"loss {line['loss']:.2f}")
+            bar.update()
+
+        journal.note(kind="pre-training")
+        with journal.recorded():
+            with journal.timed("pretrain"):
+                pretrain(config, policy, told)
+            folder.save_checkpoint(policy)
+            journal.note(model_digest=model_digest(policy), parameters=policy.parameters, **now_done())
+    return path
+
+
+def of_micro_world(tokenizer: Any) -> bool:
+    """Tell whether a tokenizer is the micro-world's."""
+    return bool(tokenizer.get_vocab() == make_tokenizer().get_vocab())
+
+
+def usual_source(small: bool) -> str:
+    """Return the source of the questions that a model, the micro-world's or another, is asked where none is named."""
+    return "micro" if small else "gym:chain_sum"
+
+
+def posttrain_run(
+    checkpoint: str,
+    source: str | None = None,
+    count: int = 400,
+    samples: int = 8,
+    changes: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    every: int = 0,
+    stop: threading.Event | None = None,
+    turn: Turn | None = None,
+) -> ExamResult:
+    """Post-train a checkpoint by GRPO on questions; measure it before and after on questions held out.
+
+    Args:
+        checkpoint: a run folder, a checkpoint, or any name of a model.
+        source: of the questions; by the model where None: the micro-world's for its model, else gym:chain_sum.
+        count: questions, those held out included.
+        samples: answers sampled to each held-out question: the largest k of pass@k.
+        changes: config fields that replace the defaults of post-training; those of ``NOT_IN_POSTTRAINING`` are refused.
+        progress: show progress bars.
+        every: steps between measurements on the way, which answers.jsonl holds beside the first and the last; 0: none.
+        stop: once set, the run ends behind the step it is in; it cannot be taken up again.
+        turn: what a chat template wrote around a text in a run that this one is compared with.
+
+    Returns:
+        The run folder and what was measured.
+
+    Raises:
+        UserError: for anything that a user can set right.
+        Stopped: where ``stop`` was set.
+    """
+    nested = Path(checkpoint) / "checkpoint"
+    given = dict(changes or {})
+    for name in given:
+        if name in NOT_IN_POSTTRAINING:
+            raise UserError(f"{name} has no effect in post-training; leave it out")
+    policy = load_policy(
+        str(nested if nested.is_dir() else checkpoint), given.get("device", "auto"), given.get("dtype", "auto")
+    )
+    policy.turn = turn
+    small = of_micro_world(policy.tokenizer)
+    base = {"steps": 40, "documents_per_step": 20} if small else {"steps": 12, "documents_per_step": 8}
+    source = source or usual_source(small)
+    config = anywhere(
+        preset(
+            "micro" if small else "laptop", **{**POSTTRAINING, **base, "model": checkpoint, "corpus": source, **given}
+        )
+    )
+    found = load_questions(source, count, config.seed)
+    questions = answerable(policy, source, found, config)
+    train, held_out = split_questions(questions, config.evaluation_fraction)
+    path = folder_for(config.out, f"posttrain-seed{config.seed}")
+    training = Exam(policy, train, config)  # refuses here, before there is a folder, what the model cannot read
+    exam = Exam(policy, held_out, config)
+    needed = 2 * policy.parameters * policy.dtype.itemsize + SPARE_BYTES
+    with RunFolder(path, needed) as folder, explained(config, policy, path, resumable=False):
+        journal = Journal(folder, config.to_dict())
+        with journal.recorded():
+            journal.note(
+                kind="post-training",
+                questions=source,
+                questions_left_out=len(found) - len(questions),
+                training_questions=len(train),
+                model_digest=model_digest(policy),
+                token_digest=token_digest(exam, [*training.texts, *exam.texts], config.budget_start),
+                **({} if policy.turn is None else {"chat_turn": policy.turn._asdict()}),
+            )
+
+            def examined(step: int) -> tuple[torch.Tensor, dict[str, Any]]:
+                right, asked = answer_questions(policy, exam, config, samples)
+                folder.append("answers.jsonl", exam_lines(step, exam, right, asked))
+                return right, summarize_exam(right, asked)
+
+            with journal.timed("evaluation"):
+                before, first = examined(0)
+            with journal.timed("posttrain"), step_bar("GRPO", config.steps, progress) as bar:
+
+                def told(result: StepResult) -> None:
+                    journal.step(policy, result, config.rollouts_logged)
+                    bar.set_postfix_str(f"right {result.metrics.match_reward:.2f}")
+                    bar.update()
+                    done = result.metrics.step + 1
+                    if config.save_every and done % config.save_every == 0:
+                        folder.save_checkpoint(policy)
+                    if every and done % every == 0 and done < config.steps:
+                        examined(done)
+                    if stop is not None and stop.is_set():
+                        raise Stopped(str(path))
+
+                posttrain(config, policy, train, told)
+            folder.save_checkpoint(policy)
+            with journal.timed("evaluation"):
+                after, last = examined(config.steps)
+            evaluation = {"before": first, "after": last, "gain": exam_gain(before, after)}
+            folder.write_json("evaluation.json", evaluation)
+            journal.note(**now_done())
+            table = write_exam_report(path)
+    return ExamResult(path, evaluation, table)

@@ -1,0 +1,310 @@
+"""A run that was stopped or killed goes on to what the unbroken run would have left, byte by byte."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rmt_mini.config import RMTConfig
+from rmt_mini.errors import Stopped, UserError
+from rmt_mini.runs.run import resume, run
+from rmt_mini.runs import folder as store
+from rmt_mini.stages.midtrain import StepResult
+from tests.stages.tiny import closing
+from tests.test_run import settings
+
+MEASURED = {"rollout_seconds", "update_seconds", "trunk_seconds", "peak_memory_mb"}  # no two runs agree in these
+
+
+def left(folder: Path) -> dict[str, Any]:
+    """What a run left, without what is measured: seconds, memory, dates."""
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    report = (folder / "report.md").read_text()
+    names = ("checkpoint/*", "positions.json", "*.jsonl", "evaluation.json", "samples.json", "preflight.json")
+    paths = [path for name in names for path in sorted(folder.glob(name)) if path.name != "metrics.jsonl"]
+    whole = {path.name: path.read_bytes() for path in paths}
+    return whole | {
+        "metrics": [{name: value for name, value in line.items() if name not in MEASURED} for line in metrics],
+        "findings": report[: report.index("## Settings")] if "## Settings" in report else report[:2000],
+    }
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("unbroken")
+    run(settings(folder, steps=6), progress=False)
+    assert not (folder / "run" / "state").exists()
+    return left(folder / "run")
+
+
+def stop_at(moment: str, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
+    """Break the run as it is about to write something, or right behind it."""
+    place, name = moment.split(" ")
+    write = store.RunFolder.write_json if name.endswith(".json") else store.RunFolder.write_lines
+
+    def broken(self: store.RunFolder, written: str, value: Any) -> None:
+        if place == "behind":
+            write(self, written, value)
+        if written == name:
+            raise error
+        if place == "before":
+            write(self, written, value)
+
+    monkeypatch.setattr(store.RunFolder, write.__name__, broken)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "before positions.json", "before samples.json", "before answers.jsonl", "behind answers.jsonl",
+        "before preflight.json", "behind preflight.json", "before evaluation.json", "behind evaluation.json",
+    ],
+)  # fmt: skip
+def test_broken_at_a_stage(
+    moment: str, unbroken: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(moment, patch, SystemExit)
+        with pytest.raises(SystemExit):
+            run(settings(tmp_path, steps=6), progress=False)
+    result = resume(tmp_path / "run", progress=False)
+    assert left(tmp_path / "run") == unbroken
+    assert len(result.metrics) == 6
+
+
+def test_a_killed_run_keeps_the_seconds_of_what_was_done(tmp_path: Path) -> None:
+    """SIGKILL leaves run.json as it last was; a stage that ended, and steps whose state was saved, are in it."""
+    path, kept = tmp_path / "run", {}
+
+    def die(result: StepResult) -> None:
+        kept.update(json.loads((path / "run.json").read_text())["seconds"])
+        kept["steps"] = kept.get("steps", 0.0) + result.metrics.rollout_seconds + result.metrics.update_seconds
+        if result.metrics.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Stopped):
+        run(settings(tmp_path, steps=6, state_seconds=0.0), on_step=die, progress=False)
+    assert {"loading", "evaluation", "cold_start", "preflight", "midtrain", "saving"} <= set(kept)
+    assert kept["midtrain"] >= 0.9 * kept["steps"] - 0.02
+    interrupted = json.loads((path / "run.json").read_text())["seconds"]
+    assert interrupted["midtrain"] >= kept["midtrain"]
+    resume(path, progress=False)
+    done = json.loads((path / "run.json").read_text())["seconds"]
+    assert done["cold_start"] == interrupted["cold_start"] > 0
+    assert done["midtrain"] > interrupted["midtrain"]
+
+
+@pytest.mark.parametrize("saved_every", [0.0, 3600.0])
+@pytest.mark.parametrize("step", [0, 3, 5])
+def test_broken_behind_a_step(step: int, saved_every: float, unbroken: dict[str, Any], tmp_path: Path) -> None:
+    def die(result: StepResult) -> None:
+        if result.metrics.step == step:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        run(settings(tmp_path, steps=6, state_seconds=saved_every), on_step=die, progress=False)
+    seen: list[int] = []
+    resume(tmp_path / "run", on_step=lambda result: seen.append(result.metrics.step), progress=False)
+    assert seen == list(range(step + 1 if saved_every == 0.0 else 0, 6))
+    assert left(tmp_path / "run") == unbroken
+
+
+def test_a_request_stops_behind_the_step_and_says_how_to_go_on(unbroken: dict[str, Any], tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def ask(result: StepResult) -> None:
+        if result.metrics.step in (1, 3):
+            stop.set()
+
+    with pytest.raises(Stopped, match=r"^stopped; to go on: rmt-mini resume .*run$"):
+        run(settings(tmp_path, steps=6, state_seconds=3600.0), on_step=ask, progress=False, stop=stop)
+    notes = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert notes["status"] == "interrupted"
+    assert "evaluation" in notes["seconds"]
+    # asked for behind the save of that step, so the step is done again; a request before it saves it
+    for _ in range(2):
+        stop.clear()
+        with pytest.raises(Stopped):
+            resume(tmp_path / "run", on_step=lambda _: stop.set(), progress=False, stop=stop)
+    stop.clear()
+    resume(tmp_path / "run", progress=False, stop=stop)
+    assert left(tmp_path / "run") == unbroken
+    notes = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert len(notes["resumed"]) == 3
+    assert notes["status"] == "done"
+
+
+def test_a_policy_in_memory_is_given_again(tmp_path: Path) -> None:
+    def die(_: StepResult) -> None:
+        raise KeyboardInterrupt
+
+    config = settings(tmp_path, model="in-memory")
+    with pytest.raises(Stopped):
+        run(config, closing(), on_step=die, progress=False)
+    with pytest.raises(UserError, match=r"model_digest was .* and is .* now"):
+        resume(tmp_path / "run", closing(seed=5), progress=False)
+    assert len(resume(tmp_path / "run", closing(), progress=False).metrics) == config.steps
+
+
+def broken_run(folder: Path, **changes: Any) -> Path:
+    def die(_: StepResult) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Stopped):
+        run(settings(folder, state_seconds=0.0, **changes), on_step=die, progress=False)
+    return folder / "run"
+
+
+def test_what_has_changed_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = broken_run(tmp_path)
+    text = (path / "run.json").read_text()
+    for old, new, words in (
+        ('"learning_rate": 0.001', '"learning_rate": 0.002', r"setting learning_rate was 0.001 .* and is 0.002 now"),
+        ('"rmt-mini": "', '"rmt-mini": "9.', r"version of rmt-mini was '9\..*' when it was saved and is '"),
+    ):
+        assert old in text
+        (path / "run.json").write_text(text.replace(old, new))
+        with pytest.raises(UserError, match=words):
+            resume(path, progress=False)
+    (path / "run.json").write_text(text)
+    tales = tmp_path / "tales.txt"
+    tales.write_text(tales.read_text() + "\n\n\nOne more tale, about a cat and a dog.")
+    with pytest.raises(UserError, match=r"corpus_digest was .*; restore it, or begin a new run"):
+        resume(path, progress=False)
+    tales.write_text(tales.read_text().rsplit("\n\n\n", 1)[0])
+    (path / "run.json").write_text(text.replace('"torch": "', '"torch": "1.'))
+    caplog.clear()
+    resume(path, progress=False)
+    assert sum("Changed since the run began: torch 1." in record.message for record in caplog.records) == 1
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    first = run(settings(tmp_path), progress=False)
+    before = left(first.folder)
+    again = resume(first.folder, progress=False)
+    assert "nothing is left to do" in caplog.text
+    assert left(first.folder) == before
+    assert (again.evaluation, len(again.metrics), again.table) == (first.evaluation, 3, first.table)
+
+
+@pytest.mark.parametrize(
+    "content", [None, "{", "[]", '{"config": {"steps": 0}}', '{"config": {}, "status": "running"}']
+)
+def test_no_run_folder(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UserError):
+        resume(tmp_path, progress=False)
+
+
+def test_two_processes_in_one_folder(tmp_path: Path) -> None:
+    path = broken_run(tmp_path)
+    held = store.RunFolder(path, resume=True)
+    with pytest.raises(UserError, match="is in use by another process"):
+        resume(path, progress=False)
+    held.release()
+    resume(path, progress=False)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from rmt_mini.cli import main; main()", *arguments]
+
+
+def flags(folder: Path) -> list[str]:
+    config = settings(folder, steps=40, state_seconds=0.0, evaluation_positions=30)
+    shown = {
+        name: value for name, value in config.to_dict().items()
+        if name in ("steps", "document_tokens", "min_document_tokens", "budget_start", "budget_min", "group_size",
+                    "learning_rate", "answer_format", "dtype", "device", "tier_rule", "warmup_steps", "corpus", "model",
+                    "evaluation_positions", "state_seconds")
+    }  # fmt: skip
+    pairs = [(f"--{name.replace('_', '-')}", str(value)) for name, value in shown.items()]
+    return [*(part for pair in pairs for part in pair), "--tier-thresholds", "0.3", "0.7"]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_ctrl_c_ends_in_good_order(tmp_path: Path, number: int, code: int) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        command("run", "laptop", *flags(tmp_path), "--out", str(out)),
+        env=environment(),
+        text=True,
+        stderr=subprocess.PIPE,
+    )
+    while process.poll() is None and not (out / "state").exists():
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert said.strip().splitlines()[-1] == f"Stopped; to go on: rmt-mini resume {out}"
+    assert "Traceback" not in said
+    assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
+
+
+def _live(config: RMTConfig) -> None:
+    """One life of a run, in a process that will be killed."""
+    torch.set_num_threads(1)
+    path = Path(config.out)
+    if (path / "run.json").exists():
+        resume(path, progress=False)
+    else:
+        run(config, progress=False)
+
+
+def _moment(folder: Path) -> tuple[str, ...]:
+    """How far a run had come: the files it has, and the names of its states."""
+    return tuple(sorted(path.name for pattern in ("*", "state/*") for path in folder.glob(pattern)))
+
+
+@pytest.mark.slow
+def test_killed_at_many_moments(tmp_path: Path) -> None:
+    config = settings(tmp_path, steps=30, state_seconds=0.0, save_every=3)
+    context = multiprocessing.get_context("forkserver")  # a life begins with everything imported
+    context.set_forkserver_preload(["rmt_mini.runs.run", "tests.test_resume"])
+    whole = context.Process(target=_live, args=(config.replace(out=str(tmp_path / "whole")),))
+    whole.start()
+    whole.join(300)
+    assert whole.exitcode == 0
+    source, kills, moments = random.Random(0), 0, set()
+    while kills < 60:
+        life = context.Process(target=_live, args=(config,))
+        life.start()
+        # loading takes the first of it; slow stages get their chance
+        life.join(source.uniform(0.05, 0.6) * 1.03**kills)
+        if life.exitcode is not None:
+            break
+        life.kill()
+        life.join()
+        kills += 1
+        moments.add(_moment(tmp_path / "run"))
+    else:
+        _live(config)
+    assert life.exitcode in (0, -signal.SIGKILL)
+    assert kills >= 8
+    assert len(moments) >= 6, moments
+    assert left(tmp_path / "run") == left(tmp_path / "whole")
+    assert not [path for path in (tmp_path / "run").rglob(".*")]
+
+
+def test_the_room_saves_no_more_than_it_promises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(sys.modules[run.__module__], "save_state", lambda _, state: saved.append(state.plain["step"]))
+    run(settings(tmp_path, steps=5, state_seconds=3600.0, warmup_steps=0), progress=False)
+    assert saved == []

@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rmt_mini.config import RMTConfig
+from rmt_mini.errors import Stopped, UserError
+from rmt_mini.runs.run import RunResult, evaluate_checkpoint, prepare, resume, run
+from rmt_mini.stages import material as material_room
+from rmt_mini.stages.midtrain import StepResult
+from rmt_mini.report.report import evaluation_table
+from tests.fakes import make_tiny_policy
+from tests.stages.tiny import closing, small
+
+TALES = "\n\n\n".join(f"Tale {n}. The cat sat on the mat and {n} dogs ran around it." for n in range(12))
+METRICS = {
+    "step", "budget", "tier_probabilities", "tier_counts", "match_reward", "length_reward", "reward", "thought_length",
+    "signal_groups", "rl_loss", "ntp_loss", "grad_norm", "rl_tokens", "ntp_tokens", "rollout_seconds", "update_seconds",
+    "peak_memory_mb",
+}  # fmt: skip
+ROLLOUT = {
+    "step", "document", "position", "tier", "budget", "thought", "answer", "truth", "match", "length_reward", "reward",
+    "advantage",
+}  # fmt: skip
+TIERS = ("easy", "medium", "hard", "average")
+
+
+def settings(folder: Path, **changes: Any) -> RMTConfig:
+    """Write a corpus and a tiny model into the folder, once."""
+    if not (folder / "tales.txt").exists():
+        (folder / "tales.txt").write_text(TALES)
+        policy = closing()
+        policy.model.save_pretrained(folder / "model")
+        policy.tokenizer.save_pretrained(folder / "model")
+    places = {"corpus": str(folder / "tales.txt"), "model": str(folder / "model"), "out": str(folder / "run")}
+    defaults: dict[str, Any] = {"warmup_steps": 2, "evaluation_positions": 30, "rollouts_logged": 5}
+    return small(**defaults | places | changes)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, list[StepResult]]:
+    seen: list[StepResult] = []
+    config = settings(tmp_path_factory.mktemp("whole"))
+    return run(config, on_step=seen.append, progress=False), seen
+
+
+def read(folder: Path, name: str) -> Any:
+    return json.loads((folder / name).read_text(encoding="utf-8"), parse_constant=lambda word: pytest.fail(word))
+
+
+def lines(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
+
+
+def test_run_json_says_what_ran(done: tuple[RunResult, list[StepResult]]) -> None:
+    notes = read(done[0].folder, "run.json")
+    assert notes["status"] == "done"
+    assert RMTConfig.from_dict(notes["config"]) == settings(done[0].folder.parent)
+    assert set(notes) >= {"seed", "versions", "corpus_digest", "model_digest", "start", "end"}
+    assert {"python", "torch", "transformers"} <= set(notes["versions"])
+    assert len(notes["corpus_digest"]) == len(notes["model_digest"]) == 64
+    assert notes["start"] <= notes["end"]
+
+
+def test_metrics_have_one_line_a_step(done: tuple[RunResult, list[StepResult]]) -> None:
+    result, seen = done
+    found = lines(result.folder, "metrics.jsonl")
+    assert [line["step"] for line in found] == [0, 1, 2]
+    assert all(set(line) >= METRICS for line in found)
+    assert [line["reward"] for line in found] == [one.metrics.reward for one in seen]
+    assert [one.metrics for one in seen] == result.metrics
+
+
+def test_rollouts_are_those_of_the_steps_as_text(done: tuple[RunResult, list[StepResult]]) -> None:
+    result, seen = done
+    found = lines(result.folder, "rollouts.jsonl")
+    assert [line["step"] for line in found] == [0] * 5 + [1] * 5 + [2] * 5
+    texts = {text.id: text for one in seen for text in one.texts}
+    decode = result.policy.tokenizer.decode
+    for line in found:
+        assert set(line) >= ROLLOUT
+        ids = texts[line["document"]].ids
+        assert line["truth"] == decode([ids[line["position"]]])
+        assert decode(list(ids[: line["position"]])).endswith(line["context"])
+        assert line["match"] == 0 or line["answer"] == line["truth"]
+        assert line["reward"] == pytest.approx(0.8 * line["match"] + 0.2 * line["length_reward"])
+
+
+def test_evaluation_has_tiers_with_intervals_at_three_times(done: tuple[RunResult, list[StepResult]]) -> None:
+    found = read(done[0].folder, "evaluation.json")
+    assert found == done[0].evaluation
+    assert {"before", "cold_start", "after"} <= set(found)
+    for when in ("before", "cold_start", "after"):
+        for row in ("ntp", "think"):
+            for tier in TIERS:
+                cell = found[when][row][tier]
+                assert 0 <= cell["low"] <= cell["accuracy"] <= cell["high"] <= 1
+                assert cell["n"] > 0
+    assert found["before"]["think"]["budget"] == 6
+    assert found["after"]["think"]["budget"] == 2  # B_T
+    gain = found["gain"]["think_after_minus_before"]
+    after, before = (found[when]["think"]["average"]["accuracy"] for when in ("after", "before"))
+    assert gain["difference"] == pytest.approx(after - before)
+    assert gain["low"] <= gain["difference"] <= gain["high"]
+
+
+def test_report_figures_and_table_are_there(done: tuple[RunResult, list[StepResult]]) -> None:
+    folder = done[0].folder
+    assert "# A run of RMT" in (folder / "report.md").read_text(encoding="utf-8")
+    figures = list((folder / "figures").glob("*.png"))
+    assert figures
+    assert all(figure.read_bytes().startswith(b"\x89PNG") for figure in figures)
+    assert done[0].table.strip()
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_the_checkpoint_is_the_trained_model(done: tuple[RunResult, list[StepResult]]) -> None:
+    result, _ = done
+    model = AutoModelForCausalLM.from_pretrained(result.folder / "checkpoint", use_safetensors=True)
+    tokenizer = AutoTokenizer.from_pretrained(result.folder / "checkpoint")
+    assert tokenizer("cat")["input_ids"] == result.policy.tokenizer("cat")["input_ids"]
+    begun = AutoModelForCausalLM.from_pretrained(result.folder.parent / "model").state_dict()
+    trained = result.policy.model.state_dict()
+    assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
+    assert any(not torch.equal(value, begun[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("place", [".", "checkpoint"])
+def test_a_checkpoint_is_measured_again_with_the_same_result(
+    done: tuple[RunResult, list[StepResult]], place: str
+) -> None:
+    folder = done[0].folder
+    again = evaluate_checkpoint(folder / place)
+    assert json.loads(json.dumps(again)) == read(folder, "evaluation.json")["after"]
+    assert "after" in evaluation_table({"after": again})
+
+
+def test_a_changed_corpus_is_noticed(done: tuple[RunResult, list[StepResult]], tmp_path: Path) -> None:
+    notes = read(done[0].folder, "run.json")
+    (tmp_path / "run.json").write_text(json.dumps(notes | {"corpus_digest": "0"}))
+    (tmp_path / "positions.json").write_text(json.dumps({"positions": []}))
+    (tmp_path / "checkpoint").symlink_to(done[0].folder / "checkpoint")
+    with pytest.raises(UserError, match="has changed since the run"):
+        evaluate_checkpoint(tmp_path)
+
+
+def test_a_second_run_does_not_touch_the_first(done: tuple[RunResult, list[StepResult]]) -> None:
+    folder = done[0].folder
+    before = (folder / "run.json").read_bytes()
+    with pytest.raises(UserError, match="is in use"):
+        run(settings(folder.parent), progress=False)
+    assert (folder / "run.json").read_bytes() == before
+
+
+def test_without_out_a_free_folder_under_runs_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "custom-seed0").mkdir(parents=True)
+    config = settings(tmp_path, out="", steps=1, warmup_steps=0, use_rl=False)
+    result = run(config, closing(), progress=False)
+    assert result.folder == Path("runs/custom-seed0-2")
+    assert set(result.evaluation) == {"before", "after", "gain", "length_change"}
+    assert not (result.folder / "preflight.json").exists()
+
+
+def test_an_interrupted_run_says_so_and_keeps_what_it_had(tmp_path: Path) -> None:
+    def stop(result: StepResult) -> None:
+        if result.metrics.step == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Stopped):
+        run(settings(tmp_path, warmup_steps=0, save_every=1), on_step=stop, progress=False)
+    notes = read(tmp_path / "run", "run.json")
+    assert notes["status"] == "interrupted"
+    assert notes["end"]
+    assert [line["step"] for line in lines(tmp_path / "run", "metrics.jsonl")] == [0, 1]
+    assert (tmp_path / "run" / "checkpoint" / "model.safetensors").exists()
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+
+
+def test_a_failed_run_says_why(tmp_path: Path) -> None:
+    def fail(_: StepResult) -> None:
+        raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError, match="out of luck"):
+        run(settings(tmp_path, warmup_steps=0), on_step=fail, progress=False)
+    notes = read(tmp_path / "run", "run.json")
+    assert (notes["status"], notes["error"]) == ("failed", "RuntimeError: out of luck")
+
+
+def test_a_bad_corpus_fails_before_the_model_is_loaded(tmp_path: Path) -> None:
+    config = settings(tmp_path, corpus=str(tmp_path / "absent.txt"), model="absent-model")
+    with pytest.raises(UserError, match=r"corpus .*absent.txt' does not exist"):
+        run(config, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"entropy_top_k": 100_000}, r"entropy_top_k is 100000, and model .* knows \d+ tokens"),
+        ({"entropy_model": "micro"}, "entropy_model 'micro' has another tokenizer"),
+        ({"entropy_model": "absent"}, "model 'absent' is neither a folder nor a known name"),
+    ],
+)
+def test_settings_that_do_not_fit_the_model_leave_no_folder(changes: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        run(settings(tmp_path, **changes), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_evaluation_may_state_a_smaller_budget_than_any_step(tmp_path: Path) -> None:
+    config = settings(tmp_path, budget_rule="entropy", evaluation_budget=1, warmup_steps=0)
+    result = run(config, progress=False)
+    assert result.evaluation["after"]["think"]["budget"] == 1
+    assert result.evaluation["after"]["think"]["thought_length"] <= 4  # twice the cap of a budget that may double
+    assert evaluate_checkpoint(tmp_path / "run", 1)["think"] == result.evaluation["after"]["think"]
+
+
+def test_a_proxy_is_loaded_once_and_quantiles_come_from_training_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, sampled = [], []
+    load, quantiles = material_room.load_policy, material_room.quantile_thresholds
+    monkeypatch.setattr(material_room, "load_policy", lambda *given: loaded.append(given[0]) or load(*given))
+    monkeypatch.setattr(material_room, "quantile_thresholds", lambda all_, _: sampled.append(len(all_)) or (2.0, 4.0))
+    config = settings(tmp_path, warmup_steps=0, evaluation_fraction=0.2)
+    result = run(config.replace(entropy_model=config.model, tier_rule="quantile"), progress=False)
+    assert loaded == [config.model]
+    train = prepare(config, result.policy).train
+    assert set(sampled) == {sum(len(text.ids) - text.first for text in train)}
+    assert quantiles is not material_room.quantile_thresholds
+
+
+def test_another_proxy_than_the_run_began_with_is_named(tmp_path: Path) -> None:
+    def stop(_: StepResult) -> None:
+        raise KeyboardInterrupt
+
+    config = settings(tmp_path, warmup_steps=0)
+    proxy = closing(seed=1)
+    for part in (proxy.model, proxy.tokenizer):
+        part.save_pretrained(tmp_path / "proxy")
+    with pytest.raises(Stopped):
+        run(config.replace(entropy_model=str(tmp_path / "proxy")), on_step=stop, progress=False)
+    closing(seed=2).model.save_pretrained(tmp_path / "proxy")
+    with pytest.raises(UserError, match=r"proxy_digest was .* when it was saved and is"):
+        resume(tmp_path / "run", progress=False)
+
+
+def test_a_proxy_has_the_dtype_and_the_vocabulary_of_the_run_and_is_not_needed_to_measure(tmp_path: Path) -> None:
+    policy, proxy = closing(), closing(seed=1)
+    few = len(proxy.head.weight)
+    policy.model.resize_token_embeddings(few + 64)
+    for name, one in {"wide": policy, "proxy": proxy}.items():
+        one.model.save_pretrained(tmp_path / name)
+        one.tokenizer.save_pretrained(tmp_path / name)
+    config = settings(tmp_path, warmup_steps=0, model=str(tmp_path / "wide"), entropy_model=str(tmp_path / "proxy"))
+    with pytest.raises(UserError, match=rf"entropy_top_k is {few + 1}, and model '.*proxy' knows {few} tokens"):
+        run(config.replace(entropy_top_k=few + 1), progress=False)
+    result = run(config, progress=False)
+    assert result.policy.proxy is not None
+    assert result.policy.proxy.dtype == torch.float32
+    (tmp_path / "proxy").rename(tmp_path / "gone")
+    assert evaluate_checkpoint(tmp_path / "run")["think"] == result.evaluation["after"]["think"]
+
+
+def test_a_proxy_that_reads_fewer_tokens_is_refused(tmp_path: Path) -> None:
+    short = make_tiny_policy("llama", max_position_embeddings=16)
+    for part in (short.model, short.tokenizer):
+        part.save_pretrained(tmp_path / "short")
+    with pytest.raises(UserError, match=r"entropy_model '.*short' reads at most 16 tokens, and the longest text has"):
+        run(settings(tmp_path, entropy_model=str(tmp_path / "short")), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_run_of_relative_names_is_measured_and_resumed_from_another_folder(
+    interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_: StepResult) -> None:
+        raise KeyboardInterrupt
+
+    settings(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = settings(tmp_path, corpus="tales.txt", model="model", entropy_model="./model", out="run")
+    if interrupted:
+        with pytest.raises(Stopped):
+            run(config, on_step=stop, progress=False)
+    else:
+        run(config, progress=False)
+    monkeypatch.chdir("elsewhere")
+    result = resume(Path("../run"), progress=False)
+    assert evaluate_checkpoint(Path("../run"))["think"] == result.evaluation["after"]["think"]
+    (tmp_path / "tales.txt").rename(tmp_path / "moved.txt")
+    with pytest.raises(UserError, match=r"corpus '.*/tales.txt' does not exist; give"):
+        evaluate_checkpoint(Path("../run"))

@@ -1,0 +1,148 @@
+"""A run that is taken up or measured again reads the tokens that it began with, or says in one line that it cannot."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers.utils.chat_template_utils as templates
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from rmt_mini.runs.compare import _one
+from rmt_mini.config import RMTConfig
+from rmt_mini.errors import Stopped
+from rmt_mini.runs.run import evaluate_checkpoint, resume, run
+from rmt_mini.stages.midtrain import StepResult
+from tests.fakes import byte_tokenizer
+from tests.outcomes import either
+from tests.test_resume import left
+from tests.test_run import settings
+
+DATED = "<|user|>{{ strftime_now('%d %B %Y') }}: {{ messages[0].content }}<|end|>{{ strftime_now('%A') }}<|assistant|>"
+
+
+def set_date(patch: pytest.MonkeyPatch, *date: int) -> None:
+    class Fixed(datetime.datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime.datetime:
+            return datetime.datetime(*date)  # type: ignore[arg-type]
+
+    patch.setattr(templates, "datetime", Fixed)
+
+
+def dated(folder: Path, **changes: Any) -> RMTConfig:
+    """Settings of a run whose model has a template with today's date."""
+    small = {
+        "steps": 2,
+        "group_size": 2,
+        "positions_per_document": 2,
+        "evaluation_positions": 6,
+        "preflight_positions": 3,
+    }
+    config = settings(folder, answer_format="chat", warmup_steps=1, **small | changes)
+    byte_tokenizer(template=DATED).save_pretrained(folder / "model")
+    return config
+
+
+def broken_off(config: RMTConfig) -> Path:
+    """Run the first step, and be interrupted."""
+
+    def die(_: StepResult) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Stopped):
+        run(config, on_step=die, progress=False)
+    return Path(config.out)
+
+
+@pytest.fixture(scope="module")
+def in_may(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        set_date(patch, 2026, 5, 2)
+        return run(dated(tmp_path_factory.mktemp("may")), progress=False).folder
+
+
+def test_a_template_with_the_date_may_be_measured_on_another_day(in_may: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_date(monkeypatch, 2026, 12, 1)
+    found = json.loads(json.dumps(evaluate_checkpoint(in_may)))
+    assert found == json.loads((in_may / "evaluation.json").read_text())["after"]
+    assert json.loads((in_may / "run.json").read_text())["chat_turn"] == {
+        "before": "<|user|>02 May 2026: ",
+        "after": "<|end|>Saturday<|assistant|><think>\n",
+    }
+
+
+def test_a_template_with_the_date_may_be_taken_up_on_another_day(
+    in_may: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_date(monkeypatch, 2026, 5, 2)
+    path = broken_off(dated(tmp_path, state_seconds=0.0))
+    set_date(monkeypatch, 2026, 12, 1)
+    resume(path, progress=False)
+    assert left(path) == left(in_may)
+
+
+def test_a_run_keeps_its_date_over_midnight(in_may: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_date(monkeypatch, 2026, 5, 2)
+    run(dated(tmp_path), on_step=lambda _: set_date(monkeypatch, 2026, 5, 3), progress=False)
+    assert left(tmp_path / "run") == left(in_may)
+
+
+def test_arms_begun_on_different_days_are_asked_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison takes differences position by position, and another date would move the positions."""
+    config = dated(tmp_path, steps=1)
+    notes = []
+    for day, arm in ((2, "rmt"), (30, "ntp")):
+        set_date(monkeypatch, 2026, 9, day)
+        path = tmp_path / "runs" / f"{arm}-seed0"
+        _one(config.replace(out=str(path), use_rl=arm == "rmt"), threading.Event())
+        notes.append(json.loads((path / "run.json").read_text()))
+    assert notes[0]["chat_turn"] == notes[1]["chat_turn"]
+    assert notes[0]["token_digest"] == notes[1]["token_digest"]
+    positions = [(tmp_path / "runs" / f"{arm}-seed0" / "positions.json").read_bytes() for arm in ("rmt", "ntp")]
+    assert positions[0] == positions[1]
+
+
+def merge(folder: Path) -> None:
+    """Make "th" one token, in place of <|user|>'s neighbour, as another version of a tokenizer might."""
+    file = folder / "tokenizer.json"
+    table = json.loads(file.read_text())
+    table["model"]["merges"] = [["t", "h"]]
+    table["model"]["vocab"] |= {"th": 255}
+    table["model"]["vocab"] = {word: n for word, n in table["model"]["vocab"].items() if n != 255 or word == "th"}
+    file.write_text(json.dumps(table))
+    assert Tokenizer.from_file(str(file)).encode("the").tokens == ["th", "e"]
+
+
+def test_another_tokenizer_is_noticed_by_evaluate(in_may: Path, tmp_path: Path) -> None:
+    shutil.copytree(in_may, tmp_path / "run")
+    merge(tmp_path / "run" / "checkpoint")
+    _, message = either(lambda: evaluate_checkpoint(tmp_path / "run"))
+    assert message is not None
+    assert "gives other tokens than when the run began" in message
+    assert str(tmp_path / "run" / "checkpoint") in message
+
+
+def test_another_tokenizer_is_noticed_by_resume(tmp_path: Path) -> None:
+    path = broken_off(settings(tmp_path, warmup_steps=0))
+    merge(tmp_path / "model")
+    _, message = either(lambda: resume(path, progress=False))
+    assert message is not None
+    assert "token_digest was" in message
+
+
+@pytest.mark.parametrize("name", ["bos_token", "pad_token"])
+def test_what_makes_no_difference_to_the_tokens_is_no_other_tokenizer(name: str, in_may: Path, tmp_path: Path) -> None:
+    shutil.copytree(in_may, tmp_path / "run")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "checkpoint")
+    setattr(tokenizer, name, "<|end|>")
+    tokenizer.save_pretrained(tmp_path / "run" / "checkpoint")
+    found, message = either(lambda: evaluate_checkpoint(tmp_path / "run"))
+    assert message is None
+    assert found["think"]["average"]["n"] > 0
