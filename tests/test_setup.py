@@ -28,8 +28,8 @@ REQUIREMENTS = sorted({*PROJECT["dependencies"], *(line for extra in EXTRAS.valu
 
 # A wing may import only wings before it in this list.
 ORDER = (
-    "errors", "config", "records", "arms", "files", "method", "engine", "worlds", "stages", "report", "runs", "bench", "scale",
-    "teaching", "cli", "__main__",
+    "errors", "config", "records", "arms", "files", "method", "engine", "worlds", "stages", "report", "runs", "bench",
+    "scale", "teaching", "cli", "__main__",
 )  # fmt: skip
 # Models are TRL's in scale; of the engine it uses what knows text and the machine's memory.
 ENGINE_IN_SCALE = {"prompt", "text", "memory"}
