@@ -1,20 +1,504 @@
-"""Text files that are written whole or not at all, and never over a user's own."""
+"""The files of a run or comparison: typed, checked when read, written whole or not at all.
+
+    run.json            Notes            what ran: kind, settings, versions, digests, status
+    positions.json      Positions        held-out positions that are measured
+    evaluation.json     Evaluation       accuracies before and after (ExamEvaluation after post-training)
+    preflight.json      Preflight        share of groups with signal, predicted and seen
+    samples.json        Samples          held-out rollouts as text, before and after
+    metrics.jsonl       StepMetrics      a line each step
+    rollouts.jsonl      RolloutLine      a line for each rollout that is logged
+    answers.jsonl       AnswerLine       a line for each held-out position (ExamLine in post-training)
+
+``compare`` adds compare.json (ComparisonPlan), comparison.json (Comparison), sensitivity.json and posttraining.json.
+"""
 
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from rmt_mini.arms import Arm
+from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.errors import UserError
+from rmt_mini.records import Position, StepMetrics
 
 logger = logging.getLogger(__name__)
 
-ESCAPED = "backslashreplace"  # a file name that is not UTF-8 has lone surrogates; JSON reads \udcXX back
+ESCAPED = "backslashreplace"  # a file name that is not UTF-8 has lone surrogates
 LOCK = ".lock"
-UNBORN = (LOCK, ".run.json.")  # all that a process can leave which was killed before its run.json stood
+UNBORN = (LOCK, ".run.json.")  # all that a process can leave that was killed before it wrote run.json
+TIMES = ("before", "cold_start", "after")  # at which a run is measured
+DIGESTS = ("corpus_digest", "token_digest", "model_digest", "proxy_digest")
+
+Share = Annotated[float, Field(ge=-1e-9, le=1 + 1e-9)]
+Count = Annotated[int, Field(ge=0)]
+Tier = Annotated[int, Field(ge=0, le=2)]
+Time = Literal["before", "cold_start", "after"]
+
+
+class Record(BaseModel):
+    """A part of a file: frozen, with known fields only, and finite numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class File(Record):
+    """A JSON file that reads, checks and writes itself; its name in a folder is NAME."""
+
+    NAME: ClassVar[str]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the file of a folder.
+
+        Raises:
+            UserError: if it is missing, or does not hold what it should.
+        """
+        path = folder / cls.NAME
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise UserError(f"{str(path)!r} cannot be read ({error.strerror}); give the folder of a run") from error
+        except (ValidationError, UserError) as error:
+            raise damaged(path, error) from error
+
+    @classmethod
+    def find(cls, folder: Path) -> Self | None:
+        """Read the file where there is one; as ``read`` otherwise."""
+        return cls.read(folder) if (folder / cls.NAME).exists() else None
+
+    def write(self, folder: Path) -> None:
+        """Write the file whole; fields that were never set are left out."""
+        write_whole(folder / self.NAME, self.model_dump_json(indent=1, exclude_unset=True) + "\n")
+
+
+# run.json
+
+
+class Turn(NamedTuple):
+    """What a chat template writes before and after a text."""
+
+    before: str
+    after: str
+
+
+class Notes(File):
+    """run.json: what ran, with what, and how it ended; ``kind`` says which kind of run it is."""
+
+    NAME: ClassVar[str] = "run.json"
+    model_config = ConfigDict(frozen=False, extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["mid-training", "pre-training", "post-training"]
+    config: RMTConfig | PretrainConfig
+    seed: int
+    status: Literal["running", "done", "interrupted", "failed"] = "running"
+    command: str
+    versions: dict[str, str]
+    machine: dict[str, str | int | None]
+    start: str
+    end: str | None = None
+    error: str | None = None
+    seconds: dict[str, float] = {}
+    resumed: list[str] = []
+    parameters: int | None = None
+    corpus_digest: str | None = None
+    token_digest: str | None = None
+    model_digest: str | None = None
+    proxy_digest: str | None = None
+    unknown_share: Share | None = None  # of the tokens; none of them is asked or trained on
+    chat_turn: Turn | None = None
+    questions: str | None = None
+    questions_left_out: int | None = None
+    training_questions: int | None = None
+
+
+# evaluation.json
+
+
+class Cell(Record):
+    """A mean accuracy with its interval; None where nothing was asked."""
+
+    accuracy: Share | None
+    low: Share | None
+    high: Share | None
+    n: Count
+
+
+class SortCell(Cell):
+    """The same for one sort of token of a generated text."""
+
+    thought_length: float
+
+
+class Row(Record):
+    """One way to answer: by tier and on average."""
+
+    easy: Cell
+    medium: Cell
+    hard: Cell
+    average: Cell
+    thought_length: float
+    closed_share: Share
+    budget: Count
+    sorts: dict[str, SortCell] = {}
+
+    def columns(self) -> list[Cell]:
+        """Return easy, medium, hard, average."""
+        return [self.easy, self.medium, self.hard, self.average]
+
+
+class Measured(Record):
+    """The same positions answered plainly and after a thought."""
+
+    ntp: Row
+    think: Row
+
+
+class Change(Record):
+    """A difference with its interval; None where it is not known."""
+
+    difference: float | None
+    low: float | None
+    high: float | None
+    n: int | None = None
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval excludes zero, else 0."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
+
+class Evaluation(File):
+    """evaluation.json of a run, or of several that differ in their seed alone."""
+
+    NAME: ClassVar[str] = "evaluation.json"
+    seeds: list[int] | None = None
+    before: Measured | None = None
+    cold_start: Measured | None = None
+    after: Measured | None = None
+    gain: dict[str, Change] = {}
+    length_change: dict[str, Change] = {}
+
+
+class PassRow(Record):
+    """pass@k of an exam by k, with intervals over questions."""
+
+    pass_at: dict[int, Cell]
+    questions: Count
+    samples: Count
+    thought_length: float
+    closed_share: Share
+
+
+class ExamEvaluation(File):
+    """evaluation.json of a post-training run."""
+
+    NAME: ClassVar[str] = "evaluation.json"
+    before: PassRow
+    after: PassRow
+    gain: dict[int, Change]
+
+
+# preflight.json
+
+
+class Predicted(Record):
+    """What the pre-flight found on one tier."""
+
+    positions: Count
+    accuracy: Share | None
+    pass_at_g: Share | None
+    signal_groups: Share | None
+
+
+class SeenTier(Record):
+    """What the first steps of training saw on one tier."""
+
+    groups: Count
+    signal_groups: Share | None
+
+
+class Seen(Record):
+    """The first steps of training, by tier."""
+
+    steps: Count
+    tiers: dict[str, SeenTier]
+
+
+class Preflight(File):
+    """preflight.json: the signal that RL will find, and, once it ran, the signal that it found."""
+
+    NAME: ClassVar[str] = "preflight.json"
+    tiers: dict[str, Predicted]
+    signal_groups: Share
+    closed_share: Share
+    thought_length: float
+    length_spread: float
+    budget: Count
+    advice: list[str]
+    seen: Seen | None = None
+
+
+# Positions, answers, rollouts
+
+
+class Positions(File):
+    """positions.json: held-out positions, sorted by text and index."""
+
+    NAME: ClassVar[str] = "positions.json"
+    positions: list[Position]
+
+
+class AnswerLine(Record):
+    """A line of answers.jsonl: one held-out position, answered plainly and after a thought."""
+
+    when: Time
+    document: str
+    position: Count
+    tier: Tier
+    sort: str
+    plain: Share
+    match: Share
+    length: Count
+    closed: bool
+
+
+class RolloutLine(Record):
+    """A rollout as text that a person can read; rewards only where it was trained on."""
+
+    step: Count
+    document: str
+    position: Count
+    tier: Tier
+    entropy: float
+    context: str
+    budget: int | None
+    thought: str
+    closed: bool
+    answer: str
+    truth: str
+    match: Share
+    length_reward: float | None = None
+    reward: float | None = None
+    advantage: float | None = None
+
+
+class Samples(File):
+    """samples.json: the same few held-out positions at both ends of a run."""
+
+    NAME: ClassVar[str] = "samples.json"
+    before: list[RolloutLine] = []
+    after: list[RolloutLine] = []
+
+
+class ExamLine(Record):
+    """A line of answers.jsonl of a post-training run: one question after some steps."""
+
+    step: Count
+    question: str
+    right: Count
+    samples: Count
+    thought_length: float
+
+
+# Comparisons
+
+
+class ComparisonPlan(File):
+    """compare.json: what a comparison compares."""
+
+    NAME: ClassVar[str] = "compare.json"
+    config: RMTConfig
+    arms: list[Arm]
+    seeds: Count
+
+
+class Compute(Record):
+    """What a run of an arm took, on average over its seeds."""
+
+    steps: float
+    rl_tokens: float
+    ntp_tokens: float
+    rl_tokens_by_tier: list[float]
+    operations: float
+    rl_operations: float
+    seconds: float
+    rl_seconds: float
+    cold_start_seconds: float
+
+
+class ArmRow(Record):
+    """One arm of a comparison; ``row`` says whether its result is plain prediction or thinking."""
+
+    easy: Cell
+    medium: Cell
+    hard: Cell
+    average: Cell
+    thought_length: float
+    closed_share: Share
+    sorts: dict[str, SortCell] = {}
+    row: Literal["ntp", "think"]
+    thought_length_interval: tuple[float, float]
+    plain: dict[str, Cell]
+    seeds: Count
+    compute: Compute | None = None
+
+
+class Pair(Change):
+    """A difference a minus b, on one tier, sort or the average."""
+
+    a: str
+    b: str
+    tier: str
+
+
+class Ratio(Record):
+    """RMT over another arm, with its interval."""
+
+    ratio: float
+    low: float
+    high: float
+
+
+class Relative(Record):
+    """RMT over another arm: accuracy minus 1, and thought length."""
+
+    accuracy: Ratio | None
+    thought_length: Ratio | None
+
+
+class Comparison(File):
+    """comparison.json: every arm, and every other arm against RMT."""
+
+    NAME: ClassVar[str] = "comparison.json"
+    arms: dict[str, ArmRow]
+    paired: list[Pair]
+    relative: dict[str, Relative]
+    lengths: dict[str, Change]
+    config: RMTConfig
+    seeds: list[int]
+    machine: dict[str, str | int | None]
+    versions: dict[str, str]
+
+
+class Variant(Record):
+    """One setting changed: variant minus method."""
+
+    setting: str
+    value: str
+    default: str
+    accuracy: Change
+    thought_length: Change
+    operations: float
+
+
+class Sensitivity(File):
+    """sensitivity.json: variants, those of the setting that matters most first."""
+
+    NAME: ClassVar[str] = "sensitivity.json"
+    settings: list[Variant]
+    seeds: list[int]
+
+
+class ExamPlan(File):
+    """exams.json: which models sit an exam, and how."""
+
+    NAME: ClassVar[str] = "exams.json"
+    arms: list[str]
+    source: str
+    count: Count
+    samples: Count
+    every: Count
+    changes: dict[str, Any] = {}
+
+
+class ExamStep(Record):
+    """A model after some steps of post-training."""
+
+    step: Count
+    pass_at: dict[int, Cell]
+    thought_length: float
+
+
+class ExamPair(Change):
+    """A difference of pass@k, a minus b; without a step it is the mean along the way."""
+
+    a: str
+    b: str
+    k: Count
+    step: int | None = None
+
+
+class ExamOutcome(Record):
+    """What became of one exam: every model at every step measured."""
+
+    arms: dict[str, list[ExamStep]]
+    paired: list[ExamPair]
+    along: list[ExamPair]
+    samples: Count
+    seeds: list[int]
+    settings: ExamPlan
+
+
+class PostTraining(File):
+    """posttraining.json: source of the questions -> outcome."""
+
+    NAME: ClassVar[str] = "posttraining.json"
+    exams: dict[str, ExamOutcome] = {}
+
+
+# Lines
+
+Line = TypeVar("Line")
+
+
+class Lines(NamedTuple, Generic[Line]):
+    """Lines of a .jsonl file, and how many others could not be read."""
+
+    good: list[Line]
+    skipped: int
+
+
+def read_lines(path: Path, kind: type[Line]) -> Lines[Line]:
+    """Read a .jsonl file; a line that is not what it should be, or half a line, is skipped and counted."""
+    adapter, good, skipped = TypeAdapter(kind), [], 0
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            good.append(adapter.validate_json(line))
+        except ValidationError:
+            skipped += 1
+    return Lines(good, skipped)
+
+
+def read_metrics(folder: Path) -> list[StepMetrics]:
+    """Read the steps of a run."""
+    return read_lines(folder / "metrics.jsonl", StepMetrics).good
+
+
+def as_lines(records: Iterable[object]) -> str:
+    """Lay out records as the lines of a .jsonl file."""
+    return "".join(
+        json.dumps(TypeAdapter(type(one)).dump_python(one, mode="json", exclude_unset=True), ensure_ascii=False) + "\n"
+        for one in records
+    )
+
+
+def damaged(path: Path, why: object) -> UserError:
+    """Say in one line which file is damaged, and where."""
+    if isinstance(why, ValidationError):
+        first = why.errors(include_url=False)[0]
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return UserError(f"{str(path)!r} is damaged ({' '.join(str(why).split())[:200]}); restore it from a copy")
 
 
 def write_whole(path: Path, text: str) -> None:
