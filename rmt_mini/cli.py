@@ -27,6 +27,7 @@ from rmt_mini.errors import Stopped, UserError, disk_full, out_of_memory
 
 if TYPE_CHECKING:
     from rmt_mini.arms import Arm
+    from rmt_mini.runs.pre_and_post import ExamResult
     from rmt_mini.runs.run import RunResult
 
 app = App(
@@ -85,15 +86,11 @@ else:
     PosttrainFlags, ExamFlags = _flags(RMTConfig, NOT_IN_POSTTRAINING), _flags(RMTConfig, IN_COMPARISON)
 
 Name = Annotated[str | None, Parameter("PRESET", help=f"{', '.join(PRESETS)} [default: laptop]")]
-Workers = Annotated[int, _from(0, "runs side by side; 0: one a core for micro, else 1")]
 Arms = Annotated[str, _text("names with commas between; rmt is always there [default: all]")]
 Fields = Annotated[str, _text("settings to vary, with commas between [default: all that can be]")]
 Interval = Annotated[float | None, Parameter(help="half an interval wished for", validator=Number(gt=0, lte=1))]
 Start = Annotated[bool, Parameter("--run", help="start it here, or print what to type", negative="--print")]
 Marks = Annotated[Path | None, Parameter("--json", help="also write the marks here")]
-Questions = Annotated[str | None, _text("micro, micro-text, gym:TASK or champ [default: by the model]")]
-Several = Annotated[int, _from(2, "questions, held-out ones included")]
-K = Annotated[int, _from(1, "answers to each held-out question")]
 Budget = Annotated[int | None, _from(1, "stated budget, tokens [default: B_T of the run]")]
 File = Annotated[Path | None, _text("also write the result here, as JSON")]
 
@@ -103,6 +100,20 @@ class _Several(TypedDict, total=False):  # runs side by side
     seeds: Annotated[int, _from(1, "runs of each arm, --seed first [default: 3]")]
     workers: Annotated[int, _from(0, "runs side by side; 0: one a core for micro, else 1 [default: 0]")]
     report_only: Annotated[bool, Parameter(help="run nothing; write the report of what is there again", negative="")]
+
+
+@Parameter("*")
+class _Exam(TypedDict, total=False):
+    questions: Annotated[str, _text("micro, micro-text, gym:TASK or champ [default: by the model]")]
+    count: Annotated[int, _from(2, "questions, held-out ones included [default: 400]")]
+    k: Annotated[int, _from(1, "answers to each held-out question [default: 8]")]
+
+
+@Parameter("*")
+class _Exams(_Exam, total=False):
+    arms: Annotated[str, _text("names with commas between; base and rmt are always there [default: ntp,rpt]")]
+    every: Annotated[int, _from(0, "steps between measurements; 0: the ends only [default: 20]")]
+    workers: Annotated[int, _from(0, "runs side by side; 0: one a core for micro, else 1 [default: 0]")]
 
 
 @Parameter("*")
@@ -187,7 +198,7 @@ def _show_report(folder: Path, table: str) -> None:
     print(f"{table}\n\nReport       {folder / 'report.md'}")
 
 
-def _show(result: RunResult) -> None:
+def _show(result: RunResult | ExamResult) -> None:
     _show_report(result.folder, result.table)
     print(f"Checkpoint   {result.folder / 'checkpoint'}")
 
@@ -231,15 +242,13 @@ def resume(folder: Path, /, *, changes: _Changes | None = None) -> None:
 
 
 @app.command
-def posttrain(
-    checkpoint: str, /, *, questions: Questions = None, count: Several = 400, k: K = 8, flags: PosttrainFlags = None
-) -> None:
+def posttrain(checkpoint: str, /, *, exam: _Exam | None = None, flags: PosttrainFlags = None) -> None:
     """Post-train CHECKPOINT, a run folder or a model, by GRPO on questions; measure pass@k before and after."""
     from rmt_mini.runs.pre_and_post import posttrain_run
 
-    result = posttrain_run(checkpoint, questions, count, k, _given(flags, ("preset", *NOT_IN_POSTTRAINING)))
-    _show_report(result.folder, result.table)
-    print(f"Checkpoint   {result.folder / 'checkpoint'}")
+    asked = exam or {}
+    changes = _given(flags, ("preset", *NOT_IN_POSTTRAINING))
+    _show(posttrain_run(checkpoint, asked.get("questions"), asked.get("count", 400), asked.get("k", 8), changes))
 
 
 @app.command
@@ -279,24 +288,15 @@ def _compare(
 
 
 @app.command
-def exams(
-    folder: Path,
-    /,
-    *,
-    arms: Annotated[str, _text("names with commas between; base and rmt are always there [default: ntp,rpt]")] = "",
-    questions: Questions = None,
-    count: Several = 400,
-    k: K = 8,
-    every: Annotated[int, _from(0, "steps between measurements; 0: the ends only")] = 20,
-    workers: Workers = 0,
-    flags: ExamFlags = None,
-) -> None:
+def exams(folder: Path, /, *, exam: _Exams | None = None, flags: ExamFlags = None) -> None:
     """Post-train, by GRPO on questions, what the comparison in FOLDER trained, and the untrained model."""
     from rmt_mini.runs.exams import exams
 
-    changes = _given(flags, ("preset", *IN_COMPARISON))
+    asked = exam or {}
+    questions = asked.get("questions"), asked.get("count", 400), asked.get("k", 8), asked.get("every", 20)
+    changes, workers = _given(flags, ("preset", *IN_COMPARISON)), asked.get("workers", 0)
     with _stopping() as stop:
-        _show_report(folder, exams(folder, _names(arms), questions, count, k, every, changes, workers, stop=stop))
+        _show_report(folder, exams(folder, _names(asked.get("arms", "")), *questions, changes, workers, stop=stop))
 
 
 @app.command
@@ -406,14 +406,15 @@ def seeds(*runs: Path, out: Annotated[Path, _text("folder for evaluation.json an
 
 
 @app.command
-def bench(
-    *,
-    sizes: _Sizes | None = None,
-    trl: Annotated[bool, Parameter(help="measure TRL's GRPOTrainer, most of the time")] = True,
-    sweeps: Annotated[bool, Parameter(help="show how cost grows with each size")] = True,
-    out: Annotated[Path | None, _text("folder [default: runs/bench]")] = None,
-) -> None:
-    """Time a step against TRL, generate, a padded update and the machine's limits, side by side."""
+def bench(*, sizes: _Sizes | None = None, trl: bool = True, sweeps: bool = True, out: Path | None = None) -> None:
+    """Time a step against TRL, generate, a padded update and the machine's limits, side by side.
+
+    Args:
+        sizes: of the step that is timed.
+        trl: measure TRL's GRPOTrainer, most of the time.
+        sweeps: show how cost grows with each size.
+        out: folder; a new one under runs/ if not given.
+    """
     from rmt_mini.bench.bench import SWEEPS, bench
     from rmt_mini.bench.parts import Setting
 
@@ -421,12 +422,13 @@ def bench(
 
 
 @app.command
-def release(
-    *,
-    students: Annotated[Path | None, _text("folder [default: notebooks/exercises]")] = None,
-    nbgrader: Annotated[Path | None, _text("also make an nbgrader course here")] = None,
-) -> None:
-    """Make students' copies of the solved exercises, and an nbgrader course if asked for."""
+def release(*, students: Path | None = None, nbgrader: Path | None = None) -> None:
+    """Make students' copies of the solved exercises, and an nbgrader course if asked for.
+
+    Args:
+        students: folder; notebooks/exercises if not given.
+        nbgrader: also make an nbgrader course here.
+    """
     from rmt_mini.teaching.release import STUDENTS, release
 
     written = release(students or STUDENTS, nbgrader)
@@ -512,7 +514,3 @@ def _one_line(error: Exception) -> str | None:
     else:
         return None
     return " ".join(message.split())
-
-
-if __name__ == "__main__":
-    main()

@@ -96,7 +96,7 @@ class Settings(BaseModel):
         elif first["type"] == "less_than_equal" and first["ctx"]["le"] == _LARGEST:
             remedy = f"give a whole number of at most {_LARGEST}"
         else:
-            remedy = f"give {field.title}"
+            remedy = f"give {field.title}" if field.title else first["msg"]
         return f"{name} is {_shown(values[name])}; {remedy}"
 
     def _require(self, name: str, fine: bool, remedy: str = "") -> None:
@@ -121,10 +121,7 @@ class Settings(BaseModel):
 
 
 class RMTConfig(Settings):
-    """All settings of one RMT run; frozen, flat and validated.
-
-    Raises:
-        UserError: for an impossible value, naming field, value and remedy.
+    """All settings of one RMT run.
 
     Example:
         >>> RMTConfig(steps=0)
@@ -288,11 +285,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[e
 
 
 def read_settings(path: Path, without: Iterable[str] = ()) -> dict[str, Any]:
-    """Read fields and their values from a YAML file, or from the "config" of a run's run.json.
-
-    Args:
-        path: of the file, or of a run folder.
-        without: fields that are not taken from a run, which holds all.
+    """Read fields and values from a YAML file, or those of a run, ``without`` some, from its folder or run.json.
 
     Raises:
         UserError: if it cannot be read, or does not hold fields and values.
@@ -318,11 +311,7 @@ PRESETS = {path.stem: read_settings(path) for path in sorted((Path(__file__).par
 
 
 def preset(name: str, **changes: Any) -> RMTConfig:
-    """Return a preset, with some fields changed.
-
-    Args:
-        name: one of PRESETS; or "custom": the defaults.
-        changes: field values that replace the preset's.
+    """Return one of PRESETS, or the defaults as "custom", with some fields changed.
 
     Raises:
         UserError: for an unknown preset or field, or an impossible value.
