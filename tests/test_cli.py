@@ -84,33 +84,26 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
     [
         ("run huge", r"preset 'huge' is unknown; use one of .*laptop"),
         ("run --stepz 3", r"--stepz.*--steps"),
-        ("run --steps 0", r"steps is 0; give a whole number"),
         ("run --steps many", r"--steps: 'many' is not a whole number"),
         ("run --steps 2.5", r"--steps: '2.5' is not a whole number"),
         ("run --steps", r"--steps requires an argument"),
         ("run --steps 3 --steps 4", r"--steps specified multiple times"),
         ("run --learning-rate fast", r"--learning-rate.*fast"),
-        ("run --learning-rate nan", r"learning_rate is nan; give a number above 0"),
         ("run --tier-thresholds 3 1", r"tier_thresholds is \(3.0, 1.0\); .*smaller first"),
         ("run --tier-thresholds 3", r"--tier-thresholds requires 2"),
-        ("run --tier-probs-late 1 1 1", r"tier_probs_late is .*sum to 1"),
         ("run --loss-per step", r"loss_per is 'step'; use one of token, rollout"),
-        ("run --no-use-rl --no-use-ntp", r"use_ntp is False; .*nothing would train"),
         ("run --config absent.yaml", r"config file 'absent.yaml' is not usable \(No such file"),
         ("run --config story.txt", r"config file 'story.txt' is not usable"),
-        ("preflight --group-size 1", r"group_size is 1; "),
         ("plan --gpu a100", r"--gpu describes GPUs elsewhere; give --gpus as well"),
         ("compare --report-only --arms rmt", r"--report-only .*leave out --arms"),
         ("launch gpu --main-address a", r"main_address is of use with several machines only"),
         ("launch gpu --machine-rank 0", r"--machine-rank is of use with --run only"),
         ("launch gpu --server a:1", r"server is of use with engine 'vllm-server' only"),
-        ("launch gpu --gpu-memory 0.5", r"gpu_memory is of use with engine 'vllm-colocate' only"),
         ("launch gpu --evaluation-positions 9", r"evaluation_positions has no effect on TRL"),
         ("run laptop more", r"more"),
         ("fly", r'Unknown command "fly"'),
         ("evaluate", r"CHECKPOINT requires an argument"),
         ("pretrain earth", r'"earth" for WORLD. Choose from: "micro"'),
-        ("pretrain --hidden-size 101", r"hidden_size is 101; give an even multiple of heads \(5\)"),
         ("posttrain micro --count 1", r'"1" for --count. Must be >= 2'),
         ("posttrain micro --model x", r"Unknown option: --model"),
         ("compare micro --arms rmt,rlhf", r"arm 'rlhf' is unknown; the arms are ntp, .*rmt-shuffled-reward"),
@@ -125,7 +118,6 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
         ("grade --json marks.json", r"no notebook is given"),
         ("evaluate absent", r"'absent' is not a checkpoint of a run"),
         ("plan --device toaster --model MODEL", r"device 'toaster'"),
-        ("plan --model ./absent", r"model './absent' is neither a folder"),
     ],
 )
 def test_bad_flags_are_one_line(
@@ -244,7 +236,7 @@ def test_post_training_takes_from_a_run_what_it_has_use_for(
 
 
 @given(values=LIKELY)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
 def test_flags_give_what_the_constructor_gives(
     values: dict[str, Any], ran: list[RMTConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -265,7 +257,7 @@ WORDS = st.text(max_size=8) | st.sampled_from(["", "-", "--", "nan", "-inf", "1_
 
 
 @given(name=st.sampled_from(sorted(FLAGS)), words=st.lists(WORDS.filter(lambda word: "\0" not in word), max_size=4))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
 def test_any_words_after_a_flag(
     name: str, words: list[str], ran: list[RMTConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -243,20 +243,6 @@ def test_a_changed_copy_is_the_configuration_made_at_once(values: dict[str, Any]
         assert either(one) == either(other)
 
 
-JSON = st.recursive(
-    PLAIN.filter(lambda value: not isinstance(value, bytes)),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-@given(values=JSON | st.dictionaries(st.sampled_from(sorted(FIELDS)), JSON, max_size=3))
-def test_any_json_instead_of_settings(values: Any) -> None:
-    config, _ = either(lambda: RMTConfig.from_dict(values))
-    if config is not None:
-        survives(config)
-
-
 # What sources of the paper state, as data/ and docs/ have it; None: not stated, so every preset's value is ours.
 PAPER: dict[str, Any] = {
     "steps": 316, "documents_per_step": 128, "positions_per_document": None, "document_tokens": None,
