@@ -285,7 +285,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[e
 
 
 def read_settings(path: Path, without: Iterable[str] = ()) -> dict[str, Any]:
-    """Read fields and values from a YAML file, or those of a run, ``without`` some, from its folder or run.json.
+    """Read fields and values from a YAML file, or from a run's folder or run.json: all but ``out`` and ``without``.
 
     Raises:
         UserError: if it cannot be read, or does not hold fields and values.
@@ -300,7 +300,7 @@ def read_settings(path: Path, without: Iterable[str] = ()) -> dict[str, Any]:
     else:
         found = {} if found is None else found
         if isinstance(found, dict) and isinstance(found.get("config"), dict):
-            found = {name: value for name, value in found["config"].items() if name not in {*without}}
+            found = {name: value for name, value in found["config"].items() if name not in {"out", *without}}
         if isinstance(found, dict):
             return _with_tuples(found)
         reason = f"it holds {_shown(found)}"

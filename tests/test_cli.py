@@ -203,7 +203,7 @@ def test_flags_are_above_a_file_which_is_above_the_preset(
 ) -> None:
     (here / "my.yaml").write_text("preset: micro\nsteps: 7\nlearning_rate: 3e-4\ntier_thresholds: [0.5, 2]\n")
     (here / "old").mkdir()
-    (here / "old" / "run.json").write_text(json.dumps({"config": preset("paper", steps=9).to_dict()}))
+    (here / "old" / "run.json").write_text(json.dumps({"config": preset("paper", steps=9, out="old").to_dict()}))
     for arguments in (
         ["gpu", "--steps", "7", "--tier-thresholds", "0.5", "2", "--no-use-curriculum", "--length-if-correct"],
         ["--config", "my.yaml", "--steps", "8", "--tier-thresholds", "0.5", "2"],
