@@ -88,7 +88,7 @@ else:
 Name = Annotated[str | None, Parameter("PRESET", help=f"{', '.join(PRESETS)} [default: laptop]")]
 Arms = Annotated[str, _text("names with commas between; rmt is always there [default: all]")]
 Fields = Annotated[str, _text("settings to vary, with commas between [default: all that can be]")]
-Interval = Annotated[float | None, Parameter(help="half an interval wished for", validator=Number(gt=0, lte=1))]
+Interval = Annotated[float | None, Parameter(help="half an interval: 0.03 is 3 points", validator=Number(gt=0, lte=1))]
 Start = Annotated[bool, Parameter("--run", help="start it here, or print what to type", negative="--print")]
 Marks = Annotated[Path | None, Parameter("--json", help="also write the marks here")]
 Budget = Annotated[int | None, _from(1, "stated budget, tokens [default: B_T of the run]")]
