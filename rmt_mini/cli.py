@@ -235,12 +235,11 @@ def _preflight(config: RMTConfig) -> None:
 
 def _plan(config: RMTConfig, interval: float | None, gpus: int, **elsewhere: Any) -> None:
     """Estimate time and memory before a run, here or on --gpus, and how fine a difference its evaluation tells."""
-    from rmt_mini.runs.plan import interval_lines, plan_run
+    from rmt_mini.runs.capacity import interval_lines
+    from rmt_mini.scale.planner import forecast, plan_run
 
     given = {name: value for name, value in elsewhere.items() if value is not None}
     if gpus:
-        from rmt_mini.scale.forecast import forecast
-
         lines = forecast(config, gpus, **given)
     elif given:
         raise UserError(f"--{next(iter(given))} describes GPUs elsewhere; give --gpus as well")

@@ -15,9 +15,9 @@ from rmt_mini.bench.parts import Setting, material
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.text import longest_branch
-from rmt_mini.runs.plan import plan_run
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import evaluate_checkpoint, run
+from rmt_mini.scale.planner import plan_run
 from rmt_mini.scale.settings import ScaleSettings, grpo_settings
 from rmt_mini.stages.evaluate import evaluate
 from rmt_mini.stages.material import format_for

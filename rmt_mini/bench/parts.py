@@ -33,7 +33,7 @@ from rmt_mini.engine.text import Text, to_texts
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
 from rmt_mini.records import Judged, Position, Rollout
-from rmt_mini.runs.plan import product_rate
+from rmt_mini.runs.capacity import product_rate
 from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.worlds.corpus import load_corpus

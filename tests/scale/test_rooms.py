@@ -19,6 +19,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from hypothesis import given
 from hypothesis import strategies as st
+from rmt_mini.scale.objective import IGNORED, document_logprobs, documents_batch, share_of_documents
+from rmt_mini.scale.rewards import reward_functions
 
 from rmt_mini.cli import main
 from rmt_mini.config import preset
@@ -26,9 +28,7 @@ from rmt_mini.engine.text import Text
 from rmt_mini.errors import UserError
 from rmt_mini.scale import launch
 from rmt_mini.scale.launch import CONFIGS, SETUPS, commands, scale_settings, setup_for, start
-from rmt_mini.scale.objective import IGNORED, document_logprobs, documents_batch, share_of_documents
 from rmt_mini.scale.positions import Positions, places
-from rmt_mini.scale.rewards import reward_functions
 from rmt_mini.scale.settings import ScaleSettings, micro_steps, require_carried, require_installed
 from rmt_mini.scale.train import main as train_main
 from rmt_mini.scale.train import require_same
