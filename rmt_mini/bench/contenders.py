@@ -1,8 +1,7 @@
 """What one would use instead, each at its best: TRL's GRPOTrainer, transformers' generate, a plain padded update.
 
-All get the very positions, rollout counts and thought lengths that the document tree gets in ``bench/bench.py``, which
-runs each in a process of its own, so that its peak memory is its own too. Where this work and theirs differ, theirs is
-the smaller: no closing tag, cue and answer after a thought, no next-token loss on the rest of the document.
+All get the positions, rollout counts and thought lengths that the document tree gets. Where this work and theirs
+differ, theirs is less: no closing tag, cue and answer after a thought, no next-token loss on the rest of the document.
 """
 
 from __future__ import annotations
@@ -24,19 +23,9 @@ from rmt_mini.stages.optimizer import MasterAdamW
 def trl_step(
     model: str, prompts: Sequence[str], group_size: int, new_tokens: int, steps: int, dtype: str, micro_batch: int
 ) -> list[float]:
-    """Train by TRL's GRPOTrainer and time its steps.
+    """Train by TRL's GRPOTrainer; returns the seconds of every step but the first, which warms up.
 
-    Args:
-        model: folder of the model.
-        prompts: as text.
-        group_size: G.
-        new_tokens: thought tokens, of every rollout.
-        steps: optimizer steps; the first warms up and is left out of the result.
-        dtype: "float32" or "bfloat16", of the forward and backward passes; weights and optimizer are fp32.
-        micro_batch: rollouts in one forward-backward pass; the rest is accumulated.
-
-    Returns:
-        Seconds of every step but the first.
+    Weights and optimizer are float32; ``dtype`` is that of the forward and backward passes.
     """
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -48,9 +37,6 @@ def trl_step(
     class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             ends.append(time.perf_counter())
-
-    def coin(completions: Sequence[Any], **_: Any) -> list[float]:
-        return [float(number % 2) for number in range(len(completions))]  # every group has a signal
 
     with tempfile.TemporaryDirectory() as folder:
         settings = trl.GRPOConfig(
@@ -79,7 +65,7 @@ def trl_step(
             model=AutoModelForCausalLM.from_pretrained(
                 model, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
             ),
-            reward_funcs=coin,
+            reward_funcs=lambda completions, **_: [float(n % 2) for n in range(len(completions))],  # all groups train
             args=settings,
             train_dataset=Dataset.from_dict({"prompt": list(prompts) * steps}),
             processing_class=AutoTokenizer.from_pretrained(model, trust_remote_code=False),
@@ -90,8 +76,8 @@ def trl_step(
 
 
 @torch.no_grad()
-def generate(policy: Policy, prompts: Sequence[Sequence[int]], group_size: int, new_tokens: int) -> int:
-    """Sample by transformers' generate, all rows in one batch with its cache; returns new tokens."""
+def sample(policy: Policy, prompts: Sequence[Sequence[int]], group_size: int, new_tokens: int) -> int:
+    """Sample by transformers' generate, all rows in one batch with its cache; returns the number of new tokens."""
     longest = max(map(len, prompts))
     pad = policy.tokenizer.pad_token_id or policy.tokenizer.eos_token_id
     ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=policy.device)
@@ -112,8 +98,8 @@ def generate(policy: Policy, prompts: Sequence[Sequence[int]], group_size: int, 
 
 
 @torch.no_grad()
-def generate_continuously(policy: Policy, prompts: Sequence[Sequence[int]], group_size: int, new_tokens: int) -> int:
-    """Sample by transformers' continuous batching; returns new tokens."""
+def sample_continuously(policy: Policy, prompts: Sequence[Sequence[int]], group_size: int, new_tokens: int) -> int:
+    """Sample by transformers' continuous batching; returns the number of new tokens."""
     from transformers import GenerationConfig
 
     made: Any = GenerationConfig
@@ -132,18 +118,11 @@ def padded_update(
     documents: Sequence[Sequence[int]],
     micro_batch: int,
 ) -> None:
-    """Update on whole padded rows, each with its own copy of its prefix, and on the documents' next tokens.
+    """Update on padded rows, ``micro_batch`` at a time, each with its own prefix, and on the documents' next tokens.
 
-    Args:
-        policy: the model.
-        optimizer: of the step.
-        rows: tokens of prefix and branch, and the first place whose token has a loss.
-        documents: for the next-token loss.
-        micro_batch: rows in one forward-backward pass.
+    A row is its tokens, and the first place whose token has a loss.
     """
-    parts: list[tuple[Sequence[tuple[Sequence[int], int]], float]] = [
-        (rows[start : start + micro_batch], 1.0) for start in range(0, len(rows), micro_batch)
-    ]
+    parts = [(rows[start : start + micro_batch], 1.0) for start in range(0, len(rows), micro_batch)]
     parts.append(([(document, 1) for document in documents], 0.1))
     for part, weight in parts:
         longest = max(len(tokens) for tokens, _ in part)

@@ -1,15 +1,11 @@
-"""What each process of a benchmark measures; ``bench/bench.py`` starts them and sets their results side by side.
+"""What each process of a benchmark measures.
 
-    python -m rmt_mini.bench.parts PART SETTING      both as JSON; the result is the last line of the output
+    python -m rmt_mini.bench.parts PART SETTING MORE      SETTING and MORE as JSON; the result is the last line
 
-Operations are counted as useful arithmetic alone, whatever is really done:
-
-    2 x parameters of the layers x tokens read
-    2 x parameters of the output embedding x tokens whose logits are wanted
-    twice as much again for a backward pass
-
-Attention's own products are left out (a few percent at these lengths); so are padding, masks and repeated work, which
-only lower the share of the machine's peak that a stage reaches.
+Operations are counted as useful arithmetic alone: 2 x parameters of the layers x tokens read, 2 x parameters of the
+output embedding x tokens whose logits are wanted, twice as much again for a backward pass. Attention's own products are
+left out (a few percent at these lengths); so are padding, masks and repeated work, which only lower the share of the
+machine's peak that a stage reaches.
 """
 
 from __future__ import annotations
@@ -39,35 +35,24 @@ from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.worlds.corpus import load_corpus
 
 SPACING = 4  # tokens between the positions of a document
-AFTER = 24  # tokens of a document behind its positions
-GPU_BRANCH_TOKENS = 16384  # in one pass, as the preset gpu has it: a GPU is idle with the few that suit a CPU's memory
+AFTER = 24  # tokens of a document after its positions
+GPU_BRANCH_TOKENS = 16384  # in one pass, as in the preset gpu
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One step to be measured.
-
-    Attributes:
-        model: as for ``load_policy``.
-        corpus: as for ``load_corpus``; its longest texts serve.
-        dtype: of the tree, generate and the padded update; TRL is tried in its own two ways.
-        documents: trunks of a step.
-        positions: K, positions on each of them.
-        group_size: G.
-        prefix: tokens before a position, on average.
-        thought_tokens: of every rollout, no more and no fewer.
-        steps: timed steps; one more goes before, to warm up.
-    """
+    """One step to be measured."""
 
     model: str = "smollm2-135m"
-    corpus: str = "champ"
-    dtype: str = "auto"
-    documents: int = 2
-    positions: int = 4
-    group_size: int = 8
-    prefix: int = 125
-    thought_tokens: int = 24
-    steps: int = 5
+    corpus: str = "champ"  # its longest texts are used
+    dtype: str = "auto"  # of all but TRL, which is tried in its own two ways
+    documents: int = 2  # trunks of a step
+    positions: int = 4  # K, on each of them
+    group_size: int = 8  # G
+    prefix: int = 125  # tokens before a position, on average
+    thought_tokens: int = 24  # of every rollout
+    steps: int = 5  # that are timed; one more goes before, to warm up
 
     @property
     def rollouts(self) -> int:
@@ -76,7 +61,7 @@ class Setting:
 
 
 def material(setting: Setting, policy: Policy) -> tuple[RMTConfig, list[Text]]:
-    """Return RMT's settings for a measured step, and the documents, cut behind their positions."""
+    """Return RMT's settings for a measured step, and the documents, cut after their positions."""
     config = RMTConfig(
         model=setting.model,
         dtype=setting.dtype,
@@ -115,7 +100,7 @@ def prompts_for(setting: Setting, policy: Policy) -> list[list[int]]:
 
 
 class MeasuredStep(RMTTrainer):
-    """RMT's own step at given positions, with thoughts of a given length, and coins for rewards: all groups heard."""
+    """RMT's own step at given positions, with thoughts of a given length, and coins for rewards: all groups train."""
 
     def __init__(self, setting: Setting, policy: Policy) -> None:
         config, texts = material(setting, policy)
@@ -140,26 +125,23 @@ def _operations(policy: Policy, read: int, wanted: int) -> float:
     embedding = policy.model.get_input_embeddings().weight
     head = embedding.numel()
     tied = policy.model.get_output_embeddings().weight is embedding
-    layers = policy.parameters - head * (1 if tied else 2)
-    return float(2 * (layers * read + head * wanted))
+    return float(2 * ((policy.parameters - head * (1 if tied else 2)) * read + head * wanted))
 
 
-def tree(setting: Setting) -> dict[str, Any]:
+def tree(setting: Setting) -> Json:
     """Time RMT's step on the document tree: rollouts with the reading of the trunk, and update."""
     policy = load_policy(setting.model, "auto", setting.dtype)
     trainer = MeasuredStep(setting, policy)
     seen = [trainer.step(number, trainer.texts) for number in range(setting.steps + 1)]
-    branches = [lay_out(trainer.form, trainer.texts[j.rollout.position.trunk].ids, j.rollout) for j in seen[-1].judged]
-    trunk = sum(len(text.ids) for text in trainer.texts)
-    branch = sum(len(one.tokens) for one in branches)
-    wanted = sum(
-        len(decisions(trainer.form, one, judged.rollout)[0])
-        for one, judged in zip(branches, seen[-1].judged, strict=True)
+    rollouts = [judged.rollout for judged in seen[-1].judged]
+    branches = [lay_out(trainer.form, trainer.texts[one.position.trunk].ids, one) for one in rollouts]
+    trunk, branch = (
+        sum(len(ids) for ids in rows) for rows in ([t.ids for t in trainer.texts], [b.tokens for b in branches])
     )
+    wanted = sum(len(decisions(trainer.form, one, r)[0]) for one, r in zip(branches, rollouts, strict=True))
     # sampling reads a group's opening once, and wants the logits of what is sampled
-    shared = len(trainer.form.opening(trainer.config.budget_start)) * (
-        setting.rollouts - setting.rollouts // setting.group_size
-    )
+    groups = setting.rollouts // setting.group_size
+    shared = len(trainer.form.opening(trainer.config.budget_start)) * (setting.rollouts - groups)
     metrics = [result.metrics for result in seen[1:]]
     return {
         "rollout_seconds": [one.rollout_seconds for one in metrics],
@@ -184,41 +166,34 @@ def _timed(setting: Setting, work: Callable[[], Any]) -> list[float]:
     return seconds[1:]
 
 
-def generate(setting: Setting, continuous: bool = False) -> dict[str, Any]:
+def generate(setting: Setting, continuous: bool = False) -> Json:
     """Time transformers' generate, or its continuous batching, on the same prompts."""
     policy = load_policy(setting.model, "auto", setting.dtype)
     prompts = prompts_for(setting, policy)
-    sample = contenders.generate_continuously if continuous else contenders.generate
-    return {
-        "seconds": _timed(setting, lambda: sample(policy, prompts, setting.group_size, setting.thought_tokens)),
-        "dtype": str(policy.dtype).removeprefix("torch."),
-    }
+    sample = contenders.sample_continuously if continuous else contenders.sample
+    seconds = _timed(setting, lambda: sample(policy, prompts, setting.group_size, setting.thought_tokens))
+    return {"seconds": seconds, "dtype": str(policy.dtype).removeprefix("torch.")}
 
 
-def padded(setting: Setting, micro_batch: int) -> dict[str, Any]:
-    """Time an update on whole padded rows."""
+def padded(setting: Setting, micro_batch: int) -> Json:
+    """Time an update on padded rows."""
     policy = load_policy(setting.model, "auto", setting.dtype)
     trainer = MeasuredStep(setting, policy)
-    judged = trainer.step(0, trainer.texts).judged  # real rollouts to train on
     rows = []
-    for one in judged:
-        position = one.rollout.position
-        before = list(trainer.texts[position.trunk].ids[: position.index])
-        branch = lay_out(trainer.form, trainer.texts[position.trunk].ids, one.rollout)
+    for one in trainer.step(0, trainer.texts).judged:  # real rollouts to train on
+        position, ids = one.rollout.position, trainer.texts[one.rollout.position.trunk].ids
+        branch = lay_out(trainer.form, ids, one.rollout).tokens
         opening = len(trainer.form.opening(one.rollout.budget or None))
-        rows.append(([*before, *branch.tokens, one.rollout.answer[-1]], len(before) + opening))
+        rows.append(([*ids[: position.index], *branch, one.rollout.answer[-1]], position.index + opening))
     documents = [text.ids for text in trainer.texts]
 
     def update() -> None:
         contenders.padded_update(policy, trainer.optimizer, rows, documents, micro_batch)
 
-    return {
-        "seconds": _timed(setting, update),
-        "micro_batch": micro_batch,
-    }
+    return {"seconds": _timed(setting, update), "micro_batch": micro_batch}
 
 
-def trl(setting: Setting, dtype: str, micro_batch: int) -> dict[str, Any]:
+def trl(setting: Setting, dtype: str, micro_batch: int) -> Json:
     """Time TRL's GRPOTrainer on the same prompts."""
     policy = load_policy(setting.model, "auto", "auto")
     prompts = [policy.tokenizer.decode(ids) for ids in prompts_for(setting, policy)]
@@ -228,16 +203,13 @@ def trl(setting: Setting, dtype: str, micro_batch: int) -> dict[str, Any]:
     return {"seconds": seconds, "dtype": dtype, "micro_batch": micro_batch}
 
 
-def sweep(setting: Setting, field: str, values: Sequence[int]) -> dict[str, Any]:
+def sweep(setting: Setting, field: str, values: Sequence[int]) -> Json:
     """Time RMT's step while one size changes."""
-    points = []
-    for value in values:
-        size: dict[str, Any] = {field: value}
-        points.append({"value": value, **tree(replace(setting, **size))})
-    return {"points": points}
+    sizes: list[Json] = [{field: value} for value in values]
+    return {"points": [{"value": size[field], **tree(replace(setting, **size))} for size in sizes]}
 
 
-def limits(setting: Setting) -> dict[str, Any]:
+def limits(setting: Setting) -> Json:
     """Measure the machine: matrix products by dtype, operations a second; bandwidth of a copy, bytes a second."""
     policy = load_policy(setting.model, "auto", setting.dtype)
     device, width = policy.device, policy.model.config.hidden_size
@@ -252,17 +224,9 @@ def limits(setting: Setting) -> dict[str, Any]:
     }
 
 
-PARTS: dict[str, Callable[..., dict[str, Any]]] = {
-    part.__name__: part for part in (limits, tree, generate, padded, trl, sweep)
-}
-
-
-def main() -> None:
-    """Run one part; its setting and arguments come as JSON."""
-    part, setting, more = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
-    found = PARTS[part](Setting(**setting), **more) | {"peak_memory_mb": peak_memory_mb(choose_device())}
-    print("\n" + json.dumps(found))
-
+PARTS: dict[str, Callable[..., Json]] = {part.__name__: part for part in (limits, tree, generate, padded, trl, sweep)}
 
 if __name__ == "__main__":
-    main()
+    name, measured, more = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
+    result = PARTS[name](Setting(**measured), **more) | {"peak_memory_mb": peak_memory_mb(choose_device())}
+    sys.stdout.write("\n" + json.dumps(result))
