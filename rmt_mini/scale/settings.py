@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -62,7 +63,10 @@ class ScaleSettings(BaseModel):
             name, known = first["loc"][0], ", ".join(cls.model_fields)
             if first["type"] == "extra_forbidden":
                 raise UserError(f"field {name!r} is unknown; the fields are {known}") from None
-            remedy = first["msg"].replace("Input should be", "give").replace("give a valid", "give a")
+            remedy = re.sub("Input should be (greater|less)", r"give a number \1", first["msg"])
+            remedy = remedy.replace("Input should be", "give").replace(
+                "give a valid", "give an" if "integer" in first["msg"] else "give a"
+            )
             remedy = "give host:port, such as 10.0.0.2:8000" if name == "server" else remedy
             raise UserError(f"{name} is {first['input']!r}; {remedy}") from None
 
