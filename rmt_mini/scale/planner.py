@@ -5,9 +5,8 @@
     memory  = weights, gradients, optimizer + the larger of activations and key/value cache
 
 A token step, one more token of every rollout, reads all weights and starts every layer, whatever the number of rows;
-the rate that is measured here includes both. It was within a factor of two of every step measured so far, on one CPU
-and one H200 (docs/scale.md). Left out are attention's own products, saving and overlap. Documents are as long as they
-may be, thoughts as long as their budget.
+the rate that is measured here includes both. Left out are attention's own products, saving and overlap. Within a factor
+of two of every step measured so far, on one CPU and one H200 (docs/scale.md).
 """
 
 from __future__ import annotations
@@ -71,7 +70,6 @@ class Size:
 KNOWN = {
     "smollm2-135m": Size(134_515_008, 30, 576, 11_520),
     "Qwen/Qwen3-0.6B": Size(596_049_920, 28, 1024, 57_344),
-    "Qwen/Qwen3-14B": Size(14_768_307_200, 40, 5120, 81_920),
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B": Size(14_770_033_664, 48, 5120, 98_304),
 }
 
@@ -88,17 +86,16 @@ def size_of(name: str) -> Size:
         with torch.device("meta"):
             return measure(AutoModelForCausalLM.from_config(config))
     except (OSError, ValueError) as error:
-        known = ", ".join(KNOWN)
-        raise UserError(f"model {name!r}: its size is not known; give a folder, or one of {known}") from error
+        raise UserError(f"model {name!r}: its size is not known; give a folder, or one of {[*KNOWN]}") from error
 
 
 def measure(model: Any) -> Size:
     """Return the size of a model, which may be on the meta device."""
     shape = model.config.get_text_config()
-    heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
-    wide = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
-    cached = 2 * shape.num_hidden_layers * heads * wide
-    return Size(model.num_parameters(), shape.num_hidden_layers, shape.hidden_size, cached)
+    layers, hidden, heads = shape.num_hidden_layers, shape.hidden_size, shape.num_attention_heads
+    key_heads = getattr(shape, "num_key_value_heads", None) or heads
+    cached = 2 * layers * key_heads * (getattr(shape, "head_dim", None) or hidden // heads)
+    return Size(model.num_parameters(), layers, hidden, cached)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +121,11 @@ class Plan:
         minutes = [seconds / 60 for seconds in (self.before, steps * step, self.evaluation)]
         parts = ", ".join(f"{name} {seconds:.3g}" for name, seconds in self.step.items())
         fits = "" if self.memory <= self.room else f"; DOES NOT FIT {self.room / 1e9:.0f} GB"
+        share = rl_tokens / (rl_tokens + ntp_tokens)
         return [
             f"estimate     {self.what}, within a factor of two",
             f"rollouts     {self.rollouts * steps:,} in RMT",
-            f"tokens       {rl_tokens:,.0f} to RL ({rl_tokens / (rl_tokens + ntp_tokens):.0%}) and {ntp_tokens:,} to "
-            f"next-token prediction",
+            f"tokens       {rl_tokens:,.0f} to RL ({share:.0%}) and {ntp_tokens:,} to next-token prediction",
             f"time         about {sum(minutes):.1f} min: cold start {minutes[0]:.1f}, RMT {minutes[1]:.1f}, "
             f"evaluation {minutes[2]:.1f}",
             f"a step       about {step:.3g} s: {parts} ({self.sent / 1e9:.3g} GB from each processor)",
@@ -141,8 +138,8 @@ def estimate(
 ) -> Plan:
     """Estimate a run by the formulas above, in bfloat16; ``settings`` count for the ways of TRL."""
     processes, tree = gpus * machines, way == "tree"
-    positions = config.positions_per_document * config.documents_per_step * config.use_rl
-    rollouts, trunks = positions * config.group_size, config.documents_per_step * config.document_tokens
+    rollouts = config.positions_per_document * config.documents_per_step * config.group_size * config.use_rl
+    trunks = config.documents_per_step * config.document_tokens
     frame = CHAT_FRAME_TOKENS if config.answer_format == "chat" else FRAME_TOKENS
     cap = thought_cap(config.budget_start) * config.use_thinking
     budget = sum(budget_of(config, step) for step in range(config.steps)) / config.steps if config.use_budget else cap
@@ -152,20 +149,19 @@ def estimate(
     micro = rollouts / (settings.micro_batch * processes)  # passes of TRL's update
 
     # rows are read twice, before their thoughts and before their answers; vLLM reads a position's prefix once
-    read = {
-        "tree": rollouts * frame,
-        "trl": rollouts * (2 * prefix + branch),
-        "trl-vllm": positions * prefix + rollouts * 2 * frame,
-    }[way] + trunks
-    sampling = (read + rollouts * thought) * 2 * size.parameters / (machine.rate * machine.sampling * processes)
+    read = (
+        rollouts * {"tree": frame, "trl": 2 * prefix + branch, "trl-vllm": prefix / config.group_size + 2 * frame}[way]
+    )
+    operations = 2 * size.parameters / machine.rate / processes  # seconds a token, forward, at the full rate
+    sampling = (trunks + read + rollouts * thought) * operations / machine.sampling
     start = size.layers * machine.start
     started = start * (0.1 if way == "trl-vllm" else 1)
     sampling += longest * (weights / settings.tensor_parallel / machine.bandwidth + started)
 
     trained = trunks + rollouts * (branch if tree else prefix + branch)
     passes = math.ceil(rollouts * branch / config.branch_tokens) + 1 if tree else micro
-    update = trained * 2 * size.parameters / (machine.rate * machine.training * processes) + passes * start
-    update *= config.updates_per_step * (4 if settings.checkpointing and not tree else 3)
+    update = config.updates_per_step * (trained * operations / machine.training + passes * start)
+    update *= 4 if settings.checkpointing and not tree else 3
 
     sent = 0.0
     if processes > 1:  # weights gathered forward and backward and gradients scattered, in every pass
@@ -174,22 +170,21 @@ def estimate(
         sent = gathers * weights * (processes - 1) / processes + weights * (way == "trl-vllm")
     wire = REACHED * (machine.link if machines == 1 else machine.network)
 
-    at_once = min(config.branch_tokens, rollouts * branch) + trunks
-    if not tree:
-        at_once = settings.micro_batch * row + config.document_tokens
+    if tree:
+        at_once, cached = min(config.branch_tokens, rollouts * branch) + trunks, trunks + rollouts * branch
+    else:
+        at_once, cached = settings.micro_batch * row + config.document_tokens, rollouts * row * (way == "trl")
         at_once *= CHECKPOINTED if settings.checkpointing else 1
-    cached = {"tree": trunks + rollouts * branch, "trl": rollouts * row / processes, "trl-vllm": 0}[way]
     memory = (20 if tree else 16) * size.parameters / processes + RUNTIME_BYTES
-    memory += max(activation_bytes(at_once, size.layers, size.hidden, 2), 2 * cached * size.cached)
+    memory += max(activation_bytes(at_once, size.layers, size.hidden, 2), 2 * cached * size.cached / processes)
     if settings.engine == "vllm-colocate":
         memory += max(settings.gpu_memory * machine.memory, weights / settings.tensor_parallel)
 
     # what the tree's runs do before and after
-    speed = tree * 2 * size.parameters / machine.rate
     warm = config.warmup_positions * ((config.budget_start + config.budget_min) // 2 + frame) + trunks
-    before = config.warmup_steps * warm * speed * (1 / machine.sampling + 3 / machine.training)
-    rounds = 3 if config.warmup_steps else 2
-    evaluation = rounds * config.evaluation_positions * (config.budget_start + frame) * speed / machine.sampling
+    before = tree * config.warmup_steps * warm * operations * (1 / machine.sampling + 3 / machine.training)
+    asked = (3 if config.warmup_steps else 2) * config.evaluation_positions * (config.budget_start + frame)
+    evaluation = tree * asked * operations / machine.sampling
     step = {"sampling": sampling, "update": update, "sending": sent / wire}
     what = f"{config.model}, {size.parameters / 1e9:.2f}B parameters, {processes} x {machine.name}, {way}"
     return Plan(what, config, rollouts, branch, step, before, evaluation, memory, machine.memory, sent)
@@ -205,15 +200,7 @@ def plan_run(config: RMTConfig, policy: Policy) -> Plan:
 
 
 def forecast(config: RMTConfig, gpus: int, machines: int = 1, gpu: str = "h100", way: str = "") -> list[str]:
-    """Estimate a run on GPUs that need not be here, distributed as ``rmt-mini launch`` does, as sentences.
-
-    ``gpus`` of MACHINES are on each machine; an empty ``way`` takes what ``rmt-mini launch`` would use there.
-
-    Example:
-        >>> from rmt_mini.config import preset
-        >>> print(forecast(preset("gpu"), gpus=1, way="trl")[0])
-        estimate     Qwen/Qwen3-0.6B, 0.60B parameters, 1 x h100, trl, within a factor of two
-    """
+    """Estimate a run on GPUs that need not be here, as sentences; an empty ``way`` is that of ``rmt-mini launch``."""
     name = "nodes" if machines > 1 else "one-node" if gpus > 1 else "one-gpu"
     settings = scale_settings(config.preset, setup_for(config.preset, name, gpus, machines), {})
     way = way or ("trl" if settings.engine == "transformers" else "trl-vllm")
