@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any, NamedTuple
 
 import torch
 
@@ -38,19 +39,36 @@ def product_rate(device: torch.device, dtype: torch.dtype, rows: int, size: int 
     return max(rates)
 
 
-def activation_bytes(tokens: float, layers: int, hidden: int, width: int) -> float:
+class Size(NamedTuple):
+    """A model's size."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    cached: int  # numbers in the key/value cache of one token
+
+
+def measure(model: Any) -> Size:
+    """Return the size of a model, which may be on the meta device."""
+    shape = model.config.get_text_config()
+    layers, hidden, heads = shape.num_hidden_layers, shape.hidden_size, shape.num_attention_heads
+    key_heads = getattr(shape, "num_key_value_heads", None) or heads
+    cached = 2 * layers * key_heads * (getattr(shape, "head_dim", None) or hidden // heads)
+    return Size(model.num_parameters(), layers, hidden, cached)
+
+
+def activation_bytes(tokens: float, size: Size, width: int) -> float:
     """Return the memory that a backward pass over ``tokens`` keeps, at ``width`` bytes a number."""
-    return tokens * layers * hidden * ACTIVATION_NUMBERS * width
+    return tokens * size.layers * size.hidden * ACTIVATION_NUMBERS * width
 
 
 def memory_needed(config: RMTConfig, policy: Policy) -> float:
     """Estimate the memory of a run at its peak, bytes: model, optimizer and one chunk of branches."""
-    shape, wide = policy.model.config.get_text_config(), policy.dtype.itemsize
+    size, wide = measure(policy.model), policy.dtype.itemsize
     master = 0 if wide >= 4 else 4
-    # model, gradients, masters, their gradients, two moments
-    weights = policy.parameters * (wide + wide + master + 4 + 8)
+    weights = size.parameters * (wide + wide + master + 4 + 8)  # with gradients, masters, theirs, two moments
     chunk = config.branch_tokens + config.documents_per_step * config.document_tokens
-    return weights + activation_bytes(chunk, shape.num_hidden_layers, shape.hidden_size, wide) + RUNTIME_BYTES
+    return weights + activation_bytes(chunk, size, wide) + RUNTIME_BYTES
 
 
 def interval_lines(positions: int, wished: float | None = None) -> list[str]:
@@ -61,16 +79,11 @@ def interval_lines(positions: int, wished: float | None = None) -> list[str]:
         interval     a difference of two arms within 3.5 points (1 seed), 2.0 (3 seeds), 1.6 (5 seeds)
         wished       3.0 points either way take 1,245 positions (1 seed), 415 (3 seeds), 249 (5 seeds)
     """
-
-    def over_seeds(first: str, values: list[str]) -> str:
-        counts = [f"({seeds} seed{'s' * (seeds > 1)})" for seeds in SEEDS]
-        return first + ", ".join(f"{value} {count}" for value, count in zip(values, counts, strict=True))
-
-    found = [f"{100 * expected_half_width(positions, seeds):.1f}" for seeds in SEEDS]
-    found[0] += " points"
-    lines = [over_seeds("interval     a difference of two arms within ", found)]
+    widths = [100 * expected_half_width(positions, seeds) for seeds in SEEDS]
+    each = "{:.1f} points (1 seed), {:.1f} (3 seeds), {:.1f} (5 seeds)".format(*widths)
+    lines = [f"interval     a difference of two arms within {each}"]
     if wished is not None:
-        needed = [f"{expected_positions(wished, seeds):,}" for seeds in SEEDS]
-        needed[0] += " positions"
-        lines.append(over_seeds(f"wished       {100 * wished:.1f} points either way take ", needed))
+        needed = [expected_positions(wished, seeds) for seeds in SEEDS]
+        each = "{:,} positions (1 seed), {:,} (3 seeds), {:,} (5 seeds)".format(*needed)
+        lines.append(f"wished       {100 * wished:.1f} points either way take {each}")
     return lines

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.schedule import budget_of
-from rmt_mini.runs.capacity import RUNTIME_BYTES, activation_bytes, memory_needed, product_rate
+from rmt_mini.runs.capacity import RUNTIME_BYTES, Size, activation_bytes, measure, memory_needed, product_rate
 from rmt_mini.scale.launch import scale_settings, setup_for
 from rmt_mini.scale.settings import ScaleSettings
 from rmt_mini.stages.material import format_for
@@ -57,16 +56,6 @@ MACHINES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """A model's size."""
-
-    parameters: int
-    layers: int
-    hidden: int
-    cached: int  # numbers in the key/value cache of one token
-
-
 KNOWN = {
     "smollm2-135m": Size(134_515_008, 30, 576, 11_520),
     "Qwen/Qwen3-0.6B": Size(596_049_920, 28, 1024, 57_344),
@@ -87,15 +76,6 @@ def size_of(name: str) -> Size:
             return measure(AutoModelForCausalLM.from_config(config))
     except (OSError, ValueError) as error:
         raise UserError(f"model {name!r}: its size is not known; give a folder, or one of {[*KNOWN]}") from error
-
-
-def measure(model: Any) -> Size:
-    """Return the size of a model, which may be on the meta device."""
-    shape = model.config.get_text_config()
-    layers, hidden, heads = shape.num_hidden_layers, shape.hidden_size, shape.num_attention_heads
-    key_heads = getattr(shape, "num_key_value_heads", None) or heads
-    cached = 2 * layers * key_heads * (getattr(shape, "head_dim", None) or hidden // heads)
-    return Size(model.num_parameters(), layers, hidden, cached)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +156,7 @@ def estimate(
         at_once, cached = settings.micro_batch * row + config.document_tokens, rollouts * row * (way == "trl")
         at_once *= CHECKPOINTED if settings.checkpointing else 1
     memory = (20 if tree else 16) * size.parameters / processes + RUNTIME_BYTES
-    memory += max(activation_bytes(at_once, size.layers, size.hidden, 2), 2 * cached * size.cached / processes)
+    memory += max(activation_bytes(at_once, size, 2), 2 * cached * size.cached / processes)
     if settings.engine == "vllm-colocate":
         memory += max(settings.gpu_memory * machine.memory, weights / settings.tensor_parallel)
 
