@@ -78,10 +78,7 @@ def bench(
         progress: show a progress bar.
 
     Returns:
-        The folder, and the table.
-
-    Raises:
-        UserError: if the folder is in use, or the tree itself cannot be measured.
+        The folder, and the tables.
     """
     folder = out or free_name(Path("runs") / "bench")
     require_free(folder)

@@ -1,6 +1,9 @@
-"""What each process of a benchmark measures.
+"""What each process of a benchmark measures: the tree, what one would use instead at its best, the machine's limits.
 
     python -m rmt_mini.bench.parts PART SETTING MORE      SETTING and MORE as JSON; the result is the last line
+
+All get the same positions, rollout counts and thought lengths. Where the others' work differs it is less: no closing
+tag, cue and answer after a thought, no next-token loss on the rest of the document.
 
 Operations are counted as useful arithmetic alone: 2 x parameters of the layers x tokens read, 2 x parameters of the
 output embedding x tokens whose logits are wanted, twice as much again for a backward pass. Attention's own products are
@@ -12,14 +15,18 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
-from rmt_mini.bench import contenders
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.model import Policy, choose_device, load_policy, locate_model
@@ -32,6 +39,7 @@ from rmt_mini.records import Judged, Position, Rollout
 from rmt_mini.runs.capacity import product_rate
 from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
+from rmt_mini.stages.optimizer import MasterAdamW
 from rmt_mini.worlds.corpus import load_corpus
 
 SPACING = 4  # tokens between the positions of a document
@@ -166,13 +174,74 @@ def _timed(setting: Setting, work: Callable[[], Any]) -> list[float]:
     return seconds[1:]
 
 
+@torch.no_grad()
+def sample(policy: Policy, prompts: Sequence[Sequence[int]], setting: Setting) -> int:
+    """Sample by transformers' generate, all rows in one batch with its cache; returns the number of new tokens."""
+    longest = max(map(len, prompts))
+    pad = policy.tokenizer.pad_token_id or policy.tokenizer.eos_token_id
+    ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=policy.device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=policy.device)
+    out = policy.model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        num_return_sequences=setting.group_size,
+        min_new_tokens=setting.thought_tokens,
+        max_new_tokens=setting.thought_tokens,
+        pad_token_id=pad,
+        use_cache=True,  # a policy's config says no, since the tree keeps its own
+    )
+    return int(out.shape[0] * (out.shape[1] - longest))
+
+
+@torch.no_grad()
+def sample_continuously(policy: Policy, prompts: Sequence[Sequence[int]], setting: Setting) -> int:
+    """Sample by transformers' continuous batching; returns the number of new tokens."""
+    from transformers import GenerationConfig
+
+    made: Any = GenerationConfig
+    settings = made(
+        do_sample=True, temperature=1.0, top_k=0, max_new_tokens=setting.thought_tokens, eos_token_id=-1, pad_token_id=0
+    )
+    rows = [list(row) for row in prompts for _ in range(setting.group_size)]
+    found = policy.model.generate_batch(rows, generation_config=settings, progress_bar=False)
+    return sum(len(one.generated_tokens) for one in found.values())
+
+
 def generate(setting: Setting, continuous: bool = False) -> Json:
     """Time transformers' generate, or its continuous batching, on the same prompts."""
     policy = load_policy(setting.model, "auto", setting.dtype)
     prompts = prompts_for(setting, policy)
-    sample = contenders.sample_continuously if continuous else contenders.sample
-    seconds = _timed(setting, lambda: sample(policy, prompts, setting.group_size, setting.thought_tokens))
+    once = sample_continuously if continuous else sample
+    seconds = _timed(setting, lambda: once(policy, prompts, setting))
     return {"seconds": seconds, "dtype": str(policy.dtype).removeprefix("torch.")}
+
+
+def padded_update(
+    policy: Policy,
+    optimizer: MasterAdamW,
+    rows: Sequence[tuple[Sequence[int], int]],
+    documents: Sequence[Sequence[int]],
+    micro_batch: int,
+) -> None:
+    """Update on padded rows, ``micro_batch`` at a time, each with its own prefix, and on the documents' next tokens.
+
+    A row is its tokens, and the first place whose token has a loss.
+    """
+    parts = [(rows[start : start + micro_batch], 1.0) for start in range(0, len(rows), micro_batch)]
+    parts.append(([(document, 1) for document in documents], 0.1))
+    for part, weight in parts:
+        longest = max(len(tokens) for tokens, _ in part)
+        ids = torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens, _ in part], device=policy.device)
+        places = [(n, place) for n, (tokens, first) in enumerate(part) for place in range(first, len(tokens))]
+        row, place = torch.tensor(places, device=policy.device).t()
+        hidden = policy.model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        logits = policy.head(hidden[row, place - 1]).float()
+        loss = F.cross_entropy(logits, ids[row, place], reduction="sum") * weight / len(places)
+        loss.backward()
+    optimizer.step()
 
 
 def padded(setting: Setting, micro_batch: int) -> Json:
@@ -186,21 +255,61 @@ def padded(setting: Setting, micro_batch: int) -> Json:
         opening = len(trainer.form.opening(one.rollout.budget or None))
         rows.append(([*ids[: position.index], *branch, one.rollout.answer[-1]], position.index + opening))
     documents = [text.ids for text in trainer.texts]
-
-    def update() -> None:
-        contenders.padded_update(policy, trainer.optimizer, rows, documents, micro_batch)
-
+    update = partial(padded_update, policy, trainer.optimizer, rows, documents, micro_batch)
     return {"seconds": _timed(setting, update), "micro_batch": micro_batch}
 
 
 def trl(setting: Setting, dtype: str, micro_batch: int) -> Json:
-    """Time TRL's GRPOTrainer on the same prompts."""
-    policy = load_policy(setting.model, "auto", "auto")
+    """Time TRL's GRPOTrainer on the same prompts; ``dtype`` is that of the passes, weights are float32."""
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+    library: Any = import_module("trl")
+    policy, folder = load_policy(setting.model, "auto", "auto"), locate_model(setting.model)
     prompts = [policy.tokenizer.decode(ids) for ids in prompts_for(setting, policy)]
     del policy
-    arguments = (setting.group_size, setting.thought_tokens, setting.steps + 1, dtype, micro_batch)
-    seconds = contenders.trl_step(locate_model(setting.model), prompts, *arguments)
-    return {"seconds": seconds, "dtype": dtype, "micro_batch": micro_batch}
+    steps, length = setting.steps + 1, setting.thought_tokens
+    ends: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as out:
+        settings = library.GRPOConfig(
+            output_dir=out,
+            per_device_train_batch_size=micro_batch,
+            gradient_accumulation_steps=setting.rollouts // micro_batch,
+            num_generations=setting.group_size,
+            max_completion_length=length,
+            generation_kwargs={"min_new_tokens": length},
+            max_steps=steps,
+            learning_rate=1e-6,
+            temperature=1.0,
+            beta=0.0,
+            bf16=dtype == "bfloat16",
+            gradient_checkpointing=False,
+            use_cpu=not torch.cuda.is_available(),
+            shuffle_dataset=False,
+            logging_strategy="no",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            seed=0,
+        )
+        trainer = library.GRPOTrainer(
+            model=AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            ),
+            reward_funcs=lambda completions, **_: [float(n % 2) for n in range(len(completions))],  # all groups train
+            args=settings,
+            train_dataset=Dataset.from_dict({"prompt": prompts * steps}),
+            processing_class=AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
+            callbacks=[Clock()],
+        )
+        trainer.train()
+    return {"seconds": [end - start for start, end in pairwise(ends)], "dtype": dtype, "micro_batch": micro_batch}
 
 
 def sweep(setting: Setting, field: str, values: Sequence[int]) -> Json:

@@ -13,7 +13,8 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,29 +62,33 @@ class Soak:
 
 
 class WarningCount(logging.Handler):
-    """Counts warnings and worse by their text without its numbers, also those of libraries that do not propagate."""
+    """Counts warnings and worse by their text without its numbers."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.counts: Counter[str] = Counter()
-        named = (logging.getLogger(name) for name in ("", "transformers", "huggingface_hub"))
-        self.loggers = [one for one in named if one.name == "root" or not one.propagate]
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count one record."""
         text = re.sub(r"\d+(\.\d+)?", "N", " ".join(record.getMessage().split()))
         self.counts[f"{record.name}: {text[:200]}"] += 1
 
-    def __enter__(self) -> WarningCount:
-        for one in self.loggers:
-            one.addHandler(self)
-        logging.captureWarnings(True)
-        return self
 
-    def __exit__(self, *_: object) -> None:
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Count the warnings of the block, also those of libraries whose log does not propagate."""
+    counter = WarningCount()
+    loggers = [logging.getLogger(name) for name in ("", "transformers", "huggingface_hub")]
+    watched = [one for one in loggers if one.name == "root" or not one.propagate]
+    for one in watched:
+        one.addHandler(counter)
+    logging.captureWarnings(True)
+    try:
+        yield counter.counts
+    finally:
         logging.captureWarnings(False)
-        for one in self.loggers:
-            one.removeHandler(self)
+        for one in watched:
+            one.removeHandler(counter)
 
 
 def growth(resident: Sequence[int]) -> tuple[float, float, float]:
@@ -111,12 +116,10 @@ def soak(work: Callable[[Callable[[StepResult], None]], object]) -> Soak:
             raise UserError("this system does not say how much memory a process holds; install psutil")
         readings.append(resident)
 
-    with WarningCount() as warnings:
+    with counted() as warnings:
         work(read)
-    megabytes = [reading / 1e6 for reading in readings]
-    return Soak(
-        len(readings), *growth(readings), megabytes[0], megabytes[-1], dict(warnings.counts), resident_mb=megabytes
-    )
+    held = [reading / 1e6 for reading in readings]
+    return Soak(len(held), *growth(readings), held[0], held[-1], dict(warnings), held)
 
 
 def main() -> None:

@@ -12,9 +12,18 @@ import pytest
 import torch
 
 from rmt_mini.bench import bench as room
-from rmt_mini.bench import contenders
 from rmt_mini.bench.bench import bench, lay_out_results, ratios, run_part
-from rmt_mini.bench.parts import MeasuredStep, Setting, _operations, positions_for, prompts_for, sweep, tree
+from rmt_mini.bench.parts import (
+    MeasuredStep,
+    Setting,
+    _operations,
+    padded_update,
+    positions_for,
+    prompts_for,
+    sample,
+    sweep,
+    tree,
+)
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import UserError
 from rmt_mini.report import plots
@@ -62,7 +71,7 @@ def test_the_padded_update_has_the_gradient_of_its_rows() -> None:
     optimizer = MasterAdamW(policy.model, 1e-6, 0.0, 1.0)
     seen: list[torch.Tensor] = []
     optimizer.step = lambda: seen.append(policy.model.get_input_embeddings().weight.grad.clone())  # type: ignore
-    contenders.padded_update(policy, optimizer, rows, [[5, 6, 7]], 2)
+    padded_update(policy, optimizer, rows, [[5, 6, 7]], 2)
     policy.model.zero_grad()
     expected = 0.0
     for part, weight in ((rows[:2], 1.0), (rows[2:], 1.0), ([([5, 6, 7], 1)], 0.1)):
@@ -77,7 +86,7 @@ def test_the_padded_update_has_the_gradient_of_its_rows() -> None:
 
 
 def test_sampling_gives_every_row_its_tokens(trainer: MeasuredStep) -> None:
-    assert contenders.sample(trainer.policy, prompts_for(SMALL, trainer.policy), 4, 5) == 4 * 4 * 5
+    assert sample(trainer.policy, prompts_for(SMALL, trainer.policy), SMALL) == 4 * 4 * 5
     assert trainer.policy.model.config.use_cache is False  # as it was
 
 
