@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
@@ -73,7 +74,8 @@ def size_of(name: str) -> Size:
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=True)
         with torch.device("meta"):
-            return measure(AutoModelForCausalLM.from_config(config))
+            made: Any = AutoModelForCausalLM
+            return measure(made.from_config(config))
     except (OSError, ValueError) as error:
         raise UserError(f"model {name!r}: its size is not known; give a folder, or one of {[*KNOWN]}") from error
 
