@@ -5,7 +5,6 @@ Text that a model wrote reaches the page escaped, so that no Markdown or HTML in
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -198,7 +197,7 @@ def _figures(folder: Path, config: Json, evaluation: Json, metrics: Sequence[Ste
 def _settings(config: Json) -> Iterator[str]:
     name, known = config["preset"], config["preset"] in PRESETS
     base = (preset(name) if known else RMTConfig()).to_dict()
-    helps = {field.name: field.metadata["help"] for field in dataclasses.fields(RMTConfig)}
+    helps = {name: field.description or "" for name, field in RMTConfig.model_fields.items()}
     yield f"## Settings\n\nIn bold what differs from {'the preset' if known else 'the defaults'}, whose value follows."
     rows = []
     for field, value in config.items():

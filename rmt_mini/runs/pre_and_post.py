@@ -6,7 +6,6 @@ post-training   checkpoint -> exam before -> GRPO on questions -> exam after -> 
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,7 +73,7 @@ def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
     policy = new_policy(config)
     bar = step_bar("Pre-training", config.steps, progress)
     with RunFolder(path, SPARE_BYTES) as folder, explained(config, policy, path, resumable=False), bar:
-        journal = Journal(folder, dataclasses.asdict(config))
+        journal = Journal(folder, config.to_dict())
 
         def told(line: dict[str, float]) -> None:
             folder.append("metrics.jsonl", [line])

@@ -112,13 +112,13 @@ def commands(config: RMTConfig, setup: Setup, scale: ScaleSettings, main_address
     require_supported(config)
     processes = setup.gpus * setup.machines
     micro_steps(config, scale.micro_batch, processes)
-    usual, plain = preset_config(config.preset).to_dict(), ScaleSettings().model_dump()
+    usual, plain = preset_config(config.preset).to_dict(), ScaleSettings().to_dict()
     changes = {name: value for name, value in config.to_dict().items() if value != usual[name]}
     if unused := [name for name in changes if name in UNUSED]:
         raise UserError(f"{unused[0]} has no effect on TRL, which only trains; leave it out")
     if main_address and setup.machines == 1:
         raise UserError("main_address is of use with several machines only; leave it out, or give --machines")
-    spread = {name: value for name, value in scale.model_dump().items() if value != plain[name]}
+    spread = {name: value for name, value in scale.to_dict().items() if value != plain[name]}
     for name, engine in OF_ENGINE.items():
         if name in spread and scale.engine != engine:
             raise UserError(f"{name} is of use with engine {engine!r} only, and this is {scale.engine!r}")

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from rmt_mini.config import RMTConfig
+from rmt_mini.config import Count, Natural, Part, RMTConfig, Settings, Switch
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.text import longest_branch
 from rmt_mini.errors import UserError
 
+Address = Annotated[str, Field(title="host:port, such as 10.0.0.2:8000", pattern=r"^.+:\d+$")]
 CONFIGS = Path(__file__).parent / "accelerate"
 ONLY = {"rl_rule": "grpo", "use_rl": True, "difficulty": "entropy", "entropy_model": "self", "on_nan": "stop"}
 # Fields of a run that only the document tree's trainer, or a measurement, reads.
@@ -29,46 +29,24 @@ UNUSED = (
 )  # fmt: skip
 
 
-class ScaleSettings(BaseModel):
+class ScaleSettings(Settings):
     """How the work of a step is distributed; the result does not depend on it.
 
     Example:
-        >>> ScaleSettings.from_dict({"engine": "sglang"})
+        >>> ScaleSettings(engine="sglang")
         Traceback (most recent call last):
         ...
-        rmt_mini.errors.UserError: engine is 'sglang'; give 'transformers', 'vllm-colocate' or 'vllm-server'
+        rmt_mini.errors.UserError: engine is 'sglang'; use one of transformers, vllm-colocate, vllm-server
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    micro_batch: Annotated[int, Field(ge=1, description="rollouts in one pass of a process")] = 8
-    engine: Annotated[
-        Literal["transformers", "vllm-colocate", "vllm-server"],
-        Field(description="what samples: transformers' generate, vLLM on the training GPUs, or a vLLM server"),
-    ] = "transformers"
-    server: Annotated[str, Field(pattern=r"^.+:\d+$", description="host:port of the vLLM server")] = "127.0.0.1:8000"
-    gpu_memory: Annotated[float, Field(gt=0, lt=1, description="share of a GPU for a colocated vLLM")] = 0.3
-    tensor_parallel: Annotated[int, Field(ge=1, description="GPUs that share one colocated vLLM")] = 1
-    lora_rank: Annotated[int, Field(ge=0, description="train adapters of this rank alone; 0 trains all weights")] = 0
-    checkpointing: Annotated[bool, Field(description="recompute activations: less memory, a third more time")] = True
-    cpu: Annotated[bool, Field(description="use no GPU")] = False
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ScaleSettings:
-        """Check values, and raise a UserError in one line for the first wrong one."""
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name, known = first["loc"][0], ", ".join(cls.model_fields)
-            if first["type"] == "extra_forbidden":
-                raise UserError(f"field {name!r} is unknown; the fields are {known}") from None
-            remedy = re.sub("Input should be (greater|less)", r"give a number \1", first["msg"])
-            remedy = remedy.replace("Input should be", "give").replace(
-                "give a valid", "give an" if "integer" in first["msg"] else "give a"
-            )
-            remedy = "give host:port, such as 10.0.0.2:8000" if name == "server" else remedy
-            raise UserError(f"{name} is {first['input']!r}; {remedy}") from None
+    micro_batch: Count = Field(8, description="rollouts in one pass of a process")
+    engine: Literal["transformers", "vllm-colocate", "vllm-server"] = Field("transformers", description="what samples")
+    server: Address = Field("127.0.0.1:8000", description="host:port of the vLLM server")
+    gpu_memory: Part = Field(0.3, description="share of a GPU that a colocated vLLM takes")
+    tensor_parallel: Count = Field(1, description="GPUs that share one colocated vLLM")
+    lora_rank: Natural = Field(0, description="train only adapters of this rank; 0: all weights")
+    checkpointing: Switch = Field(True, description="recompute activations: less memory, a third more time")
+    cpu: Switch = Field(False, description="use no GPU")
 
 
 def require_installed(engine: str, packages: Sequence[str] = ()) -> None:

@@ -62,7 +62,7 @@ def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
     ``options`` are further arguments of RMTGRPOTrainer.
     """
     out = Path(config.out or f"runs/{config.preset}-trl-seed{config.seed}")
-    both = {"config": config.to_dict() | {"out": ""}, "scale": settings.model_dump()}
+    both = {"config": config.to_dict() | {"out": ""}, "scale": settings.to_dict()}
     require_same(out, both)
     require_supported(config)
     require_installed(settings.engine)

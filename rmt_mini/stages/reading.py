@@ -237,7 +237,7 @@ def read_notes(folder: Path) -> dict[str, Any]:
     if not (folder / "run.json").is_file():
         raise UserError(f"{str(folder)!r} is not a run folder: it holds no run.json; give the folder of a run")
     notes = read_json(folder / "run.json", NOTES)
-    known = {name: value for name, value in notes["config"].items() if name in RMTConfig.__dataclass_fields__}
+    known = {name: value for name, value in notes["config"].items() if name in RMTConfig.model_fields}
     valid = config_of(known, folder)
     return notes | {"config": valid.to_dict() | {name: v for name, v in notes["config"].items() if name not in known}}
 
