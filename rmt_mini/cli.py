@@ -333,12 +333,11 @@ def plan(
     name: Name = None, /, *, interval: Interval = None, options: _Elsewhere | None = None, flags: Flags = None
 ) -> None:
     """Estimate time and memory before a run, here or on --gpus, and how small a difference its evaluation shows."""
-    from rmt_mini.runs.plan import interval_lines, plan_run
+    from rmt_mini.runs.capacity import interval_lines
+    from rmt_mini.scale.planner import forecast, plan_run
 
     config, elsewhere = _settings(name, flags), options or {}
     if elsewhere.get("gpus"):
-        from rmt_mini.scale.forecast import forecast
-
         lines = forecast(config, **elsewhere)
     elif elsewhere:
         raise UserError(f"--{next(iter(elsewhere))} describes GPUs elsewhere; give --gpus as well")

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.test_resume import MEASURED
 
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.engine.model import load_policy
@@ -27,6 +26,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"),
 ]
 ROOT = Path(__file__).resolve().parents[1]
+MEASURED = {"rollout_seconds", "update_seconds", "trunk_seconds", "peak_memory_mb"}  # no two runs agree in these
 
 
 def micro(out: Path, **changes: Any) -> RMTConfig:
@@ -67,7 +67,7 @@ def test_a_gpu_run_is_in_bfloat16_and_leaves_a_model_that_the_cpu_opens(tmp_path
     assert all(bool(parameter.isfinite().all()) for parameter in policy.model.parameters())
 
 
-def test_memory_that_runs_out_is_told_and_the_run_goes_on_with_all_of_it(tmp_path: Path) -> None:
+def test_memory_that_runs_out_is_reported_and_the_run_goes_on(tmp_path: Path) -> None:
     """A real one: the process may take 500 MB of the GPU, and an update on 1,280 rollouts at once wants more."""
     config = micro(tmp_path / "run", device="cuda", dtype="float32", group_size=64, branch_tokens=65536, steps=1)
     torch.cuda.empty_cache()
@@ -99,5 +99,5 @@ def test_the_layer_on_trl_trains_on_a_gpu_and_goes_on(tmp_path: Path) -> None:
         assert any(line["rl_loss"] != 0 for line in lines)
         assert all(line["grad_norm"] > 0 for line in lines)
         load_policy(str(out / "checkpoint"), "cpu")
-        for late in ("checkpoint", "checkpoint-4"):  # as if the run had been killed behind its second step
+        for late in ("checkpoint", "checkpoint-4"):  # as if the run had been killed after its second step
             shutil.rmtree(out / late)

@@ -1,10 +1,10 @@
-"""How fast is a step, against what one would use instead and against the machine's own limits?
+"""How fast is a step, compared with what one would use instead and with the machine's own limits?
 
 Every contender runs in a process of its own, one after another, on the same positions, rollout counts and thought
 lengths. The machine's limits are measured beside them, so that every figure is a ratio of two measurements of one run;
 ratios can be compared across machines, seconds cannot. TRL is tried in each dtype that the machine multiplies, with
-ever larger micro-batches while they are faster, from an eighth of the rollouts up, one step each; the best is then
-timed like the tree. The padded update's micro-batch is found likewise.
+ever larger micro-batches while they are faster, one step each; the best is then timed like the tree. The padded
+update's micro-batch is found likewise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from rmt_mini.bench.parts import Setting
+from rmt_mini.bench.parts import Json, Setting
 from rmt_mini.errors import UserError
 from rmt_mini.files import require_free, write_whole
 from rmt_mini.report import plots
@@ -37,25 +37,35 @@ logger = logging.getLogger(__name__)
 DTYPES = ("bfloat16", "float32")
 SLOW = 1 / 8  # of the fastest dtype's rate: a processor without bfloat16 products takes a hundred times as long
 LEAST = 8  # rollouts in a micro-batch
-SHARES = (8, 4, 2, 1)  # of the rollouts in a micro-batch, inverted
+SHARES = (8, 4, 2, 1)  # a micro-batch is the rollouts divided by one of these
 SWEEPS: dict[str, tuple[int, ...]] = {
     "prefix": (40, 125, 250),
     "positions": (1, 4, 8),
     "group_size": (2, 8, 16),
     "thought_tokens": (6, 24, 48),
 }
-RATIOS = (
-    "step_speedup_vs_trl", "rollout_speedup_vs_generate", "rollout_speedup_vs_continuous", "update_speedup_vs_plain",
-    "rollout_share_of_peak", "update_share_of_peak", "memory_ratio_vs_trl",
-)  # fmt: skip
-Json = dict[str, Any]
+SPEEDUPS = {  # ratio -> whose seconds are compared with which of the tree's
+    "step_speedup_vs_trl": ("trl", "seconds"),
+    "rollout_speedup_vs_generate": ("generate", "rollout_seconds"),
+    "rollout_speedup_vs_continuous": ("continuous", "rollout_seconds"),
+    "update_speedup_vs_plain": ("padded", "update_seconds"),
+}
+ROWS = (
+    ("the tree: step", "tree", "seconds"),
+    ("the tree: rollouts", "tree", "rollout_seconds"),
+    ("the tree: update", "tree", "update_seconds"),
+    ("TRL: step", "trl", "seconds"),
+    ("generate: rollouts", "generate", "seconds"),
+    ("continuous batching: rollouts", "continuous", "seconds"),
+    ("padded rows: update", "padded", "seconds"),
+)
 
 
 def bench(
     setting: Setting,
     out: Path | None = None,
     trl: bool = True,
-    sweeps: Mapping[str, Sequence[int]] | None = None,
+    sweeps: Mapping[str, Sequence[int]] = SWEEPS,
     progress: bool = True,
 ) -> tuple[Path, str]:
     """Measure all contenders on one setting; write bench.json, report.md and a figure.
@@ -64,18 +74,14 @@ def bench(
         setting: the step that is measured.
         out: a new folder; a free one under runs/ where None.
         trl: whether to measure TRL, which takes most of the time.
-        sweeps: sizes to be changed one at a time; SWEEPS where None.
+        sweeps: sizes to be changed one at a time.
         progress: show a progress bar.
 
     Returns:
-        The folder, and the table.
-
-    Raises:
-        UserError: if the folder is in use, or the tree itself cannot be measured.
+        The folder, and the tables.
     """
     folder = out or free_name(Path("runs") / "bench")
     require_free(folder)
-    sweeps = SWEEPS if sweeps is None else sweeps
     with tqdm(desc="Bench", disable=not progress, dynamic_ncols=True, unit="part") as bar:
 
         def part(name: str, one: Setting, **more: Any) -> Json:
@@ -89,7 +95,7 @@ def bench(
         for name, found in (("limits", limits), ("tree", tree)):
             if "error" in found:
                 raise UserError(f"the {name} cannot be measured: {found['error']}")
-        generated = [part("generate", setting), part("generate", quick, continuous=True)]
+        generated, continuous = part("generate", setting), part("generate", quick, continuous=True)
         padded = _best(_climb(setting, partial(part, "padded", quick)))
         tried: list[Json] = []
         for dtype in _multiplied(limits) if trl else ():
@@ -97,17 +103,20 @@ def bench(
         best = _best(tried)
         if "seconds" in best:
             best = part("trl", setting, dtype=best["dtype"], micro_batch=best["micro_batch"])
-        swept = {name: _sweep(setting, tree, name, values, part) for name, values in sweeps.items()}
+        swept = {}
+        for name, values in sweeps.items():
+            own = getattr(setting, name)
+            swept[name] = part("sweep", quick, field=name, values=[value for value in values if value != own])
+            if "points" in swept[name] and own in values:
+                points = [*swept[name]["points"], {"value": own, **tree}]
+                swept[name]["points"] = sorted(points, key=lambda point: point["value"])
 
-    contenders = {
-        "tree": tree, "generate": generated[0], "continuous": generated[1], "padded": padded, "trl": best,
-        "trl_trials": tried,
-    }  # fmt: skip
+    contenders = {"tree": tree, "generate": generated, "continuous": continuous, "padded": padded, "trl": best}
     found = {
         **ratios(limits, contenders),
         "setting": asdict(setting),
         "limits": limits,
-        "contenders": contenders,
+        "contenders": contenders | {"trl_trials": tried},
         "sweeps": swept,
         "machine": machine(),
         "versions": versions(),
@@ -116,14 +125,14 @@ def bench(
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "bench.json", json.dumps(found, indent=1) + "\n")
-    told = lay_out_results(found)
-    parts = [f"# A step of {setting.rollouts} rollouts of {setting.thought_tokens} tokens", told]
+    tables = lay_out_results(found)
+    parts = [f"# A step of {setting.rollouts} rollouts of {setting.thought_tokens} tokens", tables]
     if any("points" in one for one in swept.values()):
-        figured = plots.cost(swept, _peak(found))
+        figured = plots.cost(swept, limits["products"][tree["dtype"]])
         plots.save(figured, folder / "cost.png")
         parts.append(f"![{figured.alt}](cost.png)")
     write_whole(folder / "report.md", "\n\n".join(parts) + "\n")
-    return folder, told
+    return folder, tables
 
 
 def _multiplied(limits: Json) -> list[str]:
@@ -138,23 +147,13 @@ def _multiplied(limits: Json) -> list[str]:
 def _climb(setting: Setting, measure: Callable[..., Json]) -> list[Json]:
     """Measure ever larger micro-batches for as long as they are faster."""
     found: list[Json] = []
-    for share in SHARES:
-        size = setting.rollouts // share
+    for size in (setting.rollouts // share for share in SHARES):
         if size < LEAST:
             continue
         found.append(measure(micro_batch=size))
         if "seconds" not in found[-1] or _best(found) is not found[-1]:
             break
     return found
-
-
-def _sweep(setting: Setting, tree: Json, name: str, values: Sequence[int], part: Callable[..., Json]) -> Json:
-    """Time the step while one size changes; the setting's own size is measured already."""
-    own = getattr(setting, name)
-    swept = part("sweep", replace(setting, steps=1), field=name, values=[value for value in values if value != own])
-    if "points" in swept and own in values:
-        swept["points"] = sorted([*swept["points"], {"value": own, **tree}], key=lambda point: point["value"])
-    return swept
 
 
 def run_part(name: str, setting: Setting, **more: Any) -> Json:
@@ -180,13 +179,7 @@ def _best(found: Sequence[Json]) -> Json:
     return min(worked, key=lambda one: median(one["seconds"])) if worked else dict(found[0]) if found else {}
 
 
-def _peak(found: Mapping[str, Any]) -> float:
-    """Return the machine's rate of matrix products in the tree's dtype, operations a second."""
-    rate: float = found["limits"]["products"][found["contenders"]["tree"]["dtype"]]
-    return rate
-
-
-def ratios(limits: Json, contenders: Json) -> Json:
+def ratios(limits: Json, contenders: Mapping[str, Json]) -> dict[str, float | None]:
     """Compare medians; None where a contender could not be measured.
 
     Example:
@@ -198,58 +191,41 @@ def ratios(limits: Json, contenders: Json) -> Json:
         >>> found["step_speedup_vs_trl"], found["update_share_of_peak"], found["memory_ratio_vs_trl"]
         (3.5, 0.5, 0.5)
     """
-    tree = contenders["tree"]
-    step, rollout, update = (median(tree[key]) for key in ("seconds", "rollout_seconds", "update_seconds"))
-    peak = limits["products"][tree["dtype"]]
-
-    def against(name: str, seconds: float) -> float | None:
-        other = contenders[name].get("seconds")
-        return median(other) / seconds if other else None
-
-    memory = contenders["trl"].get("peak_memory_mb")
-    return {
-        "step_speedup_vs_trl": against("trl", step),
-        "rollout_speedup_vs_generate": against("generate", rollout),
-        "rollout_speedup_vs_continuous": against("continuous", rollout),
-        "update_speedup_vs_plain": against("padded", update),
-        "rollout_share_of_peak": tree["rollout_operations"] / rollout / peak,
-        "update_share_of_peak": tree["update_operations"] / update / peak,
-        "memory_ratio_vs_trl": tree["peak_memory_mb"] / memory if memory else None,
-    }
+    tree, trl = contenders["tree"], contenders["trl"]
+    found: dict[str, float | None] = {}
+    for name, (other, key) in SPEEDUPS.items():
+        seconds = contenders[other].get("seconds")
+        found[name] = median(seconds) / median(tree[key]) if seconds else None
+    for stage in ("rollout", "update"):
+        operations, seconds = tree[f"{stage}_operations"], median(tree[f"{stage}_seconds"])
+        found[f"{stage}_share_of_peak"] = operations / seconds / limits["products"][tree["dtype"]]
+    found["memory_ratio_vs_trl"] = tree["peak_memory_mb"] / trl["peak_memory_mb"] if "peak_memory_mb" in trl else None
+    return found
 
 
-def lay_out_results(found: Mapping[str, Any]) -> str:
+def lay_out_results(found: Json) -> str:
     """Lay the results out as a table with a line on each contender, then the ratios."""
-    contenders, peak = found["contenders"], _peak(found)
-    tree = contenders["tree"]
+    contenders, limits = found["contenders"], found["limits"]
+    peak = limits["products"][contenders["tree"]["dtype"]]
     rows = []
-    for label, one, key in (
-        ("the tree: step", tree, "seconds"),
-        ("the tree: rollouts", tree, "rollout_seconds"),
-        ("the tree: update", tree, "update_seconds"),
-        ("TRL: step", contenders["trl"], "seconds"),
-        ("generate: rollouts", contenders["generate"], "seconds"),
-        ("continuous batching: rollouts", contenders["continuous"], "seconds"),
-        ("padded rows: update", contenders["padded"], "seconds"),
-    ):
+    for label, name, key in ROWS:
+        one = contenders[name]
         if key not in one:
             rows.append([label, "-", "-", "-", one.get("error", "not measured")])
             continue
-        seconds = one[key]
-        floor = one.get(f"{key.split('_')[0]}_operations")
-        how = ", ".join(
-            [one.get("dtype", ""), *([f"micro-batch {one['micro_batch']}"] if "micro_batch" in one else [])]
-        ).strip(", ")
+        seconds, operations = one[key], one.get(f"{key.split('_')[0]}_operations")
+        how = [one["dtype"]] if "dtype" in one else []
+        how += [f"micro-batch {one['micro_batch']}"] if "micro_batch" in one else []
         spread = f"{median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
-        memory = f"{one['peak_memory_mb'] / 1000:.1f}"
-        rows.append([label, spread, f"{floor / peak:.2f}" if floor else "-", memory, how])
-    lines = [table(["", "seconds: median (range)", "floor, s", "peak memory, GB", "how"], rows), ""]
-    shown = [[name, "-" if found[name] is None else f"{found[name]:.2f}"] for name in RATIOS]
-    lines.append(table(["ratio", ""], shown))
-    rates = ", ".join(f"{name} {rate / 1e9:.3g} GFLOP/s" for name, rate in found["limits"]["products"].items())
-    lines += [
-        "",
-        f"Limits: {rates}, copy {found['limits']['copy_bandwidth'] / 1e9:.1f} GB/s. Floor: the stage's useful",
-    ]
-    lines.append("arithmetic at that rate.")
-    return "\n".join(lines)
+        floor = f"{operations / peak:.2f}" if operations else "-"
+        rows.append([label, spread, floor, f"{one['peak_memory_mb'] / 1000:.1f}", ", ".join(how)])
+    shown = [[name, "-" if found[name] is None else f"{found[name]:.2f}"] for name in ratios(limits, contenders)]
+    rates = ", ".join(f"{name} {rate / 1e9:.3g} GFLOP/s" for name, rate in limits["products"].items())
+    return "\n\n".join(
+        [
+            table(["", "seconds: median (range)", "floor, s", "peak memory, GB", "how"], rows),
+            table(["ratio", ""], shown),
+            f"Limits: {rates}, copy {limits['copy_bandwidth'] / 1e9:.1f} GB/s. Floor: the stage's useful\n"
+            "arithmetic at that rate.",
+        ]
+    )

@@ -1,9 +1,9 @@
-"""Does a long run keep its memory and its peace? Run it: ``python -m rmt_mini.bench.soak --steps 2000 --out DIR``.
+"""Check that a long run leaks no memory and repeats no warning: ``python -m rmt_mini.bench.soak --steps 2000``.
 
-RMT on the micro-world, evaluated in little, while the memory that the process holds is read behind every step and every
-warning is counted. What is freed is handed back before each reading: where it is kept for later, a leak would not show.
-A line is fitted to the last three quarters of the steps; the first quarter fills caches. Readings beside one another
-are alike, so the interval of the slope is narrower than it would be for independent ones.
+RMT on the micro-world, with a small evaluation. After every step the memory that the process holds is read, once what
+is freed is handed back: where it is kept for later, a leak would not show. A line is fitted to the last three quarters
+of the steps; the first quarter fills caches. Neighbouring readings are alike, so the interval of the slope is narrower
+than it would be for independent ones.
 """
 
 from __future__ import annotations
@@ -30,29 +30,21 @@ from rmt_mini.runs.run import run
 from rmt_mini.stages.midtrain import StepResult
 
 ALLOWED_KB = 5.0  # a step: a run keeps its metrics, about 1 KB each
-LITTLE: dict[str, Any] = {"evaluation_positions": 90, "evaluation_documents": 60, "preflight_positions": 18}
+SMALL: dict[str, Any] = {"evaluation_positions": 90, "evaluation_documents": 60, "preflight_positions": 18}
 
 
 @dataclass(frozen=True)
 class Soak:
-    """What a long run did to memory and log.
-
-    Attributes:
-        steps: readings.
-        slope_kb, low_kb, high_kb: growth a step over the last three quarters, with its 95 % interval, KB.
-        first_mb, last_mb: memory held behind the first step and the last.
-        warnings: how often each came.
-        resident_mb: every reading.
-    """
+    """What a long run did to memory and log: the growth of the last three quarters, with its 95 % interval."""
 
     steps: int
-    slope_kb: float
+    slope_kb: float  # a step, as the next two
     low_kb: float
     high_kb: float
-    first_mb: float
+    first_mb: float  # held after the first step
     last_mb: float
-    warnings: dict[str, int]
-    resident_mb: list[float] = field(repr=False)
+    warnings: dict[str, int]  # how often each came
+    resident_mb: list[float] = field(repr=False)  # every reading
 
     @property
     def leaks(self) -> bool:
@@ -60,18 +52,17 @@ class Soak:
         return self.low_kb > ALLOWED_KB
 
     def line(self) -> str:
-        """Say it in a line, and each warning in another."""
-        verdict = "it leaks" if self.leaks else "flat"
-        told = [
-            f"{self.steps} steps: memory {verdict}, {self.slope_kb:+.1f} KB a step [{self.low_kb:+.1f}, "
-            f"{self.high_kb:+.1f}], {self.first_mb:.0f} MB at the start and {self.last_mb:.0f} at the end; "
-            f"{len(self.warnings)} different warnings"
-        ]
-        return "\n".join([*told, *(f"{count} x {text}" for text, count in self.warnings.items())])
+        """Return the result as a line, and each warning in another."""
+        first = (
+            f"{self.steps} steps: memory {'it leaks' if self.leaks else 'flat'}, {self.slope_kb:+.1f} KB a step "
+            f"[{self.low_kb:+.1f}, {self.high_kb:+.1f}], {self.first_mb:.0f} MB at the start and {self.last_mb:.0f} at "
+            f"the end; {len(self.warnings)} different warnings"
+        )
+        return "\n".join([first, *(f"{count} x {text}" for text, count in self.warnings.items())])
 
 
 class WarningCount(logging.Handler):
-    """Counts warnings and worse by what they say, whatever the numbers in them."""
+    """Counts warnings and worse by their text without its numbers."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -83,17 +74,25 @@ class WarningCount(logging.Handler):
         self.counts[f"{record.name}: {text[:200]}"] += 1
 
 
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """Count the warnings of the block, also those of libraries whose log does not propagate."""
+    counter = WarningCount()
+    loggers = [logging.getLogger(name) for name in ("", "transformers", "huggingface_hub")]
+    watched = [one for one in loggers if one.name == "root" or not one.propagate]
+    for one in watched:
+        one.addHandler(counter)
+    logging.captureWarnings(True)
+    try:
+        yield counter.counts
+    finally:
+        logging.captureWarnings(False)
+        for one in watched:
+            one.removeHandler(counter)
+
+
 def growth(resident: Sequence[int]) -> tuple[float, float, float]:
-    """Fit a line to the last three quarters of some readings.
-
-    Args:
-        resident: bytes, one reading a step.
-
-    Returns:
-        Slope, and the ends of its 95 % interval, KB a step.
-
-    Raises:
-        UserError: if there are too few to fit one.
+    """Fit a line to the last three quarters of readings in bytes; returns its slope and 95 % interval, KB a step.
 
     Example:
         >>> growth([1000 * step for step in range(40)])
@@ -108,45 +107,19 @@ def growth(resident: Sequence[int]) -> tuple[float, float, float]:
 
 
 def soak(work: Callable[[Callable[[StepResult], None]], object]) -> Soak:
-    """Watch a run.
-
-    Args:
-        work: runs, and calls what it is given behind every step.
-
-    Raises:
-        UserError: if this system does not tell how much memory a process holds, or for too few steps.
-    """
+    """Watch ``work``, which runs and calls what it is given after every step."""
     readings: list[int] = []
 
     def read(_: StepResult) -> None:
         hand_back_freed_memory()
-        held = resident_memory()
-        if held is None:
-            raise UserError("this system does not tell how much memory a process holds; install psutil")
-        readings.append(held)
+        if (resident := resident_memory()) is None:
+            raise UserError("this system does not say how much memory a process holds; install psutil")
+        readings.append(resident)
 
-    with _counted() as counts:
+    with counted() as warnings:
         work(read)
-    slope, low, high = growth(readings)
-    megabytes = [reading / 1e6 for reading in readings]
-    return Soak(len(readings), slope, low, high, megabytes[0], megabytes[-1], dict(counts), megabytes)
-
-
-@contextmanager
-def _counted() -> Iterator[Counter[str]]:
-    """Count the warnings of the block, those of Python and of libraries that keep their log to themselves too."""
-    counter = WarningCount()
-    loggers = [logging.getLogger(name) for name in ("", "transformers", "huggingface_hub")]
-    listening = [one for one in loggers if one.name == "root" or not one.propagate]
-    for one in listening:
-        one.addHandler(counter)
-    logging.captureWarnings(True)
-    try:
-        yield counter.counts
-    finally:
-        logging.captureWarnings(False)
-        for one in listening:
-            one.removeHandler(counter)
+    held = [reading / 1e6 for reading in readings]
+    return Soak(len(held), *growth(readings), held[0], held[-1], dict(warnings), held)
 
 
 def main() -> None:
@@ -158,7 +131,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     out = given.out or free_name(Path("runs") / "soak")
     try:
-        config = preset("micro", steps=given.steps, out=str(out), **LITTLE)
+        config = preset("micro", steps=given.steps, out=str(out), **SMALL)
         found = soak(lambda on_step: run(config, on_step=on_step))
     except UserError as error:
         parser.error(str(error))

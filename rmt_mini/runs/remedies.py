@@ -17,7 +17,7 @@ from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.engine.memory import free_memory, resident_memory
 from rmt_mini.engine.model import Policy
 from rmt_mini.errors import NonFiniteError, UserError, disk_full, out_of_memory, resume_command
-from rmt_mini.runs.plan import memory_needed
+from rmt_mini.runs.capacity import memory_needed
 
 logger = logging.getLogger(__name__)
 

@@ -1,16 +1,15 @@
-"""Which positions does a step think about, and under which budgets? The same on every process.
+"""Which positions does a step think about, under which budgets, and which process reads which document?
 
-A step t: N documents in the seed's order, the entropies of their tokens under the policy as it is now, tiers, and from
-them the set C by the very TierSampler that the document tree uses. All of it depends on settings, seed and entropies
-alone; entropies are shared between processes to the last bit, and so every process draws the same C and no one has to
-send it around.
+All of it follows from settings, seed and the entropies under the policy as it is now. Entropies are shared between
+processes to the last bit, so every process draws the same set C and nothing has to be sent.
 
-Departure from TRL: its data set is fixed before training. Ours holds places (the 1st to the K * N-th of a step); which
-positions stand there is settled when a step begins, since difficulty follows the policy.
+Difference from TRL: its data set is fixed before training. Ours has places (the 1st to the K * N-th of a step), and the
+positions that fill them are drawn when a step begins, since difficulty follows the policy.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -27,18 +26,12 @@ from rmt_mini.method.schedule import budget_of, budgets_for, sampler_for
 from rmt_mini.records import Position
 
 Read = Callable[[Sequence[Text]], Sequence[Tensor]]
+IGNORED = -100  # label of a token without loss, to transformers and TRL
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One position of C as its rollouts are asked.
-
-    Attributes:
-        text: the document.
-        position: where in it; ``trunk`` counts the documents of the step.
-        budget: B_t of this position, tokens.
-        stated: the budget as the opening states it; None where none is stated.
-    """
+    """One position of C: its document, its budget B_t in tokens, and the budget that the opening states, if any."""
 
     text: Text
     position: Position
@@ -48,21 +41,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """What one step trains on.
+    """What one step trains on."""
 
-    Attributes:
-        step: t.
-        budget: B_t, tokens.
-        texts: N documents.
-        questions: C, by document and index; K * N of them.
-        masks: for each document, bool (T,): its tokens that the next-token loss trains on, none of them in C.
-    """
-
-    step: int
-    budget: int
-    texts: tuple[Text, ...]
-    questions: tuple[Question, ...]
-    masks: tuple[Tensor, ...]
+    step: int  # t
+    budget: int  # B_t, tokens
+    texts: tuple[Text, ...]  # N documents
+    questions: tuple[Question, ...]  # C, by document and index; K * N of them
+    masks: tuple[Tensor, ...]  # bool (T,) by document: the tokens that the next-token loss trains on, none in C
 
     @property
     def ntp_tokens(self) -> int:
@@ -75,19 +60,41 @@ class StepPlan:
         tiers = [question.position.tier for question in self.questions]
         return tiers.count(0), tiers.count(1), tiers.count(2)
 
+    def batch(self, share: Sequence[int], pad: int) -> dict[str, Tensor]:
+        """Return some documents padded on the right: input_ids, attention_mask and labels, each (documents, longest).
+
+        A label is the token where the next-token loss trains on it, else IGNORED. An empty share gives the first
+        document without labels: with sharded weights all processes must make equally many passes.
+        """
+        numbers = list(share) or [0]
+        shape = (len(numbers), max(len(self.texts[n].ids) for n in numbers))
+        ids, attended, labels = (torch.full(shape, value) for value in (pad, 0, IGNORED))
+        for row, n in enumerate(numbers):
+            own = torch.tensor(self.texts[n].ids)
+            ids[row, : len(own)] = own
+            attended[row, : len(own)] = 1
+            if len(share):
+                labels[row, : len(own)] = own.where(self.masks[n], IGNORED)
+        return {"input_ids": ids, "attention_mask": attended, "labels": labels}
+
+
+def share_of_documents(count: int, micro_step: int, micro_steps: int, process: int, processes: int) -> range | None:
+    """Return which of ``count`` documents a process reads in one of its micro-steps; None where no process reads any.
+
+    Example:
+        >>> [[share_of_documents(5, step, 2, process, 2) for process in (0, 1)] for step in (0, 1)]
+        [[range(0, 2), range(2, 4)], [range(4, 5), range(5, 5)]]
+        >>> share_of_documents(2, 1, 2, 0, 2) is None
+        True
+    """
+    each = math.ceil(count / (micro_steps * processes))
+    begin = micro_step * processes * each
+    own = min(count, begin + process * each)
+    return range(own, min(count, own + each)) if begin < count else None
+
 
 class Positions:
-    """Draw each step's positions, budgets and masks.
-
-    Args:
-        config: all settings.
-        texts: training texts.
-
-    Attributes:
-        step: t, moved by the callback.
-
-    Raises:
-        UserError: if a step's documents may hold fewer positions than it asks.
+    """Draw the positions, budgets and masks of step ``step``, which the callback sets.
 
     Example:
         >>> texts = [Text("a", (5, 6, 7, 8), first=1)]
@@ -109,15 +116,7 @@ class Positions:
         self.thresholds = config.tier_thresholds if config.tier_rule == "fixed" else None
 
     def draw(self, read: Read) -> StepPlan:
-        """Draw step ``step``.
-
-        Args:
-            read: gives the entropies of documents' tokens under the policy as it is, (T_n,) each, nats, on the CPU; the
-                same on every process.
-
-        Returns:
-            The plan.
-        """
+        """Draw the step; ``read`` gives the entropies of documents' tokens, (T_n,) each, in nats, on the CPU."""
         config, size = self.config, self.config.documents_per_step
         if self.thresholds is None:
             sample = self.texts[:QUANTILE_TEXTS]
@@ -144,30 +143,11 @@ class Positions:
     def state_dict(self) -> dict[str, Any]:
         """Return what the next draws depend on, as JSON keeps it."""
         sampler = self.sampler.state_dict()
-        return {
-            "step": self.step,
-            "generator": bytes(sampler["generator"].tolist()).hex(),
-            "counts": sampler["counts"],
-            "thresholds": self.thresholds,
-        }
+        generator = bytes(sampler["generator"].tolist()).hex()
+        return {"generator": generator, "counts": sampler["counts"], "thresholds": self.thresholds}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where another, of the same settings and texts, stood."""
+        """Go on from the state of another, of the same settings and texts."""
         generator = torch.tensor(list(bytes.fromhex(state["generator"])), dtype=torch.uint8)
         self.sampler.load_state_dict({"generator": generator, "counts": state["counts"]})
-        self.step = state["step"]
-        self.thresholds = None if state["thresholds"] is None else (state["thresholds"][0], state["thresholds"][1])
-
-
-def places(config: RMTConfig) -> dict[str, list[Any]]:
-    """Return the columns of TRL's data set: the places of every step, in order.
-
-    Returns:
-        "prompt", empty until a step begins, and "place", which counts the positions of a step.
-
-    Example:
-        >>> places(RMTConfig(steps=2, documents_per_step=1, positions_per_document=2))["place"]
-        [0, 1, 0, 1]
-    """
-    each = config.positions_per_document * config.documents_per_step
-    return {"prompt": [""] * (config.steps * each), "place": [*range(each)] * config.steps}
+        self.thresholds = state["thresholds"] and (state["thresholds"][0], state["thresholds"][1])

@@ -1,6 +1,5 @@
 """One process of a run on TRL; accelerate starts as many as there are.
 
-    accelerate launch --config_file CONFIG -m rmt_mini.scale.train gpu
     accelerate launch --config_file CONFIG -m rmt_mini.scale.train paper --changes '{"steps": 20}'
 
 ``rmt-mini launch PRESET`` writes that line. The same line given again goes on where the run was stopped or killed.
@@ -13,20 +12,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import click
 
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError
 from rmt_mini.files import require_free, write_whole
-from rmt_mini.records import Document
-from rmt_mini.scale.settings import ScaleSettings, require_carried, require_installed
+from rmt_mini.scale.settings import ScaleSettings, require_installed, require_supported
 from rmt_mini.worlds.corpus import load_corpus
 
 logger = logging.getLogger(__name__)
@@ -42,75 +40,39 @@ def lora(rank: int) -> Any:
 
 
 def open_model(config: RMTConfig, settings: ScaleSettings) -> tuple[Any, Any]:
-    """Load model and tokenizer; weights in float32 unless adapters alone are trained, as TRL and DeepSpeed want them.
-
-    Raises:
-        UserError: if they cannot be opened.
-    """
+    """Load model and tokenizer; weights in float32, as TRL and DeepSpeed want them, unless only adapters train."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     light = settings.lora_rank > 0 and not settings.cpu and config.dtype != "float32"
+    safely = {"dtype": torch.bfloat16 if light else torch.float32, "use_safetensors": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(config.model, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            config.model,
-            dtype=torch.bfloat16 if light else torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
+        return AutoModelForCausalLM.from_pretrained(config.model, **safely), tokenizer
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"model {config.model!r} cannot be opened ({reason}); check the folder or the hub id"
         ) from error
-    return model, tokenizer
-
-
-def make_trainer(config: RMTConfig, settings: ScaleSettings, out: Path, **options: Any) -> Any:
-    """Load what a run needs and put its trainer together.
-
-    Args:
-        config: of the method; its corpus is split by document as every run splits it.
-        settings: of the work.
-        out: run folder.
-        options: further arguments of RMTGRPOTrainer.
-
-    Raises:
-        UserError: for anything that a user can set right.
-    """
-    require_carried(config)
-    require_installed(settings.engine)
-    documents, _ = load_corpus(config.corpus, column=config.column).split(config.evaluation_fraction)
-    from rmt_mini.scale.trainer import RMTGRPOTrainer
-
-    model, tokenizer = open_model(config, settings)
-    kept: list[Document] = list(documents)
-    return RMTGRPOTrainer(
-        config, settings, model, tokenizer, kept, str(out), peft_config=lora(settings.lora_rank), **options
-    )
 
 
 def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
-    """Train, from the newest complete checkpoint on where there is one.
+    """Train, from the newest complete checkpoint on where there is one, and return the run folder.
 
-    Args:
-        config: of the method.
-        settings: of the work.
-        options: further arguments of RMTGRPOTrainer.
-
-    Returns:
-        The run folder.
-
-    Raises:
-        UserError: for anything that a user can set right.
+    ``options`` are further arguments of RMTGRPOTrainer.
     """
-    from rmt_mini.scale.schedule import latest_checkpoint
-
     out = Path(config.out or f"runs/{config.preset}-trl-seed{config.seed}")
     both = {"config": config.to_dict() | {"out": ""}, "scale": settings.to_dict()}
     require_same(out, both)
-    trainer = make_trainer(config, settings, out, **options)
+    require_supported(config)
+    require_installed(settings.engine)
+    documents, _ = load_corpus(config.corpus, column=config.column).split(config.evaluation_fraction)
+    from rmt_mini.scale.callback import latest_checkpoint
+    from rmt_mini.scale.trainer import RMTGRPOTrainer
+
+    peft = lora(settings.lora_rank)
+    model, tokenizer = open_model(config, settings)
+    trainer = RMTGRPOTrainer(config, settings, model, tokenizer, documents, str(out), peft, **options)
     if trainer.accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "settings.json", json.dumps(both, indent=1) + "\n")
@@ -124,13 +86,9 @@ def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
 
 
 def require_same(out: Path, both: dict[str, Any]) -> None:
-    """Refuse a folder that holds anything but an unfinished run of these settings; how work is spread may change.
-
-    Raises:
-        UserError: naming the folder.
-    """
+    """Raise a UserError for a folder with anything but an unfinished run of this "config"; the "scale" may change."""
     if (out / "checkpoint").exists():
-        raise UserError(f"output folder {str(out)!r} holds a finished run; choose another --out")
+        raise UserError(f"output folder {str(out)!r} has a finished run; choose another --out")
     path = out / "settings.json"
     if not path.exists():
         require_free(out)
@@ -139,45 +97,43 @@ def require_same(out: Path, both: dict[str, Any]) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))["config"]
     except (ValueError, KeyError) as error:
         raise UserError(f"{str(path)!r} is damaged; restore it from a copy, or choose another --out") from error
-    now = json.loads(json.dumps(both["config"]))
-    other = [name for name in now if before.get(name) != now[name]]
-    if other:
-        raise UserError(
-            f"output folder {str(out)!r} holds a run with another {other[0]} ({before.get(other[0])!r}); give the same "
-            f"settings to go on, or another --out"
-        )
+    for name, value in json.loads(json.dumps(both["config"])).items():
+        if before.get(name) != value:
+            raise UserError(
+                f"output folder {str(out)!r} has a run with another {name} ({before.get(name)!r}); give the same "
+                f"settings to go on, or another --out"
+            )
 
 
 def _values(text: str, flag: str) -> dict[str, Any]:
     try:
-        values = json.loads(text)
-    except ValueError as error:
+        values = dict(json.loads(text).items())
+    except (ValueError, AttributeError) as error:
         raise UserError(f"{flag} is {text!r:.80}; give a JSON object of fields and their values") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{flag} is {text!r:.80}; give a JSON object of fields and their values")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-@click.command()
-@click.argument("preset_name", metavar="PRESET")
-@click.option("--changes", default="{}", help="fields of the configuration that differ from the preset's, as JSON")
-@click.option("--scale", default="{}", help="fields of ScaleSettings, as JSON")
-def main(preset_name: str, changes: str, scale: str) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Train PRESET as one of accelerate's processes."""
+    parser = argparse.ArgumentParser(prog="python -m rmt_mini.scale.train", description=main.__doc__)
+    parser.add_argument("preset", metavar="PRESET")
+    parser.add_argument("--changes", default="{}", help="fields that differ from the preset's, as JSON")
+    parser.add_argument("--scale", default="{}", help="fields of ScaleSettings, as JSON")
+    given = parser.parse_args(arguments)
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)
     for noisy in ("httpx", "transformers", "trl"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked so; tests hold it to what we need
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked as experimental
     try:
-        config = preset(preset_name, **_values(changes, "--changes"))
-        out = train(config, ScaleSettings.from_dict(_values(scale, "--scale")))
+        config = preset(given.preset, **_values(given.changes, "--changes"))
+        out = train(config, ScaleSettings.from_dict(_values(given.scale, "--scale")))
     except UserError as error:
         if first:
-            click.echo(f"error: {error}", err=True)
+            sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
     if first:
-        click.echo(f"Checkpoint   {out / 'checkpoint'}")
+        sys.stdout.write(f"Checkpoint   {out / 'checkpoint'}\n")
 
 
 if __name__ == "__main__":

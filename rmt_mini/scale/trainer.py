@@ -1,22 +1,23 @@
-"""TRL's GRPOTrainer with RMT put in: positions drawn as a step begins, and the next-token loss beside TRL's own.
+"""TRL's GRPOTrainer with RMT: positions drawn as a step begins, and the next-token loss beside TRL's own.
 
     GRPOTrainer                          here
-    _generate_and_score_completions      first draw C and its budgets with the policy as it is; afterwards take the
+    _generate_and_score_completions      first draw C and its budgets with the policy as it is; afterwards scale the
                                          advantages as ``method`` does (TRL divides by the deviation over G - 1)
-    rollout_func (TRL's own hook)        thought, then cue, then answer; env_mask keeps what the environment wrote out
+    reward_funcs, rollout_func           match and length; thought, cue and answer, env_mask without the environment's
     _compute_loss                        L = TRL's policy loss + lambda * L_NTP
 
-Sampling, log-probabilities, policy loss, clipping, KL, sharding, accumulation and saving are TRL's, and its settings
-stand in ``settings``. The step's generator is seeded by seed, step and process, so that a resumed run samples what the
-unbroken one would have sampled (with transformers' generate; vLLM keeps generators of its own).
+Each loss is a sum over its tokens divided by their number in the whole step, over all processes and micro-batches. For
+the next-token loss that number follows from the step's plan. Processes average gradients, so each multiplies its share
+by their number. The step's generator is seeded by seed, step and process, so that a resumed run samples what the
+uninterrupted one would have sampled (with transformers' generate; vLLM has generators of its own).
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
@@ -29,42 +30,58 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.prompt import AnswerFormat, answer_format
 from rmt_mini.engine.text import Text, generator_for, require_room, to_texts
 from rmt_mini.errors import NonFiniteError
+from rmt_mini.method.budget import length_reward
 from rmt_mini.method.entropy import token_entropy
 from rmt_mini.method.grpo import group_advantages, groups_with_signal
 from rmt_mini.method.objective import ntp_loss, rmt_loss
 from rmt_mini.records import Document
-from rmt_mini.scale.objective import document_logprobs, documents_batch, share_of_documents
-from rmt_mini.scale.positions import Positions, Question, StepPlan, places
-from rmt_mini.scale.rewards import reward_functions
-from rmt_mini.scale.schedule import Schedule, load_state
+from rmt_mini.scale.callback import StepCallback
+from rmt_mini.scale.positions import IGNORED, Positions, Question, StepPlan, share_of_documents
 from rmt_mini.scale.settings import ScaleSettings, grpo_settings
-from rmt_mini.scale.thoughts import Generate, generate_by_trl, think_and_answer
+from rmt_mini.scale.thoughts import Generate, Sampled, generate_by_trl, think_and_answer
 
 trl: Any = import_module("trl")  # its hooks are not annotated
-logger = logging.getLogger(__name__)
 ENTROPY_ROWS = 128  # tokens whose entropy is taken at once: in float32 a row is as wide as the vocabulary
+Log = Callable[[str, float], None]  # averages over processes
+
+
+def reward_functions(form: AnswerFormat, config: RMTConfig) -> list[Callable[..., list[float]]]:
+    """Return the rewards of ``method`` for ``GRPOTrainer(reward_funcs=...)``; without a budget the match alone.
+
+    match = 1[y = tau_pos], by the answer format; length = the triangle over B_t. TRL weighs them by 1 - w and w.
+    """
+
+    def match(question: Sequence[Question], answer: Sequence[Sequence[int]], **_: Any) -> list[float]:
+        return [form.judge(said, q.text.ids, q.position.index) for said, q in zip(answer, question, strict=True)]
+
+    def length(
+        question: Sequence[Question], thought_length: Sequence[int], answer: Any, log_metric: Log, **_: Any
+    ) -> list[float]:
+        found = [length_reward(size, q.budget) for size, q in zip(thought_length, question, strict=True)]
+        log_metric("length_reward", sum(found) / len(found))  # before length_if_correct
+        if config.length_if_correct:
+            return [one * right for one, right in zip(found, match(question, answer), strict=True)]
+        return found
+
+    return [match, length] if config.use_budget else [match]
 
 
 class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
-    """Mid-train a model by RMT on as many processes as accelerate started.
+    """Mid-train a causal LM by RMT on as many processes as accelerate started.
 
     Args:
         config: all settings of the method.
-        settings: how the work is spread.
-        model: a causal LM, or a PEFT model.
+        settings: how the work is distributed.
+        model: the policy.
         tokenizer: its tokenizer.
         documents: training documents.
         out: run folder.
         peft_config: wraps the model in adapters, and trains them alone.
         generate: samples continuations; a control may pass another.
-
-    Attributes:
-        positions: draws each step's positions; its ``step`` is moved by the callback.
-        plan: of the step that is running.
-
-    Raises:
-        UserError: for settings that TRL does not carry, or that do not fit the model or each other.
     """
+
+    plan: StepPlan  # of the step that is running
+    questions: list[Question]  # of this process's rollouts
 
     def __init__(
         self,
@@ -78,65 +95,64 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
         generate: Generate = generate_by_trl,
     ) -> None:
         self.config, self.generate = config, generate
-        self.form: AnswerFormat = answer_format(
-            config.answer_format, tokenizer, model.num_parameters(), config.prefix_match
-        )
+        self.form = answer_format(config.answer_format, tokenizer, model.num_parameters(), config.prefix_match)
         require_room(config.model, model.config, self.form, config)
-        texts = to_texts(documents, self.form, config, "training")
-        self.positions = Positions(config, texts)
-        self.plan: StepPlan
-        self.questions: list[Question] = []
-        rewards, weights = reward_functions(self.form, config)
-        arguments = grpo_settings(config, settings, self.form, out) | {"reward_weights": weights}
+        self.positions = Positions(config, to_texts(documents, self.form, config, "training"))
+        each = config.positions_per_document * config.documents_per_step
         super().__init__(
             model=model,
-            reward_funcs=rewards,
-            args=trl.GRPOConfig(**arguments),
-            train_dataset=Dataset.from_dict(places(config)),
+            reward_funcs=reward_functions(self.form, config),
+            args=trl.GRPOConfig(**grpo_settings(config, settings, self.form, out)),
+            train_dataset=Dataset.from_dict(
+                {"prompt": [""] * (config.steps * each), "place": [*range(each)] * config.steps}
+            ),
             processing_class=tokenizer,
             peft_config=peft_config,
             rollout_func=lambda prompts, trainer: trainer._roll_out(),
         )
         self.remove_callback(PrinterCallback)  # metrics.jsonl and the log have it
-        self.add_callback(Schedule(self))
+        self.callback = StepCallback(self)
+        self.add_callback(self.callback)
 
     def _roll_out(self) -> dict[str, Any]:
-        """Sample this process's rollouts, as TRL's hook for them wants them returned."""
+        """Sample this process's rollouts, and return them column by column, as TRL's hook requires."""
         rows = think_and_answer(self, self.generate, self.form, self.config, self.questions)
-        return {
-            "prompt_ids": [row.prompt for row in rows],
-            "completion_ids": [row.completion for row in rows],
-            "env_mask": [row.chosen for row in rows],
-            "logprobs": None if rows[0].logprobs is None else [row.logprobs for row in rows],
-            "thought_length": [row.thought_length for row in rows],
-            "closed": [row.closed for row in rows],
-            "answer": [row.answer for row in rows],
-        }
+        columns: dict[str, Any] = {one.name: [getattr(row, one.name) for row in rows] for one in fields(Sampled)}
+        return columns if rows[0].logprobs is not None else columns | {"logprobs": None}
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         began = time.perf_counter()
-        self.plan = plan = self.positions.draw(self._entropies)
-        self.questions = [plan.questions[row["place"]] for row in inputs]
-        mine = generator_for(self.config.seed, "rollout", plan.step, self.accelerator.process_index)
-        torch.manual_seed(mine.initial_seed())
-        rows = [
-            {"prompt": self.form.tokenizer.decode(q.text.ids[: q.position.index]), "question": q}
-            for q in self.questions
-        ]
+        self.plan = self.positions.draw(self._entropies)
+        self.questions = [self.plan.questions[row["place"]] for row in inputs]
+        index, size = self.accelerator.process_index, self.config.group_size
+        torch.manual_seed(generator_for(self.config.seed, "rollout", self.plan.step, index).initial_seed())
+        decode = self.form.tokenizer.decode
+        rows = [{"prompt": decode(q.text.ids[: q.position.index]), "question": q} for q in self.questions]
         output: dict[str, Any] = super()._generate_and_score_completions(rows)
-        output["advantages"] = self._advantages(output["advantages"])
-        self._tell(rows, output, time.perf_counter() - began)
+
+        centred = self.accelerator.gather(output["advantages"]).double()  # a group may be split between processes
+        advantages = group_advantages(centred, size, scale=self.config.scale_advantages)
+        output["advantages"] = advantages[index * len(rows) :][: len(rows)].to(output["advantages"].dtype)
+
+        sizes = torch.tensor([[row["thought_length"], row["closed"]] for row in rows], device=self.accelerator.device)
+        lengths, closed = self.accelerator.gather(sizes).float().mean(0).tolist()
+        matches = torch.tensor(list(self._logs["rewards"]["match"])[-len(centred) :])
+        self._record(
+            thought_length=lengths,
+            closed_share=closed,
+            signal_groups=groups_with_signal(matches, size).float().mean().item(),
+            rl_tokens=float(output["num_items_in_batch"]),
+            rollout_seconds=time.perf_counter() - began,
+        )
         return output
 
-    def _advantages(self, centred: Tensor) -> Tensor:
-        """Divide rewards that TRL centred in their groups as ``method`` does; a group may lie across processes."""
-        config, size, index = self.config, len(centred), self.accelerator.process_index
-        everyone = self.accelerator.gather(centred).double()
-        advantages = group_advantages(everyone, config.group_size, scale=config.scale_advantages)
-        return advantages[index * size : (index + 1) * size].to(centred.dtype)
+    def _record(self, **values: float) -> None:
+        """Add to what TRL's ``log`` averages."""
+        for name, value in values.items():
+            self._metrics["train"][name].append(value)
 
     def _entropies(self, texts: Sequence[Text]) -> list[Tensor]:
-        """Measure each token of each text. Every process reads its share, and all learn all.
+        """Measure each token of each text: every process reads its share, and all get all.
 
         Texts are read one at a time, so that the result is the same for any number of processes.
         """
@@ -144,7 +160,7 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
         found = torch.zeros(len(texts), max(len(text.ids) for text in texts), device=device)
         for first in range(0, len(texts), processes):
             number = first + self.accelerator.process_index
-            text = texts[min(number, len(texts) - 1)]  # who has none reads one in vain, since all must read
+            text = texts[min(number, len(texts) - 1)]  # with sharded weights all must read
             with torch.no_grad(), self.accelerator.autocast():
                 logits = self.model(input_ids=torch.tensor([text.ids], device=device), use_cache=False).logits[0, :-1]
             if number < len(texts):
@@ -156,49 +172,37 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         rl = super()._compute_loss(model, inputs)
         ntp = self._ntp_loss(model, like=rl)
-        loss = rmt_loss(rl, ntp, self.config.ntp_weight if self.config.use_ntp else 0.0)
-        # each process holds its share times their number, so that the mean over processes is the sum of shares
+        # reduced, so that all processes stop together, and the first one reports it
         shares = self.accelerator.reduce(torch.stack([rl.detach(), ntp.detach()]).float(), reduction="mean").tolist()
         for name, value in zip(("rl_loss", "ntp_loss"), shares, strict=True):
-            self._metrics["train"][name].append(value * self.args.gradient_accumulation_steps)  # log() takes means
-            if not math.isfinite(value):  # reduced, so that all processes stop, and the first one says why
+            self._record(**{name: value * self.args.gradient_accumulation_steps})
+            if not math.isfinite(value):
                 raise NonFiniteError(
                     f"step {self.positions.step}: {name} is not finite; the last checkpoint is whole; lower "
                     f"learning_rate ({self.config.learning_rate})"
                 )
-        return loss
+        return rmt_loss(rl, ntp, self.config.ntp_weight if self.config.use_ntp else 0.0)
 
     def _ntp_loss(self, model: Any, like: Tensor) -> Tensor:
-        """This process's share, in this micro-step, of the next-token loss."""
-        plan, accelerator = self.plan, self.accelerator
-        steps = self.args.steps_per_generation
+        """Return this process's share, in this micro-step, of the next-token loss, at temperature 1."""
+        plan, accelerator, steps = self.plan, self.accelerator, self.args.steps_per_generation
         share = share_of_documents(
             len(plan.texts), self._step % steps, steps, accelerator.process_index, accelerator.num_processes
         )
         if share is None:
             return like.new_zeros(())
-        batch = documents_batch(plan, share, self.processing_class.pad_token_id, accelerator.device)
+        batch = plan.batch(share, self.processing_class.pad_token_id)
+        batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+        labels = batch["labels"][:, 1:]
         with torch.set_grad_enabled(self.config.use_ntp), accelerator.autocast():
-            logprobs, mask = document_logprobs(model, batch, self.config.temperature)
-        return ntp_loss(logprobs.float(), mask, count=plan.ntp_tokens / accelerator.num_processes)
-
-    def _tell(self, rows: Sequence[dict[str, Any]], output: dict[str, Any], seconds: float) -> None:
-        """Log what TRL does not."""
-        own = torch.tensor([[row["thought_length"], row["closed"]] for row in rows], device=self.accelerator.device)
-        lengths, closed = self.accelerator.gather(own).float().mean(0).tolist()
-        everyone = len(rows) * self.accelerator.num_processes
-        matches = torch.tensor(list(self._logs["rewards"]["match"])[-everyone:])
-        told = {
-            "thought_length": lengths,
-            "closed_share": closed,
-            "signal_groups": groups_with_signal(matches, self.config.group_size).float().mean().item(),
-            "rl_tokens": float(output["num_items_in_batch"]),
-            "rollout_seconds": seconds,
-        }
-        for name, value in told.items():
-            self._metrics["train"][name].append(value)
+            if self.config.temperature == 1.0:
+                logprobs = model(**batch, fused_lm_head=True).log_probs
+            else:  # TRL's fused head has the temperature of sampling, so the logits are made in full
+                logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1].float()
+                logprobs = logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+        return ntp_loss(logprobs.float(), labels != IGNORED, count=plan.ntp_tokens / accelerator.num_processes)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            self.positions.load_state_dict(load_state(checkpoint))
+            self.callback.load(checkpoint)

@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 import torch
-from tests.test_run import settings
 
-from rmt_mini import soak as room
+from rmt_mini.bench import soak as room
 from rmt_mini.bench.soak import Soak, WarningCount, growth, main, soak
 from rmt_mini.engine.memory import keep_freed_memory
 from rmt_mini.errors import UserError
 from rmt_mini.report.plots import Figured
 from rmt_mini.runs.run import run
 from rmt_mini.stages.midtrain import StepResult
+from tests.runs.test_run import settings
 from tests.stages.tiny import closing
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 KEPT = 200_000  # bytes that a leaking step keeps
 
 
@@ -36,7 +36,7 @@ def undrawn() -> Iterator[None]:
         yield
 
 
-def test_growth_is_the_slope_behind_the_first_quarter() -> None:
+def test_growth_is_the_slope_after_the_first_quarter() -> None:
     settling = [1_000_000 * step for step in range(10)]
     flat = settling + [9_000_000 + 1000 * (-1) ** step for step in range(30)]
     slope, low, high = growth(flat)
@@ -66,7 +66,7 @@ def test_a_leak_of_readings_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs /proc and glibc")
 @pytest.mark.parametrize("leaks", [False, True])
-def test_a_run_that_leaks_is_told_from_one_that_does_not(leaks: bool, tmp_path: Path) -> None:
+def test_a_leak_is_found_and_none_where_there_is_none(leaks: bool, tmp_path: Path) -> None:
     """Though the process has freed and kept far more than is leaked."""
     config = settings(tmp_path, steps=28, evaluation_positions=9, preflight_positions=6, warmup_steps=1)
     kept: list[torch.Tensor] = []
@@ -76,13 +76,13 @@ def test_a_run_that_leaks_is_told_from_one_that_does_not(leaks: bool, tmp_path: 
         spare = [torch.ones(KEPT // 4) for _ in range(400)]
         del spare
 
-        def behind(result: StepResult) -> None:
+        def after_step(result: StepResult) -> None:
             tensor = torch.ones(KEPT // 4)
             if leaks:
                 kept.append(tensor)
             on_step(result)
 
-        run(config, closing(), on_step=behind, progress=False)
+        run(config, closing(), on_step=after_step, progress=False)
 
     found = soak(work)
     assert found.steps == len(found.resident_mb) == 28
@@ -121,7 +121,7 @@ def test_the_command_writes_its_readings(
 ) -> None:
     caplog.set_level("INFO")
     monkeypatch.setattr(room, "preset", lambda _, **given: settings(tmp_path, **given))
-    monkeypatch.setattr(room, "LITTLE", {"evaluation_positions": 9, "warmup_steps": 0})
+    monkeypatch.setattr(room, "SMALL", {"evaluation_positions": 9, "warmup_steps": 0})
     monkeypatch.setattr(sys, "argv", ["soak", "--steps", "6", "--out", str(tmp_path / "out")])
     main()
     found = json.loads((tmp_path / "out" / "soak.json").read_text(encoding="utf-8"))
@@ -132,13 +132,13 @@ def test_the_command_writes_its_readings(
         main()
 
 
-def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "resident_memory", lambda: None)
-    with pytest.raises(UserError, match="does not tell how much memory"):
+    with pytest.raises(UserError, match="does not say how much memory"):
         soak(lambda on_step: on_step(None))  # type: ignore[arg-type]
 
 
-def test_readme_says_what_the_recorded_soak_found() -> None:
+def test_readme_has_what_the_recorded_soak_found() -> None:
     recorded = json.loads((ROOT / "data/soak/soak.json").read_text(encoding="utf-8"))
     leaks = recorded.pop("leaks")
     found = Soak(**recorded)

@@ -13,13 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rmt_mini.scale.launch import CONFIGS
-from rmt_mini.scale.schedule import STATE
+from rmt_mini.scale.callback import STATE
+from rmt_mini.scale.settings import CONFIGS
 from rmt_mini.scale.train import train
-from tests.scale.tiny import CPU, corpus_of_run, save_model, scripted, settings_of_run
+from tests.scale.tiny import CPU, corpus_of_run, metrics_of, save_model, scripted, settings_of_run
 
 ROOT = Path(__file__).resolve().parents[2]
-MEASURED = ("rollout_seconds", "update_seconds", "peak_memory_mb")
 
 
 def start(out: Path, model: Path, processes: int, **changes: Any) -> subprocess.CompletedProcess[str]:
@@ -31,11 +30,6 @@ def start(out: Path, model: Path, processes: int, **changes: Any) -> subprocess.
         [*command, str(out), str(model), json.dumps(changes)],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-
-
-def lines_of(out: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in MEASURED} for line in lines]
 
 
 def weights_of(out: Path) -> dict[str, torch.Tensor]:
@@ -58,7 +52,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     train(config, CPU, generate=scripted)
     done = start(tmp_path / "2", model, 2, scripted=True, documents_per_step=3, checkpointing=True)
     assert done.returncode == 0, done.stderr
-    one, two = lines_of(tmp_path / "1"), lines_of(tmp_path / "2")
+    one, two = metrics_of(tmp_path / "1"), metrics_of(tmp_path / "2")
     assert len(one) == len(two) == 3
     for ours, theirs in zip(one, two, strict=True):
         assert ours["rl_loss"] != 0
@@ -73,7 +67,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_run_ends_as_the_unbroken_one(tmp_path: Path) -> None:
+def test_killed_run_ends_as_the_uninterrupted_one(tmp_path: Path) -> None:
     """Two processes die by SIGKILL while the second checkpoint is written: TRL's part is there, ours is not."""
     model = save_model(tmp_path / "model")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -85,7 +79,7 @@ def test_killed_run_ends_as_the_unbroken_one(tmp_path: Path) -> None:
     assert not (broken / "checkpoint").exists()
     done = start(broken, model, 2, save_every=1)
     assert done.returncode == 0, done.stderr
-    assert lines_of(broken) == lines_of(whole)
+    assert metrics_of(broken) == metrics_of(whole)
     ours, theirs = weights_of(whole), weights_of(broken)
     assert all(tensor.equal(theirs[name]) for name, tensor in ours.items())
 

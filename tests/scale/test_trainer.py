@@ -1,8 +1,7 @@
-"""The layer on TRL in one process: sampling, adapters, checkpoints; what holds it to the settings."""
+"""The layer on TRL in one process: sampling, adapters, checkpoints."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,37 +12,20 @@ from safetensors.torch import load_file
 
 from rmt_mini.errors import NonFiniteError, UserError
 from rmt_mini.method.budget import thought_cap
-from rmt_mini.scale.schedule import STATE, cut_metrics, latest_checkpoint, load_state
+from rmt_mini.scale.callback import STATE, latest_checkpoint
 from rmt_mini.scale.settings import ScaleSettings
-from rmt_mini.scale.thoughts import generate_by_trl, think_and_answer
+from rmt_mini.scale.thoughts import cut_thought, generate_by_trl, think_and_answer
 from rmt_mini.scale.train import lora
 from rmt_mini.scale.trainer import RMTGRPOTrainer
-from tests.scale.tiny import CPU, documents, model_and_tokenizer, scripted, settings_of_run
+from tests.scale.tiny import CPU, documents, metrics_of, model_and_tokenizer, scripted, settings_of_run
 
 
 def make(out: Path, peft_config: Any = None, generate: Any = generate_by_trl, **changes: Any) -> RMTGRPOTrainer:
     model, tokenizer = model_and_tokenizer()
     with torch.no_grad():
         model.get_output_embeddings().weight[ord("<")] *= 3  # now and then a thought closes
-    return RMTGRPOTrainer(
-        settings_of_run(**changes),
-        CPU,
-        model,
-        tokenizer,
-        documents(),
-        str(out),
-        peft_config=peft_config,
-        generate=generate,
-    )
-
-
-def lines_of(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-def comparable(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    measured = ("rollout_seconds", "update_seconds", "peak_memory_mb")
-    return [{name: value for name, value in line.items() if name not in measured} for line in lines]
+    config = settings_of_run(**changes)
+    return RMTGRPOTrainer(config, CPU, model, tokenizer, documents(), str(out), peft_config, generate)
 
 
 def test_rollouts_are_branches_of_the_answer_format(tmp_path: Path) -> None:
@@ -51,13 +33,10 @@ def test_rollouts_are_branches_of_the_answer_format(tmp_path: Path) -> None:
     seen: list[Any] = []
     before = trainer._roll_out
     trainer._roll_out = lambda: seen.append(before()) or seen[-1]  # type: ignore[method-assign, func-returns-value]
-    settings = trainer.generation_config.max_new_tokens, trainer.generation_config.eos_token_id, trainer.eos_token_ids
+    own = trainer.generation_config
+    settings = own.max_new_tokens, own.eos_token_id, trainer.eos_token_ids, trainer.generation_kwargs
     trainer.train()
-    assert settings == (
-        trainer.generation_config.max_new_tokens,
-        trainer.generation_config.eos_token_id,
-        trainer.eos_token_ids,
-    )
+    assert settings == (own.max_new_tokens, own.eos_token_id, trainer.eos_token_ids, trainer.generation_kwargs)
     (rows,) = seen
     form, closed = trainer.form, 0
     for n, question in enumerate(trainer.questions):
@@ -80,16 +59,9 @@ def test_no_position_is_trained_by_both_losses(tmp_path: Path) -> None:
     trainer = make(tmp_path, steps=3, generate=scripted)
     plans: list[Any] = []
     before = trainer._generate_and_score_completions
-
-    def record(inputs: Any) -> Any:
-        output = before(inputs)
-        plans.append(trainer.plan)
-        return output
-
-    trainer._generate_and_score_completions = record  # type: ignore[method-assign]
+    trainer._generate_and_score_completions = lambda rows: [before(rows), plans.append(trainer.plan)][0]  # type: ignore
     trainer.train()
     assert [plan.budget for plan in plans] == [6, 3, 2]
-    assert len(plans) == 3
     for plan in plans:
         chosen = {(q.position.trunk, q.position.index) for q in plan.questions}
         trained = {(n, int(i)) for n, mask in enumerate(plan.masks) for i in mask.nonzero()}
@@ -111,36 +83,24 @@ def test_adapters_alone_are_trained_and_resumed(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path / "whole") == tmp_path / "whole/checkpoint-3"
     assert (tmp_path / "whole/checkpoint-3/adapter_model.safetensors").exists()
     again = make(tmp_path / "whole", lora(4), **changes)
-    first = comparable(lines_of(tmp_path / "whole"))
+    first = metrics_of(tmp_path / "whole")
     again.train(resume_from_checkpoint=str(tmp_path / "whole/checkpoint-2"))
-    assert comparable(lines_of(tmp_path / "whole")) == first
+    assert metrics_of(tmp_path / "whole") == first
     for name, tensor in again.model.named_parameters():
         assert tensor.equal(dict(whole.model.named_parameters())[name]), name
 
 
 def test_checkpoint_without_our_state_is_passed_over(tmp_path: Path) -> None:
+    assert latest_checkpoint(tmp_path) is None
     for step, complete in ((2, True), (10, True), (12, False)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if complete:
             (tmp_path / f"checkpoint-{step}" / STATE).write_text("{}")
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-    with pytest.raises(UserError, match="checkpoint-12' holds no rmt_state"):
-        load_state(str(tmp_path / "checkpoint-12"))
-
-
-def test_metrics_of_steps_done_again_are_dropped(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n{"step": 1}\n{"step": 2}\n{"ste')
-    cut_metrics(tmp_path, 2)
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 0}\n{"step": 1}\n'
-
-
-def test_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     trainer = make(tmp_path, generate=scripted)
-    trainer._ntp_loss = lambda model, like: like.new_tensor(torch.nan)  # type: ignore[method-assign]
-    before = {name: tensor.clone() for name, tensor in trainer.model.named_parameters()}
-    with pytest.raises(NonFiniteError, match="step 0: ntp_loss is not finite"):
-        trainer.train()
-    assert all(tensor.equal(before[name]) for name, tensor in trainer.model.named_parameters())
+    for step in (10, 12):
+        with pytest.raises(UserError, match=f"checkpoint-{step}' has no rmt_state"):
+            trainer.callback.load(str(tmp_path / f"checkpoint-{step}"))
 
 
 def test_model_is_saved_as_any_other(tmp_path: Path) -> None:
@@ -151,71 +111,61 @@ def test_model_is_saved_as_any_other(tmp_path: Path) -> None:
     assert saved["model.embed_tokens.weight"].equal(trainer.model.get_input_embeddings().weight)
 
 
-class FakeVLLM:
-    """What TRL asks of vLLM: it writes down how it was asked, and says a log-probability for each token."""
-
-    def __init__(self) -> None:
-        self.max_completion_length, self.generation_kwargs = 99, {"seed": 1}
-        self.asked: list[dict[str, Any]] = []
-
-
 def test_vllm_is_asked_twice_with_its_own_lengths_and_stops() -> None:
-    """By TRL's interface alone: no vLLM runs here. Log-probabilities stand where the model chose, None elsewhere."""
-    engine = FakeVLLM()
-    form = SimpleNamespace(
+    """By TRL's interface alone: no vLLM runs here. Log-probabilities are where the model chose, None elsewhere."""
+    engine = SimpleNamespace(max_completion_length=99, generation_kwargs={"seed": 1})
+    asked: list[dict[str, Any]] = []
+    form: Any = SimpleNamespace(
         close=[60, 47], answer_limit=2, tokenizer=SimpleNamespace(eos_token_id=9),
         opening=lambda budget: [40, budget], cue=lambda ids, at: [46], finished=lambda answer: len(answer) == 1,
     )  # fmt: skip
     replies = iter([[[5, 60], [5, 6, 7, 8]], [[1, 2], [3, 4]]])
 
     def single_turn(prompts: Any, images: None, fields: Any, copies: int) -> Any:
-        stops = engine.generation_kwargs
-        engine.asked.append({"most": engine.max_completion_length, "copies": copies} | stops)
+        asked.append({"most": engine.max_completion_length, "copies": copies, **engine.generation_kwargs})
         ids = next(replies)
         return ids, [[-float(token) for token in row] for row in ids]
 
-    question = SimpleNamespace(
+    question: Any = SimpleNamespace(
         text=SimpleNamespace(ids=(1, 2, 3)), position=SimpleNamespace(index=2), budget=2, stated=2
     )
     trainer = SimpleNamespace(
         use_vllm=True, vllm_generation=engine, eos_token_ids=[9], _generate_single_turn=single_turn,
         plan=SimpleNamespace(questions=[question]),
     )  # fmt: skip
-    config = settings_of_run(group_size=2)
-    first, second = think_and_answer(trainer, generate_by_trl, form, config, [question] * 2)  # type: ignore[arg-type, list-item]
-    assert engine.asked == [
+    first, second = think_and_answer(trainer, generate_by_trl, form, settings_of_run(group_size=2), [question] * 2)
+    assert asked == [
         {"most": 4, "copies": 2, "stop_token_ids": [60], "ignore_eos": True, "seed": 1},
         {"most": 2, "copies": 1, "stop_token_ids": [9], "ignore_eos": True, "seed": 1},
     ]
     assert (engine.max_completion_length, engine.generation_kwargs, trainer.eos_token_ids) == (99, {"seed": 1}, [9])
-    assert first.completion == [5, 60, 47, 46, 1]
-    assert first.chosen == [1, 1, 0, 0, 1]
+    assert first.completion_ids == [5, 60, 47, 46, 1]
+    assert first.env_mask == [1, 1, 0, 0, 1]
     assert first.logprobs == [-5.0, -60.0, None, None, -1.0]
-    assert second.completion == [5, 6, 7, 8, 60, 47, 46, 3]
-    assert second.chosen == [1, 1, 1, 1, 0, 0, 0, 1]
+    assert second.completion_ids == [5, 6, 7, 8, 60, 47, 46, 3]
+    assert second.env_mask == [1, 1, 1, 1, 0, 0, 0, 1]
     assert second.logprobs == [-5.0, -6.0, -7.0, -8.0, None, None, None, -3.0]
 
 
 def test_engine_that_hides_the_closing_token_is_refused() -> None:
-    from rmt_mini.scale.thoughts import cut_thought
-
     with pytest.raises(RuntimeError, match="after 2 of 4 tokens without the closing token 60"):
         cut_thought([5, 6], close=60, cap=4)
 
 
-def test_group_size_must_fill_the_processes(tmp_path: Path) -> None:
+def test_rollouts_must_fill_the_processes(tmp_path: Path) -> None:
     model, tokenizer = model_and_tokenizer()
-    spread = ScaleSettings(micro_batch=5, checkpointing=False, cpu=True)
-    with pytest.raises(UserError, match="micro_batch is 5; the 16 rollouts of a step do not share out evenly"):
-        RMTGRPOTrainer(settings_of_run(), spread, model, tokenizer, documents(), str(tmp_path))
+    settings = ScaleSettings(micro_batch=5, checkpointing=False, cpu=True)
+    with pytest.raises(UserError, match="micro_batch is 5; the 16 rollouts of a step cannot be divided evenly"):
+        RMTGRPOTrainer(settings_of_run(), settings, model, tokenizer, documents(), str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["rl_loss", "ntp_loss"])
-def test_a_loss_that_is_not_finite_on_another_process_stops_this_one_too(
+def test_a_loss_that_is_not_finite_on_any_process_stops_this_one(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make(tmp_path, steps=1)
     reduce = trainer.accelerator.reduce
+    before = {name: tensor.clone() for name, tensor in trainer.model.named_parameters()}
 
     def spoilt(value: torch.Tensor, *given: Any, **options: Any) -> torch.Tensor:
         found = reduce(value, *given, **options)
@@ -227,3 +177,4 @@ def test_a_loss_that_is_not_finite_on_another_process_stops_this_one_too(
     monkeypatch.setattr(trainer.accelerator, "reduce", spoilt)
     with pytest.raises(NonFiniteError, match=f"step 0: {name} is not finite; the last checkpoint is whole"):
         trainer.train()
+    assert all(tensor.equal(before[name]) for name, tensor in trainer.model.named_parameters())

@@ -63,3 +63,10 @@ def corpus_of_run(path: Path) -> Path:
     """Write the sentences as a corpus."""
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in SENTENCES), encoding="utf-8")
     return path
+
+
+def metrics_of(out: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl without what is measured in seconds and megabytes."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    measured = ("rollout_seconds", "update_seconds", "peak_memory_mb")
+    return [{name: value for name, value in line.items() if name not in measured} for line in lines]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rmt_mini.engine.attention import tree_mask
-from rmt_mini.runs.plan import FRAME_TOKENS
+from rmt_mini.scale.planner import FRAME_TOKENS
 from rmt_mini.teaching.widgets.tree import (
     TRUNK,
     Counts,

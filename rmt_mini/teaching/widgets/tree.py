@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rmt_mini.report.plots import Figured, document_tree, shared_against_copied
-from rmt_mini.runs.plan import FRAME_TOKENS
+from rmt_mini.scale.planner import FRAME_TOKENS
 from rmt_mini.teaching.widgets.controls import Explorer, explore, whole
 
 TRUNK = ("A", "lift", "waits", "on", "floor", "3", "and", "rises", "first", "5", ".", "It", "stops", "at")

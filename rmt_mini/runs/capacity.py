@@ -1,0 +1,89 @@
+"""What this machine can do, what memory a run needs, and how fine a difference its evaluation resolves."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import torch
+
+from rmt_mini.config import RMTConfig
+from rmt_mini.engine.model import Policy
+from rmt_mini.report.comparison import expected_half_width, expected_positions
+
+PROBE_SECONDS = 6.0  # that measuring a rate may take
+ACTIVATION_NUMBERS = 34  # kept for backward per token, layer and hidden unit
+RUNTIME_BYTES = 700e6  # Python, PyTorch, transformers, the tokenizer and the text
+SEEDS = (1, 3, 5)  # for which an interval is predicted
+
+
+def product_rate(device: torch.device, dtype: torch.dtype, rows: int, size: int = 1024) -> float:
+    """Measure the rate of (rows, size) @ (size, size) products, operations a second: the best of several.
+
+    Where a processor does not multiply the dtype, and so takes a hundred times as long, the first few products suffice.
+    """
+    left, right = (torch.ones(n, size, device=device, dtype=dtype) for n in (rows, size))
+    left[:1] @ right  # wakes the library
+    few = left[: max(1, rows // 64)]
+    rates, end = [], time.perf_counter() + PROBE_SECONDS
+    for used in (few, *[left] * 8):
+        began = time.perf_counter()
+        for _ in range(4):
+            used @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        ended = time.perf_counter()
+        rates.append(4 * 2 * len(used) * size * size / (ended - began))
+        if ended + 4 * 2 * rows * size * size / rates[-1] > end:
+            break
+    return max(rates)
+
+
+class Size(NamedTuple):
+    """A model's size."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    cached: int  # numbers in the key/value cache of one token
+
+
+def measure(model: Any) -> Size:
+    """Return the size of a model, which may be on the meta device."""
+    shape = model.config.get_text_config()
+    layers, hidden, heads = shape.num_hidden_layers, shape.hidden_size, shape.num_attention_heads
+    key_heads = getattr(shape, "num_key_value_heads", None) or heads
+    cached = 2 * layers * key_heads * (getattr(shape, "head_dim", None) or hidden // heads)
+    return Size(model.num_parameters(), layers, hidden, cached)
+
+
+def activation_bytes(tokens: float, size: Size, width: int) -> float:
+    """Return the memory that a backward pass over ``tokens`` keeps, at ``width`` bytes a number."""
+    return tokens * size.layers * size.hidden * ACTIVATION_NUMBERS * width
+
+
+def memory_needed(config: RMTConfig, policy: Policy) -> float:
+    """Estimate the memory of a run at its peak, bytes: model, optimizer and one chunk of branches."""
+    size, wide = measure(policy.model), policy.dtype.itemsize
+    master = 0 if wide >= 4 else 4
+    weights = size.parameters * (wide + wide + master + 4 + 8)  # with gradients, masters, theirs, two moments
+    chunk = config.branch_tokens + config.documents_per_step * config.document_tokens
+    return weights + activation_bytes(chunk, size, wide) + RUNTIME_BYTES
+
+
+def interval_lines(positions: int, wished: float | None = None) -> list[str]:
+    r"""Return how fine a difference of two arms the evaluation resolves, and what half an interval ``wished`` takes.
+
+    Example:
+        >>> print("\n".join(interval_lines(900, 0.03)))
+        interval     a difference of two arms within 3.5 points (1 seed), 2.0 (3 seeds), 1.6 (5 seeds)
+        wished       3.0 points either way take 1,245 positions (1 seed), 415 (3 seeds), 249 (5 seeds)
+    """
+    widths = [100 * expected_half_width(positions, seeds) for seeds in SEEDS]
+    each = "{:.1f} points (1 seed), {:.1f} (3 seeds), {:.1f} (5 seeds)".format(*widths)
+    lines = [f"interval     a difference of two arms within {each}"]
+    if wished is not None:
+        needed = [expected_positions(wished, seeds) for seeds in SEEDS]
+        each = "{:,} positions (1 seed), {:,} (3 seeds), {:,} (5 seeds)".format(*needed)
+        lines.append(f"wished       {100 * wished:.1f} points either way take {each}")
+    return lines

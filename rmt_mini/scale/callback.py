@@ -1,0 +1,108 @@
+"""The callback that moves step, budget and curriculum; the state beside TRL's checkpoints; metrics.jsonl.
+
+    checkpoint-12/...              TRL's: weights, optimizer, scheduler, generators of every process
+    checkpoint-12/rmt_state.json   ours: the sampler's state, tier thresholds, the metrics of all steps so far
+
+Ours is written last, after all processes have written theirs, and whole or not at all. So a checkpoint that has it is
+complete, and one that a kill left half written is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from rmt_mini.engine.memory import peak_memory_mb
+from rmt_mini.errors import UserError
+from rmt_mini.files import write_whole
+from rmt_mini.method.curriculum import tier_probabilities
+
+logger = logging.getLogger(__name__)
+STATE = "rmt_state.json"
+
+
+class StepCallback(TrainerCallback):
+    """Move the step of an RMTGRPOTrainer, save its state, write its metrics."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.lines: list[dict[str, Any]] = []  # of metrics.jsonl
+        self.logs: dict[str, Any] = {}  # of the step's updates so far
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Set t, which budget and curriculum follow; it is the same for all updates of a step."""
+        self.trainer.positions.step = state.global_step // self.trainer.num_iterations
+
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Write metrics.jsonl once the step is complete, with the fields that every run has."""
+        logs: Mapping[str, float] = given["logs"]
+        if "loss" not in logs:  # the summary at the end
+            return
+        # one update reports what was sampled, each its own losses; the last counts
+        seconds = self.logs.get("seconds", 0.0) + logs["step_time"]
+        self.logs |= {name: value for name, value in logs.items() if value is not None} | {"seconds": seconds}
+        if state.global_step % self.trainer.num_iterations:
+            return
+        line, self.logs = self._metrics(self.logs), {}
+        self.lines.append(line)
+        if state.is_world_process_zero:
+            left = (self.trainer.config.steps - line["step"] - 1) * seconds / 60
+            logger.info(
+                "step %d/%d: budget %d, match %.3f, thoughts %.1f, next-token loss %.3f; %.1f s, %.1f min left",
+                *(line["step"] + 1, self.trainer.config.steps, line["budget"], line["match_reward"]),
+                *(line["thought_length"], line["ntp_loss"], seconds, left),
+            )
+            text = "".join(json.dumps(one) + "\n" for one in self.lines)
+            write_whole(Path(args.output_dir) / "metrics.jsonl", text)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write our state into the checkpoint that TRL has just written."""
+        self.trainer.accelerator.wait_for_everyone()
+        if state.is_world_process_zero:
+            path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE
+            write_whole(path, json.dumps({"positions": self.trainer.positions.state_dict(), "lines": self.lines}))
+
+    def load(self, checkpoint: str) -> None:
+        """Go on from our state in a checkpoint, or raise a UserError."""
+        try:
+            state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
+            self.trainer.positions.load_state_dict(state["positions"])
+            self.lines = state["lines"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"checkpoint {checkpoint!r} has no {STATE} that can be read: it is another trainer's, or was not "
+                f"written completely; use an older one"
+            ) from error
+
+    def _metrics(self, logs: Mapping[str, Any]) -> dict[str, Any]:
+        plan, config = self.trainer.plan, self.trainer.config
+        copied = ("reward", "thought_length", "closed_share", "signal_groups", "rl_loss", "ntp_loss", "grad_norm")
+        early, late = config.tier_probs_early, config.tier_probs_late
+        rollouts = logs["rollout_seconds"]
+        return {
+            "step": plan.step,
+            "budget": plan.budget,
+            "tier_probabilities": tier_probabilities(
+                plan.step, config.steps, early, late, config.curriculum_start, config.curriculum_end
+            ),
+            "tier_counts": plan.tier_counts,
+            "match_reward": logs["rewards/match/mean"],
+            "length_reward": logs.get("length_reward", 0.0),
+            **{name: logs[name] for name in copied},
+            "rl_tokens": int(logs["rl_tokens"]),
+            "ntp_tokens": plan.ntp_tokens,
+            "rollout_seconds": rollouts,
+            "update_seconds": max(0.0, logs["seconds"] - rollouts),
+            "peak_memory_mb": peak_memory_mb(self.trainer.accelerator.device),
+        }
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint of a run folder; None where there is none."""
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{STATE}")]
+    return max(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)

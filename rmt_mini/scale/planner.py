@@ -1,0 +1,194 @@
+"""What a run takes, before it runs: time, memory and traffic, here or on GPUs elsewhere.
+
+    seconds = tokens x 2 x parameters / (rate x share reached)            forward; 3 times that with backward
+            + token steps x (weight bytes / bandwidth + layers x start)   sampling
+    memory  = weights, gradients, optimizer + the larger of activations and key/value cache
+
+A token step, one more token of every rollout, reads all weights and starts every layer, whatever the number of rows;
+the rate that is measured here includes both. Left out are attention's own products, saving and overlap. Within a factor
+of two of every step measured so far, on one CPU and one H200 (docs/scale.md).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rmt_mini.config import RMTConfig
+from rmt_mini.engine.model import Policy
+from rmt_mini.errors import UserError
+from rmt_mini.method.budget import thought_cap
+from rmt_mini.method.schedule import budget_of
+from rmt_mini.runs.capacity import RUNTIME_BYTES, Size, activation_bytes, measure, memory_needed, product_rate
+from rmt_mini.scale.launch import scale_settings, setup_for
+from rmt_mini.scale.settings import ScaleSettings
+from rmt_mini.stages.material import format_for
+
+WAYS = ("tree", "trl", "trl-vllm")  # the document tree, on one GPU; TRL with transformers' generate, or with vLLM
+FRAME_TOKENS = 20  # opening, closing tag, cue and answer of the continuation format
+CHAT_FRAME_TOKENS = 80  # of the chat format
+LONGEST = 2.0  # the longest thought of a step, in budgets
+PREFIX = 0.5  # where a position is, as a share of its document
+REACHED = 0.7  # share of a connection's rate
+CHECKPOINTED = 0.12  # share of the activations that is kept where they are computed again
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A processor and its connections; rates a second."""
+
+    name: str
+    rate: float  # dense matrix products, operations
+    memory: float = math.inf  # bytes
+    bandwidth: float = math.inf  # of memory, bytes
+    link: float = math.inf  # to others in the node, bytes one way
+    network: float = math.inf  # to other nodes
+    start: float = 0.0  # seconds to start a layer from Python; a tenth with vLLM's graphs
+    training: float = 0.4  # share of the rate that an update reaches
+    sampling: float = 0.5  # share of the rate that reading and sampling reach
+
+
+# From the makers' data sheets; one network card a GPU. ``start`` was measured on an H200 (data/bench/h200.json).
+MACHINES = {
+    "a100": Machine("a100", 312e12, 80e9, 2.0e12, 300e9, 25e9, start=1.5e-3),
+    "h100": Machine("h100", 989e12, 80e9, 3.35e12, 450e9, 50e9, start=1.5e-3),
+    "h200": Machine("h200", 989e12, 141e9, 4.8e12, 450e9, 50e9, start=1.5e-3),
+}
+
+
+KNOWN = {
+    "smollm2-135m": Size(134_515_008, 30, 576, 11_520),
+    "Qwen/Qwen3-0.6B": Size(596_049_920, 28, 1024, 57_344),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B": Size(14_770_033_664, 48, 5120, 98_304),
+}
+
+
+def size_of(name: str) -> Size:
+    """Return the size of a known model, or of one in a folder by its config.json; no weights are loaded."""
+    if name in KNOWN:
+        return KNOWN[name]
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=True)
+        with torch.device("meta"):
+            made: Any = AutoModelForCausalLM
+            return measure(made.from_config(config))
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {name!r}: its size is not known; give a folder, or one of {[*KNOWN]}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An estimate of one run."""
+
+    what: str
+    config: RMTConfig
+    rollouts: int  # a step
+    branch: float  # tokens of a mean one
+    step: dict[str, float]  # seconds of a step: sampling, update, sending
+    before: float  # seconds of the cold start
+    evaluation: float  # seconds
+    memory: float  # bytes of each processor at the peak
+    room: float  # bytes that it has
+    sent: float  # bytes that it sends in a step
+
+    def lines(self) -> list[str]:
+        """Return the plan as sentences."""
+        steps, step = self.config.steps, sum(self.step.values())
+        ntp_tokens = steps * self.config.documents_per_step * self.config.document_tokens
+        rl_tokens = steps * self.rollouts * self.branch
+        minutes = [seconds / 60 for seconds in (self.before, steps * step, self.evaluation)]
+        parts = ", ".join(f"{name} {seconds:.3g}" for name, seconds in self.step.items())
+        fits = "" if self.memory <= self.room else f"; DOES NOT FIT {self.room / 1e9:.0f} GB"
+        share = rl_tokens / (rl_tokens + ntp_tokens)
+        return [
+            f"estimate     {self.what}, within a factor of two",
+            f"rollouts     {self.rollouts * steps:,} in RMT",
+            f"tokens       {rl_tokens:,.0f} to RL ({share:.0%}) and {ntp_tokens:,} to next-token prediction",
+            f"time         about {sum(minutes):.1f} min: cold start {minutes[0]:.1f}, RMT {minutes[1]:.1f}, "
+            f"evaluation {minutes[2]:.1f}",
+            f"a step       about {step:.3g} s: {parts} ({self.sent / 1e9:.3g} GB from each processor)",
+            f"memory       about {self.memory / 1e9:.1f} GB at the peak{fits}",
+        ]
+
+
+def estimate(
+    config: RMTConfig, size: Size, machine: Machine, way: str, settings: ScaleSettings, gpus: int = 1, machines: int = 1
+) -> Plan:
+    """Estimate a run by the formulas above, in bfloat16; ``settings`` count for the ways of TRL."""
+    processes, tree = gpus * machines, way == "tree"
+    rollouts = config.positions_per_document * config.documents_per_step * config.group_size * config.use_rl
+    trunks = config.documents_per_step * config.document_tokens
+    frame = CHAT_FRAME_TOKENS if config.answer_format == "chat" else FRAME_TOKENS
+    cap = thought_cap(config.budget_start) * config.use_thinking
+    budget = sum(budget_of(config, step) for step in range(config.steps)) / config.steps if config.use_budget else cap
+    thought, longest = min(budget, cap), min(LONGEST * budget, cap)
+    prefix, branch = PREFIX * config.document_tokens, thought + frame
+    row, weights = prefix + longest + frame, 2 * size.parameters
+    micro = rollouts / (settings.micro_batch * processes)  # passes of TRL's update
+
+    # rows are read twice, before their thoughts and before their answers; vLLM reads a position's prefix once
+    read = (
+        rollouts * {"tree": frame, "trl": 2 * prefix + branch, "trl-vllm": prefix / config.group_size + 2 * frame}[way]
+    )
+    operations = 2 * size.parameters / machine.rate / processes  # seconds a token, forward, at the full rate
+    sampling = (trunks + read + rollouts * thought) * operations / machine.sampling
+    start = size.layers * machine.start
+    started = start * (0.1 if way == "trl-vllm" else 1)
+    sampling += longest * (weights / settings.tensor_parallel / machine.bandwidth + started)
+
+    trained = trunks + rollouts * (branch if tree else prefix + branch)
+    passes = math.ceil(rollouts * branch / config.branch_tokens) + 1 if tree else micro
+    update = config.updates_per_step * (trained * operations / machine.training + passes * start)
+    update *= 4 if settings.checkpointing and not tree else 3
+
+    sent = 0.0
+    if processes > 1:  # weights gathered forward and backward and gradients scattered, in every pass
+        documents = config.documents_per_step / processes
+        gathers = 3 * (micro + min(micro, documents)) + documents + (longest + 1) * (way == "trl")
+        sent = gathers * weights * (processes - 1) / processes + weights * (way == "trl-vllm")
+    wire = REACHED * (machine.link if machines == 1 else machine.network)
+
+    if tree:
+        at_once, cached = min(config.branch_tokens, rollouts * branch) + trunks, trunks + rollouts * branch
+    else:
+        at_once, cached = settings.micro_batch * row + config.document_tokens, rollouts * row * (way == "trl")
+        at_once *= CHECKPOINTED if settings.checkpointing else 1
+    memory = (20 if tree else 16) * size.parameters / processes + RUNTIME_BYTES
+    memory += max(activation_bytes(at_once, size, 2), 2 * cached * size.cached / processes)
+    if settings.engine == "vllm-colocate":
+        memory += max(settings.gpu_memory * machine.memory, weights / settings.tensor_parallel)
+
+    # what the tree's runs do before and after
+    warm = config.warmup_positions * ((config.budget_start + config.budget_min) // 2 + frame) + trunks
+    before = tree * config.warmup_steps * warm * operations * (1 / machine.sampling + 3 / machine.training)
+    asked = (3 if config.warmup_steps else 2) * config.evaluation_positions * (config.budget_start + frame)
+    evaluation = tree * asked * operations / machine.sampling
+    step = {"sampling": sampling, "update": update, "sending": sent / wire}
+    what = f"{config.model}, {size.parameters / 1e9:.2f}B parameters, {processes} x {machine.name}, {way}"
+    return Plan(what, config, rollouts, branch, step, before, evaluation, memory, machine.memory, sent)
+
+
+def plan_run(config: RMTConfig, policy: Policy) -> Plan:
+    """Estimate a run of ``config`` with ``policy`` on this machine, whose rate is measured for some seconds."""
+    format_for(policy, config)  # raises where they do not fit each other
+    few, rate = (product_rate(policy.device, policy.dtype, rows) for rows in (64, 1024))
+    here = Machine(f"this machine at {rate / 1e9:.0f} GFLOP/s", rate, training=0.6, sampling=0.5 * few / rate)
+    plan = estimate(config, measure(policy.model), here, "tree", ScaleSettings())
+    return replace(plan, memory=memory_needed(config, policy))
+
+
+def forecast(config: RMTConfig, gpus: int, machines: int = 1, gpu: str = "h100", way: str = "") -> list[str]:
+    """Estimate a run on GPUs that need not be here, as sentences; an empty ``way`` is that of ``rmt-mini launch``."""
+    name = "nodes" if machines > 1 else "one-node" if gpus > 1 else "one-gpu"
+    settings = scale_settings(config.preset, setup_for(config.preset, name, gpus, machines), {})
+    way = way or ("trl" if settings.engine == "transformers" else "trl-vllm")
+    for field, value, known in (("gpu", gpu, [*MACHINES]), ("way", way, WAYS[gpus * machines > 1 :])):
+        if value not in known:
+            raise UserError(f"{field} is {value!r}; use one of {', '.join(known)}")
+    if (way == "trl-vllm") != (settings.engine != "transformers"):
+        settings = ScaleSettings(engine="vllm-colocate" if way == "trl-vllm" else "transformers")
+    return estimate(config, size_of(config.model), MACHINES[gpu], way, settings, gpus, machines).lines()
