@@ -174,7 +174,7 @@ def test_randomness_is_the_samplers_own() -> None:
         (lambda: TierSampler(10, EARLY, LATE).sample(torch.zeros(2, 2), 1, 0), r"shape \(2, 2\)"),
         (lambda: TierSampler(10, EARLY, LATE).sample(torch.tensor([0]), -1, 0), "n=-1 must not be negative"),
         (lambda: TierSampler(10, EARLY, LATE, enabled=False).sample(torch.tensor([0]), 1, 11), "step=11"),
-        (lambda: TierSampler(10, EARLY, LATE).load_state_dict({"counts": [0, 0, 0]}), "lacks .'generator'"),
+        (lambda: TierSampler(10, EARLY, LATE).load_state_dict({"counts": [0, 0, 0]}), "has no .'generator'"),
     ],
 )
 def test_bad_input_is_named(call, message) -> None:
