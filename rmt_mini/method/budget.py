@@ -5,7 +5,6 @@ Source: Tian et al., arXiv 2509.24375, dynamic token budget.
     B_t = max(B_min, floor(B_0 * gamma ** (t / T)))
     r_len(l) = r_max * max(0, 1 - |l - B_t| / B_t), a triangle: 0 at l = 0, r_max at B_t, 0 from 2 B_t on
 
-B_0 is ``start``, B_min ``minimum``, gamma ``decay``, t ``step``, T ``total_steps``, r_max ``peak``, l ``length``.
 Added here: a budget that depends on the position (``budgets_by_entropy``), and a cap, since sampling has to stop.
 """
 
@@ -20,19 +19,10 @@ from torch import Tensor
 
 
 def budget_at_step(step: int, total_steps: int, start: int, minimum: int, decay: float) -> int:
-    """Compute the thought budget of a step, in tokens.
+    """Compute B_t, the thought budget of a step in tokens; it never rises with the step.
 
-    B_t = max(minimum, floor(start * decay ** (step / total_steps))); it never rises with the step.
-
-    Args:
-        step: t, 0 to total_steps.
-        total_steps: T, at least 1.
-        start: B_0, tokens, at least ``minimum``.
-        minimum: B_min, tokens, at least 1.
-        decay: gamma, the fraction of B_0 that remains at step T; above 0, at most 1.
-
-    Raises:
-        ValueError: if an argument is outside its range.
+    B_t = max(minimum, floor(start * decay ** (step / total_steps))), with 0 <= step <= total_steps, 1 <= minimum <= start
+    and 0 < decay <= 1: gamma is the fraction of B_0 that remains at step T.
 
     Example:
         >>> [budget_at_step(step, 4, start=800, minimum=1, decay=0.2) for step in range(5)]  # the paper's settings
@@ -60,17 +50,9 @@ def length_reward(length: Tensor, budget: float | Tensor, peak: float = 1.0) -> 
 @overload
 def length_reward(length: float, budget: Tensor, peak: float = 1.0) -> Tensor: ...
 def length_reward(length: float | Tensor, budget: float | Tensor, peak: float = 1.0) -> float | Tensor:
-    """Reward a thought for being as long as the budget says.
+    """Reward a thought for being as long as the budget says: r = peak * max(0, 1 - |length - budget| / budget).
 
-    r = peak * max(0, 1 - |length - budget| / budget)
-
-    Args:
-        length: l, tokens in the thought; a number, or a tensor of any shape.
-        budget: B_t, tokens, above 0; a number, or a tensor that broadcasts with length.
-        peak: r_max, the reward at length == budget, above 0.
-
-    Raises:
-        ValueError: if length is negative, or budget or peak is not above 0.
+    Length (0 or more) and budget (above 0) are tokens: numbers, or tensors that broadcast with each other.
 
     Example:
         >>> [length_reward(length, budget=4) for length in (0, 2, 4, 6, 8, 9)]
@@ -92,9 +74,6 @@ def budgets_by_entropy(entropies: Sequence[float], budget: int, minimum: int) ->
     """Give each position its own budget: more thought where the next token is less certain (ours).
 
     B = min(2 * B_t, max(minimum, floor(B_t * H / mean(H)))), H in nats; B_t where all entropies are 0.
-
-    Raises:
-        ValueError: if not 1 <= minimum <= budget.
 
     Example:
         >>> budgets_by_entropy([0.0, 1.0, 2.0, 5.0], budget=8, minimum=3)

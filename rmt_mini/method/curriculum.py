@@ -2,13 +2,11 @@
 
 Source: Tian et al., arXiv 2509.24375, curriculum-based adaptive sampling.
 
-    p(t) = p_early                                               before t1
-           p_early + (t - t1) / (t2 - t1) * (p_late - p_early)   from t1 to t2
-           p_late                                                after t2
+    p(t) = p_early before t1, p_late after t2, and p_early + (t - t1) / (t2 - t1) * (p_late - p_early) between them
     draw a tier from p(t), then a position uniformly from that tier; the drawn positions are the set C
 
-t1 and t2 are ``start`` and ``end`` as shares of T (30 % and 70 %). The paper does not state p_early and p_late.
-Ours: positions of one draw are distinct (C is a set), and an empty or used-up tier gives its probability to the others.
+The paper does not state p_early and p_late. Ours: positions of one draw are distinct (C is a set), and an empty or
+used-up tier gives its probability to the others.
 """
 
 from __future__ import annotations
@@ -24,27 +22,12 @@ from rmt_mini.method.entropy import TIERS
 
 
 def tier_probabilities(
-    step: int,
-    total_steps: int,
-    early: Sequence[float],
-    late: Sequence[float],
-    start: float = 0.3,
-    end: float = 0.7,
+    step: int, total_steps: int, early: Sequence[float], late: Sequence[float], start: float = 0.3, end: float = 0.7
 ) -> tuple[float, float, float]:
-    """Compute the curriculum's distribution over (easy, medium, hard) at a step.
+    """Compute p(t), the curriculum's distribution over (easy, medium, hard) at a step.
 
-    p = (1 - a) * early + a * late,  a = (t / T - start) / (end - start), clamped to 0..1
-
-    Args:
-        step: t, 0 to total_steps.
-        total_steps: T, at least 1.
-        early: p_early over (easy, medium, hard).
-        late: p_late over (easy, medium, hard).
-        start: t1 / T, where the change begins.
-        end: t2 / T, where it is complete; 0 <= start < end <= 1.
-
-    Raises:
-        ValueError: if an argument is outside its range.
+    p = (1 - a) * early + a * late,  a = (t / T - start) / (end - start), clamped to 0..1; start and end are t1 / T and
+    t2 / T, 0 <= start < end <= 1.
 
     Example:
         >>> [tier_probabilities(step, 4, (1, 0, 0), (0, 0, 1), start=0.25, end=0.75) for step in (1, 2, 3)]
@@ -72,12 +55,9 @@ class TierSampler:
     uniformly over all positions (the ablation without curriculum). ``counts`` holds the positions drawn per tier.
 
     Example:
-        >>> sampler = TierSampler(10, early=(1, 0, 0), late=(0, 0, 1))
-        >>> tiers = torch.tensor([2, 0, 2, 1, 0])
-        >>> [sorted(sampler.sample(tiers, 2, step).tolist()) for step in (0, 10)]  # early the easy ones, late the hard
-        [[1, 4], [0, 2]]
-        >>> sampler.counts
-        (2, 0, 2)
+        >>> sampler, tiers = TierSampler(10, early=(1, 0, 0), late=(0, 0, 1)), torch.tensor([2, 0, 2, 1, 0])
+        >>> [sorted(sampler.sample(tiers, 2, step).tolist()) for step in (0, 10)], sampler.counts  # easy, then hard
+        ([[1, 4], [0, 2]], (2, 0, 2))
     """
 
     def __init__(
@@ -97,18 +77,9 @@ class TierSampler:
         self._generator = torch.Generator().manual_seed(seed)
 
     def sample(self, tiers: Tensor, n: int, step: int) -> Tensor:
-        """Draw n distinct positions.
+        """Draw n distinct positions, or all where there are fewer.
 
-        Args:
-            tiers: (S,) integers, 0 easy, 1 medium, 2 hard.
-            n: how many; all of them where there are fewer.
-            step: t, 0 to total_steps.
-
-        Returns:
-            int64 (min(n, S),): indices into ``tiers``, in the order drawn, on its device.
-
-        Raises:
-            ValueError: if tiers is not (S,) of 0, 1, 2, n is negative, or step is out of range.
+        ``tiers`` is (S,) of 0 easy, 1 medium, 2 hard; returns int64 (min(n, S),), indices into it in the order drawn.
         """
         listed: list[int] = tiers.tolist() if tiers.ndim == 1 else [-1]
         if not set(listed) <= {0, 1, 2}:

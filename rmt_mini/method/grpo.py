@@ -1,17 +1,14 @@
 """From rewards to a gradient: advantages within a group, and the policy loss.
 
-Source: Tian et al., arXiv 2509.24375, selective reinforcement with GRPO (arXiv 2402.03300).
-The G rollouts o_i of one position earn rewards r_i:
+Source: Tian et al., arXiv 2509.24375, selective reinforcement with GRPO (arXiv 2402.03300), for the G rollouts o_i of
+one position, which earn rewards r_i:
 
     A_i = (r_i - mean(r)) / (std(r) + delta)
     L_RL = -E[(1/G) sum_i A_i log pi(o_i)] + beta * KL(pi || pi_ref)
 
-delta is ``eps``, beta ``kl_weight``. The loss is written with the ratio pi / pi_old, whose gradient on-policy
-is that of the logarithm; so PPO's clip (arXiv 1707.06347) can be switched on for several updates per sample.
-
-Named deviations, each an option: ``normalise="token"`` averages over tokens, where the paper sums a rollout's
-tokens (``"rollout"``); ``scale=False`` leaves the division out (Dr. GRPO, arXiv 2503.20783); the clip. The paper
-does not say how it estimates KL; k3 is used here. A position whose rollouts all earned the same gets exactly zero.
+Named deviations, each an option: ``normalise="token"`` averages over tokens, where the paper sums a rollout's tokens
+(``"rollout"``); ``scale=False`` leaves the division out (Dr. GRPO, arXiv 2503.20783); PPO's clip (arXiv 1707.06347) of
+the ratio pi / pi_old, for several updates per sample. The paper does not say how it estimates KL; k3 is used here.
 """
 
 from __future__ import annotations
@@ -23,22 +20,11 @@ from torch import Tensor
 
 
 def group_advantages(rewards: Tensor, group_size: int, eps: float = 1e-4, scale: bool = True) -> Tensor:
-    """Compare each rollout with the others at its position.
+    """Compare each rollout with the others at its position: A = (r - mean) / (std + eps) within each group.
 
-    A = (r - mean) / (std + eps) within each group, exactly 0 for a group without spread; without ``scale``
-    A = r - mean. std divides by G, not G - 1: the group is all there is, and a group of one gives 0, not nan.
-
-    Args:
-        rewards: (R,) with the rollouts of a group next to each other, or (K, G).
-        group_size: G.
-        eps: delta, keeps the quotient finite; 0 or above.
-        scale: False where dividing by std would amplify groups whose rewards barely differ.
-
-    Returns:
-        The shape of rewards, fp32 or better. Each group sums to 0. A nan reward makes its group nan.
-
-    Raises:
-        ValueError: if rewards do not fill whole groups, or eps is negative.
+    Rewards are (K, G), or (R,) with the rollouts of a group next to each other; so are the advantages. A group without
+    spread gets exactly 0. std divides by G, not G - 1: the group is all there is. ``scale=False`` gives A = r - mean:
+    dividing by std amplifies groups whose rewards barely differ.
 
     Example:
         >>> rewards = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.3, 0.3, 0.3, 0.3])
@@ -80,11 +66,9 @@ def _groups(rewards: Tensor, group_size: int) -> Tensor:
 
 
 def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """Estimate KL(policy || reference) from the log-probabilities (nats) of the sampled tokens alone.
+    """Estimate KL(policy || reference) from sampled tokens: k3 = exp(d) - d - 1 with d = log reference - log policy.
 
-    k3 = exp(d) - d - 1 with d = log reference - log policy (Schulman 2020). Never negative; over tokens sampled from
-    the policy its mean is the KL, which it would not be with the sign of d turned. Its gradient as a loss is on average
-    that of KL(reference || policy), since sampling has no gradient.
+    Never negative; over tokens sampled from the policy its mean is the KL. With the sign of d turned it would not be.
 
     Example:
         >>> round(kl_estimate(torch.tensor(0.5).log(), torch.tensor(0.25).log()).item(), 4)  # 1/2 + log 2 - 1
@@ -109,9 +93,8 @@ def rl_loss(
 ) -> Tensor:
     """Compute the loss that makes rollouts of positive advantage likelier.
 
-    L = mean over tokens of -min(ratio * A, clip(ratio, 1 - e, 1 + e) * A) + kl_weight * k3,
-    ratio = exp(logprob - old logprob). Without old_logprobs the ratio is 1 and its gradient that of the
-    log-probability; the value, about minus the mean advantage, then does not show progress.
+    L = mean over tokens of -min(ratio * A, clip(ratio, 1 - e, 1 + e) * A) + kl_weight * k3, ratio = exp(logprob - old).
+    Without old_logprobs the ratio is 1 and its gradient that of the log-probability.
 
     Args:
         logprobs: (R, L), nats, of sampled tokens under the policy; carries the graph.
@@ -121,20 +104,12 @@ def rl_loss(
         clip_epsilon: e of PPO's clip, above 0; None: no clip.
         reference_logprobs: (R, L), nats, under the reference; needed if kl_weight is above 0.
         kl_weight: beta, 0 or above; at 0 the reference is left out altogether.
-        normalise: "token": mean over masked tokens. "rollout": the paper's form, sum over a rollout's tokens, mean over
-            the R rollouts; long rollouts then weigh more.
+        normalise: "token": mean over masked tokens. "rollout": sum over a rollout's tokens, mean over the R rollouts.
         count: tokens ("token") or rollouts ("rollout") in the whole step, where this is one of its micro-batches.
-
-    Returns:
-        Scalar. Without any masked token a zero that still has a graph.
-
-    Raises:
-        ValueError: if shapes differ, mask is not boolean, or an option is outside its range.
 
     Example:
         >>> logprobs = torch.tensor([[-0.5, -2.0], [-1.0, 0.0]], requires_grad=True)
-        >>> mask = torch.tensor([[True, True], [True, False]])
-        >>> rl_loss(logprobs, torch.tensor([3.0, -3.0]), mask).backward()
+        >>> rl_loss(logprobs, torch.tensor([3.0, -3.0]), torch.tensor([[True, True], [True, False]])).backward()
         >>> logprobs.grad.tolist()  # -A / 3 tokens; nothing where the mask is False
         [[-1.0, -1.0], [1.0, 0.0]]
     """
@@ -168,10 +143,7 @@ def rl_loss(
 
 
 def mean_over(total: Tensor, own: int, count: float | None) -> Tensor:
-    """Divide a sum over ``own`` items by ``count``, the items of the whole step, or by ``own`` without it.
-
-    The means of micro-batches add up to the step's mean only over a shared count. A sum over nothing stays zero.
-    """
+    """Divide a sum over ``own`` items by ``count``, those of the whole step, or by ``own``; a sum over nothing is 0."""
     divisor = own if count is None else count
     if not 0 <= divisor < math.inf or (divisor == 0 and own > 0):
         raise ValueError(f"count={count} does not fit {own} items here; give the number in the whole step, or None")

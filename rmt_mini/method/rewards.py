@@ -2,8 +2,7 @@
 
 Source: Tian et al., arXiv 2509.24375, dual training, the reward of selective reinforcement.
 
-    match = 1[y = tau_pos]
-    r = (1 - w) * match + w * length_reward
+    match = 1[y = tau_pos],   r = (1 - w) * match + w * length_reward
 
 w is ``length_weight``; the paper does not state it. For models that answer in text there is RPT's rule as well,
 ``prefix_match_reward``. Named deviation, off by default: ``only_if_correct`` in ``total_reward``.
@@ -18,12 +17,7 @@ from torch import Tensor
 
 
 def match_reward(answer: int | Sequence[int], truth: int | Sequence[int]) -> float:
-    """Reward an answer that is exactly the text's next token: match = 1[answer = truth].
-
-    Both are token ids, one or several in order; one id and a sequence of one id are the same.
-
-    Raises:
-        ValueError: if either is text, or truth is empty.
+    """Reward an answer that is exactly the text's next token: match = 1[answer = truth], both one or several token ids.
 
     Example:
         >>> match_reward(7, 7), match_reward((7,), 7), match_reward((7, 2), (7, 3))
@@ -42,18 +36,10 @@ def _ids(name: str, value: int | str | Sequence[int]) -> tuple[int, ...]:
 
 
 def prefix_match_reward(answer: str, continuation: str, boundaries: Sequence[int]) -> float:
-    """Reward an answer in text that begins the continuation and ends where one of its tokens ends (RPT, 2506.08007).
+    """Reward an answer that begins the continuation and ends where one of its tokens ends (RPT, arXiv 2506.08007).
 
-    match = 1 iff bytes(answer) is a non-empty prefix of bytes(continuation) and its length is one of boundaries.
-    So an answer may be several tokens long, but not half a token.
-
-    Args:
-        answer: what the model said; spaces count.
-        continuation: the text from the position on.
-        boundaries: byte offsets (UTF-8, not characters) from its start at which its tokens end.
-
-    Raises:
-        ValueError: if a boundary is outside the continuation.
+    match = 1 iff bytes(answer) is a non-empty prefix of bytes(continuation) and its length is one of ``boundaries``,
+    byte offsets (UTF-8, not characters). So an answer may be several tokens long, but not half a token; spaces count.
 
     Example:
         >>> boundaries = (2, 6)  # tokens "é" (two bytes) and "tude"
@@ -81,20 +67,10 @@ def total_reward(match: float, length: Tensor, length_weight: float, only_if_cor
 def total_reward(
     match: float | Tensor, length: float | Tensor, length_weight: float, only_if_correct: bool = False
 ) -> float | Tensor:
-    """Weigh being right against keeping to the budget.
+    """Weigh being right against keeping to the budget: r = (1 - w) * match + w * length, numbers or tensors (R,).
 
-    r = (1 - w) * match + w * length; with only_if_correct (ours): r = (1 - w) * match + w * length * 1[match = 1].
-    The paper's form lets a wrong short answer outrank a right long one where w > 1/2, and ranks a group of wrong
-    answers by length alone, so that where the model knows nothing it still learns to be short.
-
-    Args:
-        match: match reward; a number, or (R,).
-        length: length reward; a number, or (R,).
-        length_weight: w, 0 to 1.
-        only_if_correct: count the length reward only where match is 1.
-
-    Raises:
-        ValueError: if length_weight is outside 0..1, or the shapes differ.
+    With only_if_correct (ours): r = (1 - w) * match + w * length * 1[match = 1]. The paper's form lets a wrong short
+    answer outrank a right long one where w > 1/2, and ranks a group of wrong answers by length alone.
 
     Example:
         >>> [total_reward(match=0.0, length=0.5, length_weight=0.5, only_if_correct=only) for only in (False, True)]
