@@ -21,8 +21,8 @@ from torch import Tensor
 def budget_at_step(step: int, total_steps: int, start: int, minimum: int, decay: float) -> int:
     """Compute B_t, the thought budget of a step in tokens; it never rises with the step.
 
-    B_t = max(minimum, floor(start * decay ** (step / total_steps))), with 0 <= step <= total_steps, 1 <= minimum <= start
-    and 0 < decay <= 1: gamma is the fraction of B_0 that remains at step T.
+    B_t = max(minimum, floor(start * decay ** (step / total_steps))); 0 <= step <= total_steps, 1 <= minimum <= start,
+    0 < decay <= 1: gamma is the fraction of B_0 that remains at step T.
 
     Example:
         >>> [budget_at_step(step, 4, start=800, minimum=1, decay=0.2) for step in range(5)]  # the paper's settings
