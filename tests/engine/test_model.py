@@ -125,7 +125,7 @@ def without(*patterns: str) -> Callable[[Path], None]:
         (edit_config(model_type="zebra"), "cannot be opened"),
         (edit_config(intermediate_size=64), "cannot be opened"),
         # a config that asks for more layers than the file holds would be filled up at random
-        (edit_config(num_hidden_layers=3, layer_types=["full_attention"] * 3), "lacks 12 of its weights"),
+        (edit_config(num_hidden_layers=3, layer_types=["full_attention"] * 3), "misses 12 of its weights"),
     ],
     ids=[
         "no config",
@@ -165,7 +165,7 @@ def test_unknown_devices_and_dtypes(folders: dict[str, Path], monkeypatch: pytes
     assert "device 'abacus' is not one that PyTorch knows" in refused(name, device="abacus")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("cuda", "cuda:1"):
-        assert f"device {device!r} is not to be had" in refused(name, device=device)
+        assert f"device {device!r} is not available" in refused(name, device=device)
 
 
 # --- What is chosen ----------------------------------------------------------------------------------------------
