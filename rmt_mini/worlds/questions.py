@@ -25,42 +25,26 @@ from rmt_mini.worlds.referee import Referee
 
 logger = logging.getLogger(__name__)
 
-SOURCES = "'micro', 'micro-text', 'gym:TASK' or 'champ'"
 UNREAD = 3_000_000  # a page of the mid-training text that no run reads up to, and where no search looked
 OF_MICRO = {"micro": (micro.EXAM, 0), "micro-text": (micro.MIDTRAINING, UNREAD)}  # what is asked, from which page on
 ANSWER_CUE = "\nAnswer:"
 OTHER_FORM = re.compile(r", or (?:equivalently|approximately|an equivalent form such as) ")  # of an answer of CHAMP
-PAIRED = re.compile(r"(\*\*|[$`])(.+)\1", re.DOTALL)  # what models put around an answer
 GLOSS = re.compile(r" is the only possible value$| \((?:i\.e\.|no).*\)$")  # what follows such an answer
+PAIRED = re.compile(r"(\*\*|[$`])(.+)\1", re.DOTALL)  # what models put around an answer
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question and how its answers are judged.
-
-    Attributes:
-        id: unique among its source's.
-        text: ends where the answer begins.
-        answer: a right one, as text.
-        score: takes an answer, returns 1.0 if it is right, else 0.0; from any thread, within ``referee.SECONDS``.
-    """
+    """A question and how its answers are judged: ``score`` takes an answer, and returns 1.0 if it is right, else 0.0."""
 
     id: str
-    text: str
-    answer: str
+    text: str  # ends where the answer begins
+    answer: str  # a right one
     score: Callable[[str], float]
 
 
 def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
-    """Make or load questions, all of different text.
-
-    Args:
-        source: 'micro', 'micro-text', 'gym:TASK' or 'champ'.
-        count: at most so many.
-        seed: of what is generated; CHAMP's are taken in order.
-
-    Raises:
-        UserError: if the source is unknown, or lacks its package.
+    """Make or load at most ``count`` questions of different text; ``seed`` is of what is generated.
 
     Example:
         >>> question = load_questions("micro", count=1, seed=0)[0]
@@ -75,24 +59,16 @@ def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
         return _gym(source.removeprefix("gym:"), count, seed)
     if source == "champ":
         return _champ(count)
-    raise UserError(f"questions {source!r} are unknown; give {SOURCES}")
+    raise UserError(f"questions {source!r} are unknown; give 'micro', 'micro-text', 'gym:TASK' or 'champ'")
 
 
 def as_file_name(source: str) -> str:
-    """Spell a source so that a file or folder may be named after it.
-
-    Example:
-        >>> as_file_name("gym:chain_sum")
-        'gym-chain_sum'
-    """
+    """Spell a source so that a file or folder may be named after it."""
     return source.replace(":", "-")
 
 
 def split_questions(questions: Sequence[Question], evaluation_fraction: float) -> tuple[list[Question], list[Question]]:
     """Hold questions out by a hash of their text, as a corpus does with documents.
-
-    Raises:
-        UserError: if either side is empty.
 
     Example:
         >>> train, held_out = split_questions(load_questions("micro", 40, 0), 0.25)
@@ -115,19 +91,23 @@ def _micro(source: str, count: int, seed: int) -> tuple[Question, ...]:
         page = next(pages)
         place = next(n for n, piece in enumerate(page.pieces) if piece.sort == micro.CALCULABLE)
         text, answer = "".join(piece.text for piece in page.pieces[:place]), page.pieces[place].text
-        found.setdefault(text, Question(page.id, text, answer, _same_as(answer)))
+        found.setdefault(text, Question(page.id, text, answer, partial(_same, answer)))
         if len(found) == count:
             break
     return tuple(found.values())
 
 
-def _same_as(answer: str) -> Callable[[str], float]:
-    return lambda given: float(given.strip() == answer.strip())
+def _same(answer: str, given: str) -> float:
+    return float(given.strip() == answer.strip())
+
+
+def _require(package: str, source: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"questions {source!r} need the extra 'posttrain'; install it: pip install -e '.[posttrain]'")
 
 
 def _gym(task: str, count: int, seed: int) -> tuple[Question, ...]:
-    if importlib.util.find_spec("reasoning_gym") is None:
-        raise UserError(f"questions 'gym:{task}' need the extra 'posttrain'; install it: pip install -e '.[posttrain]'")
+    _require("reasoning_gym", f"gym:{task}")
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
@@ -138,7 +118,6 @@ def _gym(task: str, count: int, seed: int) -> tuple[Question, ...]:
     except Exception as error:  # 'composite', say, wants settings of its own
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"questions 'gym:{task}' cannot be made ({reason}); choose another task") from error
-
     referee = Referee(_gym_scorer, task, count, seed)
     found: dict[str, Question] = {}
     for number, entry in enumerate(data):
@@ -164,12 +143,7 @@ def _gym_scorer(task: str, count: int, seed: int) -> Callable[[int, str], float]
 
 
 def _readings(given: str) -> dict[str, None]:
-    """Return an answer as it is, then without the full stop, bold, backticks and dollars that models put around it.
-
-    Example:
-        >>> list(_readings("**3**.")), list(_readings("3"))
-        (['**3**.', '3', '**3**'], ['3'])
-    """
+    """Return an answer as it is, then without the full stop, bold, backticks and dollars that models put around it."""
 
     def bare(text: str) -> str:
         while pair := PAIRED.fullmatch(text):
@@ -179,9 +153,12 @@ def _readings(given: str) -> dict[str, None]:
     return dict.fromkeys([given, bare(given), bare(given.removesuffix(".")), bare(given).removesuffix(".")])
 
 
+def _compared(referee: Referee, gold: str, question: str, given: str) -> float:
+    return referee(given, gold, question)
+
+
 def _champ(count: int) -> tuple[Question, ...]:
-    if importlib.util.find_spec("math_verify") is None:
-        raise UserError("questions 'champ' need the extra 'posttrain'; install it: pip install -e '.[posttrain]'")
+    _require("math_verify", "champ")
     referee = Referee(comparison)
     found = []
     problems = champ_problems()
@@ -190,7 +167,7 @@ def _champ(count: int) -> tuple[Question, ...]:
         forms = [GLOSS.sub("", form) for form in OTHER_FORM.split(problem["_answer"].strip())]
         answer = next((form for form in forms if is_readable(form, text)), None)
         if answer is not None and not text.startswith("Factorize"):  # the product equals the polynomial as it was given
-            score = partial(referee, gold=answer, question=text)
+            score = partial(_compared, referee, answer, text)
             found.append(Question(problem["identifier"], text + ANSWER_CUE, f" {answer}", score))
     left_out = len(problems) - len(found)
     logger.info("CHAMP: %d of %d answers cannot be compared as mathematics, left out", left_out, len(problems))
