@@ -1,7 +1,7 @@
 """The same tree the plain way: every branch is read with its whole prefix, every time. Slow and simple.
 
-``load_policy`` falls back on it, with a warning, where a model's attention does not go through transformers' interface
-or follows another rule (a sliding window, say), so that the tree would compute something else.
+``load_policy`` falls back on it, with a warning, where a model's attention does not go through
+transformers' interface or follows another rule (a sliding window, say), so that the tree would compute something else.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ logger = logging.getLogger(__name__)
 class PlainBranches:
     """R branches as plain token lists."""
 
-    def __init__(self, trunks: Trunks, trunk: list[int], index: list[int], tokens: list[list[int]]) -> None:
-        self.trunks, self.trunk, self.index, self.tokens = trunks, trunk, index, tokens
+    def __init__(self, trunks: Trunks, trunk: list[int], index: list[int]) -> None:
+        self.trunks, self.trunk, self.index = trunks, trunk, index
+        self.tokens: list[list[int]] = [[] for _ in trunk]
 
     def fork(self, copies: int) -> PlainBranches:
         """Return ``copies`` branches in place of each, side by side."""
-        rows = [row for row in range(len(self.trunk)) for _ in range(copies)]
-        trunk, index = ([values[row] for row in rows] for values in (self.trunk, self.index))
-        return PlainBranches(self.trunks, trunk, index, [list(self.tokens[row]) for row in rows])
+        forked = PlainBranches(
+            self.trunks, *([value for value in values for _ in range(copies)] for values in (self.trunk, self.index))
+        )
+        forked.tokens = [list(tokens) for tokens in self.tokens for _ in range(copies)]
+        return forked
 
     def forget(self, rows: Tensor, counts: Tensor) -> None:
         """Take back the last ``counts`` tokens of ``rows``."""
@@ -52,7 +55,7 @@ class PlainTree:
 
     def branches(self, trunks: Trunks, trunk: Tensor, index: Tensor, capacity: int) -> PlainBranches:
         """Start R empty branches."""
-        return PlainBranches(trunks, trunk.tolist(), index.tolist(), [[] for _ in trunk])
+        return PlainBranches(trunks, trunk.tolist(), index.tolist())
 
     @torch.no_grad()
     def grow(self, branches: PlainBranches, rows: Tensor, tokens: Tensor) -> Tensor:
@@ -66,38 +69,12 @@ class PlainTree:
 
     def whole(self, trunks: Trunks, trunk: Tensor, index: Tensor, tokens: Sequence[Tensor]) -> Tensor:
         """Hidden states of R whole branches, packed: (sum of lengths, d)."""
-        placed = zip(trunk.tolist(), index.tolist(), tokens, strict=True)
-        return torch.cat([self._run(torch.cat([trunks.ids[n][:at], row]))[at:] for n, at, row in placed])
-
-
-def choose_tree(model: Any) -> DocumentTree | PlainTree:
-    """Return the document tree if states and gradients are the plain path's on a few tokens, else the plain path."""
-    tree, plain = DocumentTree(model), PlainTree(model)
-    weight = model.get_input_embeddings().weight
-    trained = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    try:
-        for parameter, _, _ in trained:
-            parameter.requires_grad_(False)
-        weight.grad = None
-        weight.requires_grad_(True)
-        (ours, gradient), (theirs, expected) = _tried(tree, weight), _tried(plain, weight)
-        states = max(gap(one, other) for one, other in zip(ours, theirs, strict=True))
-        slopes = gap(gradient, expected)
-        reason = f"hidden states differ by {states:.1%} of their size and gradients differ by {slopes:.1%}"
-        # bfloat16 keeps 8 bits, and rounding differs between orders of summation
-        agrees = max(states, slopes) <= (0.2 if weight.dtype == torch.bfloat16 else 1e-3)
-    except Exception as error:  # an unknown architecture may raise any error; the plain path still serves it
-        agrees, reason = False, f"{type(error).__name__}: {error}"
-    finally:
-        for parameter, trains, gradient_before in trained:
-            parameter.requires_grad_(trains)
-            parameter.grad = gradient_before
-    if _windowed(model.config):
-        agrees, reason = False, "not every layer attends to all tokens before"
-    if agrees:
-        return tree
-    logger.warning("The document tree does not fit %s (%s); using the slow plain path.", type(model).__name__, reason)
-    return plain
+        return torch.cat(
+            [
+                self._run(torch.cat([trunks.ids[n][:at], row]))[at:]
+                for n, at, row in zip(trunk.tolist(), index.tolist(), tokens, strict=True)
+            ]
+        )
 
 
 def gap(one: Tensor, other: Tensor) -> float:
@@ -115,8 +92,9 @@ def _windowed(config: Any) -> bool:
 def _tried(tree: Any, weight: Tensor) -> tuple[list[Tensor], Tensor]:
     """Run a tree on a few tokens, as sampling and as training do.
 
-    Returns the hidden states of trunks, whole branches and grown branches; and the gradient of a loss on trunks and
-    branches in ``weight``, the input embedding, which it reaches through every layer.
+    Returns:
+        Hidden states of trunks, whole branches and grown branches; and the gradient that a loss on trunks and branches
+        has on ``weight``, the input embedding, to which it comes through every layer.
     """
     device = weight.device
     ids = [torch.arange(11, device=device) % 7, torch.arange(9, device=device) % 5]
@@ -137,3 +115,32 @@ def _tried(tree: Any, weight: Tensor) -> tuple[list[Tensor], Tensor]:
         read = tree.read(ids)
         grown = tree.grow(tree.branches(read, trunk, index, 3), torch.arange(3), torch.stack([row[:3] for row in rows]))
     return [hidden.detach(), branches.detach(), grown], gradient
+
+
+def choose_tree(model: Any) -> DocumentTree | PlainTree:
+    """Return the document tree if states and gradients are the plain path's on a few tokens, else the plain path."""
+    tree, plain = DocumentTree(model), PlainTree(model)
+    weight = model.get_input_embeddings().weight
+    trained = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    try:
+        for parameter, _, _ in trained:
+            parameter.requires_grad_(False)
+        weight.grad = None
+        weight.requires_grad_(True)
+        (ours, gradient), (theirs, expected) = _tried(tree, weight), _tried(plain, weight)
+        states, slopes = max(map(gap, ours, theirs)), gap(gradient, expected)
+        reason = f"hidden states differ by {states:.1%} of their size and gradients differ by {slopes:.1%}"
+        # bfloat16 keeps 8 bits, and rounding differs between orders of summation
+        agrees = max(states, slopes) <= (0.2 if weight.dtype == torch.bfloat16 else 1e-3)
+    except Exception as error:  # an unknown architecture may raise any error; the plain path still serves it
+        agrees, reason = False, f"{type(error).__name__}: {error}"
+    finally:
+        for parameter, trains, gradient_before in trained:
+            parameter.requires_grad_(trains)
+            parameter.grad = gradient_before
+    if _windowed(model.config):
+        agrees, reason = False, "not every layer attends to all tokens before"
+    if agrees:
+        return tree
+    logger.warning("The document tree does not fit %s (%s); using the slow plain path.", type(model).__name__, reason)
+    return plain

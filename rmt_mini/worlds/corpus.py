@@ -20,7 +20,6 @@ import json
 import logging
 import os
 import re
-import reprlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from rmt_mini.worlds import micro
 logger = logging.getLogger(__name__)
 ACCEPTED = "'champ', 'micro', a .txt or .jsonl file, a folder of .txt files, or hf:NAME[:CONFIG][@SPLIT]"
 NAMED = ("champ", *micro.TEXTS)  # names that are no paths
+ADDRESS = re.compile(r"([^:@]+)(?::([^:@]+))?(?:@(.+))?")  # NAME[:CONFIG][@SPLIT]
 LONG = 4000  # characters; a document must be longer to be cut in two by ``split``
 
 
@@ -128,12 +128,11 @@ def absolute(source: str) -> str:
         >>> absolute("champ"), absolute("hf:owner/name@test")
         ('champ', 'hf:owner/name@test')
     """
-    if source in NAMED:
-        return source
     prefix = "hf:" if source.startswith("hf:") else ""
     path = os.path.expanduser(source.removeprefix(prefix))
-    name = _parted(_parted(path, "@", source)[0], ":", source)[0] if prefix else path
-    return f"{prefix}{os.path.abspath(name)}{path[len(name) :]}" if os.path.exists(name) else source
+    name = re.split("[:@]", path)[0] if prefix else path
+    found = source not in NAMED and os.path.exists(name)
+    return f"{prefix}{os.path.abspath(name)}{path[len(name) :]}" if found else source
 
 
 def _documents(source: str, column: str) -> Iterable[Document]:
@@ -234,8 +233,6 @@ def _json_lines(path: str, column: str) -> Iterator[Document]:
         if not isinstance(row, dict):
             raise UserError(f"{where} is a JSON {type(row).__name__}; give one JSON object a line")
         text, key = _text_of(row, _columns(column, row, where), where), row.get("id")
-        if isinstance(key, list | dict):
-            raise UserError(f"{where}: its id is a JSON {type(key).__name__}; give text or a number")
         yield Document(f"{Path(path).name}:{number}" if key in (None, "") else str(key), text)
 
 
@@ -249,29 +246,20 @@ def _columns(column: str, available: Collection[str], where: str) -> list[str]:
 def _text_of(row: Mapping[str, Any], names: list[str], where: str) -> str:
     for name in names:
         if not isinstance(row[name], str):
-            found = reprlib.repr(row[name])  # which goes not too deep
-            raise UserError(f"{where}: column {name!r:.80} is {found:.40}, not text; change --column")
+            raise UserError(f"{where}: column {name!r:.80} is {row[name]!r:.40}, not text; change --column")
     return "\n".join(row[name] for name in names)
 
 
 def _hugging_face(address: str, column: str) -> Iterator[Document]:
     where = f"Hugging Face dataset {address!r}"
-    name, split = _parted(address, "@", where)
-    name, config = _parted(name, ":", where)
+    parts = ADDRESS.fullmatch(address)
+    if parts is None:
+        raise UserError(f"{where} is incomplete; give hf:NAME[:CONFIG][@SPLIT]")
+    name, config, split = parts.groups()
     dataset = _open_dataset(name, config, split, where)
     names = _columns(column, dataset.column_names, where)
     for number, row in enumerate(dataset.select_columns(names)):
         yield Document(f"{Path(name).name}:{number}", _text_of(row, names, f"{where} row {number}"))
-
-
-def _parted(address: str, mark: str, where: str) -> tuple[str, str | None]:
-    """Take off what follows the last mark; the name of a folder may hold it, too."""
-    if os.path.isdir(address) or mark not in address:
-        return address, None
-    name, _, part = address.rpartition(mark)
-    if not name or not part:
-        raise UserError(f"{where} has nothing on one side of its {mark!r}; give hf:NAME[:CONFIG][@SPLIT]")
-    return name, part
 
 
 def _open_dataset(name: str, config: str | None, split: str | None, where: str) -> Any:

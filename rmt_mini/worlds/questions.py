@@ -14,8 +14,10 @@ import importlib.util
 import logging
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from rmt_mini.errors import UserError
 from rmt_mini.worlds import micro
@@ -35,12 +37,12 @@ PAIRED = re.compile(r"(\*\*|[$`])(.+)\1", re.DOTALL)  # what models put around a
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question and how its answers are judged: ``score`` takes an answer, and returns 1.0 if it is right, else 0.0."""
+    """A question and how its answers are judged."""
 
     id: str
     text: str  # ends where the answer begins
     answer: str  # a right one
-    score: Callable[[str], float]
+    score: Callable[[str], float]  # of an answer: 1.0 if it is right, else 0.0
 
 
 def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
@@ -86,9 +88,7 @@ def split_questions(questions: Sequence[Question], evaluation_fraction: float) -
 def _micro(source: str, count: int, seed: int) -> tuple[Question, ...]:
     found: dict[str, Question] = {}
     habits, start = OF_MICRO[source]
-    pages = micro.stream(habits, seed, start)
-    for _ in range(20 * count):  # some come twice
-        page = next(pages)
+    for page in islice(micro.stream(habits, seed, start), 20 * count):  # some come twice
         place = next(n for n, piece in enumerate(page.pieces) if piece.sort == micro.CALCULABLE)
         text, answer = "".join(piece.text for piece in page.pieces[:place]), page.pieces[place].text
         found.setdefault(text, Question(page.id, text, answer, partial(_same, answer)))
@@ -132,25 +132,25 @@ def _gym_scorer(task: str, count: int, seed: int) -> Callable[[int, str], float]
 
     data = reasoning_gym.create_dataset(task, size=count, seed=seed)
 
-    def is_right(number: int, answer: str) -> bool:
-        try:
-            # a scorer gives part of the points to an answer that merely contains the right one; here that is wrong
-            return bool(data.score_answer(answer=answer, entry=data[number]) >= 1.0)
-        except Exception:  # some scorers fail on text that they cannot read
-            return False
+    def score(number: int, given: str) -> float:
+        for answer in _readings(given.strip()):
+            with suppress(Exception):  # some scorers fail on text that they cannot read
+                # a scorer gives part of the points to an answer that merely contains the right one; here that is wrong
+                if data.score_answer(answer=answer, entry=data[number]) >= 1.0:
+                    return 1.0
+        return 0.0
 
-    return lambda number, given: float(any(is_right(number, answer) for answer in _readings(given.strip())))
+    return score
 
 
-def _readings(given: str) -> dict[str, None]:
+def _readings(given: str) -> list[str]:
     """Return an answer as it is, then without the full stop, bold, backticks and dollars that models put around it."""
 
     def bare(text: str) -> str:
-        while pair := PAIRED.fullmatch(text):
-            text = pair[2].strip()
-        return text
+        pair = PAIRED.fullmatch(text)
+        return bare(pair[2].strip()) if pair else text
 
-    return dict.fromkeys([given, bare(given), bare(given.removesuffix(".")), bare(given).removesuffix(".")])
+    return [given, bare(given), bare(given.removesuffix(".")), bare(given).removesuffix(".")]
 
 
 def _compared(referee: Referee, gold: str, question: str, given: str) -> float:
@@ -159,9 +159,7 @@ def _compared(referee: Referee, gold: str, question: str, given: str) -> float:
 
 def _champ(count: int) -> tuple[Question, ...]:
     _require("math_verify", "champ")
-    referee = Referee(comparison)
-    found = []
-    problems = champ_problems()
+    referee, problems, found = Referee(comparison), champ_problems(), []
     for problem in problems:
         text = problem["_text"].strip()
         forms = [GLOSS.sub("", form) for form in OTHER_FORM.split(problem["_answer"].strip())]
@@ -169,6 +167,5 @@ def _champ(count: int) -> tuple[Question, ...]:
         if answer is not None and not text.startswith("Factorize"):  # the product equals the polynomial as it was given
             score = partial(_compared, referee, answer, text)
             found.append(Question(problem["identifier"], text + ANSWER_CUE, f" {answer}", score))
-    left_out = len(problems) - len(found)
-    logger.info("CHAMP: %d of %d answers cannot be compared as mathematics, left out", left_out, len(problems))
+    logger.info("CHAMP: %d of %d answers are left out, not mathematics", len(problems) - len(found), len(problems))
     return tuple(found[:count])

@@ -1,7 +1,6 @@
 """Score answers in a process of its own, which is killed if it takes too long.
 
-Scorers work out what an answer says, and 9**9**9**9 never ends. Python cannot interrupt that: a signal reaches the main
-thread only, and only between two operations. So every scorer that calculates runs here, from any thread alike.
+Scorers work out what an answer says, and 9**9**9**9 never ends; Python cannot interrupt that, least of all in a thread.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from importlib import import_module
@@ -50,6 +50,7 @@ class Referee:
         command = [sys.executable, "-P", "-m", "rmt_mini.worlds.referee"]
         paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         child = Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=os.environ | paths, text=True)
+        weakref.finalize(self, _end, child)
         if not _ask(child, self._first, START_SECONDS):
             raise RuntimeError(f"the process that scores answers did not start: {' '.join(command)}")
         return child
@@ -67,9 +68,13 @@ def _ask(child: Popen[str], message: Any, seconds: float) -> str:
         reply = child.stdout.readline()
     timer.cancel()
     if not reply:
-        child.kill()
-        child.wait()
+        _end(child)
     return reply
+
+
+def _end(child: Popen[str]) -> None:
+    with suppress(OSError), child:  # closes the pipes, and a message may be left in one
+        child.kill()
 
 
 def serve() -> None:
