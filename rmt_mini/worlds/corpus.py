@@ -81,12 +81,7 @@ class Corpus:
 
 
 def share_of(text: str) -> float:
-    """Place a text between 0 and 1: the first 8 bytes of its SHA-256 / 2^64.
-
-    Example:
-        >>> round(share_of("a"), 3)
-        0.791
-    """
+    """Place a text between 0 and 1: the first 8 bytes of its SHA-256 / 2^64."""
     return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) / 2**64
 
 

@@ -42,10 +42,8 @@ def score(given: str, gold: str, question: str) -> float:
     Nothing bounds the time: sympy works out 9^{9^{9^9}}. Call it through a ``Referee``.
 
     Example:
-        >>> score(r"**\frac{478}{2}**.", "239", "How many strings?"), score("239 strings", "239", "How many strings?")
-        (1.0, 1.0)
-        >>> score("(5, 6)", "x=6, y=5", "Find x and y."), score("239 or 240", "239", "How many strings?")
-        (0.0, 0.0)
+        >>> [score(given, "239", "How many strings?") for given in (r"**\frac{478}{2}**.", "239 strings", "239 or 240")]
+        [1.0, 1.0, 0.0]
     """
     from math_verify import verify
 

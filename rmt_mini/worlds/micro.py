@@ -1,26 +1,18 @@
 """The micro-world: a generated text in which thinking truly helps, and a model of a million parameters can do it.
 
-Documents are a few short statements (micro.yaml). Their tokens are of four sorts, which the generator knows and a model
-does not:
+Documents are a few short statements (micro.yaml). Their tokens are of four sorts, which only the generator knows:
 
-    grammar      the statement's fixed words, and what repeats an earlier word: easy once learned (but not whether a
-                 list goes on)
+    grammar      the statement's fixed words, and what repeats an earlier word: easy once learned
     noise        nothing determines it: a name, a colour, a digit drawn at random
     calculable   a short calculation over earlier words determines it: where the dial stands after three turns
     saying       a fixed sentence goes on with it: known to whoever has read the sentence, and to no one else
 
-A noise digit and a calculable one look alike to a model that cannot calculate in one pass: ten choices, two nats.
-Entropy cannot separate them; only thinking can.
+A noise digit and a calculable one have the same entropy for a model that cannot calculate in one pass.
 
-The *pre-training* text has familiar statements (dial, cups, sky, market) and, now and then, an aside before a token: a
-worked thought that ends in that token, in one of three styles from rambling to terse. The *mid-training* text is
-unlabelled and shifted: other statements (lift, boxes, harbour, letter), more steps, larger operands, other favourite
-words, no asides, and two sayings a document. A trace of its statements occurs in pre-training, one document in 330:
-enough that a base thinks about such text at all, too little that it does so well. As rare is the *exam*, which
-post-training asks: such calculations as questions (wheel, stone). The *reckoning* text is the mid-training text with
-nothing but its calculations, to show how much of a result comes from thinking.
-
-Every document depends on (seed, text, number) alone, so that any stretch of an endless text can be made by itself.
+The *pre-training* text has, now and then, an aside before a token: a worked thought that ends in that token, in one of
+three styles. The *mid-training* text is unlabelled and shifted: other statements, more steps, larger operands, other
+favourite words, and two sayings a document. A trace of its statements occurs in pre-training, and of the *exam*, whose
+questions post-training asks. The *reckoning* text has the calculations of the mid-training text and nothing else.
 """
 
 from __future__ import annotations
@@ -30,6 +22,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from itertools import count
 from typing import Any
 
 import yaml
@@ -140,13 +133,12 @@ class Chance:
     def statement(self, kind: str) -> list[Piece]:
         """Make a statement from its text in micro.yaml."""
         way, text = STATEMENTS[kind]
-        drawn: dict[str, list[Piece]] = {}
         if way == "plain":
             drawn = {name: [self.noise(name)] for name in re.findall(r"<(\w+)>", text)}
         else:
             working = self.turning() if way == "turning" else self.swapping()
-            result = Piece(working.steps[-1][1], CALCULABLE, working)
-            drawn = {"start": [Piece(working.start, NOISE)], "listed": _listed(working), "result": [result]}
+            start, result = Piece(working.start, NOISE), Piece(working.steps[-1][1], CALCULABLE, working)
+            drawn = {"start": [start], "listed": _listed(working), "result": [result]}
         text = re.sub(r"\{([^{}]+\|[^{}]+)\}", lambda found: self.source.choice(found[1].split("|")), text)
         pieces: list[Piece] = []
         for part in filter(None, re.split(r"(<\w+>)", text)):
@@ -167,12 +159,8 @@ def think(style: str, word: str, working: Working | None) -> str:
     """Write the worked thought that ends in ``word``.
 
     Example:
-        >>> working = Working(" 3", ((" 4", " 7"), (" 8", " 5")))
-        >>> for style in STYLES:
-        ...     print(think(style, " 5", working))
-         Let me see, step by step. The first is 4, so 3 becomes 7. The second is 8, so 7 becomes 5. So the answer is 5.
-         Briefly from 3. The first is 4 making 7. The second is 8 making 5.
-         Quick 3 first 4 7 second 8 5
+        >>> think("plain", " 5", Working(" 3", ((" 4", " 7"), (" 8", " 5"))))
+        ' Briefly from 3. The first is 4 making 7. The second is 8 making 5.'
         >>> think("terse", " red", None)
         ' Quick no sum so it is red'
     """
@@ -231,17 +219,11 @@ def page(habits: Habits, seed: int, number: int) -> Page:
 
 def stream(habits: Habits, seed: int, start: int = 0) -> Iterator[Page]:
     """Yield documents without end, from the ``start``-th on."""
-    number = start
-    while True:
-        yield page(habits, seed, number)
-        number += 1
+    yield from (page(habits, seed, number) for number in count(start))
 
 
 def asides(tokens: Sequence[Piece], source: random.Random) -> dict[int, str]:
-    """Choose before which tokens (the piece of each is given) an author thinks aloud: token index -> style.
-
-    Index 0 has no aside, since nothing precedes it.
-    """
+    """Choose before which tokens (the piece of each is given) an author thinks aloud: token index, not 0 -> style."""
     chosen = {}
     for _ in range(source.choice(ASIDES)):
         sort = source.choices(SORTS, SORT_WEIGHTS)[0]
@@ -252,10 +234,7 @@ def asides(tokens: Sequence[Piece], source: random.Random) -> dict[int, str]:
 
 
 def stated_budget(source: random.Random) -> int | None:
-    """Draw what an aside's opening states: nothing, or a number that has nothing to do with the thought's length.
-
-    So the number is familiar, but that thoughts should keep to it is left for RMT to teach.
-    """
+    """Draw what an aside's opening states: nothing, or a number that has nothing to do with the thought's length."""
     return None if source.random() < 0.5 else round(2 ** source.uniform(1, 6))
 
 
@@ -268,11 +247,8 @@ def make_tokenizer() -> Any:
     r"""Make the world's tokenizer: a transformers fast tokenizer with one token per word, and bytes for all else.
 
     Example:
-        >>> tokenizer = make_tokenizer()
-        >>> tokenizer.tokenize("A lift\n<think 24>")
+        >>> make_tokenizer().tokenize("A lift\n<think 24>")
         ['A', 'Ġlift', 'Ċ', '<think', 'Ġ2', '4', '>']
-        >>> tokenizer.decode(tokenizer("Zürich?")["input_ids"])
-        'Zürich?'
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

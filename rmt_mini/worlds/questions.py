@@ -70,13 +70,7 @@ def as_file_name(source: str) -> str:
 
 
 def split_questions(questions: Sequence[Question], evaluation_fraction: float) -> tuple[list[Question], list[Question]]:
-    """Hold questions out by a hash of their text, as a corpus does with documents.
-
-    Example:
-        >>> train, held_out = split_questions(load_questions("micro", 40, 0), 0.25)
-        >>> len(train) + len(held_out)
-        40
-    """
+    """Hold questions out by a hash of their text, as a corpus does with documents."""
     sides: tuple[list[Question], list[Question]] = ([], [])
     for question in questions:
         sides[share_of(question.text) < evaluation_fraction].append(question)

@@ -22,14 +22,7 @@ START_SECONDS = 300.0  # for the imports; the machine may be busy
 
 
 class Referee:
-    """A scorer in another process, which starts with the first answer and makes it by ``make(*args)``, of a module.
-
-    Example:
-        >>> from rmt_mini.worlds.mathematics import comparison
-        >>> judge = Referee(comparison)
-        >>> judge("478/2", "239", "How many?"), judge("9^{9^{9^{9^9}}}", "239", "How many?")
-        (1.0, 0.0)
-    """
+    """A scorer in another process, which starts with the first answer and makes it by ``make(*args)``, of a module."""
 
     def __init__(self, make: Callable[..., Callable[..., float]], *args: Any) -> None:
         self._first = [make.__module__, make.__qualname__, *args]
