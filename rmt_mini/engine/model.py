@@ -163,10 +163,8 @@ def _require_sound(name: str, model: Any, tokenizer: Any) -> None:
     rows = len(model.get_input_embeddings().weight)
     last = max(n for token, n in vocabulary.items() if token not in special or token in template)
     if last >= rows:
-        raise UserError(
-            f"model {name!r} knows {rows} tokens, but its tokenizer numbers them up to {last}; save there "
-            f"the tokenizer that it was trained with"
-        )
+        found = f"knows {rows} tokens, but its tokenizer numbers them up to {last}"
+        raise UserError(f"model {name!r} {found}; save there the tokenizer that it was trained with")
     for key, parameter in model.named_parameters():
         if not bool(parameter.isfinite().all()):
             raise UserError(f"model {name!r} holds numbers in {key} that are not finite; the copy is damaged")
@@ -206,7 +204,5 @@ def _require_causal(name: str, model: Any) -> None:
     if looks_ahead > most:
         raise UserError(f"model {name!r} sees the token that it is to predict, as encoders like BERT do; {advice}")
     if differs > most:
-        raise UserError(
-            f"model {name!r} does more to its logits than its output embedding (scales or caps them, say), which is "
-            f"not supported; {advice}"
-        )
+        found = "does more to its logits than its output embedding (scales or caps them, say)"
+        raise UserError(f"model {name!r} {found}, which is not supported; {advice}")

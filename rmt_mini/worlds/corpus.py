@@ -117,12 +117,7 @@ def load_corpus(source: str, *, column: str = "text", limit: int | None = None) 
 
 
 def absolute(source: str) -> str:
-    """Return a source under a name that means the same in every folder; names that are no paths stay.
-
-    Example:
-        >>> absolute("champ"), absolute("hf:owner/name@test")
-        ('champ', 'hf:owner/name@test')
-    """
+    """Return a source under a name that means the same in every folder; names that are no paths stay."""
     prefix = "hf:" if source.startswith("hf:") else ""
     path = os.path.expanduser(source.removeprefix(prefix))
     name = re.split("[:@]", path)[0] if prefix else path

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from rmt_mini.engine import model as model_room
 from rmt_mini.engine.model import DTYPES, choose_device, choose_dtype, load_policy
 from rmt_mini.engine.tree import DocumentTree
 from rmt_mini.errors import UserError
@@ -184,8 +183,3 @@ def test_choice_of_dtype(
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: fast)
     assert choose_dtype(torch.device(device), asked) == chosen
-
-
-def test_the_bundled_model_is_asked_for_by_its_name(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_room, "bundled_model", lambda name: folders["llama"] if name == "smollm2-135m" else None)
-    assert load_policy("smollm2-135m", "cpu", "float32").name == "smollm2-135m"

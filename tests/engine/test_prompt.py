@@ -46,15 +46,6 @@ def test_continuation_by_hand(tokenizer) -> None:
     assert [form.finished(answer) for answer in ([], [5], [5, 6])] == [False, True, True]
 
 
-def test_continuation_judges_one_token_by_its_id(tokenizer) -> None:
-    form = Continuation(tokenizer)
-    trunk = raw("ab\u00e9")
-    assert form.judge([98], trunk, 1) == 1.0
-    assert form.judge([97], trunk, 1) == 0.0
-    assert form.judge([0xC3], trunk, 2) == 1.0  # by id, so half a character can be right
-    assert form.judge([0xC3], trunk, 3) == 0.0
-
-
 def test_a_token_that_is_spelt_alike_is_another_token() -> None:
     tokenizer = byte_tokenizer(words=["the"])
     form, prefix = Continuation(tokenizer), Continuation(tokenizer, prefix_match=True)
@@ -88,12 +79,6 @@ def test_a_text_begins_as_the_tokenizer_begins_it() -> None:
         raw("\n...456789ab"), raw("\n...01234567"), raw("\n...012"), raw("\n...0")
     ]  # fmt: skip
     assert (form.opening(24), form.close) == (raw("\n<think 24>"), raw("</think>"))
-
-
-def test_a_chat_begins_as_its_template_begins_it() -> None:
-    tokenizer = with_start()
-    tokenizer.chat_template = "<|user|>{{ messages[0].content }}<|end|><|assistant|>"
-    assert Chat(tokenizer).trunk("né") == ([USER, 110, 0xC3, 0xA9], 2)
 
 
 # --- chat --------------------------------------------------------------------------------------------------------
@@ -217,15 +202,6 @@ def test_continuation_of_skips_ends_inside_a_character(tokenizer) -> None:
     assert continuation_of(tokenizer, trunk, 7) == ("b", [1])
     assert continuation_of(tokenizer, raw("aé😀")[:5], 0) == ("aé", [1, 3])  # the text breaks off in a character
     assert continuation_of(tokenizer, raw("0123456789"), 1) == ("12345678", [1, 2, 3, 4, 5, 6, 7, 8])
-
-
-def test_a_position_inside_a_character_earns_nothing_in_text(tokenizer) -> None:
-    # the rest of "é" is no text; any stray byte would look the same once decoded
-    trunk = [USER, *raw("aéb")]
-    assert continuation_of(tokenizer, trunk, 3) == ("", [])
-    for answer in ([*raw("\\boxed{"), 0x80, *raw("b}")], raw("\\boxed{\ufffdb}"), raw("\\boxed{b}")):
-        assert Chat(tokenizer).judge(answer, trunk, 3) == 0.0
-    assert Continuation(tokenizer, prefix_match=True).judge([0x80], trunk, 3) == 0.0
 
 
 # --- faking ------------------------------------------------------------------------------------------------------

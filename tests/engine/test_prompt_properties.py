@@ -175,10 +175,3 @@ def test_a_special_token_in_a_text_is_encoded_as_any_other_letters() -> None:
     """In the words that the tokenizer has, as the same letters elsewhere."""
     words = byte_tokenizer(["<|", "nd"])
     assert [words.decode([token]) for token in encode_text(words, "a<|end|>")] == ["a", "<|", "e", "nd", "|", ">"]
-
-
-def test_a_tokenizer_set_to_split_special_tokens_still_gets_its_chat_turns() -> None:
-    split = byte_tokenizer()
-    split.split_special_tokens = True
-    assert Chat(split).opening(3) == Chat(byte_tokenizer()).opening(3)
-    assert Chat(split).trunk("a") == Chat(byte_tokenizer()).trunk("a")

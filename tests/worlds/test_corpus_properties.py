@@ -55,21 +55,6 @@ def without_space(texts: Sequence[str]) -> str:
 # --- text files ------------------------------------------------------------------------------------------------
 
 
-@given(text=TEXT)
-def test_a_text_file_gives_all_of_its_text_back(text: str, tmp_path: Path) -> None:
-    texts, message = told(file(tmp_path, "a.txt", text.encode()))
-    assert without_space(texts) == without_space([text.removeprefix("\ufeff")])
-    assert (message is None) == bool(texts)
-
-
-@given(text=TEXT, ends=st.sampled_from(["\r\n", "\r"]), mark=st.booleans())
-def test_how_a_system_ends_its_lines_plays_no_part(text: str, ends: str, mark: bool, tmp_path: Path) -> None:
-    text = text.replace("\r", "").lstrip("\ufeff")
-    data = text.replace("\n", ends).encode()
-    plain = told(file(tmp_path, "a.txt", text.encode()))
-    assert told(file(tmp_path, "a.txt", b"\xef\xbb\xbf" * mark + data)) == plain
-
-
 @given(data=st.binary(max_size=60) | TEXT.map(str.encode), name=st.sampled_from(["a.txt", "a.jsonl", "A.TXT"]))
 @settings(max_examples=150)
 def test_any_bytes_are_text_or_one_line(data: bytes, name: str, tmp_path: Path) -> None:
@@ -79,21 +64,6 @@ def test_any_bytes_are_text_or_one_line(data: bytes, name: str, tmp_path: Path) 
         assert name in message
     elif name != "a.jsonl":
         assert without_space(texts) == without_space([data.decode().removeprefix("\ufeff")])
-
-
-@given(text=TEXT.filter(str.strip), codec=st.sampled_from(["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"]))
-def test_utf_16_is_never_taken_for_something_else(text: str, codec: str, tmp_path: Path) -> None:
-    texts, message = told(file(tmp_path, "a.txt", ("word " + text).encode(codec)))
-    assert texts == []
-    assert message is not None
-    assert "UTF-8" in message
-
-
-def test_ten_megabytes_in_one_line(tmp_path: Path) -> None:
-    spaced, solid = "word " * 2_000_000, "x" * 10_000_000
-    for text in (spaced, solid, solid + "\n\n\n" + "\n \n" * 500_000 + solid):
-        texts, _ = told(file(tmp_path, "a.txt", text.encode()))
-        assert without_space(texts) == without_space([text])
 
 
 # --- folders ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from rmt_mini.worlds.micro import (
     EXAM,
     GRAMMAR,
     MIDTRAINING,
-    NOISE,
     PRETRAINING,
     RECKONING,
     SAYING,
@@ -91,25 +90,6 @@ def test_spans_mark_single_words_and_leave_the_rest_to_grammar(habits):
         ]
 
 
-def test_noise_is_not_determined_by_what_precedes_it():
-    followers: dict[str, set[str]] = {}
-    for one in some(MIDTRAINING, 2000):
-        for before, piece in itertools.pairwise(one.pieces):
-            if piece.sort == NOISE:
-                followers.setdefault(before.text, set()).add(piece.text)
-    assert min(len(seen) for seen in followers.values()) >= 3
-
-
-def test_the_mid_training_text_is_shifted_and_its_kinds_are_rare_before():
-    def steps(pages):
-        return [len(piece.working.steps) for one in pages for piece in one.pieces if piece.working]
-
-    pre, mid = some(PRETRAINING, 2000), some(MIDTRAINING, 2000)
-    assert sum(steps(mid)) / len(steps(mid)) > sum(steps(pre)) / len(steps(pre)) + 0.5
-    strange = sum(" lift " in one.document.text or " ring " in one.document.text for one in pre)
-    assert 0 < strange / len(pre) < 2 * micro.TRACE
-
-
 def test_sayings_are_of_the_mid_training_text_alone_and_of_known_words():
     pages = {habits.name: some(habits, 1000) for habits in TEXTS}
     for name, count in (("pretrain", 0), ("midtrain", 2), ("exam", 0)):
@@ -119,30 +99,6 @@ def test_sayings_are_of_the_mid_training_text_alone_and_of_known_words():
     said += [think(style, " red", way) for style in STYLES for way in (None, Working(" 3", ((" 4", " 7"),)))]
     words = {word for text in said for word in re.findall(r" \w+", " " + text)}
     assert {word for saying in micro.SAYINGS for word in re.findall(r" \w+", " " + saying)} <= words
-
-
-@pytest.mark.parametrize("style", STYLES)
-def test_a_thought_works_its_word_out_and_ends_in_it(style):
-    for one in some(MIDTRAINING, 200):
-        for piece in one.pieces:
-            if piece.working:
-                said = re.findall(r"\b(?:\d|left|middle|right)\b", think(style, piece.text, piece.working))
-                assert said[-1] == piece.text.strip()
-                rest = iter(said)
-                assert all(total.strip() in rest for _, total in piece.working.steps)  # all totals, in order
-
-
-def test_styles_run_from_long_winded_to_terse(tokenizer):
-    working = Working(" 3", ((" 4", " 7"), (" 8", " 5"), (" 1", " 6")))
-    both = []
-    for word, way in ((" 6", working), (" red", None)):
-        both.append([tokenizer(think(style, word, way))["input_ids"] for style in STYLES])
-        lengths = [len(thought) for thought in both[-1]]
-        assert lengths == sorted(lengths, reverse=True)
-        assert lengths[0] > 3.5 * lengths[-1]
-    for calculated, guessed in zip(*both, strict=True):  # a style opens alike, and is about as long
-        assert calculated[0] == guessed[0]
-        assert 0.6 < len(calculated) / len(guessed) < 1.8
 
 
 def test_the_tokenizer_has_one_token_a_word_and_reads_any_text(tokenizer):
