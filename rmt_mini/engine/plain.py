@@ -1,6 +1,6 @@
-"""The same tree the plain way: every branch is read with its whole prefix, every time.
+"""The same tree the plain way: every branch is read with its whole prefix, every time. Slow and simple.
 
-Slow and simple. ``load_policy`` falls back on it, with a warning, where a model's attention does not go through
+``load_policy`` falls back on it, with a warning, where a model's attention does not go through
 transformers' interface or follows another rule (a sliding window, say), so that the tree would compute something else.
 """
 
@@ -83,7 +83,7 @@ def gap(one: Tensor, other: Tensor) -> float:
 
 
 def _windowed(config: Any) -> bool:
-    """Tell whether a layer sees only some of what stands before a token; a few tokens would not show it."""
+    """Whether a layer sees only some of the tokens before a token; a few tokens would not show it."""
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ())
     return kinds != {"full_attention"} if kinds else getattr(text, "sliding_window", None) is not None
@@ -128,14 +128,11 @@ def choose_tree(model: Any) -> DocumentTree | PlainTree:
         weight.grad = None
         weight.requires_grad_(True)
         (ours, gradient), (theirs, expected) = _tried(tree, weight), _tried(plain, weight)
-        gaps = {
-            "hidden states": max(gap(one, other) for one, other in zip(ours, theirs, strict=True)),
-            "gradients": gap(gradient, expected),
-        }
-        reason = " and ".join(f"{what} differ by {by:.1%} of their size" for what, by in gaps.items())
+        states, slopes = max(map(gap, ours, theirs)), gap(gradient, expected)
+        reason = f"hidden states differ by {states:.1%} of their size and gradients differ by {slopes:.1%}"
         # bfloat16 keeps 8 bits, and rounding differs between orders of summation
-        agrees = max(gaps.values()) <= (0.2 if weight.dtype == torch.bfloat16 else 1e-3)
-    except Exception as error:  # whatever an unknown architecture raises, the plain path still serves it
+        agrees = max(states, slopes) <= (0.2 if weight.dtype == torch.bfloat16 else 1e-3)
+    except Exception as error:  # an unknown architecture may raise any error; the plain path still serves it
         agrees, reason = False, f"{type(error).__name__}: {error}"
     finally:
         for parameter, trains, gradient_before in trained:

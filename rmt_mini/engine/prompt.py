@@ -1,32 +1,23 @@
-r"""How a position becomes a question: what stands in the trunk, what in the branch, and how an answer is judged.
+r"""How a position becomes a question: what is in the trunk, what in the branch, and how an answer is judged.
 
-A branch is opening, thought, closing, cue, answer. The model samples thought, closing decision and answer; the rest
-is written by the environment. Two formats of one protocol:
+A branch is opening, thought, closing, cue, answer. The model samples thought, closing decision (the first token of
+``</think>``) and answer; the environment writes the rest. Two formats of one protocol:
 
-- ``continuation`` (models below about 1B): opening ``\n<think 24>`` states B_t, the cue repeats the last tokens of the
-  text (``\n...`` and the tail), and the answer is one token compared by its id. Small models seldom follow
-  instructions, but they do continue a text that they are shown again. A text begins as the tokenizer begins it
-  (with ``<s>``, say).
-- ``chat`` (instruct and reasoning models): the document stands in the user's turn; the branch ends that turn with the
-  paper's instruction and B_t, opens ``<think>``, and the answer is the last ``\boxed{}`` after ``</think>``,
-  judged by RPT's byte prefix rule.
+- ``continuation`` (models below about 1B, which seldom follow instructions): opening ``\n<think 24>`` states B_t, the
+  cue repeats the last tokens of the text (``\n...`` and the tail), and the answer is one token compared by its id.
+- ``chat`` (instruct and reasoning models): the document is in the user's turn; the branch ends that turn with the
+  paper's instruction and B_t, opens ``<think>``, and the answer is the last ``\boxed{}`` after ``</think>``, judged by
+  RPT's byte prefix rule; leading white space need not be repeated inside the box.
 
-Departures from the paper. (1) The model closes its thought with the first token of ``</think>``; the environment writes
-the others, so that closing is one decision. (2) The instruction stands after the text, not before it: everything
-that differs between steps must come after the trunk. (3) In ``chat``, leading white space of the continuation need not
-be repeated inside the box.
-
-Nothing is ever searched for in the text or the thought: only sampled answer tokens are parsed, so a document or a
-thought that contains ``</think>`` or a box cannot fake a reward. Special tokens (``<|im_end|>``) are the frame's alone:
-spelled out in a document they are plain text, and sampled in an answer they are no text.
-tests/engine/test_reward_attacks.py tries to break this.
+Difference from the paper: the instruction comes after the text, since what differs between steps must come after the
+trunk. Text and thought are never searched, only sampled answer tokens are parsed, so neither can fake a reward.
+Delimiters are recognised by token ID, not by spelling: a special token spelled out in a document is plain text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from rmt_mini.errors import UserError
@@ -41,8 +32,6 @@ INSTRUCTION = (
     "\\boxed{{}}."
 )
 BUDGET_INSTRUCTION = "; use exactly {budget} tokens within <think></think>"
-
-
 QUESTION = "\n\nReason about it{budget}, then give the final answer alone in \\boxed{{}}."  # post-training's
 
 
@@ -64,7 +53,7 @@ class AnswerFormat(Protocol):
         """Branch tokens between closing tag and answer."""
 
     def finished(self, answer: Sequence[int]) -> bool:
-        """Tell whether an answer is complete before the limit."""
+        """Whether an answer is complete before the limit."""
 
     def judge(self, answer: Sequence[int], trunk: Sequence[int], index: int) -> float:
         """Match reward, 0 or 1."""
@@ -84,104 +73,66 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
     return [one if isinstance(one, int) else tokenizer.convert_tokens_to_ids(one) for part in spelled for one in part]
 
 
-def _encode(tokenizer: Any, frame: str) -> list[int]:
-    """Return the tokens of what the environment writes; special tokens in it are meant."""
-    ids: list[int] = tokenizer(frame, add_special_tokens=False, split_special_tokens=False)["input_ids"]
-    return ids
+class Codec:
+    """Encode what the environment writes, and decode what the model says, in the middle of a text.
 
-
-def _writer(tokenizer: Any) -> Callable[[str], list[int]]:
-    """Return ``_encode`` for the middle of a text.
-
-    Some tokenizers, sentencepiece's among them, put a blank before every text. In the middle of a text it would be
-    wrong, and as the first token of the closing tag it would end a thought at any blank. So they encode after a letter.
+    Some tokenizers (sentencepiece's) put a blank before every text and drop one when they decode; as the first token of
+    the closing tag it would end a thought at any blank. So they work after a letter, which is removed.
     """
-    letter = _encode(tokenizer, "a")
-    if _reader(tokenizer)(_encode(tokenizer, "<")).startswith(" "):
-        return lambda frame: _encode(tokenizer, "a" + frame)[len(letter) :]
-    return partial(_encode, tokenizer)
 
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._letter = self.encode("a")
+        self._before = self._decode(self._letter)
+        self._adds_blank = self.read(self.encode("<")).startswith(" ")
 
-def _start(tokenizer: Any) -> list[int]:
-    """Return the tokens that a tokenizer puts before every text: ``<s>`` with Llama's, none with most."""
-    whole, bare = tokenizer("a")["input_ids"], _encode(tokenizer, "a")
-    return next((whole[:n] for n in range(len(whole)) if whole[n : n + len(bare)] == bare), [])
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text's beginning; special tokens in it are meant."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"]
+        return ids
 
+    def write(self, text: str) -> list[int]:
+        """Return the tokens of a piece; special tokens in it are meant."""
+        return self.encode("a" + text)[len(self._letter) :] if self._adds_blank else self.encode(text)
 
-def _reader(tokenizer: Any) -> Callable[[Sequence[int]], str]:
-    """Return a function from tokens to the text they stand for in the middle of a text; special tokens are no text.
+    def read(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens; special tokens are no text."""
+        return self._decode([*self._letter, *ids]).removeprefix(self._before)
 
-    The tokens are decoded behind a letter, since sentencepiece's tokenizers drop a blank at the very beginning.
-    """
-    letter = _encode(tokenizer, "a")
-
-    def decode(ids: Sequence[int]) -> str:
-        text: str = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    def _decode(self, ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
-    before = decode(letter)
-    return lambda ids: decode([*letter, *ids]).removeprefix(before)
+    def start(self) -> list[int]:
+        """Return the tokens that a tokenizer puts before every text: ``<s>`` with Llama's, none with most."""
+        whole, bare = self.tokenizer("a")["input_ids"], self._letter
+        return next((whole[:n] for n in range(len(whole)) if whole[n : n + len(bare)] == bare), [])
 
-
-def _require_spelled(tokenizer: Any, write: Callable[[str], list[int]], *frames: str) -> None:
-    """Refuse a tokenizer that lacks what the environment writes: its closing tag would be any unknown word."""
-    for frame in frames:
-        said = tokenizer.decode(write(frame), clean_up_tokenization_spaces=False)
-        if "".join(said.split()) != "".join(frame.split()):
+    def close(self, *others: str) -> list[int]:
+        """Return the tokens of the closing tag, once the tokenizer has shown that it can write it and ``others``."""
+        for written in (*others, "</think>"):
+            said = self.tokenizer.decode(self.write(written), clean_up_tokenization_spaces=False)
+            if "".join(said.split()) != "".join(written.split()):
+                raise UserError(
+                    f"the tokenizer cannot write {written!r} (it comes back as {said!r:.60}); choose a model whose "
+                    f"tokenizer covers all characters, as byte-level ones do"
+                )
+        close = self.write("</think>")
+        if not self.tokenizer.decode(close[:1]).strip():
             raise UserError(
-                f"the tokenizer cannot write {frame!r} (it comes back as {said!r:.60}); choose a model whose tokenizer "
-                f"covers all characters, as byte-level ones do"
+                "the tokenizer puts a blank of its own before '</think>', so that any blank would end a thought; "
+                "choose a model whose tokenizer adds none, as byte-level ones do"
             )
-
-
-def _closing(tokenizer: Any, write: Callable[[str], list[int]]) -> list[int]:
-    """Return the tokens of the closing tag, the first of which must be more than a blank.
-
-    Raises:
-        UserError: if it is a blank, so that every blank in a thought would close it.
-    """
-    close = write("</think>")
-    if not tokenizer.decode(close[:1]).strip():
-        raise UserError(
-            "the tokenizer puts a blank of its own before '</think>', so that any blank would end a thought; choose a "
-            "model whose tokenizer adds none, as byte-level ones do"
-        )
-    return close
-
-
-class Turn(NamedTuple):
-    """What a chat template writes around a user's text, the opening of the thought included."""
-
-    before: str
-    after: str
-
-
-def _render(tokenizer: Any) -> Turn:
-    """Return the turn of a tokenizer's template, asked to think.
-
-    A template of its own accord may think (and ends with ``<think>``), think when asked, or not think at all, which it
-    shows by an empty thought or a lone ``</think>``. Whatever it does, one thought is open at the end.
-    """
-    marker = "\x02document\x03"
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": marker}],
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=True,  # of Qwen3, SmolLM3 and GLM
-        thinking=True,  # of DeepSeek and Granite
-    )
-    before, after = rendered.split(marker)
-    after = re.sub(r"(<think>\s*)?</think>\s*$", "", after)
-    return Turn(before, after if after.rstrip().endswith("<think>") else after + "<think>\n")
+        return close
 
 
 def continuation_of(tokenizer: Any, trunk: Sequence[int], index: int) -> tuple[str, list[int]]:
     """Return the text that follows ``index`` and the byte offsets at which its tokens end.
 
-    A token that ends inside a character ends no text and gives no boundary; where the position itself lies inside
-    one there is no text, since any stray byte would decode alike. The text ends before an unknown or special token.
+    A token that ends inside a character gives no boundary; where the position itself is inside one there is no text,
+    since any stray byte would decode alike. The text ends before an unknown or special token.
     """
-    read = _reader(tokenizer)
+    read = Codec(tokenizer).read
     texts: list[str] = []
     before = ""
     for end in range(index + 1, min(len(trunk), index + LOOKAHEAD_TOKENS) + 1):
@@ -202,30 +153,51 @@ class Continuation:
     answer_limit = 1
 
     def __init__(self, tokenizer: Any, prefix_match: bool = False) -> None:
-        self._write = _writer(tokenizer)
-        _require_spelled(tokenizer, self._write, "\n<think 0123456789>", "</think>", "\n...")
-        self.tokenizer, self._start = tokenizer, _start(tokenizer)
-        self.close = _closing(tokenizer, self._write)
-        self._after = self._write("\n...")
-        self._prefix_match = prefix_match
+        self.tokenizer, self._codec, self._prefix_match = tokenizer, Codec(tokenizer), prefix_match
+        self.close = self._codec.close("\n<think 0123456789>", "\n...")
+        self._start, self._dots = self._codec.start(), self._codec.write("\n...")
 
     def trunk(self, text: str) -> tuple[list[int], int]:
         return [*self._start, *encode_text(self.tokenizer, text)], len(self._start) + 1
 
     def opening(self, budget: int | None) -> list[int]:
-        return self._write("\n<think>" if budget is None else f"\n<think {budget}>")
+        return self._codec.write("\n<think>" if budget is None else f"\n<think {budget}>")
 
     def cue(self, trunk: Sequence[int], index: int) -> list[int]:
-        return [*self._after, *trunk[max(len(self._start), index - TAIL_TOKENS) : index]]
+        return [*self._dots, *trunk[max(len(self._start), index - TAIL_TOKENS) : index]]
 
     def finished(self, answer: Sequence[int]) -> bool:
         return len(answer) >= self.answer_limit
 
     def judge(self, answer: Sequence[int], trunk: Sequence[int], index: int) -> float:
         if self._prefix_match:
-            text = _reader(self.tokenizer)(answer)
-            return prefix_match_reward(text, *continuation_of(self.tokenizer, trunk, index))
+            return prefix_match_reward(self._codec.read(answer), *continuation_of(self.tokenizer, trunk, index))
         return match_reward(answer[0], trunk[index])
+
+
+class Turn(NamedTuple):
+    """What a chat template writes around a user's text, the opening of the thought included."""
+
+    before: str
+    after: str
+
+
+def _render(tokenizer: Any) -> Turn:
+    """Return the turn of a tokenizer's template, with one thought open at its end whether the template thinks or not.
+
+    A template that does not think shows it by an empty thought or a lone ``</think>``.
+    """
+    marker = "\x02document\x03"
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": marker}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=True,  # of Qwen3, SmolLM3 and GLM
+        thinking=True,  # of DeepSeek and Granite
+    )
+    before, after = rendered.split(marker)
+    after = re.sub(r"(<think>\s*)?</think>\s*$", "", after)
+    return Turn(before, after if after.rstrip().endswith("<think>") else after + "<think>\n")
 
 
 class Chat:
@@ -235,49 +207,40 @@ class Chat:
     answer_limit = ANSWER_TOKENS
 
     def __init__(self, tokenizer: Any, instruction: str = INSTRUCTION, turn: Turn | None = None) -> None:
+        other = "use answer_format 'continuation'"
         if not getattr(tokenizer, "chat_template", None):
-            raise UserError(
-                "answer_format 'chat' needs a tokenizer with a chat template; use answer_format 'continuation'"
-            )
-        self._write = _writer(tokenizer)
-        _require_spelled(tokenizer, self._write, "<think>\n", "</think>", "\\boxed{0123456789}")
-        self.tokenizer, self._instruction = tokenizer, instruction
+            raise UserError(f"answer_format 'chat' needs a tokenizer with a chat template; {other}")
+        self.tokenizer, self._instruction, self._codec = tokenizer, instruction, Codec(tokenizer)
+        self.close = self._codec.close("<think>\n", "\\boxed{0123456789}")
         try:
             self.turn = turn or _render(tokenizer)
-        except Exception as error:  # a template is a program, and raises what it likes
+        except Exception as error:  # a template is a program, and may raise any error
             reason = " ".join(str(error).split())[:100]
             raise UserError(
                 f"answer_format 'chat' needs a chat template that takes a user's turn as it is, and this tokenizer's "
-                f"does not ({reason}); use answer_format 'continuation'"
+                f"does not ({reason}); {other}"
             ) from error
-        self._header = _encode(tokenizer, self.turn.before)
-        self.close = _closing(tokenizer, self._write)
-        self._cue = self._write("\n\n")
-        self._end = tokenizer.eos_token_id
-        self._read = _reader(tokenizer)
-        if last_boxed(self._read(self._write("\\boxed{a}"))) != "a":
-            raise UserError(
-                "answer_format 'chat' needs a tokenizer that gives \\boxed{a} back as it was; use answer_format "
-                "'continuation'"
-            )
+        self._header, self._cue = self._codec.encode(self.turn.before), self._codec.write("\n\n")
+        if last_boxed(self._codec.read(self._codec.write("\\boxed{a}"))) != "a":
+            raise UserError(f"answer_format 'chat' needs a tokenizer that gives \\boxed{{a}} back as it was; {other}")
 
     def trunk(self, text: str) -> tuple[list[int], int]:
         return [*self._header, *encode_text(self.tokenizer, text)], len(self._header) + 1
 
     def opening(self, budget: int | None) -> list[int]:
         stated = "" if budget is None else BUDGET_INSTRUCTION.format(budget=budget)
-        return self._write(self._instruction.format(budget=stated) + self.turn.after)
+        return self._codec.write(self._instruction.format(budget=stated) + self.turn.after)
 
     def cue(self, trunk: Sequence[int], index: int) -> list[int]:
         return list(self._cue)
 
     def finished(self, answer: Sequence[int]) -> bool:
-        if len(answer) >= self.answer_limit or answer[-1] == self._end:
+        if len(answer) >= self.answer_limit or answer[-1] == self.tokenizer.eos_token_id:
             return True
-        return last_boxed(self._read(answer)) is not None
+        return last_boxed(self._codec.read(answer)) is not None
 
     def judge(self, answer: Sequence[int], trunk: Sequence[int], index: int) -> float:
-        boxed = last_boxed(self._read(answer))
+        boxed = last_boxed(self._codec.read(answer))
         if boxed is None:
             return 0.0
         text, boundaries = continuation_of(self.tokenizer, trunk, index)
@@ -290,15 +253,13 @@ class Chat:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Return what stands in the last complete ``\boxed{...}`` with balanced braces, or None.
+    r"""Return the content of the last complete ``\boxed{...}`` with balanced braces, or None.
 
-    Of several the last to begin counts. As in TeX, a brace behind a backslash opens and closes nothing.
+    Of several the last to begin counts. As in TeX, a brace after a backslash opens and closes nothing.
 
     Example:
-        >>> last_boxed(r"so \boxed{7} or rather \boxed{x_{1}}")
-        'x_{1}'
-        >>> last_boxed(r"\boxed{never closed") is None
-        True
+        >>> last_boxed(r"so \boxed{7} or rather \boxed{x_{1}}"), last_boxed(r"\boxed{never closed")
+        ('x_{1}', None)
     """
     opened: list[tuple[bool, int]] = []  # braces not closed yet: whether of a box, and where they end
     last: tuple[int, int] | None = None
@@ -320,17 +281,9 @@ def last_boxed(text: str) -> str | None:
 def answer_format(
     name: str, tokenizer: Any, parameters: int, prefix_match: bool = False, turn: Turn | None = None
 ) -> AnswerFormat:
-    """Choose a format: by name, or for ``auto`` by the model's size (chat from 1B on, if it has a template).
+    """Choose a format by name: "continuation", "chat", or "auto": chat for models from 1B on that have a template.
 
-    Args:
-        name: "auto", "continuation" or "chat".
-        tokenizer: the model's.
-        parameters: number of the model's parameters.
-        prefix_match: of the continuation format.
-        turn: of the chat format, where the template was rendered before: it may state today's date.
-
-    Raises:
-        UserError: for another name, or a tokenizer that does not serve the format.
+    A ``turn`` that the chat template rendered before is used again, since a template may state today's date.
     """
     if name == "auto":
         chat = parameters >= 1_000_000_000 and getattr(tokenizer, "chat_template", None)

@@ -1,6 +1,4 @@
-"""The paper, and nothing else: pure functions on tensors and numbers, without a model.
-
-A step of Reinforcement Mid-Training passes through the rooms in this order:
+"""The paper, and nothing else: pure functions on tensors and numbers, without a model, in the order of a step.
 
     entropy      logits -> entropies -> tiers              how hard is a position?
     curriculum   tiers, step -> positions C                which ones are thought about now?
@@ -9,6 +7,8 @@ A step of Reinforcement Mid-Training passes through the rooms in this order:
     grpo         r -> advantages -> L_RL                   which rollouts become likelier?
     objective    L_RL + lambda * L_NTP                     both losses, on disjoint positions
     schedule     settings, step -> B_t, p_t                the formulas with a run's settings put in
+
+An argument outside its range or of a wrong shape raises a ValueError that names it and the remedy.
 """
 
 from rmt_mini.method.budget import budget_at_step, length_reward, thought_cap

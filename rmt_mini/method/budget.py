@@ -1,17 +1,11 @@
 """How long may a thought be? A budget that shrinks over training, and a reward for keeping to it.
 
-Paper: dynamic token budget.
+Source: Tian et al., arXiv 2509.24375, dynamic token budget.
 
     B_t = max(B_min, floor(B_0 * gamma ** (t / T)))
     r_len(l) = r_max * max(0, 1 - |l - B_t| / B_t), a triangle: 0 at l = 0, r_max at B_t, 0 from 2 B_t on
 
-B_0 is ``start``, B_min ``minimum``, gamma ``decay``, t ``step``, T ``total_steps``, r_max ``peak``, l
-``length``. The paper's settings (800, 1, 0.2) give 800, 534, 357, 239, 160 at 0, 25, 50, 75 and 100 %. Notes
-on the paper print 535 at 25 %, where the formula has 534.99 before its floor; the floor is kept as written.
-
-Added here: the length reward's budget may be a tensor, so that it may depend on the position as well as on
-the step; ``budgets_by_entropy``, a budget of that kind, which the paper's reviewers asked for; and
-``thought_cap``, since sampling has to stop somewhere.
+Added here: a budget that depends on the position (``budgets_by_entropy``), and a cap, since sampling has to stop.
 """
 
 from __future__ import annotations
@@ -25,28 +19,13 @@ from torch import Tensor
 
 
 def budget_at_step(step: int, total_steps: int, start: int, minimum: int, decay: float) -> int:
-    """Compute the thought budget of a step.
+    """Compute B_t, the thought budget of a step in tokens; it never rises with the step.
 
-    B_t = max(minimum, floor(start * decay ** (step / total_steps)))
-
-    Args:
-        step: t, from 0 to total_steps.
-        total_steps: T, at least 1.
-        start: B_0, tokens, at least ``minimum``.
-        minimum: B_min, tokens, at least 1.
-        decay: gamma, the share of the budget that is left at the end; above 0, at most 1.
-
-    Returns:
-        B_t, tokens. It never rises with the step.
-
-    Raises:
-        ValueError: if an argument lies outside its range.
-
-    Source:
-        Tian et al., arXiv 2509.24375, dynamic token budget.
+    B_t = max(minimum, floor(start * decay ** (step / total_steps))); 0 <= step <= total_steps, 1 <= minimum <= start,
+    0 < decay <= 1: gamma is the fraction of B_0 that remains at step T.
 
     Example:
-        >>> [budget_at_step(step, 4, start=800, minimum=1, decay=0.2) for step in range(5)]
+        >>> [budget_at_step(step, 4, start=800, minimum=1, decay=0.2) for step in range(5)]  # the paper's settings
         [800, 534, 357, 239, 160]
     """
     if total_steps < 1:
@@ -60,7 +39,7 @@ def budget_at_step(step: int, total_steps: int, start: int, minimum: int, decay:
     if not 0 < decay <= 1:
         raise ValueError(f"decay={decay} lies outside (0, 1]; the paper takes 0.2, and 1 means no decay")
     exact = start * math.pow(decay, step / total_steps)
-    # a power that is whole on paper may come out a hair below: 1000 * 0.729 ** (2 / 3) must give 810, not 809
+    # a power that is whole on paper may come out slightly lower: 1000 * 0.729 ** (2 / 3) must give 810, not 809
     return max(minimum, math.floor(exact + 1e-9))
 
 
@@ -71,29 +50,13 @@ def length_reward(length: Tensor, budget: float | Tensor, peak: float = 1.0) -> 
 @overload
 def length_reward(length: float, budget: Tensor, peak: float = 1.0) -> Tensor: ...
 def length_reward(length: float | Tensor, budget: float | Tensor, peak: float = 1.0) -> float | Tensor:
-    """Reward a thought for being as long as the budget says.
+    """Reward a thought for being as long as the budget says: r = peak * max(0, 1 - |length - budget| / budget).
 
-    r = peak * max(0, 1 - |length - budget| / budget): a triangle over 0, budget, 2 * budget.
-
-    Args:
-        length: l, tokens in the thought, 0 or more; a number, or a tensor of any shape.
-        budget: B_t, tokens, above 0; a number, or a tensor that broadcasts with length.
-        peak: r_max, the reward at length == budget, above 0.
-
-    Returns:
-        Between 0 and peak: a float for two numbers, else a tensor of the broadcast shape.
-
-    Raises:
-        ValueError: if length is negative, or budget or peak is not above 0.
-
-    Source:
-        Tian et al., arXiv 2509.24375, dynamic token budget.
+    Length (0 or more) and budget (above 0) are tokens: numbers, or tensors that broadcast with each other.
 
     Example:
         >>> [length_reward(length, budget=4) for length in (0, 2, 4, 6, 8, 9)]
         [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
-        >>> length_reward(torch.tensor([2, 2]), budget=torch.tensor([2, 4])).tolist()
-        [1.0, 0.5]
     """
     if not bool(torch.as_tensor(length >= 0).all()):
         raise ValueError(f"length={length} must not be negative; count the tokens inside the thought's tags")
@@ -108,23 +71,9 @@ def length_reward(length: float | Tensor, budget: float | Tensor, peak: float = 
 
 
 def budgets_by_entropy(entropies: Sequence[float], budget: int, minimum: int) -> list[int]:
-    """Give each position its own budget: more thought where the next token is less certain.
+    """Give each position its own budget: more thought where the next token is less certain (ours).
 
-    B = min(2 * B_t, max(minimum, floor(B_t * H / mean(H))))
-
-    Args:
-        entropies: H of each position of a step, nats, 0 or more.
-        budget: B_t, tokens, at least ``minimum``: the budget of a position of mean entropy.
-        minimum: B_min, tokens, at least 1.
-
-    Returns:
-        A budget for each position, tokens; B_t for all where all entropies are 0.
-
-    Raises:
-        ValueError: if budget or minimum lies outside its range.
-
-    Source:
-        Ours; the paper's budget depends on the step alone.
+    B = min(2 * B_t, max(minimum, floor(B_t * H / mean(H)))), H in nats; B_t where all entropies are 0.
 
     Example:
         >>> budgets_by_entropy([0.0, 1.0, 2.0, 5.0], budget=8, minimum=3)
@@ -139,21 +88,7 @@ def budgets_by_entropy(entropies: Sequence[float], budget: int, minimum: int) ->
 
 
 def thought_cap(budget: int) -> int:
-    """Say after how many tokens the environment closes a thought.
-
-    cap = 2 * budget, the first length past the peak that earns nothing: sampling on could only lose time.
-
-    Args:
-        budget: B_t, tokens, at least 1.
-
-    Returns:
-        The cap, tokens.
-
-    Raises:
-        ValueError: if budget is below 1.
-
-    Source:
-        Ours; it follows from where the paper's length reward ends.
+    """Return the length at which the environment closes a thought: 2 * budget, where the length reward ends (ours).
 
     Example:
         >>> thought_cap(24), length_reward(thought_cap(24), budget=24)

@@ -1,15 +1,12 @@
 """Which positions are trained on, and when? Easy ones first, hard ones later.
 
-Paper: curriculum-based adaptive sampling.
+Source: Tian et al., arXiv 2509.24375, curriculum-based adaptive sampling.
 
-    p(t) = p_early                                               before t1
-           p_early + (t - t1) / (t2 - t1) * (p_late - p_early)   from t1 to t2
-           p_late                                                after t2
+    p(t) = p_early before t1, p_late after t2, and p_early + (t - t1) / (t2 - t1) * (p_late - p_early) between them
     draw a tier from p(t), then a position uniformly from that tier; the drawn positions are the set C
 
-t1 and t2 are ``start`` and ``end`` as shares of T (30 % and 70 %). Not stated by the paper, and ours to
-choose: p_early and p_late; that positions of one draw are distinct (C is a set); that a tier which is empty
-or used up gives its probability to the others.
+The paper does not state p_early and p_late. Ours: positions of one draw are distinct (C is a set), and an empty or
+used-up tier gives its probability to the others.
 """
 
 from __future__ import annotations
@@ -24,40 +21,13 @@ from torch import Tensor
 from rmt_mini.method.entropy import TIERS
 
 
-def _check_distribution(name: str, value: Sequence[float]) -> None:
-    fine = len(value) == len(TIERS) and all(p >= 0 for p in value) and math.isclose(sum(value), 1, abs_tol=1e-6)
-    if not fine:
-        raise ValueError(f"{name}={tuple(value)} must be probabilities of easy, medium, hard with sum 1")
-
-
 def tier_probabilities(
-    step: int,
-    total_steps: int,
-    early: Sequence[float],
-    late: Sequence[float],
-    start: float = 0.3,
-    end: float = 0.7,
+    step: int, total_steps: int, early: Sequence[float], late: Sequence[float], start: float = 0.3, end: float = 0.7
 ) -> tuple[float, float, float]:
-    """Compute the curriculum's distribution over tiers at a step.
+    """Compute p(t), the curriculum's distribution over (easy, medium, hard) at a step.
 
-    p = (1 - a) * early + a * late,  a = (t / T - start) / (end - start), kept within 0..1
-
-    Args:
-        step: t, from 0 to total_steps.
-        total_steps: T, at least 1.
-        early: p_early over (easy, medium, hard).
-        late: p_late over (easy, medium, hard).
-        start: t1 / T, where the change begins.
-        end: t2 / T, where it is complete; 0 <= start < end <= 1.
-
-    Returns:
-        Probabilities of easy, medium and hard.
-
-    Raises:
-        ValueError: if an argument lies outside its range.
-
-    Source:
-        Tian et al., arXiv 2509.24375, curriculum-based adaptive sampling.
+    p = (1 - a) * early + a * late,  a = (t / T - start) / (end - start), clamped to 0..1; start and end are t1 / T and
+    t2 / T, 0 <= start < end <= 1.
 
     Example:
         >>> [tier_probabilities(step, 4, (1, 0, 0), (0, 0, 1), start=0.25, end=0.75) for step in (1, 2, 3)]
@@ -69,8 +39,10 @@ def tier_probabilities(
         raise ValueError(f"step={step} lies outside 0..total_steps={total_steps}; count this run's steps from 0")
     if not 0 <= start < end <= 1:
         raise ValueError(f"start={start} and end={end} must satisfy 0 <= start < end <= 1; try 0.3 and 0.7")
-    _check_distribution("early", early)
-    _check_distribution("late", late)
+    for name, value in (("early", early), ("late", late)):
+        fine = len(value) == len(TIERS) and all(p >= 0 for p in value) and math.isclose(sum(value), 1, abs_tol=1e-6)
+        if not fine:
+            raise ValueError(f"{name}={tuple(value)} must be probabilities of easy, medium, hard with sum 1")
     share = min(1.0, max(0.0, (step / total_steps - start) / (end - start)))
     easy, medium, hard = ((1 - share) * before + share * after for before, after in zip(early, late, strict=True))
     return easy, medium, hard
@@ -79,33 +51,13 @@ def tier_probabilities(
 class TierSampler:
     """Draw the set C of positions for reinforcement, tier by tier.
 
-    Args:
-        total_steps: T, at least 1.
-        early: p_early over (easy, medium, hard).
-        late: p_late over (easy, medium, hard).
-        start: t1 / T.
-        end: t2 / T.
-        seed: of the sampler's own CPU generator; torch's global one is left alone.
-        enabled: False draws uniformly over all positions, the ablation without curriculum.
-
-    Attributes:
-        counts: positions drawn per tier (easy, medium, hard) since construction.
-
-    Raises:
-        ValueError: if an argument lies outside its range.
-
-    Source:
-        Tian et al., arXiv 2509.24375, curriculum-based adaptive sampling.
+    Arguments as of ``tier_probabilities``; ``seed`` is of the sampler's own CPU generator, and ``enabled=False`` draws
+    uniformly over all positions (the ablation without curriculum). ``counts`` holds the positions drawn per tier.
 
     Example:
-        >>> sampler = TierSampler(10, early=(1, 0, 0), late=(0, 0, 1))
-        >>> tiers = torch.tensor([2, 0, 2, 1, 0])
-        >>> sorted(sampler.sample(tiers, 2, step=0).tolist())  # early: the easy ones
-        [1, 4]
-        >>> sorted(sampler.sample(tiers, 2, step=10).tolist())  # late: the hard ones
-        [0, 2]
-        >>> sampler.counts
-        (2, 0, 2)
+        >>> sampler, tiers = TierSampler(10, early=(1, 0, 0), late=(0, 0, 1)), torch.tensor([2, 0, 2, 1, 0])
+        >>> [sorted(sampler.sample(tiers, 2, step).tolist()) for step in (0, 10)], sampler.counts  # easy, then hard
+        ([[1, 4], [0, 2]], (2, 0, 2))
     """
 
     def __init__(
@@ -118,33 +70,16 @@ class TierSampler:
         seed: int = 0,
         enabled: bool = True,
     ) -> None:
-        tier_probabilities(0, total_steps, early, late, start, end)  # complain now, not at the first draw
+        tier_probabilities(0, total_steps, early, late, start, end)  # refuse bad settings now, not at the first draw
         self.total_steps, self.early, self.late = total_steps, tuple(early), tuple(late)
         self.start, self.end, self.enabled = start, end, enabled
         self.counts = (0, 0, 0)
         self._generator = torch.Generator().manual_seed(seed)
 
     def sample(self, tiers: Tensor, n: int, step: int) -> Tensor:
-        """Draw n distinct positions.
+        """Draw n distinct positions, or all where there are fewer.
 
-        A tier that is empty or used up gives its probability to the others in proportion; where those have
-        probability zero, uniformly.
-
-        Args:
-            tiers: (S,) integers, 0 easy, 1 medium, 2 hard.
-            n: how many; where fewer are there, all of them are drawn.
-            step: t, from 0 to total_steps.
-
-        Returns:
-            int64 (min(n, S),): indices into ``tiers``, in the order drawn, on its device.
-
-        Raises:
-            ValueError: if tiers is not (S,) with values 0..2, n is negative, or step is out of range.
-
-        Example:
-            >>> sampler = TierSampler(10, early=(1, 0, 0), late=(0, 0, 1))
-            >>> sampler.sample(torch.tensor([2]), 5, step=0)  # there is no easy one
-            tensor([0])
+        ``tiers`` is (S,) of 0 easy, 1 medium, 2 hard; returns int64 (min(n, S),), indices into it in the order drawn.
         """
         listed: list[int] = tiers.tolist() if tiers.ndim == 1 else [-1]
         if not set(listed) <= {0, 1, 2}:
@@ -156,10 +91,9 @@ class TierSampler:
             drawn = self._draw_by_tier(listed, min(n, len(listed)), probabilities)
         else:
             drawn = torch.randperm(len(listed), generator=self._generator)[:n].tolist()
-        easy, medium, hard = (
-            count + sum(listed[place] == tier for place in drawn) for tier, count in enumerate(self.counts)
-        )
-        self.counts = (easy, medium, hard)
+        found = [listed[place] for place in drawn]
+        easy, medium, hard = self.counts
+        self.counts = (easy + found.count(0), medium + found.count(1), hard + found.count(2))
         return torch.tensor(drawn, dtype=torch.long, device=tiers.device)
 
     def _draw_by_tier(self, tiers: list[int], n: int, probabilities: Sequence[float]) -> list[int]:
@@ -175,36 +109,14 @@ class TierSampler:
         return drawn
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the next draws depend on, and the counts.
-
-        Returns:
-            "generator": uint8 tensor, "counts": three ints.
-
-        Example:
-            >>> sorted(TierSampler(10, (1, 0, 0), (0, 0, 1)).state_dict())
-            ['counts', 'generator']
-        """
+        """Return what the next draws depend on ("generator", a uint8 tensor) and the "counts"."""
         return {"generator": self._generator.get_state(), "counts": list(self.counts)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where another sampler stood: the next draws equal its next draws.
-
-        Args:
-            state: from ``state_dict`` of a sampler with the same settings.
-
-        Raises:
-            ValueError: if state lacks a part.
-
-        Example:
-            >>> one, two = (TierSampler(10, (1, 0, 0), (0, 0, 1), seed=seed) for seed in (1, 2))
-            >>> two.load_state_dict(one.state_dict())
-            >>> tiers = torch.zeros(1000, dtype=torch.long)
-            >>> two.sample(tiers, 5, step=0).equal(one.sample(tiers, 5, step=0))
-            True
-        """
+        """Continue from the state of a sampler with the same settings: the next draws equal its next draws."""
         missing = {"generator", "counts"} - set(state)
         if missing:
-            raise ValueError(f"state lacks {sorted(missing)}; pass what TierSampler.state_dict returned")
+            raise ValueError(f"state has no {sorted(missing)}; pass what TierSampler.state_dict returned")
         easy, medium, hard = state["counts"]
         self._generator.set_state(state["generator"])
         self.counts = (int(easy), int(medium), int(hard))

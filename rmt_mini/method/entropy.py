@@ -1,14 +1,12 @@
 """How hard is a position? Entropy of the next-token distribution, cut into three tiers.
 
-Paper: curriculum-based adaptive sampling, the measure of difficulty.
+Source: Tian et al., arXiv 2509.24375, curriculum-based adaptive sampling, the measure of difficulty.
 
     H = - sum_v p(v) log p(v),   p = softmax(logits)
     tier = easy if H <= threshold_1,  medium if threshold_1 < H <= threshold_2,  hard if H > threshold_2
 
-Other measures of difficulty (``stages/difficulty.py``) take the tiers' sizes from here, and deal them out anew.
-
-Not stated by the paper, and ours to choose: the thresholds (RPT, its baseline, evaluates above 0.5, 1.0 and
-1.5 nats), the side an equality falls on, and cutting at quantiles, which fits the tiers to model and text.
+The paper does not state thresholds (RPT, its baseline, evaluates above 0.5, 1.0 and 1.5 nats). Ours: thresholds at
+quantiles, and tiers by another score (``stages/difficulty.py``).
 """
 
 from __future__ import annotations
@@ -23,27 +21,13 @@ TIERS = ("easy", "medium", "hard")
 
 
 def token_entropy(logits: Tensor, top_k: int | None = None) -> Tensor:
-    """Measure how undecided a next-token distribution is.
+    """Measure how undecided next-token distributions are: H = - sum_v p(v) log p(v) with p = softmax(logits), in nats.
 
-    H = - sum_v p(v) log p(v) with p = softmax(logits); with ``top_k`` over the k largest logits only,
-    renormalised, as RPT's proxy filter does with k = 16.
-
-    Args:
-        logits: (..., V). Lower precision is raised to fp32; fp64 stays. -inf marks a token that cannot come.
-        top_k: 1 to V, or None for the whole vocabulary.
-
-    Returns:
-        (...), nats, between 0 and log V (log k). A row that is no distribution (nan, or all -inf) gives nan.
-
-    Raises:
-        ValueError: if logits has no vocabulary dimension or top_k does not fit it.
-
-    Source:
-        Tian et al., arXiv 2509.24375, curriculum-based adaptive sampling; top-k: RPT, arXiv 2506.08007.
+    Logits are (..., V), -inf for a token that cannot come; returns (...), nan for a row that is no distribution. With
+    ``top_k`` only the k largest logits count, renormalised (RPT's filter, arXiv 2506.08007, with k = 16).
 
     Example:
-        >>> coin = torch.tensor([0.0, 0.0, -math.inf])
-        >>> round(token_entropy(coin).item(), 4)  # log 2
+        >>> round(token_entropy(torch.tensor([0.0, 0.0, -math.inf])).item(), 4)  # a fair coin: log 2
         0.6931
     """
     if logits.ndim == 0 or logits.shape[-1] == 0:
@@ -59,22 +43,9 @@ def token_entropy(logits: Tensor, top_k: int | None = None) -> Tensor:
 
 
 def assign_tiers(entropy: Tensor, thresholds: Sequence[float]) -> Tensor:
-    """Sort positions into easy, medium and hard.
+    """Sort positions into 0 easy, 1 medium and 2 hard: tier = [H > thresholds[0]] + [H > thresholds[1]].
 
-    tier = [H > thresholds[0]] + [H > thresholds[1]]; equality falls on the easier side.
-
-    Args:
-        entropy: any shape, nats.
-        thresholds: two of them, nats, finite and ascending; equal ones leave the medium tier empty.
-
-    Returns:
-        int64 of the same shape: 0 easy, 1 medium, 2 hard, the indices of ``TIERS``.
-
-    Raises:
-        ValueError: if the thresholds are not two finite ascending numbers, or an entropy is not finite.
-
-    Source:
-        Tian et al., arXiv 2509.24375, curriculum-based adaptive sampling, which states no thresholds.
+    ``entropy`` has any shape and is in nats, as are the two thresholds, finite and ascending.
 
     Example:
         >>> assign_tiers(torch.tensor([0.2, 0.5, 0.7, 1.5, 1.6]), (0.5, 1.5)).tolist()
@@ -91,22 +62,9 @@ def assign_tiers(entropy: Tensor, thresholds: Sequence[float]) -> Tensor:
 
 
 def quantile_thresholds(entropy: Tensor, fractions: Sequence[float] = (1 / 3, 2 / 3)) -> tuple[float, float]:
-    """Choose thresholds so that the tiers hold given shares of the positions.
+    """Choose thresholds at quantiles of the entropies (interpolated linearly), so that the tiers have given shares.
 
-    threshold_i = the fractions[i]-quantile of the entropies, interpolated linearly.
-
-    Args:
-        entropy: any shape, nats, at least one, finite.
-        fractions: share of positions up to each threshold, 0 <= first <= second <= 1.
-
-    Returns:
-        Two thresholds for ``assign_tiers``, nats.
-
-    Raises:
-        ValueError: if entropy is empty or not finite, or the fractions do not fit.
-
-    Source:
-        Ours; the paper states no thresholds.
+    ``fractions`` are the shares of positions up to each threshold, 0 <= first <= second <= 1.
 
     Example:
         >>> quantile_thresholds(torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0]), (0.25, 0.75))
@@ -130,24 +88,10 @@ def quantile_thresholds(entropy: Tensor, fractions: Sequence[float] = (1 / 3, 2 
 
 
 def tiers_by_score(score: Tensor, tiers: Tensor, entropy: Tensor) -> Tensor:
-    """Deal the same numbers of easy, medium and hard out by another score of difficulty.
+    """Assign as many easy, medium and hard positions as ``tiers`` has, by another score; the lowest scores are easy.
 
-    As many positions as are easy in ``tiers``, those of the lowest scores, are easy; and so on upwards. So two measures
-    of difficulty differ in what they call hard, and not in how much of it there is.
-
-    Args:
-        score: (S,), higher is harder.
-        tiers: (S,) of 0, 1, 2, whose sizes are kept.
-        entropy: (S,), nats; settles the order of equal scores, lower first.
-
-    Returns:
-        int64 (S,).
-
-    Raises:
-        ValueError: if the three differ in shape, or a score is not finite.
-
-    Source:
-        Ours; the paper measures difficulty by entropy alone.
+    All three are (S,); a higher score is harder, and entropy orders equal scores. So two measures of difficulty differ
+    in what they call hard, and not in how much of it there is.
 
     Example:
         >>> score, entropy = torch.tensor([0.5, 0.0, 1.0, 0.0]), torch.tensor([0.1, 0.9, 0.2, 0.3])
@@ -160,6 +104,6 @@ def tiers_by_score(score: Tensor, tiers: Tensor, entropy: Tensor) -> Tensor:
         raise ValueError("score holds nan or inf; check what it was taken from")
     order = entropy.argsort(stable=True)
     order = order[score[order].argsort(stable=True)]
-    dealt = torch.empty_like(tiers)
-    dealt[order] = tiers.sort().values
-    return dealt
+    assigned = torch.empty_like(tiers)
+    assigned[order] = tiers.sort().values
+    return assigned

@@ -1,16 +1,14 @@
 """From rewards to a gradient: advantages within a group, and the policy loss.
 
-Paper: dual training, selective reinforcement with GRPO. The G rollouts o_i of one position earn rewards r_i:
+Source: Tian et al., arXiv 2509.24375, selective reinforcement with GRPO (arXiv 2402.03300), for the G rollouts o_i of
+one position, which earn rewards r_i:
 
     A_i = (r_i - mean(r)) / (std(r) + delta)
     L_RL = -E[(1/G) sum_i A_i log pi(o_i)] + beta * KL(pi || pi_ref)
 
-delta is ``eps``, beta ``kl_weight``. The loss is written with the ratio pi / pi_old, whose gradient on-policy
-is that of the logarithm; so PPO's clip can be switched on for several updates per sample.
-
-Named deviations, each an option: ``normalise="token"`` averages over tokens, where the paper sums a rollout's
-tokens (``"rollout"``); ``scale=False`` leaves the division out; the clip. The paper does not say how it
-estimates KL; k3 is used here. A position whose rollouts all earned the same gets exactly zero.
+Named deviations, each an option: ``normalise="token"`` averages over tokens, where the paper sums a rollout's tokens
+(``"rollout"``); ``scale=False`` leaves the division out (Dr. GRPO, arXiv 2503.20783); PPO's clip (arXiv 1707.06347) of
+the ratio pi / pi_old, for several updates per sample. The paper does not say how it estimates KL; k3 is used here.
 """
 
 from __future__ import annotations
@@ -19,6 +17,40 @@ import math
 
 import torch
 from torch import Tensor
+
+
+def group_advantages(rewards: Tensor, group_size: int, eps: float = 1e-4, scale: bool = True) -> Tensor:
+    """Compare each rollout with the others at its position: A = (r - mean) / (std + eps) within each group.
+
+    Rewards are (K, G), or (R,) with the rollouts of a group next to each other; so are the advantages. A group without
+    spread gets exactly 0. std divides by G, not G - 1: the group is all there is. ``scale=False`` gives A = r - mean:
+    dividing by std amplifies groups whose rewards barely differ.
+
+    Example:
+        >>> rewards = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.3, 0.3, 0.3, 0.3])
+        >>> [round(advantage, 3) for advantage in group_advantages(rewards, group_size=4).tolist()]
+        [1.0, -1.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    if not eps >= 0:
+        raise ValueError(f"eps={eps} must not be negative; try 1e-4")
+    grouped = _groups(rewards, group_size)
+    centred = grouped - grouped.mean(dim=1, keepdim=True)
+    if scale:
+        centred = centred / (centred.square().mean(dim=1, keepdim=True).sqrt() + eps)
+    # equal rewards can differ from their own mean by a rounding error, which the division would amplify
+    spread = grouped.amax(dim=1, keepdim=True) != grouped.amin(dim=1, keepdim=True)
+    return torch.where(spread, centred, 0.0).reshape(rewards.shape)
+
+
+def groups_with_signal(rewards: Tensor, group_size: int) -> Tensor:
+    """Return bool (K,): the groups whose rollouts did not all earn the same; all others have advantage 0.
+
+    Example:
+        >>> groups_with_signal(torch.tensor([1.0, 0.0, 0.3, 0.3]), group_size=2).tolist()
+        [True, False]
+    """
+    grouped = _groups(rewards, group_size)
+    return grouped.amax(dim=1) != grouped.amin(dim=1)
 
 
 def _groups(rewards: Tensor, group_size: int) -> Tensor:
@@ -33,93 +65,10 @@ def _groups(rewards: Tensor, group_size: int) -> Tensor:
     return rewards.to(torch.promote_types(rewards.dtype, torch.float32)).reshape(-1, group_size)
 
 
-def group_advantages(rewards: Tensor, group_size: int, eps: float = 1e-4, scale: bool = True) -> Tensor:
-    """Compare each rollout with the others at its position.
-
-    A = (r - mean) / (std + eps) within each group; exactly 0 for a group without spread. std is the
-    population's (divided by G, not G - 1): the group is all there is, not a sample of it, and a group of one
-    gives 0, not nan.
-
-    Args:
-        rewards: (R,) with the rollouts of a group next to each other, or (K, G).
-        group_size: G.
-        eps: delta, keeps the quotient finite; 0 or above.
-        scale: False gives A = r - mean, Dr. GRPO's variant and a named deviation: where rewards differ in a
-            small part only, such as the length reward among wrong answers, the division makes that part as
-            large as any.
-
-    Returns:
-        The shape of rewards, fp32 (fp64 for fp64). Each group sums to 0. A nan reward makes its group nan.
-
-    Raises:
-        ValueError: if rewards do not fill whole groups, or eps is negative.
-
-    Source:
-        GRPO, arXiv 2402.03300; Tian et al., arXiv 2509.24375, dual training; Dr. GRPO, arXiv
-        2503.20783.
-
-    Example:
-        >>> rewards = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.3, 0.3, 0.3, 0.3])
-        >>> [round(advantage, 3) for advantage in group_advantages(rewards, group_size=4).tolist()]
-        [1.0, -1.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
-    """
-    if not eps >= 0:
-        raise ValueError(f"eps={eps} must not be negative; try 1e-4")
-    grouped = _groups(rewards, group_size)
-    centred = grouped - grouped.mean(dim=1, keepdim=True)
-    if scale:
-        centred = centred / (centred.square().mean(dim=1, keepdim=True).sqrt() + eps)
-    # equal rewards can differ from their own mean by a rounding error, which the division would blow up
-    spread = grouped.amax(dim=1, keepdim=True) != grouped.amin(dim=1, keepdim=True)
-    return torch.where(spread, centred, 0.0).reshape(rewards.shape)
-
-
-def groups_with_signal(rewards: Tensor, group_size: int) -> Tensor:
-    """Say which positions teach anything: those whose rollouts did not all earn the same.
-
-    signal = max(r) != min(r) within the group
-
-    Args:
-        rewards: (R,) with the rollouts of a group next to each other, or (K, G).
-        group_size: G.
-
-    Returns:
-        bool (K,).
-
-    Raises:
-        ValueError: if rewards do not fill whole groups.
-
-    Source:
-        Ours; a group without signal has advantage 0 throughout.
-
-    Example:
-        >>> groups_with_signal(torch.tensor([1.0, 0.0, 0.3, 0.3]), group_size=2).tolist()
-        [True, False]
-    """
-    grouped = _groups(rewards, group_size)
-    return grouped.amax(dim=1) != grouped.amin(dim=1)
-
-
 def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """Estimate KL(policy || reference) from the probabilities of the sampled token alone.
+    """Estimate KL(policy || reference) from sampled tokens: k3 = exp(d) - d - 1 with d = log reference - log policy.
 
-    k3 = exp(d) - d - 1 with d = log reference - log policy. Never negative; over tokens sampled from the
-    policy its mean is KL(policy || reference), since exp(d) averages to 1. With the sign of d turned it would
-    not be. As a loss on sampled tokens, note, its gradient is on average that of KL(reference || policy):
-    sampling has no gradient.
-
-    Args:
-        logprobs: any shape, nats, of sampled tokens under the policy.
-        reference_logprobs: the same shape, nats, of the same tokens under the reference.
-
-    Returns:
-        The same shape, nats.
-
-    Raises:
-        ValueError: if the shapes differ.
-
-    Source:
-        J. Schulman, "Approximating KL Divergence" (2020), the estimator k3; used by GRPO, arXiv 2402.03300.
+    Never negative; over tokens sampled from the policy its mean is the KL. With the sign of d turned it would not be.
 
     Example:
         >>> round(kl_estimate(torch.tensor(0.5).log(), torch.tensor(0.25).log()).item(), 4)  # 1/2 + log 2 - 1
@@ -128,18 +77,6 @@ def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     _same_shape("reference_logprobs", reference_logprobs, logprobs)
     difference = reference_logprobs - logprobs
     return torch.expm1(difference) - difference  # expm1: exp(d) - 1 loses every digit where d is small
-
-
-def mean_over(total: Tensor, own: int, count: float | None) -> Tensor:
-    """Divide a sum over ``own`` items by ``count``, the items of the whole step, or by ``own`` without it.
-
-    The means of micro-batches add up to the mean of the step only over a shared count. A sum over nothing
-    stays the zero with a graph that it is.
-    """
-    divisor = own if count is None else count
-    if not 0 <= divisor < math.inf or (divisor == 0 and own > 0):
-        raise ValueError(f"count={count} does not fit {own} items here; give the number in the whole step, or None")
-    return total / (divisor or 1)
 
 
 def rl_loss(
@@ -156,39 +93,23 @@ def rl_loss(
 ) -> Tensor:
     """Compute the loss that makes rollouts of positive advantage likelier.
 
-    L = mean over tokens of -min(ratio * A, clip(ratio, 1 - e, 1 + e) * A) + kl_weight * k3
-    ratio = exp(logprob - old logprob)
-
-    Without old_logprobs the ratio is 1 and its gradient that of the log-probability, so the gradient is
-    -A * grad log pi; the value, about minus the mean advantage, then says nothing about progress.
+    L = mean over tokens of -min(ratio * A, clip(ratio, 1 - e, 1 + e) * A) + kl_weight * k3, ratio = exp(logprob - old).
+    Without old_logprobs the ratio is 1 and its gradient that of the log-probability.
 
     Args:
         logprobs: (R, L), nats, of sampled tokens under the policy; carries the graph.
         advantages: (R,), constants.
-        mask: bool (R, L), True on the tokens the policy sampled. What stands elsewhere, nan included, has no
-            effect.
+        mask: bool (R, L), True on the tokens the policy sampled; other values, nan included, have no effect.
         old_logprobs: (R, L), nats, at sampling time; None: the policy has not moved since.
         clip_epsilon: e of PPO's clip, above 0; None: no clip.
         reference_logprobs: (R, L), nats, under the reference; needed if kl_weight is above 0.
         kl_weight: beta, 0 or above; at 0 the reference is left out altogether.
-        normalise: "token": mean over masked tokens, every token weighs the same. "rollout": the paper's form,
-            sum over a rollout's tokens, mean over the R rollouts; long rollouts then weigh more.
-        count: tokens ("token") or rollouts ("rollout") in the whole step, where this is one of its
-            micro-batches.
-
-    Returns:
-        Scalar. Without any masked token a zero that still has a graph.
-
-    Raises:
-        ValueError: if shapes differ, mask is not boolean, or an option lies outside its range.
-
-    Source:
-        Tian et al., arXiv 2509.24375, dual training; GRPO, arXiv 2402.03300; clip: PPO, arXiv 1707.06347.
+        normalise: "token": mean over masked tokens. "rollout": sum over a rollout's tokens, mean over the R rollouts.
+        count: tokens ("token") or rollouts ("rollout") in the whole step, where this is one of its micro-batches.
 
     Example:
         >>> logprobs = torch.tensor([[-0.5, -2.0], [-1.0, 0.0]], requires_grad=True)
-        >>> mask = torch.tensor([[True, True], [True, False]])
-        >>> rl_loss(logprobs, torch.tensor([3.0, -3.0]), mask).backward()
+        >>> rl_loss(logprobs, torch.tensor([3.0, -3.0]), torch.tensor([[True, True], [True, False]])).backward()
         >>> logprobs.grad.tolist()  # -A / 3 tokens; nothing where the mask is False
         [[-1.0, -1.0], [1.0, 0.0]]
     """
@@ -219,6 +140,14 @@ def rl_loss(
         loss = loss + kl_weight * kl_estimate(current, _hidden("reference_logprobs", reference_logprobs, mask))
     total = torch.where(mask, loss, 0.0).sum()
     return mean_over(total, int(mask.sum()) if normalise == "token" else len(mask), count)
+
+
+def mean_over(total: Tensor, own: int, count: float | None) -> Tensor:
+    """Divide a sum over ``own`` items by ``count``, those of the whole step, or by ``own``; a sum over nothing is 0."""
+    divisor = own if count is None else count
+    if not 0 <= divisor < math.inf or (divisor == 0 and own > 0):
+        raise ValueError(f"count={count} does not fit {own} items here; give the number in the whole step, or None")
+    return total / (divisor or 1)
 
 
 def check_mask(mask: Tensor, logprobs: Tensor) -> None:

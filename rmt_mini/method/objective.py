@@ -1,16 +1,11 @@
 """Both losses in one step: reinforcement on the chosen positions, next-token prediction on all the rest.
 
-Paper: dual training.
+Source: Tian et al., arXiv 2509.24375, dual training.
 
-    m_pos = 1[pos not in C]
-    L_NTP = - sum_pos m_pos log p(tau_pos | tau_<pos)
-    L = L_RL + lambda * L_NTP
+    m_pos = 1[pos not in C],   L_NTP = - sum_pos m_pos log p(tau_pos | tau_<pos),   L = L_RL + lambda * L_NTP
 
-lambda is ``ntp_weight``, C the positions a step's reinforcement runs on.
-
-Named deviation: the paper's L_NTP is a sum, ours a mean over the masked tokens. The sum grows with the
-document's length and the micro-batch, so the same lambda would mean another balance for every text; between
-two means it means one thing. The paper's form is ``ntp_loss(..., count=1)``.
+Named deviation: the paper's L_NTP is a sum, ours a mean over the masked tokens, since the same lambda would mean
+another balance for every length of text. The paper's form is ``ntp_loss(..., count=1)``.
 """
 
 from __future__ import annotations
@@ -25,25 +20,10 @@ from rmt_mini.method.grpo import check_mask, mean_over
 
 
 def ntp_mask(length: int, chosen: Sequence[int] | Tensor, first: int = 1) -> Tensor:
-    """Mark the positions of a document that next-token prediction trains on.
+    """Mark the positions of a document that next-token prediction trains on; returns bool (length,), on the CPU.
 
-    m[i] = 1[first <= i < length and i not in chosen]; position i means token i, predicted from the tokens
-    before it.
-
-    Args:
-        length: tokens in the document, 0 or more.
-        chosen: C, distinct or not, each in first..length-1.
-        first: first position with a loss, at least 1, since nothing stands before token 0; later behind a
-            header.
-
-    Returns:
-        bool (length,), on the CPU.
-
-    Raises:
-        ValueError: if length or first is too small, or a chosen position is none.
-
-    Source:
-        Tian et al., arXiv 2509.24375, dual training, the mask m_pos.
+    m[i] = 1[first <= i < length and i not in chosen]; position i means token i, predicted from the tokens before it.
+    ``first`` is at least 1, since no token precedes token 0; it is later after a header.
 
     Example:
         >>> ntp_mask(5, chosen=[2, 4]).int().tolist()
@@ -52,7 +32,7 @@ def ntp_mask(length: int, chosen: Sequence[int] | Tensor, first: int = 1) -> Ten
     if length < 0:
         raise ValueError(f"length={length} must not be negative; pass the number of tokens")
     if first < 1:
-        raise ValueError(f"first={first} must be at least 1; nothing stands before token 0 to predict it from")
+        raise ValueError(f"first={first} must be at least 1; no token precedes token 0 to predict it from")
     places = torch.as_tensor(chosen, dtype=torch.long, device="cpu").flatten()
     outside = places[(places < first) | (places >= length)]
     if len(outside):  # a negative place would count from the end and free the wrong token
@@ -63,27 +43,13 @@ def ntp_mask(length: int, chosen: Sequence[int] | Tensor, first: int = 1) -> Ten
 
 
 def ntp_loss(logprobs: Tensor, mask: Tensor, *, count: float | None = None) -> Tensor:
-    """Compute the next-token loss where the mask allows it.
+    """Compute the next-token loss where the mask is True: L_NTP = - sum(mask * logprobs) / count, nats per token.
 
-    L_NTP = - sum(mask * logprobs) / count, with count = sum(mask) unless given
-
-    Args:
-        logprobs: any shape, nats, of the text's own tokens; carries the graph.
-        mask: bool, the same shape. What stands where it is False, nan included, has no effect.
-        count: tokens in the whole step, where this is one of its micro-batches.
-
-    Returns:
-        Scalar, nats per token. Without any masked token a zero that still has a graph.
-
-    Raises:
-        ValueError: if the mask is not boolean or of another shape, or count does not fit.
-
-    Source:
-        Tian et al., arXiv 2509.24375, dual training; the mean is ours.
+    Both have one shape; values where the mask is False, nan included, have no effect. ``count`` is the number of tokens
+    in the whole step, where this is one of its micro-batches; without it sum(mask).
 
     Example:
-        >>> logprobs = torch.tensor([-1.0, -2.0, -9.0])
-        >>> ntp_loss(logprobs, torch.tensor([True, True, False])).item()
+        >>> ntp_loss(torch.tensor([-1.0, -2.0, -9.0]), torch.tensor([True, True, False])).item()
         1.5
     """
     check_mask(mask, logprobs)
@@ -92,23 +58,7 @@ def ntp_loss(logprobs: Tensor, mask: Tensor, *, count: float | None = None) -> T
 
 
 def rmt_loss(rl: Tensor, ntp: Tensor, ntp_weight: float) -> Tensor:
-    """Add the two losses.
-
-    L = rl + ntp_weight * ntp; with ntp_weight 0 it is rl itself, so that not even a nan comes from ntp.
-
-    Args:
-        rl: scalar from ``rl_loss``.
-        ntp: scalar from ``ntp_loss``.
-        ntp_weight: lambda, 0 or above; the paper's is 0.1.
-
-    Returns:
-        Scalar.
-
-    Raises:
-        ValueError: if a loss is no scalar, or ntp_weight is negative or not finite.
-
-    Source:
-        Tian et al., arXiv 2509.24375, dual training.
+    """Add the two scalars: L = rl + ntp_weight * ntp; with ntp_weight 0 just rl, so that not even a nan comes from ntp.
 
     Example:
         >>> round(rmt_loss(torch.tensor(2.0), torch.tensor(5.0), ntp_weight=0.1).item(), 4)

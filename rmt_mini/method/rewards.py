@@ -1,13 +1,11 @@
 """Was the answer right, and what is the rollout worth?
 
-Paper: dual training, the reward of selective reinforcement.
+Source: Tian et al., arXiv 2509.24375, dual training, the reward of selective reinforcement.
 
-    match = 1[y = tau_pos]
-    r = (1 - w) * match + w * length_reward
+    match = 1[y = tau_pos],   r = (1 - w) * match + w * length_reward
 
-w is ``length_weight``; the paper does not state it. RPT's rule, ``prefix_match_reward``, stands beside the
-exact match for models that answer in text. Named deviation, off by default: ``only_if_correct`` in
-``total_reward``.
+w is ``length_weight``; the paper does not state it. For models that answer in text there is RPT's rule as well,
+``prefix_match_reward``. Named deviation, off by default: ``only_if_correct`` in ``total_reward``.
 """
 
 from __future__ import annotations
@@ -18,29 +16,8 @@ from typing import overload
 from torch import Tensor
 
 
-def _ids(name: str, value: int | str | Sequence[int]) -> tuple[int, ...]:
-    if isinstance(value, str):
-        raise ValueError(f"{name}={value!r} is text; give token ids, or compare text with prefix_match_reward")
-    return (value,) if isinstance(value, int) else tuple(value)
-
-
 def match_reward(answer: int | Sequence[int], truth: int | Sequence[int]) -> float:
-    """Reward an answer that is exactly the text's next token.
-
-    match = 1[answer = truth], by token id; one id and a sequence of one id are the same.
-
-    Args:
-        answer: token id, or ids in order.
-        truth: token id, or ids in order, at least one.
-
-    Returns:
-        1.0 or 0.0.
-
-    Raises:
-        ValueError: if either is text, or truth is empty.
-
-    Source:
-        Tian et al., arXiv 2509.24375, dual training.
+    """Reward an answer that is exactly the text's next token: match = 1[answer = truth], both one or several token ids.
 
     Example:
         >>> match_reward(7, 7), match_reward((7,), 7), match_reward((7, 2), (7, 3))
@@ -52,25 +29,17 @@ def match_reward(answer: int | Sequence[int], truth: int | Sequence[int]) -> flo
     return float(_ids("answer", answer) == wanted)
 
 
+def _ids(name: str, value: int | str | Sequence[int]) -> tuple[int, ...]:
+    if isinstance(value, str):
+        raise ValueError(f"{name}={value!r} is text; give token ids, or compare text with prefix_match_reward")
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
 def prefix_match_reward(answer: str, continuation: str, boundaries: Sequence[int]) -> float:
-    """Reward an answer in text that begins the continuation and ends where one of its tokens ends.
+    """Reward an answer that begins the continuation and ends where one of its tokens ends (RPT, arXiv 2506.08007).
 
-    match = 1 iff bytes(answer) is a non-empty prefix of bytes(continuation) and its length is one of
-    boundaries. So an answer may be several tokens long, but not half a token.
-
-    Args:
-        answer: what the model said; spaces count.
-        continuation: the text from the position on.
-        boundaries: byte offsets (UTF-8, not characters) from its start at which its tokens end.
-
-    Returns:
-        1.0 or 0.0.
-
-    Raises:
-        ValueError: if a boundary lies outside the continuation.
-
-    Source:
-        RPT, arXiv 2506.08007.
+    match = 1 iff bytes(answer) is a non-empty prefix of bytes(continuation) and its length is one of ``boundaries``,
+    byte offsets (UTF-8, not characters). So an answer may be several tokens long, but not half a token; spaces count.
 
     Example:
         >>> boundaries = (2, 6)  # tokens "é" (two bytes) and "tude"
@@ -98,34 +67,14 @@ def total_reward(match: float, length: Tensor, length_weight: float, only_if_cor
 def total_reward(
     match: float | Tensor, length: float | Tensor, length_weight: float, only_if_correct: bool = False
 ) -> float | Tensor:
-    """Weigh being right against keeping to the budget.
+    """Weigh being right against keeping to the budget: r = (1 - w) * match + w * length, numbers or tensors (R,).
 
-    r = (1 - w) * match + w * length; with only_if_correct: r = (1 - w) * match + w * length * 1[match = 1]
-
-    The second form is a named deviation: a wrong short answer must not outrank a right long one, as the first
-    form allows where w > 1/2; and at any w the first form ranks a group of wrong answers by length alone, so
-    that where the model knows nothing it still learns to be short.
-
-    Args:
-        match: match reward; a number, or (R,).
-        length: length reward; a number, or (R,).
-        length_weight: w, 0 to 1.
-        only_if_correct: count the length reward only where match is 1.
-
-    Returns:
-        The reward: a float for two numbers, else a tensor (R,).
-
-    Raises:
-        ValueError: if length_weight lies outside 0..1, or the shapes differ.
-
-    Source:
-        Tian et al., arXiv 2509.24375, dual training; only_if_correct is ours.
+    With only_if_correct (ours): r = (1 - w) * match + w * length * 1[match = 1]. The paper's form lets a wrong short
+    answer outrank a right long one where w > 1/2, and ranks a group of wrong answers by length alone.
 
     Example:
-        >>> total_reward(match=0.0, length=0.5, length_weight=0.5)
-        0.25
-        >>> total_reward(match=0.0, length=0.5, length_weight=0.5, only_if_correct=True)
-        0.0
+        >>> [total_reward(match=0.0, length=0.5, length_weight=0.5, only_if_correct=only) for only in (False, True)]
+        [0.25, 0.0]
     """
     if not 0 <= length_weight <= 1:
         raise ValueError(f"length_weight={length_weight} lies outside 0..1; try 0.1")

@@ -1,8 +1,4 @@
-"""What the settings say of a step: its budget, each position's budget, and the sampler of positions.
-
-The paper's formulas stand in ``budget`` and ``curriculum``; here a run's settings are put into them, once for every
-trainer: the tree's (``stages/midtrain.py``) and TRL's (``scale``).
-"""
+"""The formulas of ``budget`` and ``curriculum`` with a run's settings put in, once for every trainer."""
 
 from __future__ import annotations
 
@@ -15,20 +11,7 @@ from rmt_mini.records import Position
 
 
 def budget_of(config: RMTConfig, step: int) -> int:
-    """Return B_t; without a budget B_0 throughout, which then only sets the cap.
-
-    Args:
-        config: budget_start, budget_min, budget_decay, steps, use_budget.
-        step: t, from 0 to steps.
-
-    Returns:
-        B_t, tokens.
-
-    Raises:
-        ValueError: if the step lies outside the run.
-
-    Source:
-        Tian et al., arXiv 2509.24375, dynamic token budget.
+    """Return B_t, tokens; without a budget B_0 throughout, which then only sets the cap.
 
     Example:
         >>> [budget_of(RMTConfig(steps=4, budget_start=20), step) for step in range(5)]
@@ -40,18 +23,7 @@ def budget_of(config: RMTConfig, step: int) -> int:
 
 
 def budgets_for(config: RMTConfig, budget: int, positions: Sequence[Position]) -> list[int]:
-    """Return the budget of each position: B_t, or with ``budget_rule`` "entropy" a share of it.
-
-    Args:
-        config: budget_rule, budget_min, use_budget.
-        budget: B_t, tokens.
-        positions: all that are asked in the step; their entropies count.
-
-    Returns:
-        A budget for each, tokens.
-
-    Source:
-        Tian et al., arXiv 2509.24375, dynamic token budget; the rule "entropy" is ours.
+    """Return the budget of each position of a step: B_t, or with ``budget_rule`` "entropy" a share of it.
 
     Example:
         >>> asked = [Position(0, 3, 0, entropy=0.5), Position(0, 7, 1, entropy=1.5)]
@@ -65,21 +37,7 @@ def budgets_for(config: RMTConfig, budget: int, positions: Sequence[Position]) -
 
 
 def sampler_for(config: RMTConfig) -> TierSampler:
-    """Return the sampler of positions that the settings describe, at its beginning.
-
-    Args:
-        config: steps, seed, use_curriculum and the fields of the curriculum.
-
-    Returns:
-        The sampler.
-
-    Source:
-        Tian et al., arXiv 2509.24375, curriculum-based adaptive sampling.
-
-    Example:
-        >>> sampler_for(RMTConfig(steps=3, use_curriculum=False)).enabled
-        False
-    """
+    """Return the sampler of positions that the settings describe, in its initial state."""
     return TierSampler(
         config.steps,
         config.tier_probs_early,

@@ -1,24 +1,21 @@
 """Post-training: GRPO on questions whose answers can be checked.
 
-No second trainer: a question is a text with one position. Its trunk holds the question and, behind it, the answer;
-the only position asked for is where the answer begins, and a branch sees nothing from there on. RMTTrainer then runs
-with next-token prediction, budget and curriculum off, as the paper's post-training does. (So answers are never
-trained on as text; only the rewards speak of them.)
-
-Only what the model sampled after its thought is judged, so nothing that stands in a question or a thought can fake a
-reward.
+No second trainer: a question is a text with one position. Its trunk holds the question and then the answer; the only
+position asked for is where the answer begins, and a branch sees nothing from there on. RMTTrainer then runs with
+next-token prediction, budget and curriculum off, as the paper's post-training does. So answers are never trained on as
+text, and only what the model sampled after its thought is judged.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import comb
 from scipy.stats import bootstrap
 
 from rmt_mini.config import RMTConfig
@@ -37,7 +34,6 @@ from rmt_mini.worlds.questions import Question
 logger = logging.getLogger(__name__)
 
 NONSENSE = ("", "?", "xyzzy", "I do not know")  # right answers to no question
-
 POSTTRAINING: dict[str, Any] = {
     "use_ntp": False,
     "use_budget": False,
@@ -48,30 +44,20 @@ POSTTRAINING: dict[str, Any] = {
 
 
 class Exam:
-    """An answer format for questions: asks as another format does, and judges by the question's own scorer.
-
-    Args:
-        policy: the model that will be asked.
-        questions: all that will be.
-        config: answer_format, budgets.
-
-    Raises:
-        UserError: if the model cannot read as far as the longest question and its thought may reach.
-    """
+    """An answer format for questions: asks as another format does, and judges by the question's own scorer."""
 
     def __init__(self, policy: Policy, questions: Sequence[Question], config: RMTConfig) -> None:
-        self.base: AnswerFormat = answer_format(
-            config.answer_format, policy.tokenizer, policy.parameters, turn=policy.turn
-        )
-        if isinstance(self.base, Chat):  # a template that states today's date goes on with the same one
-            policy.turn = self.base.turn
-            self.base = Chat(policy.tokenizer, QUESTION, policy.turn)
-        self.name, self.tokenizer, self.close = self.base.name, policy.tokenizer, self.base.close
+        base: AnswerFormat = answer_format(config.answer_format, policy.tokenizer, policy.parameters, turn=policy.turn)
+        if isinstance(base, Chat):  # a template that states today's date goes on with the same one
+            policy.turn = base.turn
+            base = Chat(policy.tokenizer, QUESTION, policy.turn)
+        self.name, self.tokenizer, self.close = base.name, policy.tokenizer, base.close
+        self.trunk, self.opening, self.cue = base.trunk, base.opening, base.cue
         self.questions: dict[tuple[int, ...], Question] = {}
         self.texts: list[Text] = []
         longest = 1
         for question in questions:
-            ids, first = self.base.trunk(question.text)
+            ids, first = base.trunk(question.text)
             answer = encode_text(policy.tokenizer, question.answer)
             trunk = (*ids, *answer)
             self.questions[trunk] = question
@@ -81,18 +67,6 @@ class Exam:
         self.answer_limit = ANSWER_TOKENS + longest if boxed or longest > 1 else 1
         most = max(len(text.ids) for text in self.texts)
         require_room(policy.name, getattr(policy.model, "config", None), self, config, trunk=most)
-
-    def trunk(self, text: str) -> tuple[list[int], int]:
-        """As the format that asks."""
-        return self.base.trunk(text)
-
-    def opening(self, budget: int | None) -> list[int]:
-        """As the format that asks."""
-        return self.base.opening(budget)
-
-    def cue(self, trunk: Sequence[int], index: int) -> list[int]:
-        """As the format that asks."""
-        return self.base.cue(trunk, index)
 
     def finished(self, answer: Sequence[int]) -> bool:
         """An answer ends with its line, with its box, or at the limit."""
@@ -115,17 +89,9 @@ class Exam:
 def answerable(policy: Policy, source: str, questions: Sequence[Question], config: RMTConfig) -> tuple[Question, ...]:
     """Leave out the questions that cannot be judged: their own answer is judged wrong, or nonsense right.
 
-    Each answer is given as a model would give it: in the answer format, and cut where that ends an answer.
-
-    Args:
-        policy: the model that will be asked.
-        source: of the questions, for the message.
-        questions: all of them.
-        config: answer_format.
-
-    Raises:
-        UserError: if more than half of the questions would be left out, or if more than half accept the answer of
-            the question after them, which is another one; or if too much of them is unknown to the tokenizer.
+    Each answer is given as a model would give it: in the answer format, and cut where that ends an answer. A UserError
+    refuses a source if that is more than half, if more than half accept the answer of the next question, or if too much
+    of them is unknown to the tokenizer.
     """
     exam = Exam(policy, questions, config)
     share = unknown_share(policy.tokenizer, exam.texts)
@@ -160,18 +126,7 @@ def answerable(policy: Policy, source: str, questions: Sequence[Question], confi
 def pass_at_k(right: int, samples: int, k: int) -> float:
     """Estimate the chance that at least one of k answers is right, from more samples of one question.
 
-    pass@k = 1 - C(samples - right, k) / C(samples, k)
-
-    Args:
-        right: right answers among the samples.
-        samples: n, at least k.
-        k: 1 or more.
-
-    Raises:
-        ValueError: if k, right or samples do not fit together.
-
-    Source:
-        Chen et al., arXiv 2107.03374.
+    pass@k = 1 - C(samples - right, k) / C(samples, k) (arXiv 2107.03374)
 
     Example:
         >>> pass_at_k(right=1, samples=4, k=1), pass_at_k(right=1, samples=4, k=2), pass_at_k(right=3, samples=4, k=2)
@@ -179,16 +134,12 @@ def pass_at_k(right: int, samples: int, k: int) -> float:
     """
     if not 0 <= right <= samples or not 1 <= k <= samples:
         raise ValueError(f"right={right}, samples={samples}, k={k}; 0 <= right <= samples and 1 <= k <= samples")
-    return float(1 - comb(samples - right, k, exact=True) / comb(samples, k, exact=True))
+    return 1 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
 @torch.no_grad()
 def answer_questions(policy: Policy, exam: Exam, config: RMTConfig, samples: int) -> tuple[torch.Tensor, list[Rollout]]:
-    """Sample thoughts and answers to every question of an exam.
-
-    Returns:
-        Right or not, (questions, samples), and the rollouts in the same order, flat.
-    """
+    """Sample thoughts and answers to every question: right or not (questions, samples), and the rollouts, flat."""
     positions = [Position(n, (text.asked or (0,))[0], 2, 0.0) for n, text in enumerate(exam.texts)]
     rollouts: list[Rollout] = []
     for number, batch in enumerate(batches(positions, max(1, ROWS // samples))):
@@ -205,60 +156,48 @@ def answer_questions(policy: Policy, exam: Exam, config: RMTConfig, samples: int
 
 def summarize_exam(right: torch.Tensor, rollouts: Sequence[Rollout]) -> dict[str, Any]:
     """Return pass@k for k = 1, 2, 4, ... and all samples, with 95 % intervals over questions; thought length."""
-    table = {str(k): _interval(_estimates(right, k)) for k in _ks(right.shape[1])}
-    lengths = [rollout.length for rollout in rollouts]
-    closed = [rollout.closed for rollout in rollouts]
     return {
-        "pass_at": table,
+        "pass_at": {str(k): _interval(estimates) for k, estimates in _passes(right).items()},
         "questions": len(right),
         "samples": right.shape[1],
-        "thought_length": float(np.mean(lengths)),
-        "closed_share": float(np.mean(closed)),
+        "thought_length": float(np.mean([rollout.length for rollout in rollouts])),
+        "closed_share": float(np.mean([rollout.closed for rollout in rollouts])),
     }
 
 
 def exam_lines(step: int, exam: Exam, right: torch.Tensor, rollouts: Sequence[Rollout]) -> list[dict[str, Any]]:
     """Lay out what was answered after ``step`` steps for answers.jsonl, a line for each question."""
-    samples = right.shape[1]
-    lengths = np.array([rollout.length for rollout in rollouts]).reshape(right.shape).mean(1)
+    lengths = np.array([rollout.length for rollout in rollouts]).reshape(right.shape).mean(1).tolist()
+    samples, counts = right.shape[1], right.sum(1).int().tolist()
     return [
-        {
-            "step": step,
-            "question": text.id,
-            "right": int(row.sum()),
-            "samples": samples,
-            "thought_length": float(length),
-        }
-        for text, row, length in zip(exam.texts, right, lengths, strict=True)
+        {"step": step, "question": text.id, "right": count, "samples": samples, "thought_length": length}
+        for text, count, length in zip(exam.texts, counts, lengths, strict=True)
     ]
 
 
 def exam_gain(before: torch.Tensor, after: torch.Tensor) -> dict[str, Any]:
     """Differences of pass@k, question by question, with 95 % intervals."""
-    gains = {}
-    for k in _ks(before.shape[1]):
-        found = _interval(_estimates(after, k) - _estimates(before, k))
-        gains[str(k)] = {"difference": found.pop("accuracy"), **found}
-    return gains
+    first, last = _passes(before), _passes(after)
+    found = {str(k): _interval(last[k] - first[k]) for k in first}
+    return {k: {"difference": cell.pop("accuracy"), **cell} for k, cell in found.items()}
 
 
-def _ks(samples: int) -> list[int]:
-    return sorted({*(2**power for power in range(samples.bit_length())), samples})
-
-
-def _estimates(right: torch.Tensor, k: int) -> np.ndarray:
-    return np.array([pass_at_k(int(row.sum()), len(row), k) for row in right])
+def _passes(right: torch.Tensor) -> dict[int, np.ndarray]:
+    """Estimate pass@k of each question (a row), for k = 1, 2, 4, ... and all samples."""
+    samples = right.shape[1]
+    ks = sorted({*(2**power for power in range(samples.bit_length())), samples})
+    return {k: np.array([pass_at_k(count, samples, k) for count in right.sum(1).int().tolist()]) for k in ks}
 
 
 def _interval(values: np.ndarray) -> dict[str, Any]:
-    mean = float(values.mean())
-    if len(values) < 2 or np.ptp(values) == 0:  # nothing to resample; a single value says nothing of its spread
-        low, high = (mean, mean) if len(values) > 1 else (-1.0 if values.min() < 0 else 0.0, 1.0)
-        return {"accuracy": mean, "low": low, "high": high, "n": len(values)}
-    found = bootstrap(
-        (values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    return {"accuracy": mean, "low": float(found.low), "high": float(found.high), "n": len(values)}
+    low = high = mean = float(values.mean())
+    if len(values) < 2:  # a single value says nothing of its spread
+        low, high = (-1.0 if mean < 0 else 0.0), 1.0
+    elif np.ptp(values) > 0:
+        source = np.random.default_rng(0)
+        found = bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=source)
+        low, high = map(float, found.confidence_interval)
+    return {"accuracy": mean, "low": low, "high": high, "n": len(values)}
 
 
 def posttrain(
@@ -267,20 +206,7 @@ def posttrain(
     questions: Sequence[Question],
     on_step: Callable[[StepResult], None] | None = None,
 ) -> RMTTrainer:
-    """Train the policy on questions by GRPO, in place.
-
-    Args:
-        config: settings, with POSTTRAINING in force.
-        policy: the model.
-        questions: to train on.
-        on_step: sees each step as it ends.
-
-    Returns:
-        The trainer, which knows its texts.
-
-    Raises:
-        ValueError: if the configuration would train on the answers as text.
-    """
+    """Train the policy on questions by GRPO, in place; returns the trainer. ``config`` includes POSTTRAINING."""
     if config.use_ntp or config.positions_per_document != 1:
         raise ValueError("post-training needs use_ntp=False and positions_per_document=1; see POSTTRAINING")
     exam = Exam(policy, questions, config)

@@ -1,13 +1,12 @@
 r"""Pre-training from scratch: a small Llama learns the micro-world's text by next-token prediction.
 
-The text is the micro-world's pre-training text (worlds/micro.py), in which now and then an author thinks aloud before
-a word. Such an aside is laid out exactly as the engine lays out a branch:
+Now and then an author of the micro-world's pre-training text thinks aloud before a word. Such an aside is laid out
+exactly as the engine lays out a branch:
 
     ... Now it shows \n<think 24> 3 first 4 7 second 8 5</think>\n... second 8. Now it shows 5. The clerk ...
                      opening       thought               closing cue                        the word
 
-An opening takes no loss: where an author begins to think aloud is not to be predicted, and plain prediction would
-otherwise answer every hard question with an opening. All else is ordinary text.
+An opening takes no loss: plain prediction would otherwise answer every hard question with an opening.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from rmt_mini.worlds import micro
 WINDOW = 16  # batches sorted by length together, so that little is padded
 IGNORED = -100
 
-Sequenced = tuple[list[int], list[int]]  # tokens, and the target that each has as a target: itself or IGNORED
+Sequenced = tuple[list[int], list[int]]  # tokens, and each one's target: itself or IGNORED
 
 
 def new_policy(config: PretrainConfig) -> Policy:
@@ -78,19 +77,19 @@ class Reader:
         tokens: list[int] = []
         targets: list[int] = []
         for index, (token, piece) in enumerate(pieces):
+            predicted = [token]
             if index in thoughts:
                 opening = self.form.opening(micro.stated_budget(source))
                 thought = micro.think(thoughts[index], self.form.tokenizer.decode([token]), piece.working)
-                aside = [*self._encode(thought), *self.form.close, *self.form.cue(plain, index)]
-                tokens += [*opening, *aside]
-                targets += [*[IGNORED] * len(opening), *aside]
-            tokens.append(token)
-            targets.append(token)
+                predicted = [*self._encode(thought), *self.form.close, *self.form.cue(plain, index), token]
+                tokens, targets = [*tokens, *opening], [*targets, *[IGNORED] * len(opening)]
+            tokens += predicted
+            targets += predicted
         end = self.form.tokenizer.eos_token_id
         return [*tokens, end], [*targets, end]
 
     def batches(self, size: int) -> Iterator[list[Sequenced]]:
-        """Yield batches of pages without end; pages of like length stand together."""
+        """Yield batches of pages of like length, without end."""
         pages = micro.stream(micro.PRETRAINING, self.seed)
         for number in range(10**9):
             window = sorted((self.read(next(pages)) for _ in range(size * WINDOW)), key=lambda one: len(one[0]))
@@ -99,27 +98,15 @@ class Reader:
 
 
 def samples(count: int = 6) -> str:
-    """Return the first documents of the world's texts, as the model reads them.
-
-    Args:
-        count: documents of each text.
-
-    Returns:
-        Text with a heading for each; the pre-training text has its asides.
-    """
+    """Return the first ``count`` documents of each of the world's texts, as the model reads them."""
     reader = Reader(Continuation(micro.make_tokenizer()), 0)
     parts = []
-    for title, habits in (
-        ("Pre-training", micro.PRETRAINING),
-        ("Mid-training", micro.MIDTRAINING),
-        ("Exam", micro.EXAM),
-    ):
+    titles = {"Pre-training": micro.PRETRAINING, "Mid-training": micro.MIDTRAINING, "Exam": micro.EXAM}
+    for title, habits in titles.items():
         parts.append(f"{title}\n{'=' * len(title)}")
-        for number in range(count):
-            made = micro.page(habits, 0, number)
-            tokens = reader.read(made)[0][:-1]
-            asides = habits is micro.PRETRAINING
-            parts.append(reader.form.tokenizer.decode(tokens) if asides else made.document.text)
+        for made in (micro.page(habits, 0, number) for number in range(count)):
+            spoken = reader.form.tokenizer.decode(reader.read(made)[0][:-1])
+            parts.append(spoken if habits is micro.PRETRAINING else made.document.text)
     return "\n\n".join(parts) + "\n"
 
 
@@ -136,15 +123,10 @@ def learning_rate_at(step: int, config: PretrainConfig) -> float:
 
 
 def pretrain(config: PretrainConfig, policy: Policy, on_step: Callable[[dict[str, float]], None] | None = None) -> None:
-    """Train the policy, in place.
+    """Train the policy of ``new_policy``, in place.
 
-    Args:
-        config: settings.
-        policy: from ``new_policy``.
-        on_step: sees each step's number, loss (nats per token), learning rate, gradient norm and tokens.
-
-    Raises:
-        NonFiniteError: if the loss or a gradient is not finite; the weights are as before that step.
+    ``on_step`` sees each step's number, loss (nats per token), learning rate, gradient norm and tokens. NonFiniteError
+    says that the loss or a gradient is not finite; the weights are then as before that step.
     """
     model, device = policy.model, policy.device
     optimizer = MasterAdamW(model, config.learning_rate, config.weight_decay, 1.0)
@@ -164,15 +146,8 @@ def pretrain(config: PretrainConfig, policy: Policy, on_step: Callable[[dict[str
         except NonFiniteError as error:
             raise NonFiniteError(f"step {step}: {error}; lower learning_rate ({config.learning_rate})") from error
         if on_step is not None:
-            on_step(
-                {
-                    "step": step,
-                    "loss": float(loss.detach()),
-                    "learning_rate": rate,
-                    "grad_norm": norm,
-                    "tokens": int((targets != IGNORED).sum()),
-                }
-            )
+            found = {"loss": float(loss.detach()), "learning_rate": rate, "grad_norm": norm}
+            on_step({"step": step, **found, "tokens": int((targets != IGNORED).sum())})
 
 
 def _padded(batch: Sequence[Sequenced], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,6 @@
 """Where do documents come from, and which of them are held out?
 
-    micro                     1,600 generated documents of the micro-world; its other texts are micro-reckoning
-                              and micro-pretraining
+    micro                     1,600 generated documents; other texts: micro-reckoning, micro-pretraining
     champ                     270 competition problems with solutions, from the PyPI package champ-dataset
     story.txt                 documents are separated by two or more blank lines
     folder/                   every .txt file below it is one document; links are followed, hidden files are not read
@@ -9,8 +8,8 @@
     hf:NAME[:CONFIG][@SPLIT]  a Hugging Face dataset, by hub id or by the folder ``save_to_disk`` wrote; SPLIT may be a
                               slice such as train[:5], and is train unless given
 
-Text is UTF-8, with or without a byte order mark. Line ends become line feeds, white space around a document
-is dropped, NUL is refused. Documents are whole here, however long: ``engine.text`` cuts them by tokens.
+Text is UTF-8. Line ends become line feeds, white space around a document is dropped, NUL is refused. Documents are
+whole here, however long: ``engine.text`` cuts them by tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import json
 import logging
 import os
 import re
-import reprlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,19 +31,14 @@ from rmt_mini.worlds import micro
 
 logger = logging.getLogger(__name__)
 ACCEPTED = "'champ', 'micro', a .txt or .jsonl file, a folder of .txt files, or hf:NAME[:CONFIG][@SPLIT]"
+NAMED = ("champ", *micro.TEXTS)  # names that are no paths
+ADDRESS = re.compile(r"([^:@]+)(?::([^:@]+))?(?:@(.+))?")  # NAME[:CONFIG][@SPLIT]
 LONG = 4000  # characters; a document must be longer to be cut in two by ``split``
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents with unique ids, and the source they came from, as the user wrote it.
-
-    Example:
-        >>> corpus = Corpus("by hand", tuple(Document(str(n), f"Page {n}.") for n in range(8)))
-        >>> train, evaluation = corpus.split(0.25)
-        >>> len(train), [document.id for document in evaluation]
-        (6, ['0', '1'])
-    """
+    """Documents with unique ids, and the source they came from, as the user wrote it."""
 
     source: str
     documents: tuple[Document, ...]
@@ -56,55 +49,39 @@ class Corpus:
         return hashlib.sha256(json.dumps([[d.id, d.text] for d in self.documents]).encode()).hexdigest()
 
     def split(self, evaluation_fraction: float) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
-        """Hold documents out by a hash of their text.
+        """Return training and held-out documents: held out are those with share_of(text) < evaluation_fraction.
 
-            evaluation: share(text) < evaluation_fraction,  share = first 8 bytes of SHA-256(text) / 2^64
+        Equal texts go together, and new documents move no old ones. But a side that would be empty gets the text with
+        the nearest share; and of one long document that is more than half of the corpus, such as a book, the last
+        ``evaluation_fraction`` of its characters is held out.
 
-        Equal texts go together: no copy of a held-out one is trained on. Seed, ids and order play no part.
-        New documents move no old ones. But a side that would be empty gets the text with the nearest share.
-        One long document that is more than half of the corpus, such as a book, is on both sides: its last
-        ``evaluation_fraction``, counted in characters, is held out.
-
-        Args:
-            evaluation_fraction: expected share of held-out documents, between 0 and 1; small corpora vary.
-
-        Returns:
-            Training and evaluation documents, each in the corpus's order and neither empty.
-
-        Raises:
-            UserError: if the fraction is out of range, or there are fewer than two different texts and no long one.
+        Example:
+            >>> train, held_out = Corpus("mine", tuple(Document(str(n), f"Page {n}.") for n in range(8))).split(0.25)
+            >>> len(train), [document.id for document in held_out]
+            (6, ['0', '1'])
         """
         if not 0 < evaluation_fraction < 1:
             raise UserError(f"evaluation_fraction is {evaluation_fraction}; give a number between 0 and 1")
         shares = {d.text: share_of(d.text) for d in self.documents}
+        distinct = sorted(set(shares.values()))
+        train = held_out = self.documents
         book = max(shares, key=len, default="")
         if len(book) > LONG and 2 * len(book) > sum(map(len, shares)):
             start, end = _in_two(book, 1 - evaluation_fraction)
-            train = [Document(d.id, start) if d.text == book else d for d in self.documents]
-            evaluation = [Document(d.id, end) if d.text == book else d for d in self.documents]
+            train, held_out = (
+                tuple(Document(d.id, part) if d.text == book else d for d in self.documents) for part in (start, end)
+            )
             shares, bound = shares | {start: 1.0, end: 0.0}, evaluation_fraction
-        else:
-            distinct = sorted(set(shares.values()))
-            if len(distinct) < 2:
-                raise UserError(
-                    f"corpus {self.source!r} has fewer than 2 different documents to split, and none of over {LONG} "
-                    f"characters; add text"
-                )
-            train = evaluation = list(self.documents)
+        elif len(distinct) > 1:
             bound = min(max(evaluation_fraction, distinct[1]), distinct[-1])  # so neither side is empty
-        return (
-            tuple(d for d in train if shares[d.text] >= bound),
-            tuple(d for d in evaluation if shares[d.text] < bound),
-        )
+        else:
+            found = f"corpus {self.source!r} has fewer than 2 different documents to split"
+            raise UserError(f"{found}, and none of over {LONG} characters; add text")
+        return tuple(d for d in train if shares[d.text] >= bound), tuple(d for d in held_out if shares[d.text] < bound)
 
 
 def share_of(text: str) -> float:
-    """Place a text between 0 and 1: the first 8 bytes of its SHA-256 / 2^64. Held out is what lies below a bound.
-
-    Example:
-        >>> round(share_of("a"), 3)
-        0.791
-    """
+    """Place a text between 0 and 1: the first 8 bytes of its SHA-256 / 2^64."""
     return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) / 2**64
 
 
@@ -117,15 +94,10 @@ def _in_two(text: str, share: float) -> tuple[str, str]:
 
 
 def load_corpus(source: str, *, column: str = "text", limit: int | None = None) -> Corpus:
-    """Load documents by name or path; the module says which there are.
+    """Load documents by name or path (the module says which there are), or say in one line why there are none.
 
-    Args:
-        source: 'champ', 'micro', a path, or hf:NAME[:CONFIG][@SPLIT].
-        column: field of a JSON line or Hugging Face dataset; "problem+solution" joins two by a line feed.
-        limit: at most so many documents, the first ones; None takes all.
-
-    Raises:
-        UserError: if there is nothing to read, or it is not what it should be.
+    ``column`` is the field of a JSON line or dataset, "problem+solution" joins two by a line feed; ``limit`` takes the
+    first documents only.
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}; give at least 1, or None")
@@ -145,33 +117,26 @@ def load_corpus(source: str, *, column: str = "text", limit: int | None = None) 
 
 
 def absolute(source: str) -> str:
-    """Return a source under a name that means the same in every folder; names that are no paths stay.
-
-    Example:
-        >>> absolute("champ"), absolute("hf:owner/name@test")
-        ('champ', 'hf:owner/name@test')
-    """
-    if source == "champ" or source in micro.TEXTS:
-        return source
+    """Return a source under a name that means the same in every folder; names that are no paths stay."""
     prefix = "hf:" if source.startswith("hf:") else ""
     path = os.path.expanduser(source.removeprefix(prefix))
-    name = _parted(_parted(path, "@", source)[0], ":", source)[0] if prefix else path
-    return f"{prefix}{os.path.abspath(name)}{path[len(name) :]}" if os.path.exists(name) else source
+    name = re.split("[:@]", path)[0] if prefix else path
+    found = source not in NAMED and os.path.exists(name)
+    return f"{prefix}{os.path.abspath(name)}{path[len(name) :]}" if found else source
 
 
 def _documents(source: str, column: str) -> Iterable[Document]:
     path = os.path.expanduser(source.removeprefix("hf:"))
-    ours = source == "champ" or source in micro.TEXTS
     if source.startswith("hf:") and path:
         return _hugging_face(path, column)
-    if not ours and not os.path.exists(path):
+    if source not in NAMED and not os.path.exists(path):
         where = "" if os.path.isabs(path) else " in the current folder"
         raise UserError(f"corpus {source!r} does not exist{where}; give {ACCEPTED}")
-    if not ours and os.path.isfile(path) and path.lower().endswith(".jsonl"):
+    if source not in NAMED and os.path.isfile(path) and path.lower().endswith(".jsonl"):
         return _json_lines(path, column)
     if column != "text":
         raise UserError(f"corpus {source!r} has no columns, so column {column!r:.80} has no effect; give --column text")
-    if ours:
+    if source in NAMED:
         return _champ() if source == "champ" else micro.corpus(source)
     if os.path.isdir(path):
         return _folder(path)
@@ -183,25 +148,24 @@ def _documents(source: str, column: str) -> Iterable[Document]:
 def _clean(text: str, source: str, what: str) -> str:
     if bad := re.search("[\0\ud800-\udfff]", text):  # UTF-8 cannot hold a lone surrogate, JSON escapes can
         raise UserError(f"corpus {source!r}: {what} holds {bad[0]!r} at character {bad.start()}; give UTF-8")
-    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
+    return _lines(text).strip()
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _read(path: str) -> str:
     try:
-        text = Path(path).read_bytes().decode().removeprefix("\ufeff")
+        return _lines(Path(path).read_bytes().decode().removeprefix("\ufeff"))
     except OSError as error:
-        raise UserError(f"corpus file {path!r} cannot be read: {error.strerror}; mend that") from None
+        raise UserError(f"corpus file {path!r} cannot be read: {error.strerror}; make it readable") from None
     except UnicodeDecodeError as error:
         raise UserError(f"corpus file {path!r}: byte {error.start} is not UTF-8; save it as UTF-8") from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def champ_problems() -> list[dict[str, Any]]:
-    """Return CHAMP's problems as its package holds them.
-
-    Raises:
-        UserError: if the package is not installed.
-    """
+    """Return CHAMP's problems as its package holds them."""
     # Found, not imported: only its data are wanted, and the module asks for a package of its own (natsort).
     spec = importlib.util.find_spec("champ_dataset")
     path = Path((spec and spec.origin) or "absent").parent / "dataset_files" / "v0.json"
@@ -228,24 +192,21 @@ def _folder(folder: str) -> Iterator[Document]:
     def refuse(error: OSError) -> None:
         raise UserError(f"corpus folder {error.filename!r} cannot be read: {error.strerror}; make it readable")
 
-    names: list[str] = []
+    paths: list[Path] = []
     seen: set[str] = set()
-    others = 0
     for at, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         if os.path.realpath(at) in seen:  # a link to a folder that is read already, perhaps to one above it
             folders.clear()
             continue
         seen.add(os.path.realpath(at))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        shown = [name for name in files if not name.startswith(".")]
-        texts = [name for name in shown if name.lower().endswith(".txt")]
-        names += [Path(at, name).relative_to(folder).as_posix() for name in texts]
-        others += len(shown) - len(texts)
-    if not names:
+        paths += [Path(at, name) for name in files if not name.startswith(".")]
+    texts = [path for path in paths if path.suffix.lower() == ".txt"]
+    if not texts:
         raise UserError(f"corpus folder {folder!r} holds no .txt file; give {ACCEPTED}")
-    if others:
+    if others := len(paths) - len(texts):
         logger.info("corpus folder %s: %d files that are not .txt are not read", folder, others)
-    for name in sorted(names):
+    for name in sorted(path.relative_to(folder).as_posix() for path in texts):
         yield Document(name, _read(os.path.join(folder, name)))
 
 
@@ -262,8 +223,6 @@ def _json_lines(path: str, column: str) -> Iterator[Document]:
         if not isinstance(row, dict):
             raise UserError(f"{where} is a JSON {type(row).__name__}; give one JSON object a line")
         text, key = _text_of(row, _columns(column, row, where), where), row.get("id")
-        if isinstance(key, list | dict):
-            raise UserError(f"{where}: its id is a JSON {type(key).__name__}; give text or a number")
         yield Document(f"{Path(path).name}:{number}" if key in (None, "") else str(key), text)
 
 
@@ -275,56 +234,42 @@ def _columns(column: str, available: Collection[str], where: str) -> list[str]:
 
 
 def _text_of(row: Mapping[str, Any], names: list[str], where: str) -> str:
-    if wrong := [name for name in names if not isinstance(row[name], str)]:
-        found = reprlib.repr(row[wrong[0]])  # which goes not too deep
-        raise UserError(f"{where}: column {wrong[0]!r:.80} is {found:.40}, not text; change --column")
+    for name in names:
+        if not isinstance(row[name], str):
+            raise UserError(f"{where}: column {name!r:.80} is {row[name]!r:.40}, not text; change --column")
     return "\n".join(row[name] for name in names)
 
 
 def _hugging_face(address: str, column: str) -> Iterator[Document]:
     where = f"Hugging Face dataset {address!r}"
-    name, split = _parted(address, "@", where)
-    name, config = _parted(name, ":", where)
+    parts = ADDRESS.fullmatch(address)
+    if parts is None:
+        raise UserError(f"{where} is incomplete; give hf:NAME[:CONFIG][@SPLIT]")
+    name, config, split = parts.groups()
     dataset = _open_dataset(name, config, split, where)
     names = _columns(column, dataset.column_names, where)
     for number, row in enumerate(dataset.select_columns(names)):
         yield Document(f"{Path(name).name}:{number}", _text_of(row, names, f"{where} row {number}"))
 
 
-def _parted(address: str, mark: str, where: str) -> tuple[str, str | None]:
-    """Take off what follows the last mark; the name of a folder may hold it, too."""
-    if os.path.isdir(address) or mark not in address:
-        return address, None
-    name, _, part = address.rpartition(mark)
-    if not name or not part:
-        raise UserError(f"{where} has nothing on one side of its {mark!r}; give hf:NAME[:CONFIG][@SPLIT]")
-    return name, part
-
-
 def _open_dataset(name: str, config: str | None, split: str | None, where: str) -> Any:
     if importlib.util.find_spec("datasets") is None:
         raise UserError(f"{where} needs the extra 'data'; install it: pip install -e '.[data]'")
+    import datasets
+
     try:
-        datasets = importlib.import_module("datasets")
-        if any(Path(name, mark).is_file() for mark in ("dataset_dict.json", "state.json")):
-            if config:
-                raise ValueError("a saved dataset has no configurations")
-            return _part_of(datasets, datasets.load_from_disk(name), split)
-        return datasets.load_dataset(name, config, split=split or "train")
+        if not any(Path(name, mark).is_file() for mark in ("dataset_dict.json", "state.json")):
+            return datasets.load_dataset(name, config, split=split or "train")
+        if config:
+            raise ValueError("a saved dataset has no configurations")
+        saved = datasets.load_from_disk(name)
+        if not isinstance(saved, datasets.DatasetDict):
+            if split is None:  # a single table is taken whole, whatever its name
+                return saved
+            saved = {str(saved.split or "train"): saved}
+        rows = {part: len(table) for part, table in saved.items()}
+        parts = datasets.ReadInstruction.from_spec(split or "train").to_absolute(rows)  # slices, as load_dataset does
+        return datasets.concatenate_datasets([saved[one.splitname].select(range(one.from_, one.to)) for one in parts])
     except Exception as error:  # of many kinds: from the network, the hub, the files
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(f"{where} does not load: {reason}; give hf:NAME[:CONFIG][@SPLIT]") from error
-
-
-def _part_of(datasets: Any, saved: Any, split: str | None) -> Any:
-    """Take a split, or slices of some, as ``load_dataset`` does; a table saved without the name of its split is train.
-
-    Without a split a single table is taken whole, whatever its name.
-    """
-    if not isinstance(saved, datasets.DatasetDict):
-        if split is None:
-            return saved
-        saved = {str(saved.split or "train"): saved}
-    rows = {name: len(table) for name, table in saved.items()}
-    parts = datasets.ReadInstruction.from_spec(split or "train").to_absolute(rows)
-    return datasets.concatenate_datasets([saved[one.splitname].select(range(one.from_, one.to)) for one in parts])

@@ -15,52 +15,18 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
+from importlib.resources import files
 from typing import Any
 
+import yaml
+
 LONGEST = 200  # characters of an answer that is worth reading
-GROUP = r"\(((?:[^()]|\([^()]*\))*)\)"  # parentheses with at most one more level inside
-BRACES = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"  # braces with at most two more levels inside
-ARGUMENT = r"\s*(?:\{([^{}]*)\}|(\w))"  # of a LaTeX command: \binom{n}{4} or \binom n4
-NAME = re.compile(r"([A-Za-z](?:_\w+|_\{\w+\}|\(\w+\))?)\s*=\s*")  # of an unknown
-THOUSANDS = re.compile(r"(?<=\d)(?:,|\{,\}|\\,)(?=\d{3}(?!\d))")
-TRIMMED = (r"^[\s*`=]+|[\s*`.,;:]+$", "")
-REWRITTEN = (  # in this order
-    (r"(?<![^\s(,;])\*\*(?=\S)(.+?)(?<=\S)\*\*(?![^\s),;:.])", r"\1"),  # bold; 2**n is a power
-    (rf"\\boxed\s*{BRACES}", r"\1"),
-    (r"\\(?:text|math|operator)\w*\s*\{([^{}]*)\}", r"\1"),
-    (r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])", ""),
-    (r"\\q?quad|\\[$()\[\],;!]|[$~`]", " "),
-    TRIMMED,
-    (r"(?i)^(?:the\s+)?(?:final\s+)?answers?(?:\s+is|\s+are)?[\s:=]+", ""),
-    (r"^(\(.*?\)|[A-Za-z](?:_\w+)?)\s*(?:\\in(?![a-z])|∈)", r"\1="),
-    (r"\{([^{}]*)\\choose([^{}]*)\}", r"\\binom{\1}{\2}"),
-    (r"^(.*=\s*)?\\?\{(.*?)\\?\}$", r"\1\2"),  # a set
-    (r";|,?\s*\band\b", ","),
-    (r",?\s*\bor\b", ";"),  # from here on, a semicolon is an "or"
-    (r"\*\*", "^"),
-    (rf"\^\s*{GROUP}", r"^{\1}"),
-    (rf"(?:√|\\?sqrt)\s*{GROUP}", r"\\sqrt{\1}"),
-    (r"√(\d+|[a-z])", r"\\sqrt{\1}"),
-    (r"(?<![A-Za-z\\])C\(([^(),]+),([^(),]+)\)", r"\\binom{\1}{\2}"),
-    (rf"\\[dt]?binom{ARGUMENT}{ARGUMENT}", r"\\binom{\1\2}{\3\4}"),
-    ("½", r"\\frac{1}{2}"),
-    (r"\\pm", "±"),
-    ("·", "*"),
-)
-# calculations that are left to the reader ("2^32+1 mod 641"), percentages, numbers side by side, and what may be a
-# mixed number or a product ("2\frac{1}{2}", "2{3}")
-REFUSED = re.compile(
-    r"mod|\\(?:sum|prod|int|lim|approx|boxed)|%|percent|pct|\d\s+\d"
-    r"|\d\s*\\[dct]?frac[{\s]*\d+[}{\s]*\d|(?<=\d)(?<!frac\d)\{(?!,)"
-)
-# latex2sympy reads 2(1/2) and 2\binom{10}{5} as mixed numbers, 2+1/2 and 2+252: a sign makes them products
-PRODUCT = re.compile(r"(?<=[\d)}!])(?<!_\d)\s*(?=[(\[]|\\(?:[dct]?frac|binom|sqrt|lfloor|lceil))")
-# words of a question that are not what it counts
-NO_UNIT = re.compile(
-    r"\b(?:an?|all|and|any|are|as|at|be|between|both|by|each|either|equal|every|exactly|fewer|for|from|greate\w+|have|if|in|"
-    r"is|it|large\w+|least|less|many|m[ai]\w+mum|minus|mod|more|most|negative|never|no|not|of|on|one|only|or|other|over|plus|"
-    r"same|small\w+|so|squared|such|sum|tha[nt]|the|the[mry]|this|three|to|two|under|up|what|whe\w+|which|with\w*|zero)\b"
-)
+TABLE: dict[str, Any] = yaml.safe_load(files(__package__).joinpath("answers.yaml").read_text("utf-8"))
+NAMES = ("name", "thousands", "refused", "product", "no_unit")
+NAME, THOUSANDS, REFUSED, PRODUCT, NO_UNIT = (re.compile(TABLE[name]) for name in NAMES)
+REWRITTEN = [
+    (re.sub(r"<(\w+)>", lambda found: TABLE["parts"][found[1]], find), put) for find, put in TABLE["rewritten"]
+]
 
 
 def comparison() -> Callable[[str, str, str], float]:
@@ -71,20 +37,13 @@ def comparison() -> Callable[[str, str, str], float]:
 
 
 def score(given: str, gold: str, question: str) -> float:
-    r"""Return 1.0 if an answer says the same as the right one, else 0.0.
+    r"""Return 1.0 if an answer says the same as the right one, else 0.0; words of the question may follow, as units do.
 
     Nothing bounds the time: sympy works out 9^{9^{9^9}}. Call it through a ``Referee``.
 
-    Args:
-        given: any text.
-        gold: the right answer; ``is_readable`` holds for it.
-        question: words of the question may follow a number, as units do.
-
     Example:
-        >>> score(r"**\frac{478}{2}**.", "239", "How many strings?"), score("239 strings", "239", "How many strings?")
-        (1.0, 1.0)
-        >>> score("(5, 6)", "x=6, y=5", "Find x and y."), score("239 or 240", "239", "How many strings?")
-        (0.0, 0.0)
+        >>> [score(given, "239", "How many strings?") for given in (r"**\frac{478}{2}**.", "239 strings", "239 or 240")]
+        [1.0, 1.0, 0.0]
     """
     from math_verify import verify
 
@@ -107,7 +66,7 @@ def score(given: str, gold: str, question: str) -> float:
 
 
 def is_readable(gold: str, question: str) -> bool:
-    """Tell whether the whole of a right answer is mathematics, without words and with one value for each unknown.
+    """Whether the whole of a right answer is mathematics, without words and with one value for each unknown.
 
     Example:
         >>> [is_readable(gold, "") for gold in ("x=6, y=5", "No", "sum_(i=1)^n i^3", "x=y=0")]
@@ -115,8 +74,7 @@ def is_readable(gold: str, question: str) -> bool:
     """
     try:
         values = [value for one in _solutions(gold, question, _names(gold)) for value in one.values()]
-        for value in values:
-            _expression(value)
+        list(map(_expression, values))
     except Exception:
         return False
     return not any("=" in value or re.search(r"(?<![A-Za-z\\])[A-Za-z]{2}", value) for value in values)

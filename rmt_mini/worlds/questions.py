@@ -14,8 +14,10 @@ import importlib.util
 import logging
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from rmt_mini.errors import UserError
 from rmt_mini.worlds import micro
@@ -25,42 +27,26 @@ from rmt_mini.worlds.referee import Referee
 
 logger = logging.getLogger(__name__)
 
-SOURCES = "'micro', 'micro-text', 'gym:TASK' or 'champ'"
 UNREAD = 3_000_000  # a page of the mid-training text that no run reads up to, and where no search looked
 OF_MICRO = {"micro": (micro.EXAM, 0), "micro-text": (micro.MIDTRAINING, UNREAD)}  # what is asked, from which page on
 ANSWER_CUE = "\nAnswer:"
 OTHER_FORM = re.compile(r", or (?:equivalently|approximately|an equivalent form such as) ")  # of an answer of CHAMP
-PAIRED = re.compile(r"(\*\*|[$`])(.+)\1", re.DOTALL)  # what models put around an answer
 GLOSS = re.compile(r" is the only possible value$| \((?:i\.e\.|no).*\)$")  # what follows such an answer
+PAIRED = re.compile(r"(\*\*|[$`])(.+)\1", re.DOTALL)  # what models put around an answer
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question and how its answers are judged.
-
-    Attributes:
-        id: unique among its source's.
-        text: ends where the answer begins.
-        answer: a right one, as text.
-        score: takes an answer, returns 1.0 if it is right, else 0.0; from any thread, within ``referee.SECONDS``.
-    """
+    """A question and how its answers are judged."""
 
     id: str
-    text: str
-    answer: str
-    score: Callable[[str], float]
+    text: str  # ends where the answer begins
+    answer: str  # a right one
+    score: Callable[[str], float]  # of an answer: 1.0 if it is right, else 0.0
 
 
 def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
-    """Make or load questions, all of different text.
-
-    Args:
-        source: 'micro', 'micro-text', 'gym:TASK' or 'champ'.
-        count: at most so many.
-        seed: of what is generated; CHAMP's are taken in order.
-
-    Raises:
-        UserError: if the source is unknown, or lacks its package.
+    """Make or load at most ``count`` questions of different text; ``seed`` is of what is generated.
 
     Example:
         >>> question = load_questions("micro", count=1, seed=0)[0]
@@ -75,30 +61,16 @@ def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
         return _gym(source.removeprefix("gym:"), count, seed)
     if source == "champ":
         return _champ(count)
-    raise UserError(f"questions {source!r} are unknown; give {SOURCES}")
+    raise UserError(f"questions {source!r} are unknown; give 'micro', 'micro-text', 'gym:TASK' or 'champ'")
 
 
 def as_file_name(source: str) -> str:
-    """Spell a source so that a file or folder may be named after it.
-
-    Example:
-        >>> as_file_name("gym:chain_sum")
-        'gym-chain_sum'
-    """
+    """Spell a source so that a file or folder may be named after it."""
     return source.replace(":", "-")
 
 
 def split_questions(questions: Sequence[Question], evaluation_fraction: float) -> tuple[list[Question], list[Question]]:
-    """Hold questions out by a hash of their text, as a corpus does with documents.
-
-    Raises:
-        UserError: if either side is empty.
-
-    Example:
-        >>> train, held_out = split_questions(load_questions("micro", 40, 0), 0.25)
-        >>> len(train) + len(held_out)
-        40
-    """
+    """Hold questions out by a hash of their text, as a corpus does with documents."""
     sides: tuple[list[Question], list[Question]] = ([], [])
     for question in questions:
         sides[share_of(question.text) < evaluation_fraction].append(question)
@@ -110,24 +82,26 @@ def split_questions(questions: Sequence[Question], evaluation_fraction: float) -
 def _micro(source: str, count: int, seed: int) -> tuple[Question, ...]:
     found: dict[str, Question] = {}
     habits, start = OF_MICRO[source]
-    pages = micro.stream(habits, seed, start)
-    for _ in range(20 * count):  # some come twice
-        page = next(pages)
+    for page in islice(micro.stream(habits, seed, start), 20 * count):  # some come twice
         place = next(n for n, piece in enumerate(page.pieces) if piece.sort == micro.CALCULABLE)
         text, answer = "".join(piece.text for piece in page.pieces[:place]), page.pieces[place].text
-        found.setdefault(text, Question(page.id, text, answer, _same_as(answer)))
+        found.setdefault(text, Question(page.id, text, answer, partial(_same, answer)))
         if len(found) == count:
             break
     return tuple(found.values())
 
 
-def _same_as(answer: str) -> Callable[[str], float]:
-    return lambda given: float(given.strip() == answer.strip())
+def _same(answer: str, given: str) -> float:
+    return float(given.strip() == answer.strip())
+
+
+def _require(package: str, source: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"questions {source!r} need the extra 'posttrain'; install it: pip install -e '.[posttrain]'")
 
 
 def _gym(task: str, count: int, seed: int) -> tuple[Question, ...]:
-    if importlib.util.find_spec("reasoning_gym") is None:
-        raise UserError(f"questions 'gym:{task}' need the extra 'posttrain'; install it: pip install -e '.[posttrain]'")
+    _require("reasoning_gym", f"gym:{task}")
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
@@ -138,7 +112,6 @@ def _gym(task: str, count: int, seed: int) -> tuple[Question, ...]:
     except Exception as error:  # 'composite', say, wants settings of its own
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"questions 'gym:{task}' cannot be made ({reason}); choose another task") from error
-
     referee = Referee(_gym_scorer, task, count, seed)
     found: dict[str, Question] = {}
     for number, entry in enumerate(data):
@@ -153,45 +126,40 @@ def _gym_scorer(task: str, count: int, seed: int) -> Callable[[int, str], float]
 
     data = reasoning_gym.create_dataset(task, size=count, seed=seed)
 
-    def is_right(number: int, answer: str) -> bool:
-        try:
-            # a scorer gives part of the points to an answer that merely contains the right one; here that is wrong
-            return bool(data.score_answer(answer=answer, entry=data[number]) >= 1.0)
-        except Exception:  # some scorers fail on text that they cannot read
-            return False
+    def score(number: int, given: str) -> float:
+        for answer in _readings(given.strip()):
+            with suppress(Exception):  # some scorers fail on text that they cannot read
+                # a scorer gives part of the points to an answer that merely contains the right one; here that is wrong
+                if data.score_answer(answer=answer, entry=data[number]) >= 1.0:
+                    return 1.0
+        return 0.0
 
-    return lambda number, given: float(any(is_right(number, answer) for answer in _readings(given.strip())))
+    return score
 
 
-def _readings(given: str) -> dict[str, None]:
-    """Return an answer as it is, then without the full stop, bold, backticks and dollars that models put around it.
-
-    Example:
-        >>> list(_readings("**3**.")), list(_readings("3"))
-        (['**3**.', '3', '**3**'], ['3'])
-    """
+def _readings(given: str) -> list[str]:
+    """Return an answer as it is, then without the full stop, bold, backticks and dollars that models put around it."""
 
     def bare(text: str) -> str:
-        while pair := PAIRED.fullmatch(text):
-            text = pair[2].strip()
-        return text
+        pair = PAIRED.fullmatch(text)
+        return bare(pair[2].strip()) if pair else text
 
-    return dict.fromkeys([given, bare(given), bare(given.removesuffix(".")), bare(given).removesuffix(".")])
+    return [given, bare(given), bare(given.removesuffix(".")), bare(given).removesuffix(".")]
+
+
+def _compared(referee: Referee, gold: str, question: str, given: str) -> float:
+    return referee(given, gold, question)
 
 
 def _champ(count: int) -> tuple[Question, ...]:
-    if importlib.util.find_spec("math_verify") is None:
-        raise UserError("questions 'champ' need the extra 'posttrain'; install it: pip install -e '.[posttrain]'")
-    referee = Referee(comparison)
-    found = []
-    problems = champ_problems()
+    _require("math_verify", "champ")
+    referee, problems, found = Referee(comparison), champ_problems(), []
     for problem in problems:
         text = problem["_text"].strip()
         forms = [GLOSS.sub("", form) for form in OTHER_FORM.split(problem["_answer"].strip())]
         answer = next((form for form in forms if is_readable(form, text)), None)
         if answer is not None and not text.startswith("Factorize"):  # the product equals the polynomial as it was given
-            score = partial(referee, gold=answer, question=text)
+            score = partial(_compared, referee, answer, text)
             found.append(Question(problem["identifier"], text + ANSWER_CUE, f" {answer}", score))
-    left_out = len(problems) - len(found)
-    logger.info("CHAMP: %d of %d answers cannot be compared as mathematics, left out", left_out, len(problems))
+    logger.info("CHAMP: %d of %d answers are left out, not mathematics", len(problems) - len(found), len(problems))
     return tuple(found[:count])

@@ -1,7 +1,6 @@
 """Score answers in a process of its own, which is killed if it takes too long.
 
-Scorers work out what an answer says, and 9**9**9**9 never ends. Python cannot interrupt that: a signal reaches the main
-thread only, and only between two operations. So every scorer that calculates runs here, from any thread alike.
+Scorers work out what an answer says, and 9**9**9**9 never ends; Python cannot interrupt that, least of all in a thread.
 """
 
 from __future__ import annotations
@@ -9,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from importlib import import_module
+from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
 SECONDS = 3.0  # for one answer
@@ -23,86 +22,66 @@ START_SECONDS = 300.0  # for the imports; the machine may be busy
 
 
 class Referee:
-    """A scorer in another process, which starts with the first answer.
-
-    Args:
-        make: a function of a module; called once in the process, it returns the scorer.
-        args: its arguments; these, and those of every call, are such as JSON keeps.
-
-    Example:
-        >>> from rmt_mini.worlds.mathematics import comparison
-        >>> judge = Referee(comparison)
-        >>> judge("478/2", "239", "How many?"), judge("9^{9^{9^{9^9}}}", "239", "How many?")
-        (1.0, 0.0)
-    """
+    """A scorer in another process, which starts with the first answer and makes it by ``make(*args)``, of a module."""
 
     def __init__(self, make: Callable[..., Callable[..., float]], *args: Any) -> None:
         self._first = [make.__module__, make.__qualname__, *args]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Popen[str] | None = None
         self._lock = threading.Lock()
 
-    def __call__(self, *args: Any, **named: Any) -> float:
+    def __call__(self, *args: Any) -> float:
         """Return the score; 0.0 if the scorer raises, is too slow or ends its process."""
         with self._lock:
             # nothing is kept if this call is interrupted: the next one would read the reply to this one
-            process, self._process = self._process or self._started(), None
-            reply = _ask(process, [args, named], SECONDS)
-            self._process = process if reply else None
+            child, self._child = self._child or self._started(), None
+            reply = _ask(child, args, SECONDS)
+            self._child = child if reply else None
             return float(reply or 0.0)
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self) -> Popen[str]:
         # -P: a module of the current folder must not take the place of one that scoring needs
         command = [sys.executable, "-P", "-m", "rmt_mini.worlds.referee"]
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        weakref.finalize(self, _end, process)
-        if not _ask(process, self._first, START_SECONDS):
+        paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        child = Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=os.environ | paths, text=True)
+        weakref.finalize(self, _end, child)
+        if not _ask(child, self._first, START_SECONDS):
             raise RuntimeError(f"the process that scores answers did not start: {' '.join(command)}")
-        return process
+        return child
 
 
-def _ask(process: subprocess.Popen[bytes], message: Any, seconds: float) -> bytes:
+def _ask(child: Popen[str], message: Any, seconds: float) -> str:
     """Send a message and return the line that answers it; empty if the process ended or took too long."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    timer = threading.Timer(seconds, process.kill)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    timer = threading.Timer(seconds, child.kill)
     timer.start()
-    try:
-        process.stdin.write(json.dumps(message).encode() + b"\n")
-        process.stdin.flush()
-        reply = process.stdout.readline()
-    except OSError:
-        reply = b""
+    reply = ""
+    with suppress(OSError):
+        print(json.dumps(message), file=child.stdin, flush=True)
+        reply = child.stdout.readline()
     timer.cancel()
     if not reply:
-        _end(process)
+        _end(child)
     return reply
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with suppress(OSError), process:  # closes the pipes, and a message may be left in one
-        process.kill()
+def _end(child: Popen[str]) -> None:
+    with suppress(OSError), child:  # closes the pipes, and a message may be left in one
+        child.kill()
 
 
 def serve() -> None:
-    """Make the scorer that the first message asks for, and score the answers of all others."""
+    """Make the scorer that the first message asks for, and score the answers of all others, until the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what a Ctrl-C ends
-    messages, replies = sys.stdin.buffer, sys.stdout
+    replies = sys.stdout
     with redirect_stdout(sys.stderr):  # scorers print
-        module, name, *args = json.loads(messages.readline())
+        module, name, *args = json.loads(sys.stdin.readline())
         score = getattr(import_module(module), name)(*args)
         print("ready", file=replies, flush=True)
-        for line in messages:  # until the parent has ended
-            args, named = json.loads(line)
-            try:
-                value = float(score(*args, **named))
-            except Exception:  # some scorers raise on what is no answer at all
-                value = 0.0
+        for line in sys.stdin:
+            value = 0.0
+            with suppress(Exception):  # some scorers raise on what is no answer at all
+                value = float(score(*json.loads(line)))
             print(value, file=replies, flush=True)
 
 

@@ -72,7 +72,7 @@ def opened(name: str) -> tuple[Policy | None, str | None]:
             lambda: BertForMaskedLM(BertConfig(**SIZES)),
             "sees the token that it is to predict, as encoders like BERT do",
         ),
-        (lambda: BertModel(BertConfig(**SIZES)), "lacks|sees the token"),
+        (lambda: BertModel(BertConfig(**SIZES)), "misses|sees the token"),
         (
             lambda: T5ForConditionalGeneration(
                 T5Config(vocab_size=259, d_model=32, d_ff=48, num_layers=2, num_heads=4)

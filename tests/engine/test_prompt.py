@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
@@ -13,12 +12,8 @@ from rmt_mini.engine.prompt import (
     Turn,
     answer_format,
     continuation_of,
-    last_boxed,
 )
-from rmt_mini.engine.rollout import Asking, roll_out
-from rmt_mini.errors import UserError
-from rmt_mini.records import Position, Rollout
-from tests.fakes import byte_tokenizer, scripted_policy
+from tests.fakes import byte_tokenizer
 
 END, USER, ASSISTANT = 256, 257, 258  # the byte tokenizer's specials; every other id is a byte
 
@@ -49,15 +44,6 @@ def test_continuation_by_hand(tokenizer) -> None:
     assert form.cue(trunk, 1) == raw("\n...0")
     assert form.answer_limit == 1
     assert [form.finished(answer) for answer in ([], [5], [5, 6])] == [False, True, True]
-
-
-def test_continuation_judges_one_token_by_its_id(tokenizer) -> None:
-    form = Continuation(tokenizer)
-    trunk = raw("ab\u00e9")
-    assert form.judge([98], trunk, 1) == 1.0
-    assert form.judge([97], trunk, 1) == 0.0
-    assert form.judge([0xC3], trunk, 2) == 1.0  # by id, so half a character can be right
-    assert form.judge([0xC3], trunk, 3) == 0.0
 
 
 def test_a_token_that_is_spelt_alike_is_another_token() -> None:
@@ -95,12 +81,6 @@ def test_a_text_begins_as_the_tokenizer_begins_it() -> None:
     assert (form.opening(24), form.close) == (raw("\n<think 24>"), raw("</think>"))
 
 
-def test_a_chat_begins_as_its_template_begins_it() -> None:
-    tokenizer = with_start()
-    tokenizer.chat_template = "<|user|>{{ messages[0].content }}<|end|><|assistant|>"
-    assert Chat(tokenizer).trunk("né") == ([USER, 110, 0xC3, 0xA9], 2)
-
-
 # --- chat --------------------------------------------------------------------------------------------------------
 
 
@@ -123,13 +103,6 @@ def test_chat_by_hand(tokenizer) -> None:
     assert stated[-10:] == form.opening(None)[-10:]
     assert form.close == raw("</think>")
     assert form.cue([1, 2, 3], 2) == raw("\n\n")
-
-
-def test_chat_does_not_open_a_thought_twice() -> None:
-    # jinja drops a template's own last line break
-    opened = byte_tokenizer(template="<|user|>{{ messages[0].content }}<|end|><|assistant|>\n<think>\n\n")
-    assert Chat(opened).opening(None)[-9:] == [ord("\n"), *raw("<think>\n")]
-    assert Chat(opened).opening(None).count(ord("<")) == 1
 
 
 ASKS = "<|user|>{{ messages[0].content }}<|end|><|assistant|>"
@@ -166,16 +139,6 @@ def test_a_turn_that_was_settled_before_is_used_again() -> None:
     assert answer_format("chat", tokenizer, 1, turn=first.turn).trunk("a") == first.trunk("a")
 
 
-def test_chat_keeps_the_system_turn_in_the_header() -> None:
-    form = Chat(byte_tokenizer(template="sys<|end|><|user|>{{ messages[0].content }}<|end|><|assistant|>"))
-    assert form.trunk("a") == ([*raw("sys"), END, USER, 97], 6)
-
-
-def test_chat_without_a_template_is_refused() -> None:
-    with pytest.raises(UserError, match="chat template; use answer_format 'continuation'"):
-        Chat(byte_tokenizer(template=None))
-
-
 @pytest.mark.parametrize(
     ("answer", "finished"),
     [
@@ -192,34 +155,6 @@ def test_a_chat_answer_ends_with_its_box_or_the_turn_or_the_limit(tokenizer, ans
     form = Chat(tokenizer)
     assert form.answer_limit == ANSWER_TOKENS == 16
     assert form.finished(answer) == finished
-
-
-@pytest.mark.parametrize(
-    ("text", "inside"),
-    [
-        ("", None),
-        ("7", None),
-        ("\\boxed", None),
-        ("\\boxed{", None),
-        ("\\boxed{7", None),
-        ("\\boxed{}", ""),
-        ("\\boxed{7}", "7"),
-        ("\\boxed{ 7 }", " 7 "),
-        ("\\boxed{7} or \\boxed{8}", "8"),
-        ("\\boxed{7} or \\boxed{8", "7"),  # the last complete one
-        ("\\boxed{x_{1}}", "x_{1}"),
-        ("\\boxed{{}}", "{}"),
-        ("\\boxed{{}", None),
-        ("\\boxed{a}}", "a"),
-        ("\\boxed{\\boxed{7}}", "7"),  # the last to begin
-        ("\\boxed{\\boxed{7}", "7"),
-        ("\\boxed {7}", None),
-        ("boxed{7}", None),
-        ("\\boxed{é\n}", "é\n"),
-    ],
-)
-def test_last_boxed(text: str, inside: str | None) -> None:
-    assert last_boxed(text) == inside
 
 
 WORDS = ["étu", "de", " fa"]  # besides the bytes
@@ -260,13 +195,6 @@ def test_leading_space_may_be_left_out_of_the_box() -> None:
         assert form.judge(raw(f"\\boxed{{{said}}}"), trunk, first + 1) == reward, said
 
 
-def test_nothing_but_space_is_right_only_with_its_space(tokenizer) -> None:
-    form = Chat(tokenizer)
-    trunk, first = form.trunk("a  ")
-    for said, reward in ((" ", 1.0), ("  ", 1.0), ("", 0.0), ("   ", 0.0)):
-        assert form.judge(raw(f"\\boxed{{{said}}}"), trunk, first) == reward, said
-
-
 def test_continuation_of_skips_ends_inside_a_character(tokenizer) -> None:
     trunk = raw("aé😀b")
     assert continuation_of(tokenizer, trunk, 0) == ("aé😀b", [1, 3, 7, 8])
@@ -276,56 +204,7 @@ def test_continuation_of_skips_ends_inside_a_character(tokenizer) -> None:
     assert continuation_of(tokenizer, raw("0123456789"), 1) == ("12345678", [1, 2, 3, 4, 5, 6, 7, 8])
 
 
-def test_a_position_inside_a_character_earns_nothing_in_text(tokenizer) -> None:
-    # the rest of "é" is no text; any stray byte would look the same once decoded
-    trunk = [USER, *raw("aéb")]
-    assert continuation_of(tokenizer, trunk, 3) == ("", [])
-    for answer in ([*raw("\\boxed{"), 0x80, *raw("b}")], raw("\\boxed{\ufffdb}"), raw("\\boxed{b}")):
-        assert Chat(tokenizer).judge(answer, trunk, 3) == 0.0
-    assert Continuation(tokenizer, prefix_match=True).judge([0x80], trunk, 3) == 0.0
-
-
 # --- faking ------------------------------------------------------------------------------------------------------
-
-
-def say(thought: str, answer: str, form: Chat):
-    """A script: the thought, then its closing, then the answer and the end of the turn."""
-
-    def script(tokens: list[int]) -> int:
-        branch = tokens[tokens.index(ASSISTANT) + 1 + len("<think>\n") :]
-        closed = raw(thought + "</think>\n\n")
-        if len(branch) < len(closed):
-            return [*raw(thought), form.close[0]][len(branch)]
-        return [*raw(answer), END][len(branch) - len(closed)]
-
-    return script
-
-
-@pytest.mark.parametrize(
-    ("answer", "reward"),
-    [
-        ("\\boxed{9}", 1.0),
-        ("\\boxed{8}", 0.0),
-        ("9", 0.0),
-        ("<think>", 0.0),
-        ("</think> 9", 0.0),
-        ("", 0.0),
-    ],
-)
-def test_only_the_answer_is_parsed(tokenizer, answer: str, reward: float) -> None:
-    form = Chat(tokenizer)
-    trunk, _ = form.trunk("</think>\\boxed{9} is 9")  # the text itself holds tag, box and truth
-    index = len(trunk) - 1
-    thought = "\\boxed{9} 9"  # and so does the thought
-    policy = scripted_policy(say(thought, answer, form), tokenizer)
-    trunks = policy.tree.read([torch.tensor(trunk)])
-    position = Position(0, index, 0, 0.0)
-    rollout: Rollout
-    (rollout,) = roll_out(policy, form, trunks, [position], 1, Asking([24], [48]), torch.Generator())
-    assert bytes(rollout.thought).decode() == thought
-    assert rollout.closed
-    assert tokenizer.decode([token for token in rollout.answer if token != END]) == answer
-    assert form.judge(rollout.answer, trunk, index) == reward
 
 
 # --- choosing ----------------------------------------------------------------------------------------------------
@@ -345,16 +224,3 @@ def test_only_the_answer_is_parsed(tokenizer, answer: str, reward: float) -> Non
 def test_choice_of_format(name: str, parameters: int, template: bool, chosen: str) -> None:
     tokenizer = byte_tokenizer() if template else byte_tokenizer(template=None)
     assert answer_format(name, tokenizer, parameters).name == chosen
-
-
-def test_prefix_match_reaches_the_format(tokenizer) -> None:
-    trunk = raw("ab")
-    assert answer_format("continuation", tokenizer, 1, prefix_match=True).judge([END], trunk, 1) == 0.0
-    assert answer_format("continuation", tokenizer, 1, prefix_match=True).judge([98], trunk, 1) == 1.0
-
-
-def test_unknown_formats_are_refused(tokenizer) -> None:
-    with pytest.raises(UserError, match="'essay' is unknown; use 'auto', 'continuation' or 'chat'"):
-        answer_format("essay", tokenizer, 1)
-    with pytest.raises(UserError, match="chat template"):
-        answer_format("chat", byte_tokenizer(template=None), 1)

@@ -12,12 +12,10 @@ from rmt_mini.engine.prompt import (
     LOOKAHEAD_TOKENS,
     Chat,
     Continuation,
-    answer_format,
     continuation_of,
     encode_text,
     last_boxed,
 )
-from rmt_mini.method.rewards import prefix_match_reward
 from tests.fakes import SPECIALS, byte_tokenizer
 
 WORDS = ["étu", "de", " fa", "\\boxed{", "é", "漢字", "</think>", "\n", "}}"]
@@ -79,22 +77,6 @@ def test_the_last_box(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "inside"),
     [
-        ("\\boxed{\\{}", "\\{"),  # in TeX the one brace that is shown
-        ("\\boxed{\\}}", "\\}"),
-        ("\\boxed{\\}", None),
-        ("\\boxed{a\\\\}", "a\\\\"),  # a line end, and then the box's
-        ("\\boxed{\\left\\{1\\right.}", "\\left\\{1\\right."),
-        ("\\\\boxed{7}", "7"),  # as in a JSON string
-        ("\\boxed{\\text{a}_{\\{b\\}}}", "\\text{a}_{\\{b\\}}"),
-    ],
-)
-def test_a_brace_behind_a_backslash_is_text(text: str, inside: str | None) -> None:
-    assert last_boxed(text) == obviously_last_boxed(text) == inside
-
-
-@pytest.mark.parametrize(
-    ("text", "inside"),
-    [
         ("\\boxed{" * 20_000, None),
         ("\\boxed{" * 20_000 + "}" * 20_000, ""),
         ("\\boxed{a}" * 20_000, "a"),
@@ -110,21 +92,6 @@ def test_a_long_answer_is_read_once(text: str, inside: str | None) -> None:
 
 
 # --- prefix match ----------------------------------------------------------------------------------------------
-
-
-@given(
-    continuation=TEXT,
-    answer=TEXT | st.text(max_size=3),
-    cut=st.integers(0, 20),
-    boundaries=st.lists(st.integers(0, 60), max_size=5),
-)
-@settings(max_examples=300)
-def test_prefix_match_on_any_boundaries(continuation: str, answer: str, cut: int, boundaries: list[int]) -> None:
-    true = continuation.encode()
-    boundaries = [end for end in boundaries if end <= len(true)]
-    for said in (answer, continuation[:cut]):
-        slowly = any(end > 0 and said.encode("utf-8", "surrogatepass") == true[:end] for end in boundaries)
-        assert prefix_match_reward(said, continuation, boundaries) == float(slowly)
 
 
 def bytes_of(tokenizer, ids: Sequence[int]) -> list[bytes]:
@@ -204,40 +171,7 @@ def test_text_without_special_tokens_is_encoded_as_ever(tokenizer, text: str) ->
     assert encode_text(tokenizer, text) == tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-@pytest.mark.parametrize("name", ["champ", "micro"])
-def test_the_bundled_texts_are_encoded_as_ever(name: str) -> None:
-    from rmt_mini.worlds.corpus import load_corpus
-    from rmt_mini.worlds.micro import make_tokenizer
-
-    micro = make_tokenizer()
-    for document in load_corpus(name).documents[:300]:
-        assert encode_text(micro, document.text) == micro(document.text, add_special_tokens=False)["input_ids"]
-
-
 def test_a_special_token_in_a_text_is_encoded_as_any_other_letters() -> None:
     """In the words that the tokenizer has, as the same letters elsewhere."""
     words = byte_tokenizer(["<|", "nd"])
     assert [words.decode([token]) for token in encode_text(words, "a<|end|>")] == ["a", "<|", "e", "nd", "|", ">"]
-
-
-def test_encoding_a_document_leaves_the_tokenizer_as_it_was(tokenizer) -> None:
-    before = tokenizer("<|end|>")["input_ids"]
-    encode_text(tokenizer, "<|end|>")
-    assert tokenizer("<|end|>")["input_ids"] == before
-    assert Chat(tokenizer).opening(None).count(before[0]) == 1
-
-
-def test_a_tokenizer_set_to_split_special_tokens_still_gets_its_chat_turns() -> None:
-    split = byte_tokenizer()
-    split.split_special_tokens = True
-    assert Chat(split).opening(3) == Chat(byte_tokenizer()).opening(3)
-    assert Chat(split).trunk("a") == Chat(byte_tokenizer()).trunk("a")
-
-
-@given(name=st.text(max_size=10), parameters=st.integers(0, 10**12))
-def test_any_name_of_a_format(tokenizer, name: str, parameters: int) -> None:
-    from tests.outcomes import either
-
-    form, message = either(lambda: answer_format(name, tokenizer, parameters))
-    assert (form is None) == (name not in ("auto", "chat", "continuation"))
-    assert form is not None or repr(name) in message

@@ -6,12 +6,10 @@ import json
 import pytest
 import torch
 
-from rmt_mini import pre_and_post
-from rmt_mini.config import NOT_IN_POSTTRAINING, PRESETS, RMTConfig, preset
+from rmt_mini.config import NOT_IN_POSTTRAINING, RMTConfig, preset
 from rmt_mini.engine.model import make_policy
 from rmt_mini.engine.prompt import Turn
 from rmt_mini.errors import UserError
-from rmt_mini.runs.folder import RunFolder
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import resume
 from rmt_mini.stages.posttrain import (
@@ -87,40 +85,6 @@ def test_the_answer_cannot_be_seen(policy):
     assert rolled[0] == rolled[1]
 
 
-def test_nothing_in_question_or_thought_fakes_a_reward(policy):
-    attack = "Answer: 7\n</think>\n\\boxed{7}\nAnswer:"
-    exam = Exam(policy, [question(attack), question("plain?")], config())
-    tokenizer = policy.tokenizer
-
-    def judged(text, answer):
-        trunk = next(t for t, q in exam.questions.items() if q.text == text)
-        return exam.judge(tokenizer(answer)["input_ids"], trunk, len(trunk) - 2)
-
-    assert judged(attack, " 7") == judged("plain?", " 7") == 1.0
-    assert judged(attack, " 8") == judged(attack, "") == 0.0
-    assert judged(attack, " 8\n7") == 0.0  # the line after the answer is not the answer
-    assert judged("plain?", " Answer: 7") == 0.0
-
-
-def test_an_answer_ends_with_its_line_or_at_its_limit(policy):
-    exam = Exam(policy, [question("how long?", "77777")], config())
-    encode = policy.tokenizer
-    assert not exam.finished(encode(" 77")["input_ids"])
-    assert exam.finished(encode(" 77\n")["input_ids"])
-    assert exam.finished(encode("7" * exam.answer_limit)["input_ids"])
-    assert Exam(policy, [question("one token", "")], config()).answer_limit == 1
-
-
-def test_chat_models_are_asked_to_box_their_answer(policy):
-    exam = Exam(policy, [question("2 + 5 =")], config(answer_format="chat"))
-    assert exam.name == "chat"
-    assert "final answer alone in \\boxed{}" in policy.tokenizer.decode(exam.opening(None))
-    (trunk,) = exam.questions
-    encode = policy.tokenizer
-    assert exam.judge(encode("so \\boxed{7}")["input_ids"], trunk, 0) == 1.0
-    assert exam.judge(encode("7")["input_ids"], trunk, 0) == 0.0
-
-
 @pytest.mark.parametrize("source", ["micro", "micro-text"])
 def test_every_question_of_the_micro_world_is_answerable(source):
     tokenizer = make_tokenizer()
@@ -171,8 +135,8 @@ def test_a_scorer_that_takes_any_well_formed_answer_is_refused(policy):
     assert len(answerable(policy, "gym:x", alike, config())) == 4  # nothing shows that they take others
 
 
-# in turn: several lines, no answer, every answer, every expression whose value is 24
-@pytest.mark.parametrize("task", ["sudoku", "boxnet", "game_of_life_halting", "puzzle24"])
+# several lines; every expression whose value is 24
+@pytest.mark.parametrize("task", ["sudoku", "puzzle24"])
 def test_tasks_of_reasoning_gym_that_cannot_be_judged_are_refused(tmp_path, policy, task):
     tiny_model("llama", vocab_size=len(policy.tokenizer), max_position_embeddings=9000).save_pretrained(
         tmp_path / "model"
@@ -198,11 +162,6 @@ def test_rewards_do_train(policy):
     assert any(not torch.equal(old, new) for old, new in zip(before, policy.model.parameters(), strict=True))
 
 
-def test_it_refuses_to_train_on_answers_as_text(policy):
-    with pytest.raises(ValueError, match="use_ntp"):
-        posttrain(config(use_ntp=True), policy, [question("2 + 5 =")])
-
-
 def test_summary_and_gain_by_hand(policy):
     settings = config()
     exam = Exam(policy, [question("a?"), question("b?")], settings)
@@ -221,123 +180,70 @@ def test_summary_and_gain_by_hand(policy):
     assert list(gain) == ["1", "2", "4"]
 
 
-@pytest.mark.parametrize("source", ["micro", "gym:chain_sum"])
-def test_it_writes_a_run_folder(tmp_path, policy, source):
+@pytest.fixture
+def model(tmp_path, policy):
     policy.model.save_pretrained(tmp_path / "model")
     policy.tokenizer.save_pretrained(tmp_path / "model")
-    folder = posttrain_run(
-        str(tmp_path / "model"),
-        source,
-        count=12,
-        samples=4,
-        changes={**SMALL, "out": str(tmp_path / "run"), "evaluation_fraction": 0.5},
-        progress=False,
-        every=1,
-    ).folder
+    return str(tmp_path / "model")
+
+
+def test_it_writes_a_run_folder(tmp_path, model):
+    changes = {**SMALL, "out": str(tmp_path / "run"), "evaluation_fraction": 0.5}
+    folder = posttrain_run(model, "micro", count=12, samples=6, changes=changes, progress=False, every=1).folder
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert set(evaluation) == {"before", "after", "gain"}
-    assert set(evaluation["after"]["pass_at"]) == {"1", "2", "4"}
+    assert set(evaluation["after"]["pass_at"]) == set(evaluation["gain"]) == {"1", "2", "4", "6"}
     notes = json.loads((folder / "run.json").read_text())
-    assert (notes["status"], notes["questions_left_out"]) == ("done", 0)
+    assert (notes["status"], notes["kind"], notes["questions_left_out"]) == ("done", "post-training", 0)
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == SMALL["steps"]
-    assert "pass@4" in (folder / "report.md").read_text()
+    assert "pass@6" in (folder / "report.md").read_text()
     assert (folder / "checkpoint" / "config.json").is_file()
     lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
     questions = evaluation["after"]["questions"]
     assert [line["step"] for line in lines] == [0] * questions + [1] * questions + [2] * questions
     right = [line["right"] / line["samples"] for line in lines[-questions:]]
     assert sum(right) / questions == pytest.approx(evaluation["after"]["pass_at"]["1"]["accuracy"])
+    with pytest.raises(UserError, match="is a post-training run, which cannot be taken up again"):
+        resume(folder)
 
 
-def test_the_command_line_names_what_is_wrong(capsys, tmp_path):
-    from rmt_mini.cli import main
-
-    for arguments, words in (
-        (["posttrain", str(tmp_path / "absent")], "absent"),
-        (["posttrain", "micro", "--questions", "riddles"], "gym:TASK"),
-        (["posttrain", "micro", "--use-ntp"], "--use-ntp"),
-        (["posttrain", "micro", "--warmup-steps", "9"], "--warmup-steps"),
-    ):
-        with pytest.raises(SystemExit) as stopped:
-            main([*arguments, "--out", str(tmp_path / "run")])
-        assert stopped.value.code == 2
-        error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert error.startswith("error: ")
-        assert words in error
-        assert not (tmp_path / "run").exists()
-
-
-def test_every_field_that_is_taken_is_read_and_others_are_refused(tmp_path, policy, monkeypatch):
-    read = set()
-
-    class Watched(RMTConfig):
-        __slots__ = ()
-
-        def __getattribute__(self, name):
-            read.add(name)
-            return super().__getattribute__(name)
-
-    def unwatched(method):  # it reads all fields, whatever for
-        def call(self, **changes):
-            before = set(read)
-            found = method(self, **changes)
-            read.intersection_update(before)
-            return found
-
-        return call
-
-    Watched.to_dict, Watched.replace = unwatched(RMTConfig.to_dict), unwatched(RMTConfig.replace)
-
-    def watched(name, **changes):
-        made = Watched(**{"preset": name, **PRESETS[name], **changes})
-        read.clear()
-        return made
-
-    policy.model.save_pretrained(tmp_path / "model")
-    policy.tokenizer.save_pretrained(tmp_path / "model")
-    monkeypatch.setattr(pre_and_post, "preset", watched)
-    changes = {"use_budget": True, "clip_epsilon": 0.2, "kl_weight": 0.1, "save_every": 1}
-    posttrain_run(
-        str(tmp_path / "model"), "micro", 12, 6, {**SMALL, **changes, "out": str(tmp_path / "run")}, progress=False
-    )
-    taken = set(RMTConfig.model_fields) - {*NOT_IN_POSTTRAINING, "preset"}
-    by_hand = {"device", "dtype", "on_nan"}  # given to the loader; read where a step fails
-    assert taken - by_hand <= read
-    for name in NOT_IN_POSTTRAINING:
-        with pytest.raises(UserError, match=f"^{name} has no effect in post-training"):
-            posttrain_run("micro", changes={name: getattr(RMTConfig(), name)})
-
-
-def test_it_saves_checkpoints_on_the_way_and_reports_the_k_that_was_asked_for(tmp_path, policy, monkeypatch):
-    policy.model.save_pretrained(tmp_path / "model")
-    policy.tokenizer.save_pretrained(tmp_path / "model")
-    saved = []
-    monkeypatch.setattr(RunFolder, "save_checkpoint", lambda self, _: saved.append(len(list(self.path.iterdir()))))
-    changes = {**SMALL, "steps": 4, "save_every": 2, "out": str(tmp_path / "run")}
-    found = posttrain_run(str(tmp_path / "model"), "micro", 12, 6, changes, progress=False)
-    assert len(saved) == 3  # after steps 2 and 4, and at the end
-    assert list(found.evaluation["after"]["pass_at"]) == list(found.evaluation["gain"]) == ["1", "2", "4", "6"]
-    assert "pass@6" in found.table
-
-
-def test_run_json_says_what_was_asked_and_read(tmp_path, policy):
-    policy.model.save_pretrained(tmp_path / "model")
-    policy.tokenizer.save_pretrained(tmp_path / "model")
-
-    def notes(name, turn=None, **changes):
-        given = {**SMALL, "answer_format": "chat", "out": str(tmp_path / name), **changes}
-        posttrain_run(str(tmp_path / "model"), "micro", 12, 2, given, progress=False, turn=turn)
+def test_a_turn_that_states_another_date_makes_another_run(tmp_path, model):
+    def notes(name, turn=None):
+        given = {**SMALL, "answer_format": "chat", "out": str(tmp_path / name)}
+        posttrain_run(model, "micro", 12, 2, given, progress=False, turn=turn)
         return json.loads((tmp_path / name / "run.json").read_text())
 
-    one, again = notes("one"), notes("again")
-    assert one["kind"] == "post-training"
-    assert one["token_digest"] == again["token_digest"] != notes("other", seed=1)["token_digest"]
+    one, dated = notes("one"), notes("dated", Turn("Today: 1 May ", "<think>\n"))
     assert "<|user|>" in one["chat_turn"]["before"]
-    dated = notes("dated", Turn("Today: 1 May ", "<think>\n"))
     assert dated["chat_turn"]["before"] == "Today: 1 May "
     assert dated["token_digest"] != one["token_digest"]
-    with pytest.raises(UserError, match="is a post-training run, which cannot be taken up again"):
-        resume(tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["absent"], "absent"),
+        (["micro", "--questions", "riddles"], "gym:TASK"),
+        (["micro", "--use-ntp"], "--use-ntp"),
+        (["micro", "--warmup-steps", "9"], "--warmup-steps"),
+    ],
+)
+def test_the_command_line_names_what_is_wrong(arguments, words, capsys, tmp_path):
+    from rmt_mini.cli import main
+
+    with pytest.raises(SystemExit) as stopped:
+        main(["posttrain", *arguments, "--out", str(tmp_path / "run")])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert words in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", NOT_IN_POSTTRAINING)
+def test_a_setting_without_effect_is_refused(name):
+    with pytest.raises(UserError, match=f"^{name} has no effect in post-training"):
+        posttrain_run("micro", changes={name: getattr(RMTConfig(), name)})
 
 
 def test_questions_in_a_script_that_the_tokenizer_does_not_know_are_refused(policy):

@@ -163,14 +163,6 @@ def test_what_models_put_around_an_answer_changes_nothing(champ, dressing):
         assert question.score(dressing.format("12345")) == 0.0
 
 
-@pytest.mark.parametrize(
-    "answer", [r"\textbf{239}", r"\mathbf{239}", r"\$239", "239 ways", r"239\text{ strings}", "239.0", "N = 239"]
-)  # fmt: skip
-def test_a_number_in_other_dress(champ, answer):
-    assert champ["Combinatorics_1"].score(answer) == 1.0
-    assert champ["Combinatorics_1"].score(answer.replace("239", "238")) == 0.0
-
-
 @pytest.mark.parametrize("in_thread", [False, True])
 def test_no_answer_hangs_and_a_thread_judges_as_the_main_one_does(champ, in_thread):
     answers = ["239", "9^{9^{9^{9^9}}}", "240-1", "9**9**9**9"]

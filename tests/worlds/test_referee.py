@@ -26,7 +26,10 @@ def troublesome():
 
 
 @pytest.fixture
-def judge():
+def judge(tmp_path, monkeypatch):
+    for name in ("json", "signal", "math_verify"):  # modules of the current folder must not take the place of others
+        (tmp_path / f"{name}.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
     judge = Referee(troublesome)
     assert judge("0.5") == 0.5  # the process has started
     return judge
@@ -36,7 +39,7 @@ def judge():
 def test_an_answer_that_has_no_score_is_wrong_and_the_next_one_is_scored(judge, monkeypatch, answer):
     monkeypatch.setattr(referee, "SECONDS", 0.3)
     assert judge(answer) == 0.0
-    monkeypatch.undo()
+    monkeypatch.setattr(referee, "SECONDS", 3.0)
     assert judge("1") == 1.0
 
 
@@ -55,10 +58,3 @@ def test_threads_get_their_own_scores(judge):
     for thread in threads:
         thread.join()
     assert found == {n: float(n) for n in range(20)}
-
-
-def test_a_module_of_the_current_folder_takes_no_place(tmp_path, monkeypatch):
-    for name in ("json", "signal", "math_verify"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit")
-    monkeypatch.chdir(tmp_path)
-    assert Referee(troublesome)("0.5") == 0.5
