@@ -34,7 +34,8 @@ from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
 from rmt_mini.records import Judged, Position, Rollout, Text
 from rmt_mini.runs.plan import product_rate
-from rmt_mini.stages.material import Pool, format_for
+from rmt_mini.stages.difficulty import Pool
+from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.worlds.corpus import load_corpus
 

@@ -61,16 +61,7 @@ class _TargetLogprobs(torch.autograd.Function):
 
 
 def target_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
-    """Compute log softmax(head(hidden) / temperature) at the targets.
-
-    Args:
-        head: the output embedding, d -> V.
-        hidden: (n, d).
-        targets: (n,) token ids.
-        temperature: of sampling; the policy that is trained is the one that was sampled from.
-
-    Returns:
-        (n,), fp32 (fp64 for an fp64 model).
+    """Compute log softmax(head(hidden) / temperature), (n,) in fp32 or better, at the targets (n,) of hidden (n, d).
 
     Example:
         >>> head = nn.Linear(2, 4, bias=False); _ = nn.init.zeros_(head.weight)
@@ -85,14 +76,9 @@ def target_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, temperatur
 
 
 def sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw one token per row by inverting the distribution function; temperature 0 takes the likeliest.
+    """Draw one token per row of logits (R, V) by inverting the distribution function, at temperature 0 the likeliest.
 
-    One uniform number a row instead of one a logit: drawing 49,152 random numbers would cost as much as the model.
-
-    Args:
-        logits: (R, V).
-        temperature: 0 or above.
-        uniform: (R,) in [0, 1).
+    One number of ``uniform`` (R,), in [0, 1), serves a row: drawing 49,152 a row would cost as much as the model.
 
     Returns:
         Tokens (R,) and their log-probabilities (R,) under softmax(logits / temperature), fp32; at temperature 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any, TypeVar
 
 import torch
@@ -38,16 +38,12 @@ class Asking:
 
 @dataclass(slots=True)
 class Branch:
-    """A rollout as tokens, in their order: sampling lets one grow, training lays one out whole.
-
-    The model samples thought and answer, and the first token of the closing where ``closed``; the environment writes
-    the rest.
-    """
+    """A rollout as tokens, in their order: sampling lets one grow, training lays one out whole."""
 
     position: Position
     budget: int | None
     opening: Sequence[int]
-    closing: Sequence[int]  # the closing tag and the cue
+    closing: Sequence[int]  # the closing tag and the cue; the model samples its first token where ``closed``
     thought: list[int] = field(default_factory=list)
     closed: bool = False
     answer: list[int] = field(default_factory=list)
@@ -108,14 +104,11 @@ class _Batch:
     def append(self, active: Sequence[int], tokens: Sequence[Sequence[int]]) -> Tensor:
         """Append tokens to some rows, those of one length together; returns the logits after each (rows, V)."""
         device = self.policy.device
-        lengths = [len(new) for new in tokens]
-        order = sorted(range(len(tokens)), key=lengths.__getitem__)
+        order = sorted(range(len(tokens)), key=lambda place: len(tokens[place]))
         parts = []
-        for length in sorted({*lengths}):
-            places = [place for place in order if lengths[place] == length]
-            rows = torch.tensor([active[place] for place in places])
-            new = torch.tensor([list(tokens[place]) for place in places], device=device)
-            parts.append(self.policy.tree.grow(self.grown, rows, new))
+        for _, places in groupby(order, key=lambda place: len(tokens[place])):
+            rows, new = zip(*((active[place], list(tokens[place])) for place in places), strict=True)
+            parts.append(self.policy.tree.grow(self.grown, torch.tensor(rows), torch.tensor(new, device=device)))
         hidden = parts[0]
         if len(parts) > 1:
             hidden = torch.cat(parts).index_copy_(0, torch.tensor(order, device=device), torch.cat(parts))
@@ -140,21 +133,11 @@ def roll_out(
     generator: torch.Generator,
     stride: int | None = None,
 ) -> list[Rollout]:
-    """Sample ``group_size`` thoughts and answers at each position, a position's group side by side.
+    """Sample ``group_size`` thoughts and answers at each position, sorted by trunk; a group is side by side.
 
-    Args:
-        policy: the model.
-        form: the answer format.
-        trunks: read by the model.
-        positions: sorted by trunk.
-        group_size: G.
-        asking: budgets, caps, temperature.
-        generator: on the CPU, so that a seed means the same on every device.
-        stride: thought tokens that are sampled before the CPU looks at them, which waits for the device; what a row
-            samples after its closing is dropped, so the outcome is the same. None takes 1 on the CPU and 8 elsewhere.
-
-    Raises:
-        ValueError: if the positions are not sorted by trunk.
+    The generator is on the CPU, so that a seed means the same on every device. ``stride`` thought tokens, 1 on the CPU
+    and 8 elsewhere, are sampled before the CPU looks at them, which waits for the device; what a row samples after its
+    closing is dropped, so the outcome is the same.
     """
     rows = [
         begin(form, trunks.documents[position.trunk], position, budget)

@@ -47,11 +47,8 @@ def endless(texts: Sequence[Text], seed: int, start: int = 0) -> Iterator[Text]:
 def longest_branch(form: AnswerFormat, config: RMTConfig, budget: int | None = None, trunk: int = 0) -> int:
     """Return how many tokens a text and the longest branch off its end take together.
 
-    Args:
-        form: the answer format.
-        config: document_tokens, budgets, budget_rule, use_budget.
-        budget: that a measurement states in addition to those of ``config``, tokens.
-        trunk: tokens of the longest text, header included; 0 takes a document of document_tokens.
+    ``budget`` is one that a measurement states in addition to those of ``config``; ``trunk`` counts the tokens of the
+    longest text, header included, where that is not a document of document_tokens.
     """
     stated = _largest_budget(config, budget)
     opening = form.opening(stated if config.use_budget else None)

@@ -7,7 +7,7 @@ is read once as a *trunk*; thoughts grow off it as *branches*:
     branch   at pos: opening thought closing cue answer    sees trunk tokens before pos, and itself so far;
                                                            position ids restart at pos
 
-The same attention serves sampling, where a branch grows by a few tokens at a time, and training, where it is read whole.
+Sampling, where a branch grows by a few tokens at a time, and training, where it is read whole, use the same attention.
 Training splits at the trunk's keys and values: chunks of branches run forward and backward one after another and leave
 their gradients on detached copies; the trunk goes backward once, at the end, with their sum. So the memory is that
 of one trunk and one chunk, and no trunk is read twice.
@@ -15,8 +15,8 @@ of one trunk and one chunk, and no trunk is read twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,38 +47,19 @@ def _attention(
 AttentionInterface.register(IMPLEMENTATION, _attention)
 
 
-@contextmanager
-def _tree_attention(model: Any) -> Iterator[None]:
-    """Switch the model to the tree's attention for one call, so that it stays an ordinary model outside."""
-    before = model.config._attn_implementation
-    model.config._attn_implementation = IMPLEMENTATION
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = before
-
-
 @dataclass
 class Trunks:
-    """N documents read once: their hidden states and every layer's keys and values.
+    """N documents read once: their hidden states and every layer's keys and values."""
 
-    Attributes:
-        documents: their tokens, by the number that ``Position.trunk`` gives each.
-        ids: the same, N tensors (T_n,).
-        hidden: N tensors (T_n, d), after the final norm; hidden[n][i - 1] predicts token i.
-        keys: by layer, (N, H_kv, T, D), short documents padded to the longest.
-        values: the same shapes.
-    """
-
-    documents: Mapping[int, tuple[int, ...]]
-    ids: Sequence[Tensor]
-    hidden: Sequence[Tensor] = ()
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
+    documents: Mapping[int, tuple[int, ...]]  # their tokens, by the number that ``Position.trunk`` gives each
+    ids: Sequence[Tensor]  # the same, N tensors (T_n,)
+    hidden: Sequence[Tensor] = ()  # N tensors (T_n, d), after the final norm; hidden[n][i - 1] predicts token i
+    keys: list[Tensor] = field(default_factory=list)  # by layer, (N, H_kv, T, D), padded to the longest document
+    values: list[Tensor] = field(default_factory=list)  # the same shapes
 
     @classmethod
     def of(cls, documents: Documents, device: torch.device) -> Trunks:
-        """Return documents that are yet to be read, numbered from 0 where they are no mapping."""
+        """Return documents that are still to be read, numbered from 0 where they are no mapping."""
         numbered = documents if isinstance(documents, Mapping) else dict(enumerate(documents))
         if not numbered or any(len(document) == 0 for document in numbered.values()):
             raise ValueError("read needs at least one document, and each at least one token")
@@ -136,7 +117,7 @@ def _located(trunks: Trunks, positions: Sequence[Position]) -> tuple[Tensor, Ten
 class _ByTrunk:
     """Arrange R rows, sorted by document, as (N, rows of the fullest document); pads repeat a row.
 
-    Places are computed on the CPU, so that no layer waits for the device. ``trunk`` and ``index`` are (R,).
+    ``trunk`` and ``index`` are (R,) on the CPU, so that nothing waits for the device.
     """
 
     def __init__(self, trunk: Tensor, index: Tensor, device: torch.device) -> None:
@@ -153,7 +134,7 @@ class _ByTrunk:
         self, trunks: Trunks, layer: int, query: Tensor, key: Tensor, value: Tensor, own: Tensor, scaling: float
     ) -> Tensor:
         """Run branch_attention on rows: query (R, H, C, D), key and value (R, H_kv, L, D); returns (R, H, C, D)."""
-        trunk_key, trunk_value = trunks.keys[layer][:, :, : self.longest], trunks.values[layer][:, :, : self.longest]
+        trunk_key, trunk_value = (kept[layer][:, :, : self.longest] for kept in (trunks.keys, trunks.values))
         if len(self.used) < len(trunk_key):
             trunk_key, trunk_value = trunk_key[self.used], trunk_value[self.used]
         query, key, value, own = (
@@ -225,12 +206,9 @@ class GrowingBranches:
 
     def fork(self, copies: int) -> GrowingBranches:
         """Return ``copies`` branches in place of each, side by side, that share what was read so far."""
-        forked = GrowingBranches.__new__(GrowingBranches)
-        forked.trunks = self.trunks
-        forked.trunk, forked.index, forked.lengths = (
-            tensor.repeat_interleave(copies) for tensor in (self.trunk, self.index, self.lengths)
-        )
-        forked.keys, forked.values = (tensor.repeat_interleave(copies, dim=1) for tensor in (self.keys, self.values))
+        forked = copy.copy(self)
+        for name, dim in (("trunk", 0), ("index", 0), ("lengths", 0), ("keys", 1), ("values", 1)):
+            setattr(forked, name, getattr(self, name).repeat_interleave(copies, dim=dim))
         return forked
 
     def forget(self, rows: Tensor, counts: Tensor) -> None:
@@ -266,23 +244,20 @@ class GrowingBranches:
 
 
 class DocumentTree:
-    """Run a causal language model over trunks and their branches.
-
-    Args:
-        model: a transformers causal LM whose attention goes through ``AttentionInterface`` and takes explicit
-            ``position_ids`` (Llama, Qwen2, Qwen3, SmolLM and most others).
-    """
+    """Run a transformers causal LM, whose attention goes through ``AttentionInterface``, over trunks and branches."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.decoder = model.get_decoder()
 
     def _run(self, tokens: Tensor, position_ids: Tensor, tree_pass: object) -> Tensor:
-        with _tree_attention(self.model):
-            output = self.decoder(
-                input_ids=tokens[None], position_ids=position_ids[None], use_cache=False, tree_pass=tree_pass
-            )
-        hidden: Tensor = output.last_hidden_state[0]
+        inputs = {"input_ids": tokens[None], "position_ids": position_ids[None], "use_cache": False}
+        config, before = self.model.config, self.model.config._attn_implementation
+        config._attn_implementation = IMPLEMENTATION  # for this call only: outside it is an ordinary model
+        try:
+            hidden: Tensor = self.decoder(**inputs, tree_pass=tree_pass).last_hidden_state[0]
+        finally:
+            config._attn_implementation = before
         return hidden
 
     def read(self, documents: Documents) -> Trunks:
@@ -294,15 +269,12 @@ class DocumentTree:
         return trunks
 
     def branches(self, trunks: Trunks, positions: Sequence[Position], capacity: int) -> GrowingBranches:
-        """Start an empty branch of at most ``capacity`` tokens at each position; positions are sorted by trunk."""
+        """Start an empty branch of at most ``capacity`` tokens at each position, sorted by trunk."""
         return GrowingBranches(trunks, positions, capacity)
 
     @torch.no_grad()
     def grow(self, branches: GrowingBranches, rows: Tensor, tokens: Tensor) -> Tensor:
-        """Append tokens (rows, C) to some branches; returns the hidden state of each one's last token (rows, d).
-
-        ``rows`` is on the CPU and ``tokens`` on the model's device: nothing here waits for the device.
-        """
+        """Append tokens (rows, C), on the device, to some branches; returns each one's last hidden state (rows, d)."""
         positions = branches.aim(rows, tokens.shape[1])
         hidden = self._run(tokens.flatten(), positions.flatten(), branches)
         return hidden.view(*tokens.shape, -1)[:, -1]

@@ -1,11 +1,9 @@
 """The cold start: a short supervised stage that teaches the answer format before RL can reward anything.
 
-Not in the paper, whose 14B reasoning models think and box by themselves; ``warmup_steps=0`` switches it off. A small
-model first needs two habits: to answer after the cue, and to close its thoughts near the budget that the opening
-states.
-
-The thoughts are the model's own, sampled at lengths drawn around budgets that vary by position. At every place of a
-thought the closing decision is trained, close here or do not close here, and nothing else of it:
+Not in the paper, whose 14B reasoning models think and box by themselves. A small model first needs two habits: to
+answer after the cue, and to close its thoughts near the budget that the opening states. The thoughts are the model's
+own, sampled at lengths drawn around budgets that vary by position. At every place of a thought the closing decision is
+trained, close here or do not close here, and nothing else of it:
 
     loss = -log p(answer) - [ log p(close) at the end + sum over earlier places log(1 - p(close)) ] / places
 

@@ -22,7 +22,8 @@ from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.method.schedule import budgets_for
 from rmt_mini.records import Answer, Position, Text
-from rmt_mini.stages.material import Difficulty, format_for
+from rmt_mini.stages.difficulty import Difficulty
+from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import asking_for
 from rmt_mini.stages.optimizer import require_finite
 from rmt_mini.stages.statistics import summarize
@@ -37,14 +38,9 @@ def plan_positions(
     count: int | None = None,
     train: Sequence[Text] | None = None,
 ) -> list[Position]:
-    """Draw positions evenly over the tiers, by the policy's entropy as it is now.
+    """Draw ``count`` (or evaluation_positions) positions evenly over the tiers, by the policy's entropy as it is now.
 
-    Args:
-        policy: the model before training.
-        texts: held-out texts.
-        config: evaluation_positions, tiers, seed.
-        count: how many, where not evaluation_positions.
-        train: training texts, from which the rule ``quantile`` takes its thresholds; ``texts`` where None.
+    The rule ``quantile`` takes its thresholds from ``train``, or else from the texts themselves.
 
     Returns:
         Positions sorted by text and index; fewer than asked for where a tier is small.
@@ -78,11 +74,7 @@ def batches(positions: Sequence[Position], rows: int) -> list[list[Position]]:
 
 
 def read_for(policy: Policy, texts: Sequence[Text], batch: Sequence[Position]) -> Trunks:
-    """Read only the texts that a batch asks about.
-
-    Raises:
-        NonFiniteError: if the policy has run away.
-    """
+    """Read only the texts that a batch asks about; NonFiniteError if the policy has run away."""
     trunks = policy.tree.read({n: texts[n].ids for n in sorted({position.trunk for position in batch})})
     remedy = "the weights have run away; lower learning_rate"
     require_finite("the hidden state of a document", torch.cat(list(trunks.hidden)), remedy)
@@ -117,14 +109,10 @@ def evaluate(
     positions: Sequence[Position] | None = None,
     budget: int | None = None,
 ) -> dict[str, Any]:
-    """Measure next-token accuracy by tier, plain and after thinking.
+    """Measure next-token accuracy by tier on held-out texts, plain and after thinking.
 
-    Args:
-        policy: the model.
-        texts: held-out texts.
-        config: settings.
-        positions: from ``plan_positions``; drawn by this policy's own entropy where None.
-        budget: stated and used for the cap, tokens; evaluation_budget or budget_start where None.
+    ``positions`` come from ``plan_positions``, or are drawn by this policy's own entropy. ``budget`` is stated and used
+    for the cap, tokens; evaluation_budget or budget_start where None.
 
     Returns:
         {"ntp": R, "think": R} with R by tier and average {"accuracy", "low", "high", "n"}, and thought_length,

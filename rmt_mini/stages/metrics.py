@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from rmt_mini.method.curriculum import tier_probabilities
 from rmt_mini.method.grpo import groups_with_signal
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Judged, Rollout, StepMetrics, Text
-from rmt_mini.stages.material import PROBES, Pool
+from rmt_mini.stages.difficulty import PROBES, Pool
 
 Part = Literal["rollout", "update", "trunk"]  # a step's two halves, and what of both the trunks took
 
@@ -29,34 +29,27 @@ class Clock:
     """Seconds of a step's parts; a part may come several times, or lie inside another."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[Part] = Counter()
+        self.seconds: defaultdict[Part, float] = defaultdict(float)
 
     @contextmanager
     def __call__(self, part: Part) -> Iterator[None]:
         """Add what the block takes."""
         began = time.perf_counter()
         yield
-        self.seconds[part] += time.perf_counter() - began  # type: ignore[assignment]
-
-
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """The dual objective of one update, and what was read for it."""
-
-    rl: float
-    ntp: float
-    total: float  # L = L_RL + lambda * L_NTP
-    ntp_tokens: int
-    branches: Sequence[Rollout]  # that were read and trained on
-    by_reference: bool  # whether the reference of the KL read trunks and branches too
+        self.seconds[part] += time.perf_counter() - began
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
     """One update of the weights."""
 
-    losses: Losses
-    grad_norm: float  # before clipping
+    rl: float
+    ntp: float
+    loss: float  # L = L_RL + lambda * L_NTP
+    ntp_tokens: int
+    branches: Sequence[Rollout]  # that were read and trained on
+    by_reference: bool  # whether the reference of the KL read trunks and branches too
+    grad_norm: float = 0.0  # before clipping
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +72,21 @@ def step_metrics(work: Work, policy: Policy, form: AnswerFormat, config: RMTConf
     the update was not finite and left out. Seconds and memory are measured, so no two runs agree in them.
     """
     judged, updates, size = work.judged, work.updates, config.group_size
+    curriculum = (config.tier_probs_early, config.tier_probs_late, config.curriculum_start, config.curriculum_end)
     tiers = [one.rollout.position.tier for one in judged[::size]]
     by_tier = [sum(len(one.rollout.logprobs) for one in judged if one.rollout.position.tier == n) for n in range(3)]
     signal = groups_with_signal(torch.tensor([one.match for one in judged]), size).tolist() if judged else []
     trunk = sum(len(text.ids) for text in work.texts)
     trunk_tokens = trunk * max(1, len(updates))
-    branches = [branch_tokens(form, work.texts, update.losses.branches) for update in updates]
-    referred = [trunk + own for own, update in zip(branches, updates, strict=True) if update.losses.by_reference]
+    trained = [branch_tokens(form, work.texts, update.branches) for update in updates]
+    referred = [trunk + own for own, update in zip(trained, updates, strict=True) if update.by_reference]
     sampled = branch_tokens(form, work.texts, [one.rollout for one in judged], size)
     probed = branch_tokens(form, work.texts, work.chosen.probes, PROBES) + work.chosen.trunk_reads * trunk
-    last = updates[-1] if updates else Update(Losses(0.0, 0.0, 0.0, 0, (), False), 0.0)
+    last = updates[-1] if updates else Update(0.0, 0.0, 0.0, 0, (), False)
     return StepMetrics(
         step=work.step,
         budget=budget_of(config, work.step),
-        tier_probabilities=tier_probabilities(
-            work.step,
-            config.steps,
-            config.tier_probs_early,
-            config.tier_probs_late,
-            config.curriculum_start,
-            config.curriculum_end,
-        ),
+        tier_probabilities=tier_probabilities(work.step, config.steps, *curriculum),
         tier_counts=(tiers.count(0), tiers.count(1), tiers.count(2)),
         match_reward=_mean([one.match for one in judged]),
         length_reward=_mean([one.length_reward for one in judged]),
@@ -107,14 +94,14 @@ def step_metrics(work: Work, policy: Policy, form: AnswerFormat, config: RMTConf
         thought_length=_mean([one.rollout.length for one in judged]),
         closed_share=_mean([one.rollout.closed for one in judged]),
         signal_groups=_mean(signal),
-        rl_loss=last.losses.rl,
-        ntp_loss=last.losses.ntp,
+        rl_loss=last.rl,
+        ntp_loss=last.ntp,
         grad_norm=last.grad_norm,
         rl_tokens=sum(by_tier),
         rl_tokens_by_tier=(by_tier[0], by_tier[1], by_tier[2]),
-        ntp_tokens=last.losses.ntp_tokens,
-        forward_tokens=trunk_tokens + sampled + probed + sum(branches) + sum(referred),
-        backward_tokens=sum(branches) + trunk * len(updates),
+        ntp_tokens=last.ntp_tokens,
+        forward_tokens=trunk_tokens + sampled + probed + sum(trained) + sum(referred),
+        backward_tokens=sum(trained) + trunk * len(updates),
         trunk_tokens=trunk_tokens,
         skipped=int(not updates),
         rollout_seconds=work.seconds["rollout"],

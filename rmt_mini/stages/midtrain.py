@@ -11,8 +11,7 @@ One step t of T, as ``RMTTrainer.step`` takes it:
 
 Differences from the paper: L_NTP and, by default, L_RL are means over their own tokens where the paper writes sums, so
 that lambda means the same for every document length (``loss_per='rollout'`` gives the paper's L_RL). The positions
-are drawn from all documents of a step together. A group without spread has advantage zero and is left out of the
-backward pass; the gradient is the same. The reference of the optional KL is the policy RMT began with.
+are drawn from all documents of a step together. The reference of the optional KL is the policy RMT began with.
 """
 
 from __future__ import annotations
@@ -41,8 +40,9 @@ from rmt_mini.method.objective import ntp_loss, rmt_loss
 from rmt_mini.method.rewards import total_reward
 from rmt_mini.method.schedule import budget_of, budgets_for, outside, sampler_for
 from rmt_mini.records import Judged, Position, Rollout, StepMetrics, Text
-from rmt_mini.stages.material import Difficulty, Pool, Scoring, format_for, rescored
-from rmt_mini.stages.metrics import Clock, Losses, Update, Work, step_metrics
+from rmt_mini.stages.difficulty import Difficulty, Pool, Scoring, rescored
+from rmt_mini.stages.material import format_for
+from rmt_mini.stages.metrics import Clock, Update, Work, step_metrics
 from rmt_mini.stages.optimizer import Guard, MasterAdamW, require_finite
 from rmt_mini.stages.state import State
 
@@ -105,14 +105,10 @@ def text_loss(policy: Policy, trunks: Trunks, masks: Sequence[Tensor]) -> tuple[
 
 
 class RMTTrainer:
-    """Mid-train a policy by RMT.
+    """Mid-train a policy by RMT, in place.
 
-    Args:
-        config: all settings.
-        policy: the model, trained in place.
-        texts: training texts.
-        judge: rewards rollouts; a control may pass another (shuffled rewards, say).
-        form: the answer format, where it is not the one that the configuration names (post-training asks questions).
+    ``judge`` rewards rollouts; a control may pass another. ``form`` is the answer format, where it is not the one that
+    the configuration names (post-training asks questions).
     """
 
     def __init__(
@@ -163,10 +159,8 @@ class RMTTrainer:
             chosen = self.choose(step, texts, trunks)
             if config.use_rl:
                 asking = self.ask(budget_of(config, step), chosen.positions)
-                generator = generator_for(config.seed, "rollout", step)
-                rollouts = roll_out(
-                    self.policy, self.form, trunks, chosen.positions, config.group_size, asking, generator
-                )
+                asked = (self.policy, self.form, trunks, chosen.positions, config.group_size, asking)
+                rollouts = roll_out(*asked, generator_for(config.seed, "rollout", step))
                 judged = self.judge(rollouts, self.form, trunks, config)
         with clock("update"), self.guard.step(step) as updates:
             for number in range(config.updates_per_step):
@@ -174,7 +168,7 @@ class RMTTrainer:
                     trunks = self._read(step, texts, clock)
                 losses = self._backward(texts, trunks, chosen.positions, judged, clock)
                 with clock("trunk"):
-                    updates.append(Update(losses, self.optimizer.step()))
+                    updates.append(replace(losses, grad_norm=self.optimizer.step()))
         done = Work(step, texts, chosen, judged, updates, clock.seconds)
         return StepResult(step_metrics(done, self.policy, self.form, config), texts, judged)
 
@@ -214,7 +208,7 @@ class RMTTrainer:
         positions: Sequence[Position],
         judged: Sequence[Judged],
         clock: Clock,
-    ) -> Losses:
+    ) -> Update:
         """Leave the gradient of L = L_RL + lambda * L_NTP on the model.
 
         The gradient of a sum is the sum of the gradients. So L_RL goes backward a chunk of branches at a time, down to
@@ -225,7 +219,7 @@ class RMTTrainer:
         if self.reference is not None and config.kl_weight:
             with torch.no_grad():
                 reference = self.reference.tree.read([text.ids for text in texts])
-        # a group without signal has no policy gradient, but it has a KL
+        # a group without spread has advantage 0: no policy gradient, though it has a KL
         trained = [one for one in judged if one.advantage != 0.0 or reference is not None]
         tokens = sum(len(one.rollout.logprobs) for one in judged)
         rl = torch.zeros((), dtype=torch.float64, device=self.policy.device)
@@ -234,14 +228,16 @@ class RMTTrainer:
             part.backward()
             rl = rl + part.detach()
         with clock("trunk"):
-            ntp, ntp_tokens = self._ntp_loss(texts, trunks, positions)
-            ntp_weight = config.ntp_weight if config.use_ntp else 0.0
-            total = rmt_loss(rl, ntp.detach(), ntp_weight)
+            with torch.set_grad_enabled(config.use_ntp):
+                ntp, ntp_tokens = text_loss(self.policy, trunks, outside(texts, positions))
             require_finite("the RL loss", rl)
             require_finite("the next-token loss", ntp)
+            ntp_weight = config.ntp_weight if config.use_ntp else 0.0
             backward_through_trunk(trunks, leaves, ntp_weight * ntp if ntp_weight else None)
-        rollouts = [one.rollout for one in trained]
-        return Losses(float(rl), float(ntp.detach()), float(total), ntp_tokens, rollouts, reference is not None)
+        ntp = ntp.detach()
+        branches = [one.rollout for one in trained]
+        loss = rmt_loss(rl, ntp, ntp_weight)
+        return Update(float(rl), float(ntp), float(loss), ntp_tokens, branches, reference is not None)
 
     def _rl_loss(self, trunks: Trunks, reference: Trunks | None, judged: Sequence[Judged], count: int) -> Tensor:
         """L_RL of a chunk of branches, as its part of a mean over ``count`` tokens or rollouts."""
@@ -265,11 +261,6 @@ class RMTTrainer:
             normalise=config.loss_per,
             count=count,
         )
-
-    def _ntp_loss(self, texts: Sequence[Text], trunks: Trunks, positions: Sequence[Position]) -> tuple[Tensor, int]:
-        """L_NTP on every known token outside C, and how many those are."""
-        with torch.set_grad_enabled(self.config.use_ntp):
-            return text_loss(self.policy, trunks, outside(texts, positions))
 
     def state(self) -> State:
         """Return everything that the steps to come depend on, beside settings, texts and seed."""

@@ -1,7 +1,7 @@
 """AdamW that keeps float32 master weights where the model runs in bfloat16.
 
 At a learning rate of 1e-5 most updates are smaller than bfloat16 can add to a weight, so the sums are kept in float32
-and the model holds a rounded copy. Weights are rounded once a step; nothing is cast inside a layer.
+and the model has a rounded copy.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SKIPPED_IN_A_ROW = 5  # updates that may be skipped before a run gives up
 def require_finite(name: str, value: Tensor, remedy: str = "") -> None:
     """Raise NonFiniteError, with the tensor's name and a remedy, on NaN or infinity."""
     if not bool(torch.isfinite(value).all()):
-        raise NonFiniteError(f"{name} is not finite" + f"; {remedy}" * bool(remedy))
+        raise NonFiniteError(f"{name} is not finite; {remedy}" if remedy else f"{name} is not finite")
 
 
 @torch.no_grad()
@@ -109,24 +109,15 @@ class MasterAdamW:
 
 
 class Guard:
-    """Apply a step's updates all or not at all: where something is not finite, ``on_nan`` says whether to continue.
-
-    Attributes:
-        skipped: updates that were left out.
-        in_a_row: those without a good one since.
-    """
+    """Apply a step's updates all or not at all: where something is not finite, ``on_nan`` says whether to continue."""
 
     def __init__(self, optimizer: MasterAdamW, config: RMTConfig) -> None:
         self.optimizer, self.config = optimizer, config
-        self.skipped = self.in_a_row = 0
+        self.skipped = self.in_a_row = 0  # steps left out: all, and those since the last good one
 
     @contextmanager
     def step(self, step: int) -> Iterator[list[Any]]:
-        """Collect the updates of a step in a list, which is empty where they were skipped.
-
-        Raises:
-            NonFiniteError: if the run is to stop; the weights are as before the step.
-        """
+        """Collect the updates of a step in a list, emptied if they are skipped; NonFiniteError if the run must stop."""
         several = self.config.updates_per_step > 1
         start = {name: value.clone() for name, value in self.optimizer.state_dict().items()} if several else None
         updates: list[Any] = []
@@ -150,8 +141,7 @@ class Guard:
                 can_skip=True,
             ) from error
         if self.in_a_row >= SKIPPED_IN_A_ROW:
-            raise NonFiniteError(
-                f"step {step}: {error}, as in the {SKIPPED_IN_A_ROW - 1} steps before; {rate}"
-            ) from error
+            before = SKIPPED_IN_A_ROW - 1
+            raise NonFiniteError(f"step {step}: {error}, as in the {before} steps before; {rate}") from error
         if self.skipped == 1:  # once: a run of thousands of steps may skip many
             logger.warning("Step %d: %s; its update is skipped, and so are others like it", step, error)

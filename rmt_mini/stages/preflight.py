@@ -27,13 +27,7 @@ from rmt_mini.stages.midtrain import asking_for
 
 @torch.no_grad()
 def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, positions: int | None = None) -> dict[str, Any]:
-    """Sample groups at positions of every tier and measure what share carries a signal.
-
-    Args:
-        policy: the model that RL would start from.
-        texts: training texts; the first few are used.
-        config: settings.
-        positions: how many, over all tiers; preflight_positions where None.
+    """Sample groups at positions of every tier, preflight_positions where not given, and measure their signal.
 
     Returns:
         {"tiers": {tier: {"positions", "accuracy", "pass_at_g", "signal_groups"}}, "signal_groups", "closed_share",
@@ -88,11 +82,7 @@ def signal_by_tier(groups: Sequence[tuple[int, bool]]) -> dict[str, Any]:
 
 
 def agreement(predicted: dict[str, Any], seen: dict[str, Any]) -> bool | None:
-    """Test whether a tier's share of groups with a signal is as predicted: Fisher's exact test at 5 %.
-
-    Args:
-        predicted: {"signal_groups", "positions"} of the pre-flight.
-        seen: {"signal_groups", "groups"} of training steps.
+    """Test by Fisher's exact test at 5 % whether a tier's share of groups with a signal is as predicted.
 
     Returns:
         None where either has no group.
@@ -109,24 +99,23 @@ def agreement(predicted: dict[str, Any], seen: dict[str, Any]) -> bool | None:
 
 
 def _advice(report: dict[str, Any], config: RMTConfig) -> list[str]:
-    """Say what to change where a signal is missing."""
+    """List what to change where a signal is missing."""
     advice = []
+    steps = f"raise warmup_steps ({config.warmup_steps})"
     if report["signal_groups"] < 0.1:
         advice.append(
-            f"only {report['signal_groups']:.0%} of groups carry a match signal: raise warmup_steps "
-            f"({config.warmup_steps}), group_size ({config.group_size}) or temperature ({config.temperature}), or "
-            f"begin with easier tiers"
+            f"only {report['signal_groups']:.0%} of groups carry a match signal: {steps}, group_size "
+            f"({config.group_size}) or temperature ({config.temperature}), or begin with easier tiers"
         )
     if report["closed_share"] < 0.2:
         advice.append(
-            f"only {report['closed_share']:.0%} of thoughts close themselves: raise warmup_steps "
-            f"({config.warmup_steps}); thoughts that all run into the cap leave the length reward without a spread"
+            f"only {report['closed_share']:.0%} of thoughts close themselves: {steps}; thoughts that all reach the cap "
+            f"leave the length reward without a spread"
         )
     if report["thought_length"] < 1:
         advice.append("thoughts have collapsed to nothing: lower length_weight or warmup_learning_rate")
-    for name, tier in report["tiers"].items():
-        if tier["positions"] == 0:
-            advice.append(
-                f"no position is {name}: move tier_thresholds {config.tier_thresholds}, or use tier_rule quantile"
-            )
-    return advice
+    return advice + [
+        f"no position is {name}: move tier_thresholds {config.tier_thresholds}, or use tier_rule quantile"
+        for name, tier in report["tiers"].items()
+        if tier["positions"] == 0
+    ]

@@ -46,8 +46,7 @@ def save_state(folder: Path, state: State) -> None:
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    if final.exists():  # the same step was saved before
-        shutil.rmtree(final)
+    shutil.rmtree(final, ignore_errors=True)  # where the same step was saved before
     scratch.rename(final)
     for old in _saved(folder)[:-1]:
         shutil.rmtree(old)
@@ -66,12 +65,12 @@ def load_state(folder: Path) -> State | None:
 
 
 def drop_states(folder: Path) -> None:
-    """Remove all states: a finished run has nothing to go on with."""
+    """Remove all states: a finished run needs none."""
     shutil.rmtree(folder / "state", ignore_errors=True)
 
 
 def sync(folder: Path) -> None:
-    """Make what a folder holds reach the disk before anything is renamed to its place."""
+    """Flush a folder's files to the disk before it is renamed."""
     for path in [*(path for path in folder.rglob("*") if path.is_file()), folder]:
         if path.is_dir() and os.name == "nt":  # Windows opens no folders
             continue

@@ -14,8 +14,8 @@ from rmt_mini.engine.text import generator_for
 from rmt_mini.method.budget import budgets_by_entropy
 from rmt_mini.method.schedule import budgets_for
 from rmt_mini.records import Position
+from rmt_mini.stages.difficulty import CANDIDATES, MEASURES, PROBES, Pool, Scoring, rescored
 from rmt_mini.stages.evaluate import answer_positions, plan_positions, yardstick
-from rmt_mini.stages.material import CANDIDATES, MEASURES, PROBES, Pool, Scoring, rescored
 from rmt_mini.stages.midtrain import RMTTrainer, asking_for
 from tests.fakes import BareFormat, make_tiny_policy, scripted_policy
 from tests.stages.tiny import closing, small, texts_for

@@ -25,7 +25,8 @@ from rmt_mini.records import Judged, Rollout, Text
 from rmt_mini.report.plots import Figured, closing_slopes, gradient_shares, who_learns
 from rmt_mini.report.plots.of_objective import NONE, RL, by_loss
 from rmt_mini.report.plots.of_text import Marked
-from rmt_mini.stages.material import Difficulty, format_for
+from rmt_mini.stages.difficulty import Difficulty
+from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import MasterAdamW
 from rmt_mini.teaching.widgets.answers import micro_base, words
