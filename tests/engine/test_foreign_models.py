@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
@@ -120,47 +117,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 300) | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=4,
-)
-KEYS = [
-    "architectures", "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "head_dim", "vocab_size", "rope_parameters", "rms_norm_eps", "hidden_act", "tie_word_embeddings", "dtype",
-    "layer_types", "attention_bias", "auto_map", "quantization_config", "max_position_embeddings",
-    "transformers_version",
-]  # fmt: skip
-
-
-@given(change=st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1, max_size=2))
-@settings(max_examples=40)
-def test_any_config_of_a_model(change: dict[str, Any], folder: Path) -> None:
-    before = (folder / "config.json").read_text()
-    try:
-        (folder / "config.json").write_text(json.dumps(json.loads(before) | change))
-        policy, message = opened(str(folder))
-    finally:
-        (folder / "config.json").write_text(before)
-    assert (policy is None) == (message is not None)
-    assert message is None or str(folder) in message
-
-
-@given(share=st.floats(0, 1, exclude_max=True))
-@settings(max_examples=15)
-def test_weights_cut_off_anywhere(share: float, folder: Path) -> None:
-    weights = folder / "model.safetensors"
-    before = weights.read_bytes()
-    try:
-        weights.write_bytes(before[: int(share * len(before))])
-        policy, message = opened(str(folder))
-    finally:
-        weights.write_bytes(before)
-    assert policy is None
-    assert message is not None
-    assert "cannot be opened" in message
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers(value: float, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
@@ -181,16 +137,6 @@ def test_a_tokenizer_of_more_tokens_than_the_model_knows(tmp_path: Path) -> None
     assert policy is None
     assert message is not None
     assert "knows 259 tokens, but its tokenizer numbers them up to " in message
-
-
-def test_a_model_may_know_more_tokens_than_its_tokenizer(tmp_path: Path) -> None:
-    """Embeddings are padded to a round number; a token without a word can be sampled, and is wrong."""
-    policy, message = opened(saved(tmp_path, tiny_model(vocabulary=512)))
-    assert message is None
-    assert policy is not None
-    config = small(steps=1)
-    (metrics,) = RMTTrainer(config, policy, texts_for(policy, config)).fit()
-    assert 0 <= metrics.match_reward <= 1
 
 
 def fast(model: Any, **parts: Any) -> PreTrainedTokenizerFast:

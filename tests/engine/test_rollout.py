@@ -82,26 +82,6 @@ def test_logprobs_at_sampling_are_those_of_training(shape: str, name: str, tempe
     torch.testing.assert_close(logprobs[mask], torch.cat(plain), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_a_seed_gives_the_plain_path_its_very_rollouts(name: str) -> None:
-    policy = closing_policy("llama", torch.float64)
-    form = FORMS[name](policy.tokenizer)
-    results = []
-    for tree in (policy.tree, PlainTree(policy.model)):
-        policy.tree = tree
-        _, trunks, positions = set_up(policy, form, TEXTS[:1])
-        asking = Asking([None, 3, 12], [5, 0, 7])
-        results.append(roll_out(policy, form, trunks, positions, 2, asking, generator(5)))
-    for one, other in zip(*results, strict=True):
-        assert (one.position, one.thought, one.closed, one.answer) == (
-            other.position,
-            other.thought,
-            other.closed,
-            other.answer,
-        )
-        assert one.logprobs == pytest.approx(other.logprobs, rel=1e-5)
-
-
 @pytest.mark.parametrize("tree", ["document", "plain"])
 @pytest.mark.parametrize("name", FORMS)
 def test_looking_seldom_changes_nothing(name: str, tree: str) -> None:

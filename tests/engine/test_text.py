@@ -24,7 +24,6 @@ from rmt_mini.stages import coldstart as warmup
 from rmt_mini.stages.evaluate import plan_positions
 from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer, text_loss
-from rmt_mini.worlds.corpus import load_corpus
 from tests.engine.test_foreign_models import ASCII, bare, fast, sentencepiece, wordpiece
 from tests.fakes import byte_tokenizer, make_tiny_policy
 from tests.stages.tiny import small
@@ -71,15 +70,6 @@ def test_every_part_has_the_header_of_its_format() -> None:
     texts = to_texts([Document("0", "abcdef")], form, small(document_tokens=3, min_document_tokens=3), "training")
     assert [text.ids for text in texts] == [(*header, *b"abc"), (*header, *b"def")]
     assert [(text.first, list(text.places)) for text in texts] == [(first, [first, first + 1])] * 2
-
-
-def test_a_book_is_read_whole_on_either_side(tmp_path: Any) -> None:
-    book = " ".join(f"Sentence {n} is one of many." for n in range(400))
-    (tmp_path / "book.txt").write_text(book, "utf-8")
-    sides = load_corpus(str(tmp_path / "book.txt")).split(0.25)
-    kept = ["".join(read(text) for text in to_texts(side, BYTES, small(), "one")) for side in sides]
-    assert " ".join(kept) == book
-    assert len(kept[1]) == pytest.approx(len(book) / 4, rel=0.01)
 
 
 # --- tokens that a tokenizer does not know ---------------------------------------------------------------------

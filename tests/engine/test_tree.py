@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import random
 import re
-import types
 from typing import Any
 
 import pytest
@@ -138,22 +136,6 @@ def test_a_step_equals_its_plain_twin_on_a_gpu(shape: str) -> None:
         work = make_work(form, TEXTS)
         theirs = twin_step(policy.model, form, work)
         assert_equal_steps(tree_step(policy, form, work), theirs, torch.float32)
-
-
-def test_without_a_next_token_loss_the_trunk_still_learns_from_its_branches() -> None:
-    policy = make_tiny_policy("llama", torch.float64)
-    form = Continuation(policy.tokenizer)
-    work = make_work(form, TEXTS[:1])
-    work.ntp_weight = 0.0
-    theirs = twin_step(policy.model, form, work)
-    trunks = policy.tree.read(work.trunks)
-    leaves = trunks.detached()
-    logprobs, mask = rollout_logprobs(policy, form, leaves, work.rollouts, work.temperature)
-    old = torch.zeros_like(logprobs).masked_scatter(mask, torch.cat(work.old))
-    rl_loss(logprobs, torch.tensor(work.advantages, dtype=torch.float64), mask, old_logprobs=old).backward()
-    backward_through_trunk(trunks, leaves, None)
-    ours = Outcome(theirs.rl, theirs.ntp, [], gradients_of(policy.model))
-    assert gradient_gap(ours, theirs) < GRADIENT[torch.float64]
 
 
 # --- What the comparison above would catch -----------------------------------------------------------------------
@@ -355,43 +337,6 @@ def test_outside_a_call_the_model_is_an_ordinary_one() -> None:
 
 
 # --- Falling back ------------------------------------------------------------------------------------------------
-
-
-def private_attention(self: Any, hidden_states: Tensor, position_embeddings: Any, **_: Any) -> tuple[Tensor, None]:
-    """An attention outside the interface, as in older models: causal over all it is given."""
-    heads = (*hidden_states.shape[:-1], -1, self.head_dim)
-    query, key, value = (
-        project(hidden_states).view(heads).transpose(1, 2) for project in (self.q_proj, self.k_proj, self.v_proj)
-    )
-    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
-
-    query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
-    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-    return self.o_proj(mixed.transpose(1, 2).flatten(2)), None
-
-
-def private_model(dtype: torch.dtype = torch.float64) -> Any:
-    model = tiny_model("llama", dtype)
-    for layer in model.model.layers:
-        layer.self_attn.forward = types.MethodType(private_attention, layer.self_attn)
-    return model
-
-
-@pytest.mark.parametrize("name", FORMS)
-def test_an_unfit_model_takes_the_plain_path_and_gives_the_same_step(
-    name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        policy = make_policy("private", private_model(), byte_tokenizer())
-    assert isinstance(policy.tree, PlainTree)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "The document tree does not fit LlamaForCausalLM" in caplog.text
-    assert "plain path" in caplog.text
-    assert policy.model.config._attn_implementation == "sdpa"
-    form = FORMS[name](policy.tokenizer)
-    work = make_work(form, TEXTS)
-    theirs = twin_step(policy.model, form, work)
-    assert_equal_steps(tree_step(policy, form, work), theirs, torch.float64)
 
 
 @pytest.mark.parametrize("window", [4, 64], ids=["seen by the check", "beyond the check's few tokens"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rmt_mini.records import Answer, Position
-from rmt_mini.stages.statistics import difference, interval, of_sort, sorts_in, summarize, summarize_all
+from rmt_mini.stages.statistics import interval, of_sort, sorts_in, summarize, summarize_all
 
 
 def answer(
@@ -59,18 +59,6 @@ def test_documents_are_resampled_not_positions() -> None:
     answers = [answer(d, 0, float(d)) for d in range(2) for _ in range(100)]
     found = interval(answers, matches(answers), [0])
     assert (found["mean"], found["low"], found["high"]) == (0.5, 0.0, 1.0)
-
-
-@pytest.mark.parametrize("documents", [1, 2, 9])
-def test_equal_answers_differ_by_nothing_for_certain(documents: int) -> None:
-    answers = [answer(d, d % 3, float(d % 2)) for d in range(documents)]
-    values = [one.match for one in answers]
-    found = difference(answers, values, values)
-    assert found["difference"] == 0
-    if documents > 1:
-        assert (found["low"], found["high"]) == (0, 0)
-    else:
-        assert found["low"] <= 0 <= found["high"]
 
 
 def test_no_answer_and_a_missing_tier() -> None:
