@@ -43,12 +43,7 @@ class Text:
 
     @property
     def places(self) -> Sequence[int]:
-        """Indices that may be asked for.
-
-        Example:
-            >>> list(Text("a", (5, 0, 6, 7), first=1, unknown=(1,)).places)
-            [2, 3]
-        """
+        """Indices that may be asked for."""
         if self.asked is not None:
             return self.asked
         every = range(self.first, len(self.ids))

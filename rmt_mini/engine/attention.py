@@ -10,8 +10,7 @@ l = log(exp(l_trunk) + exp(l_own)) the two merge exactly:
     out = out_trunk exp(l_trunk - l) + out_own exp(l_own - l)
 
 and the kernel's backward pass, given the merged out and l instead of its own, gives each part's share of the joint
-gradient (as in ring attention), so no score is stored. On one layer of SmolLM2-135M with 24 branches of 45 tokens in
-fp32 that takes 19 ms where recomputed scores take 29. For decoding, one query a row, products are as fast.
+gradient (as in ring attention), so no score is stored. In decoding, one query a row, products are as fast.
 """
 
 from __future__ import annotations
@@ -24,14 +23,9 @@ from torch import Tensor
 
 
 def tree_mask(trunk_tokens: int, branches: Sequence[tuple[int, int]]) -> Tensor:
-    """Return the dense mask of a tree, which is never built outside lessons and tests.
+    """Return the dense mask of a trunk and its branches, (S, S) bool, rows are queries; for lessons and tests only.
 
-    Args:
-        trunk_tokens: T.
-        branches: index and length of each.
-
-    Returns:
-        (S, S) bool, rows are queries, S = T + the branches' lengths; the trunk first.
+    ``branches`` gives the index and the length of each.
 
     Example:
         >>> tree_mask(3, [(2, 2)]).int()  # a branch of two tokens at index 2
@@ -52,29 +46,16 @@ def tree_mask(trunk_tokens: int, branches: Sequence[tuple[int, int]]) -> Tensor:
 
 
 def branch_attention(
-    query: Tensor,
-    trunk_key: Tensor,
+    query: Tensor,  # (N, R, H, C, D), C new tokens of each branch
+    trunk_key: Tensor,  # (N, H_kv, T, D); H must be a multiple of H_kv (grouped-query attention)
     trunk_value: Tensor,
-    own_key: Tensor,
+    own_key: Tensor,  # (N, R, H_kv, L, D), the branch's tokens so far, the new ones included
     own_value: Tensor,
-    trunk_length: Tensor,
-    own_length: Tensor,
-    scaling: float,
+    trunk_length: Tensor,  # (N, R), how many trunk tokens the branch sees
+    own_length: Tensor,  # (N, R, C), how many of its own tokens each new token sees, itself included
+    scaling: float,  # factor on the dot products
 ) -> Tensor:
-    """Attend from R branches of each of N trunks to their trunk and to themselves, under one softmax.
-
-    Args:
-        query: (N, R, H, C, D), C new tokens of each branch.
-        trunk_key: (N, H_kv, T, D); H must be a multiple of H_kv (grouped-query attention).
-        trunk_value: (N, H_kv, T, D).
-        own_key: (N, R, H_kv, L, D), the branch's tokens so far, the new ones included.
-        own_value: (N, R, H_kv, L, D).
-        trunk_length: (N, R), how many trunk tokens the branch sees.
-        own_length: (N, R, C), how many of its own tokens each new token sees, itself included.
-        scaling: factor on the dot products.
-
-    Returns:
-        (N, R, H, C, D).
+    """Attend from R branches of each of N trunks to their trunk and to themselves, under one softmax; like ``query``.
 
     Example:
         >>> q = torch.zeros(1, 1, 1, 1, 2); v = torch.tensor([[[[0., 3.], [6., 0.], [9., 9.]]]])

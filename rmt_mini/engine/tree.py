@@ -7,7 +7,6 @@ is read once as a *trunk*; thoughts grow off it as *branches*:
     branch   at pos: opening thought closing cue answer    sees trunk tokens before pos, and itself so far;
                                                            position ids restart at pos
 
-Sampling, where a branch grows by a few tokens at a time, and training, where it is read whole, use the same attention.
 Training splits at the trunk's keys and values: chunks of branches run forward and backward one after another and leave
 their gradients on detached copies; the trunk goes backward once, at the end, with their sum. So the memory is that
 of one trunk and one chunk, and no trunk is read twice.
@@ -59,7 +58,7 @@ class Trunks:
 
     @classmethod
     def of(cls, documents: Documents, device: torch.device) -> Trunks:
-        """Return documents that are still to be read, numbered from 0 where they are no mapping."""
+        """Return documents before they are read, numbered from 0 where they are no mapping."""
         numbered = documents if isinstance(documents, Mapping) else dict(enumerate(documents))
         if not numbered or any(len(document) == 0 for document in numbered.values()):
             raise ValueError("read needs at least one document, and each at least one token")
@@ -269,7 +268,7 @@ class DocumentTree:
         return trunks
 
     def branches(self, trunks: Trunks, positions: Sequence[Position], capacity: int) -> GrowingBranches:
-        """Start an empty branch of at most ``capacity`` tokens at each position, sorted by trunk."""
+        """Start a branch of at most ``capacity`` tokens at each position, sorted by trunk."""
         return GrowingBranches(trunks, positions, capacity)
 
     @torch.no_grad()

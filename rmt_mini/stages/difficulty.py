@@ -43,10 +43,9 @@ class Pool:
 
 
 class Difficulty:
-    """Sort the tokens of trunks into tiers: by the policy's own entropy or a small proxy model's.
+    """Sort the tokens of trunks into tiers: by the policy's own entropy, which drifts as it learns, or a proxy model's.
 
-    RPT filters with a proxy once; here, as in RMT, the policy's own entropy is the default and drifts as it learns. The
-    rule ``quantile`` takes its thresholds from the first of ``texts``, once.
+    The rule ``quantile`` takes its thresholds from the first of ``texts``, once.
     """
 
     def __init__(self, policy: Policy, config: RMTConfig, texts: Sequence[Text]) -> None:
@@ -72,15 +71,11 @@ class Difficulty:
 
     def pool(self, texts: Sequence[Text], trunks: Trunks) -> Pool:
         """Return all positions of some texts that may be asked for."""
-        entropies = self.entropy(trunks)
-        measured = zip(trunks.documents, texts, entropies, self.tiers(entropies), strict=True)
-        return Pool(
-            [
-                Position(number, index, tiers[index], entropy[index])
-                for number, text, entropy, tiers in ((n, one, e.tolist(), t.tolist()) for n, one, e, t in measured)
-                for index in text.places
-            ]
-        )
+        entropies, found = self.entropy(trunks), list[Position]()
+        for n, text, entropy, tiers in zip(trunks.documents, texts, entropies, self.tiers(entropies), strict=True):
+            measured = list(zip(tiers.tolist(), entropy.tolist(), strict=True))
+            found += [Position(n, index, *measured[index]) for index in text.places]
+        return Pool(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,9 +62,8 @@ def asking_for(config: RMTConfig, budgets: Sequence[int], answer_temperature: fl
 def judge(rollouts: Sequence[Rollout], form: AnswerFormat, trunks: Trunks, config: RMTConfig) -> list[Judged]:
     """Reward rollouts and compare each with its group; see point 4 of the loop.
 
-    Two controls differ. ``rl_rule`` "shuffled" permutes the rewards of the whole step before groups are compared. With
-    "correct" the advantage is the match itself: supervised learning on the model's own right answers, whatever the
-    others of the group did.
+    Two controls differ: ``rl_rule`` "shuffled" permutes the rewards of the whole step before groups are compared; with
+    "correct" the advantage is the match itself, which is supervised learning on the model's own right answers.
     """
     rewarded = []
     for rollout in rollouts:
@@ -88,7 +87,7 @@ Judge = Callable[[Sequence[Rollout], AnswerFormat, Trunks, RMTConfig], list[Judg
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a caller sees of a step: its metrics, its texts, and its rollouts, whose positions count these texts."""
+    """What a caller sees of a step; the positions of its rollouts count its texts."""
 
     metrics: StepMetrics
     texts: Sequence[Text]
@@ -166,7 +165,7 @@ class RMTTrainer:
             for number in range(config.updates_per_step):
                 if number > 0:
                     trunks = self._read(step, texts, clock)
-                losses = self._backward(texts, trunks, chosen.positions, judged, clock)
+                losses = self._backward(texts, trunks, chosen, judged, clock)
                 with clock("trunk"):
                     updates.append(replace(losses, grad_norm=self.optimizer.step()))
         done = Work(step, texts, chosen, judged, updates, clock.seconds)
@@ -175,11 +174,8 @@ class RMTTrainer:
     def _read(self, step: int, texts: Sequence[Text], clock: Clock) -> Trunks:
         with clock("trunk"):
             trunks = self.policy.tree.read([text.ids for text in texts])
-            require_finite(
-                f"step {step}: the hidden state of a document",
-                torch.cat(list(trunks.hidden)),
-                f"the weights have run away; lower learning_rate ({self.config.learning_rate}) and begin again",
-            )
+            remedy = f"the weights have run away; lower learning_rate ({self.config.learning_rate}) and begin again"
+            require_finite(f"step {step}: the hidden state of a document", torch.cat(list(trunks.hidden)), remedy)
         return trunks
 
     def choose(self, step: int, texts: Sequence[Text], trunks: Trunks) -> Pool:
@@ -202,12 +198,7 @@ class RMTTrainer:
         return asking_for(self.config, budgets_for(self.config, budget, positions))
 
     def _backward(
-        self,
-        texts: Sequence[Text],
-        trunks: Trunks,
-        positions: Sequence[Position],
-        judged: Sequence[Judged],
-        clock: Clock,
+        self, texts: Sequence[Text], trunks: Trunks, chosen: Pool, judged: Sequence[Judged], clock: Clock
     ) -> Update:
         """Leave the gradient of L = L_RL + lambda * L_NTP on the model.
 
@@ -229,7 +220,7 @@ class RMTTrainer:
             rl = rl + part.detach()
         with clock("trunk"):
             with torch.set_grad_enabled(config.use_ntp):
-                ntp, ntp_tokens = text_loss(self.policy, trunks, outside(texts, positions))
+                ntp, ntp_tokens = text_loss(self.policy, trunks, outside(texts, chosen.positions))
             require_finite("the RL loss", rl)
             require_finite("the next-token loss", ntp)
             ntp_weight = config.ntp_weight if config.use_ntp else 0.0

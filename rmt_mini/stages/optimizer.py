@@ -54,10 +54,9 @@ class MasterAdamW:
         )
 
     def step(self) -> float:
-        """Apply the gradients that backward left on the model, and clear them; returns their norm before clipping.
+        """Apply the model's gradients and clear them; returns their norm before clipping.
 
-        Raises:
-            NonFiniteError: if it is not finite, naming the first parameter at fault; nothing is updated then.
+        Where it is not finite nothing is updated, and NonFiniteError names the first parameter at fault.
         """
         for (_, parameter), master in zip(self.named, self.masters, strict=True):
             if master is not parameter and parameter.grad is not None:
