@@ -36,9 +36,7 @@ def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: object, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Pass one layer's queries, keys and values, each (1, heads, tokens, D), to the pass that is running."""
-    scaling = kwargs.get("scaling")
-    if scaling is None:
-        scaling = query.shape[-1] ** -0.5
+    scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
     attended = kwargs["tree_pass"].attend(module.layer_idx, query[0], key[0], value[0], scaling)  # (tokens, H, D)
     return attended[None], None
 

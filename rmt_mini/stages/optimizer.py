@@ -1,7 +1,6 @@
 """AdamW that keeps float32 master weights where the model runs in bfloat16.
 
-At a learning rate of 1e-5 most updates are smaller than bfloat16 can add to a weight, so the sums are kept in float32
-and the model has a rounded copy.
+At a learning rate of 1e-5 most updates are smaller than bfloat16 can add to a weight; the model has a rounded copy.
 """
 
 from __future__ import annotations

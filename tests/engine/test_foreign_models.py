@@ -16,8 +16,6 @@ from transformers import (
     BertForMaskedLM,
     BertModel,
     ByT5Tokenizer,
-    GPT2Config,
-    GPT2LMHeadModel,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
@@ -93,18 +91,6 @@ def test_what_is_no_plain_causal_model_is_refused(make: Callable[[], Any], words
     assert policy is None
     assert message is not None
     assert any(part in message for part in words.split("|")), message
-
-
-def test_a_text_longer_than_the_positions_a_model_has_learned(tmp_path: Path) -> None:
-    policy, message = opened(saved(tmp_path, GPT2LMHeadModel(GPT2Config(**GPT2, n_positions=64))))
-    assert message is None
-    assert policy is not None
-    _, message = either(lambda: format_for(policy, small(document_tokens=48)))
-    assert message is not None
-    assert message.startswith("document_tokens is 48; with thoughts of up to 12 tokens that makes ")
-    assert "reads at most 64: lower --document-tokens or --budget-start" in message
-    config = small(document_tokens=20, budget_start=2)
-    assert evaluate(policy, texts_for(policy, config), config)["ntp"]["average"]["n"] > 0
 
 
 # --- damaged folders ---------------------------------------------------------------------------------------------
@@ -206,10 +192,7 @@ def test_a_tokenizer_without_much_serves_the_whole_of_rmt(make: Callable[[], Any
     [
         "{{ messages[0].content }}{{ messages[0].content }}",
         "nothing of it",
-        "{{ messages[0].content | tojson }}",
         "{{ raise_exception('system\nrole only') }}",
-        "{{ messages[0].content[0].text }}",
-        "{% if %}",
         "{{ messages[7].content }}",
     ],
 )
