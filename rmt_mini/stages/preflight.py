@@ -109,8 +109,8 @@ def _advice(report: dict[str, Any], config: RMTConfig) -> list[str]:
         )
     if report["closed_share"] < 0.2:
         advice.append(
-            f"only {report['closed_share']:.0%} of thoughts close themselves: {steps}; thoughts that all reach the cap "
-            f"leave the length reward without a spread"
+            f"only {report['closed_share']:.0%} of thoughts close themselves: {steps}; thoughts that all run into the "
+            f"cap leave the length reward without a spread"
         )
     if report["thought_length"] < 1:
         advice.append("thoughts have collapsed to nothing: lower length_weight or warmup_learning_rate")
