@@ -14,18 +14,15 @@ from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import rollout_logprobs
 from rmt_mini.method.grpo import group_advantages
 from rmt_mini.method.schedule import budget_of
-from rmt_mini.records import Judged, Position
+from rmt_mini.records import Judged, Position, Rollout
 from rmt_mini.stages import midtrain
+from rmt_mini.stages.difficulty import Pool
+from rmt_mini.stages.metrics import Clock
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import NonFiniteError
 from tests.stages.tiny import ARROWS, SENTENCES, by_answer, closing, plainly, small, texts_for, weights
 
-CONTRACT = {
-    "step", "budget", "tier_probabilities", "tier_counts", "match_reward", "length_reward", "reward", "thought_length",
-    "signal_groups", "rl_loss", "ntp_loss", "grad_norm", "rl_tokens", "rl_tokens_by_tier", "ntp_tokens", "trunk_tokens",
-    "rollout_seconds", "update_seconds", "trunk_seconds", "peak_memory_mb",
-}  # fmt: skip
-CLOCKS = {"rollout_seconds", "update_seconds", "trunk_seconds", "peak_memory_mb"}
+ROLLOUTS = [Rollout(Position(1, 5, 0, 0.0), 6, (9,) * n, True, (n,), (-1.0,) * (n + 2)) for n in range(8)]
 
 
 def trainer_for(
@@ -123,6 +120,17 @@ def test_the_gradient_is_that_of_the_dual_objective_taken_plainly(changes: Any, 
         assert_same(ours, theirs, rtol=1e-3, atol=1e-6)
     else:
         assert_same(ours, theirs)
+
+
+def test_an_update_reports_the_dual_objective() -> None:
+    trainer = trainer_for(small(ntp_weight=0.7))
+    texts = trainer.texts[:2]
+    trunks = trainer.policy.tree.read([text.ids for text in texts])
+    judged = by_answer(ROLLOUTS, trainer.form, trunks, trainer.config)
+    update = trainer._backward(texts, trunks, Pool([one.position for one in ROLLOUTS]), judged, Clock())
+    assert update.rl != 0
+    assert update.loss == pytest.approx(update.rl + 0.7 * update.ntp)
+    assert update.ntp_tokens == sum(len(text.ids) - text.first for text in texts) - 1
 
 
 def test_without_rl_only_next_token_prediction_trains_and_nothing_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
