@@ -31,12 +31,13 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.model import Policy, choose_device, load_policy, locate_model
 from rmt_mini.engine.prompt import AnswerFormat
-from rmt_mini.engine.rollout import Asking, decisions, lay_out
-from rmt_mini.engine.text import Text, to_texts
+from rmt_mini.engine.rollout import Asking, lay_out
+from rmt_mini.engine.text import to_texts
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
-from rmt_mini.records import Judged, Position, Rollout
+from rmt_mini.records import Judged, Position, Rollout, Text
 from rmt_mini.runs.capacity import product_rate
+from rmt_mini.stages.difficulty import Pool
 from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.stages.optimizer import MasterAdamW
@@ -120,11 +121,12 @@ class MeasuredStep(RMTTrainer):
         count = len(positions)
         return Asking([budget] * count, [self.setting.thought_tokens] * count, forced=True)
 
-    def _choose(self, texts: Sequence[Text], trunks: Trunks, step: int) -> tuple[list[Position], int]:
-        return positions_for(self.setting), 0
+    def choose(self, step: int, texts: Sequence[Text], trunks: Trunks) -> Pool:
+        """Choose the positions that are measured."""
+        return Pool(positions_for(self.setting))
 
 
-def _coins(rollouts: Sequence[Rollout], form: AnswerFormat, trunks: Trunks, config: RMTConfig, b: int) -> list[Judged]:
+def _coins(rollouts: Sequence[Rollout], form: AnswerFormat, trunks: Trunks, config: RMTConfig) -> list[Judged]:
     return [Judged(r, n % 2, 0.0, n % 2, 1.0 if n % 2 else -1.0) for n, r in enumerate(rollouts)]
 
 
@@ -141,12 +143,10 @@ def tree(setting: Setting) -> Json:
     policy = load_policy(setting.model, "auto", setting.dtype)
     trainer = MeasuredStep(setting, policy)
     seen = [trainer.step(number, trainer.texts) for number in range(setting.steps + 1)]
-    rollouts = [judged.rollout for judged in seen[-1].judged]
-    branches = [lay_out(trainer.form, trainer.texts[one.position.trunk].ids, one) for one in rollouts]
-    trunk, branch = (
-        sum(len(ids) for ids in rows) for rows in ([t.ids for t in trainer.texts], [b.tokens for b in branches])
-    )
-    wanted = sum(len(decisions(trainer.form, one, r)[0]) for one, r in zip(branches, rollouts, strict=True))
+    branches = [lay_out(trainer.form, trainer.texts[j.rollout.position.trunk].ids, j.rollout) for j in seen[-1].judged]
+    trunk = sum(len(text.ids) for text in trainer.texts)
+    branch = sum(len(one.tokens) for one in branches)
+    wanted = sum(len(one.decisions[0]) for one in branches)
     # sampling reads a group's opening once, and wants the logits of what is sampled
     groups = setting.rollouts // setting.group_size
     shared = len(trainer.form.opening(trainer.config.budget_start)) * (setting.rollouts - groups)
@@ -251,9 +251,9 @@ def padded(setting: Setting, micro_batch: int) -> Json:
     rows = []
     for one in trainer.step(0, trainer.texts).judged:  # real rollouts to train on
         position, ids = one.rollout.position, trainer.texts[one.rollout.position.trunk].ids
-        branch = lay_out(trainer.form, ids, one.rollout).tokens
-        opening = len(trainer.form.opening(one.rollout.budget or None))
-        rows.append(([*ids[: position.index], *branch, one.rollout.answer[-1]], position.index + opening))
+        branch = lay_out(trainer.form, ids, one.rollout)
+        row = [*ids[: position.index], *branch.tokens, one.rollout.answer[-1]]
+        rows.append((row, position.index + len(branch.opening)))
     documents = [text.ids for text in trainer.texts]
     update = partial(padded_update, policy, trainer.optimizer, rows, documents, micro_batch)
     return {"seconds": _timed(setting, update), "micro_batch": micro_batch}

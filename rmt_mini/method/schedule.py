@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from rmt_mini.config import RMTConfig
 from rmt_mini.method.budget import budget_at_step, budgets_by_entropy
 from rmt_mini.method.curriculum import TierSampler
-from rmt_mini.records import Position
+from rmt_mini.method.objective import ntp_mask
+from rmt_mini.records import Position, Text
 
 
 def budget_of(config: RMTConfig, step: int) -> int:
@@ -47,3 +50,19 @@ def sampler_for(config: RMTConfig) -> TierSampler:
         seed=config.seed,
         enabled=config.use_curriculum,
     )
+
+
+def outside(texts: Sequence[Text], positions: Sequence[Position]) -> list[Tensor]:
+    """Mark the tokens of a step's texts that the next-token loss trains on, bool (T,) each: the known ones outside C.
+
+    A text may come twice in a step, where an epoch ends within it, say. A position of one copy is in C for both.
+
+    Example:
+        >>> twice = [Text("a", (5, 6, 7), first=1)] * 2
+        >>> [mask.int().tolist() for mask in outside(twice, [Position(1, 2, tier=0, entropy=0.5)])]
+        [[0, 1, 0], [0, 1, 0]]
+    """
+    chosen: dict[tuple[int, ...], list[int]] = {}
+    for position in positions:
+        chosen.setdefault(texts[position.trunk].ids, []).append(position.index)
+    return [ntp_mask(len(text.ids), [*chosen.get(text.ids, []), *text.unknown], text.first) for text in texts]

@@ -246,7 +246,8 @@ def _place(line: Json) -> str:
 def _said(line: Json | None) -> str:
     if line is None:
         return "-"
-    ended = f"({'closed' if line['closed'] else 'cut off at the cap'}, budget {line['budget']})"
+    budget = "no budget" if line["budget"] is None else f"budget {line['budget']}"
+    ended = f"({'closed' if line['closed'] else 'cut off at the cap'}, {budget})"
     answer = f"answer {code(line['answer'])}: {'right' if line['match'] else 'wrong'}"
     return f"{code(line['thought'])} {ended}<br>{answer}"
 

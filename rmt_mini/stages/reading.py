@@ -113,7 +113,7 @@ ANSWER = {
 }  # fmt: skip
 SAMPLE = {
     "document": text, "position?": whole, "index?": whole, "tier": tier, "entropy": number, "context": text,
-    "truth": text, "budget": whole, "thought": text, "closed": switch, "answer": text, "match": share,
+    "truth": text, "budget": (whole, missing), "thought": text, "closed": switch, "answer": text, "match": share,
 }  # fmt: skip
 SAMPLES = {"before?": [SAMPLE], "after?": [SAMPLE]}
 ROLLOUT = SAMPLE | {"step": whole, "reward": number}

@@ -3,8 +3,8 @@
     state/step-000012/tensors.safetensors    weights, moments, streams of random numbers
     state/step-000012/state.json             plain values, the step among them
 
-A state is written under another name, reaches the disk, and is then renamed; only then the one before it goes. So a
-process may die at any moment, and the newest state that carries its proper name is complete. Nothing is pickled.
+A state is written under another name, synced to the disk, and then renamed; only then the older one is removed. So a
+process may die at any moment, and the newest state under its proper name is complete.
 """
 
 from __future__ import annotations
@@ -26,49 +26,34 @@ from rmt_mini.errors import UserError
 
 @dataclass(frozen=True)
 class State:
-    """One saved state.
-
-    Attributes:
-        tensors: by name.
-        plain: everything else, as JSON keeps it; "step" counts the steps done.
-    """
+    """One saved state: tensors by name, and everything else as JSON keeps it; "step" counts the steps done."""
 
     tensors: Mapping[str, Tensor]
     plain: Mapping[str, Any]
 
 
 def save_state(folder: Path, state: State) -> None:
-    """Write a state into a run folder, and remove older ones.
-
-    Raises:
-        OSError: if the disk does not take it; the older state is untouched then.
-    """
+    """Write a state into a run folder, and remove older ones; after an OSError the older state is untouched."""
     states = folder / "state"
     scratch, final = states / ".new", states / f"step-{state.plain['step']:06d}"
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         scratch.mkdir(parents=True)
-        save_file(
-            {name: tensor.contiguous() for name, tensor in state.tensors.items()}, scratch / "tensors.safetensors"
-        )
+        tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
+        save_file(tensors, scratch / "tensors.safetensors")
         (scratch / "state.json").write_text(json.dumps(state.plain), encoding="utf-8")
         sync(scratch)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    if final.exists():  # the same step was saved before
-        shutil.rmtree(final)
+    shutil.rmtree(final, ignore_errors=True)  # where the same step was saved before
     scratch.rename(final)
     for old in _saved(folder)[:-1]:
         shutil.rmtree(old)
 
 
 def load_state(folder: Path) -> State | None:
-    """Read the newest state of a run folder; None where there is none.
-
-    Raises:
-        UserError: if it is damaged.
-    """
+    """Read the newest state of a run folder, None where there is none; UserError where it is damaged."""
     saved = _saved(folder)
     if not saved:
         return None
@@ -80,12 +65,12 @@ def load_state(folder: Path) -> State | None:
 
 
 def drop_states(folder: Path) -> None:
-    """Remove all states: a finished run has nothing to go on with."""
+    """Remove all states: a finished run needs none."""
     shutil.rmtree(folder / "state", ignore_errors=True)
 
 
 def sync(folder: Path) -> None:
-    """Make what a folder holds reach the disk before anything is renamed to its place."""
+    """Flush a folder's files to the disk before it is renamed."""
     for path in [*(path for path in folder.rglob("*") if path.is_file()), folder]:
         if path.is_dir() and os.name == "nt":  # Windows opens no folders
             continue
