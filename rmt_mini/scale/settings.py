@@ -39,14 +39,16 @@ class ScaleSettings(Settings):
         rmt_mini.errors.UserError: engine is 'sglang'; use one of transformers, vllm-colocate, vllm-server
     """
 
-    micro_batch: Count = Field(8, description="rollouts in one pass of a process")
-    engine: Literal["transformers", "vllm-colocate", "vllm-server"] = Field("transformers", description="what samples")
-    server: Address = Field("127.0.0.1:8000", description="host:port of the vLLM server")
-    gpu_memory: Part = Field(0.3, description="share of a GPU that a colocated vLLM takes")
-    tensor_parallel: Count = Field(1, description="GPUs that share one colocated vLLM")
-    lora_rank: Natural = Field(0, description="train only adapters of this rank; 0: all weights")
-    checkpointing: Switch = Field(True, description="recompute activations: less memory, a third more time")
-    cpu: Switch = Field(False, description="use no GPU")
+    micro_batch: Count = Field(default=8, description="rollouts in one pass of a process")
+    engine: Literal["transformers", "vllm-colocate", "vllm-server"] = Field(
+        default="transformers", description="what samples"
+    )
+    server: Address = Field(default="127.0.0.1:8000", description="host:port of the vLLM server")
+    gpu_memory: Part = Field(default=0.3, description="share of a GPU that a colocated vLLM takes")
+    tensor_parallel: Count = Field(default=1, description="GPUs that share one colocated vLLM")
+    lora_rank: Natural = Field(default=0, description="train only adapters of this rank; 0: all weights")
+    checkpointing: Switch = Field(default=True, description="recompute activations: less memory, a third more time")
+    cpu: Switch = Field(default=False, description="use no GPU")
 
 
 def require_installed(engine: str, packages: Sequence[str] = ()) -> None:
