@@ -1,4 +1,4 @@
-"""Say in a few words how an answer differs from what was expected; say nothing where it does not."""
+"""Say in a few words how an answer differs from what was expected."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-from rmt_mini.teaching.checks.cases import Such
 
 RELATIVE, ABSOLUTE, LONGEST = 1e-4, 1e-6, 160
 
@@ -21,25 +19,15 @@ def short(value: Any) -> str:
         >>> short(torch.tensor([0.5, 1.25])), short("a thought"), short([torch.tensor(-0.0)])
         ('tensor([0.5, 1.25])', "'a thought'", '[tensor(0.0)]')
     """
-    text = f"tensor({_round(value.detach().tolist())})" if isinstance(value, Tensor) else str(_round(value, repr))
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
-
-
-class _Words(str):
-    """Text that stands in a list without quotes."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
-
-
-def _round(value: Any, otherwise: Any = lambda value: value) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.4g}") + 0.0  # no minus before a zero
     if isinstance(value, Tensor):
-        return _Words(short(value))
-    if isinstance(value, list):
-        return [_round(one) for one in value]
-    return otherwise(value)
+        text = f"tensor({short(value.detach().tolist())})"
+    elif isinstance(value, float):
+        text = str(float(f"{value:.4g}") + 0.0)  # no minus before a zero
+    elif isinstance(value, list):
+        text = f"[{', '.join(map(short, value))}]"
+    else:
+        text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
 
 
 def difference(got: Any, expected: Any, shape_only: bool = False) -> str:
@@ -50,8 +38,8 @@ def difference(got: Any, expected: Any, shape_only: bool = False) -> str:
 
     Args:
         got: the answer.
-        expected: a value of tensors, numbers, strings, lists and mappings, or Such.
-        shape_only: whether values are left aside.
+        expected: a value of tensors, numbers, strings, lists and mappings.
+        shape_only: whether values are ignored.
 
     Returns:
         What follows "the answer ...": such as "is 1 and should be 2"; "" where they are alike.
@@ -62,8 +50,6 @@ def difference(got: Any, expected: Any, shape_only: bool = False) -> str:
         >>> difference(0.30000001, 0.3)
         ''
     """
-    if isinstance(expected, Such):
-        return expected.complaint(got)
     if got is None and expected is not None:
         return "is None"
     if isinstance(expected, Tensor):
@@ -91,9 +77,8 @@ def difference(got: Any, expected: Any, shape_only: bool = False) -> str:
 def _parts(pairs: Mapping[str, tuple[Any, Any]], shape_only: bool) -> str:
     """Name the first part that differs."""
     for name, (got, expected) in pairs.items():
-        told = difference(got, expected, shape_only)
-        if told:
-            return f"at [{name}]{told[2:].lstrip() if told.startswith('at [') else f' {told}'}"
+        if wrong := difference(got, expected, shape_only):
+            return f"at [{name}]{wrong[2:].lstrip() if wrong.startswith('at [') else f' {wrong}'}"
     return ""
 
 
