@@ -41,7 +41,7 @@ def test_an_interval_may_be_drawn_otherwise() -> None:
         return {"difference": float(table.mean()), "low": float(low), "high": float(high)}
 
     verdict = judge(paired_interval)
-    assert verdict.passed, verdict.told
+    assert verdict.passed, verdict.message
 
 
 def test_a_control_may_be_dealt_otherwise() -> None:
@@ -53,4 +53,4 @@ def test_a_control_may_be_dealt_otherwise() -> None:
         return {"rewards": dealt.tolist(), "advantages": group_advantages(dealt, group_size).tolist()}
 
     verdict = judge(shuffled_control)
-    assert verdict.passed, verdict.told
+    assert verdict.passed, verdict.message

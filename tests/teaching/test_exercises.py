@@ -48,8 +48,8 @@ def exercise(request: pytest.FixtureRequest) -> Exercise:
 
 def test_the_reference_is_right(exercise: Exercise) -> None:
     verdict = judge(as_learners(exercise, exercise.reference), SECONDS)
-    assert verdict.passed, verdict.told
-    assert verdict.told.startswith(f"{exercise.name} is right: ")
+    assert verdict.passed, verdict.message
+    assert verdict.message.startswith(f"{exercise.name} is right: ")
 
 
 def test_a_check_goes_from_shape_to_edge(exercise: Exercise) -> None:
@@ -64,8 +64,8 @@ def test_a_check_goes_from_shape_to_edge(exercise: Exercise) -> None:
 def test_a_wrong_answer_fails_with_its_own_slip(exercise: Exercise, mutant: Callable[..., Any]) -> None:
     verdict = judge(as_learners(exercise, mutant), SECONDS)
     assert not verdict.passed
-    assert verdict.slip == mutant.__name__, verdict.told
-    assert " ".join(str(mutant.__doc__).split()).rstrip(".") in verdict.told
+    assert verdict.slip == mutant.__name__, verdict.message
+    assert " ".join(str(mutant.__doc__).split()).rstrip(".") in verdict.message
 
 
 def test_an_exercise_knows_four_slips_and_says_each_in_a_sentence(exercise: Exercise) -> None:
@@ -86,7 +86,7 @@ def test_general_slips_are_named(exercise: Exercise) -> None:
         if not inspect.isclass(exercise.reference):
             verdict = judge(lambda_named(exercise.name, function), SECONDS)
             assert not verdict.passed
-            assert verdict.slip == slip or (slip, verdict.slip) == (CONSTANT, ""), verdict.told
+            assert verdict.slip == slip or (slip, verdict.slip) == (CONSTANT, ""), verdict.message
 
 
 def test_an_answer_that_changes_its_input_is_told_so() -> None:
@@ -108,7 +108,7 @@ def test_an_endless_answer_is_ended() -> None:
 
     verdict = judge(length_reward, limit=0.2)
     assert verdict.slip == SLOW
-    assert "0.2 seconds" in verdict.told
+    assert "0.2 seconds" in verdict.message
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no alarm")
@@ -181,7 +181,7 @@ def test_the_readme_quotes_a_verdict_as_it_is() -> None:
     def length_reward(length: int, budget: int) -> float:
         return 1 - abs(length - budget) / budget
 
-    assert judge(length_reward).told in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert judge(length_reward).message in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_name_without_an_exercise_is_refused() -> None:
@@ -209,7 +209,7 @@ def test_a_class_that_raises_shows_the_learners_line_and_how_it_was_called() -> 
         def sample(self, tiers: list[int], n: int) -> list[int]:
             return [int(self.generator) for _ in range(n)]  # type: ignore[attr-defined]
 
-    told = judge(TierSampler).told
+    told = judge(TierSampler).message
     assert "TierSampler((0.0, 0.0, 1.0), 0).sample([0, 1, 2, 2], 2) raises AttributeError" in told
     assert "return [int(self.generator) for _ in range(n)]" in told
 

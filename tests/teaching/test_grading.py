@@ -108,7 +108,7 @@ def test_what_a_submission_does_to_its_process_costs_no_other_points(tmp_path: P
 
 def test_no_process_outlives_a_submission_that_ends_its_own(tmp_path: Path) -> None:
     report = grade(submission(tmp_path, LEAVES))
-    assert {mark.told for mark in report.marks} == {"not judged: its process ended with exit code 3, in code cell 1"}
+    assert {mark.message for mark in report.marks} == {"not judged: its process ended with exit code 3, in code cell 1"}
     assert_none_runs(json.loads((tmp_path / "pids").read_text()))
 
 
@@ -127,7 +127,7 @@ def test_no_submission_outlives_its_grader(tmp_path: Path) -> None:
 def test_a_submission_that_hangs_is_killed_at_its_deadline_with_its_children(tmp_path: Path) -> None:
     report = grade(submission(tmp_path, HANGS), limit=20)
     assert (report.points, report.of) == (0, 8)
-    assert {mark.told for mark in report.marks} == {"not judged: it had not ended after 20 seconds, in code cell 1"}
+    assert {mark.message for mark in report.marks} == {"not judged: it had not ended after 20 seconds, in code cell 1"}
     assert_none_runs(json.loads((tmp_path / "pids").read_text()))
 
 
@@ -135,7 +135,7 @@ def test_a_submission_that_hangs_is_killed_at_its_deadline_with_its_children(tmp
 def test_a_submission_that_ends_its_process_gets_a_report(source: str, tmp_path: Path) -> None:
     report = grade(submission(tmp_path, source))
     assert (report.points, report.of) == (0, 8)
-    assert {mark.told for mark in report.marks} == {f"not judged: its process ended with {ENDS[source]}"}
+    assert {mark.message for mark in report.marks} == {f"not judged: its process ended with {ENDS[source]}"}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs mkfifo")
@@ -158,9 +158,9 @@ def test_an_answer_that_cannot_be_judged_costs_its_own_points(tmp_path: Path) ->
     nbformat.write(notebook, tmp_path / "a.ipynb")
     report = grade(tmp_path / "a.ipynb")
     assert [mark.points for mark in report.marks] == [1, 0, 0, 0]
-    assert "ValueError" in report.marks[1].told
-    assert "SystemExit" in report.marks[2].told
-    assert report.marks[3].told == "not judged: its process ended with exit code 1, in budget_adherence"
+    assert "ValueError" in report.marks[1].message
+    assert "SystemExit" in report.marks[2].message
+    assert report.marks[3].message == "not judged: its process ended with exit code 1, in budget_adherence"
     assert len(report.text().encode("utf-8")) < 20_000
 
 
@@ -169,7 +169,7 @@ def test_an_answer_under_another_name_and_an_error_that_cannot_be_printed_cost_t
     bad = "class Bad(Exception):\n    def __str__(self):\n        raise self\n\n\ndef close_at_cap(*_):\n    raise Bad"
     notebook.cells += map(nbformat.v4.new_code_cell, ["length_reward = budget_at_step", bad])
     nbformat.write(notebook, tmp_path / "a.ipynb")
-    told = {mark.exercise: (mark.points == mark.of, mark.told) for mark in grade(tmp_path / "a.ipynb").marks}
+    told = {mark.exercise: (mark.points == mark.of, mark.message) for mark in grade(tmp_path / "a.ipynb").marks}
     assert [name for name, (full, _) in told.items() if full] == ["budget_at_step", "budget_adherence"]
     assert "it is the function 'budget_at_step'; define it under its own name" in told["length_reward"][1]
     assert told["close_at_cap"][1] == "close_at_cap cannot be judged: an error that cannot be printed"
@@ -300,7 +300,7 @@ def test_a_class_is_graded_to_its_end(
     assert "error: 1 of 3 notebooks could not be graded, 'a.ipynb' first" in capsys.readouterr().err
     marks = json.loads(Path("marks.json").read_text())
     assert [(one["points"], one["of"]) for one in marks] == [(0, 0), (0, 8), (8, 8)]
-    assert marks[1]["marks"][0]["told"] == "not judged: its process ended with exit code -11, in code cell 1"
+    assert marks[1]["marks"][0]["message"] == "not judged: its process ended with exit code -11, in code cell 1"
     assert Path("marks.old-1.json").read_text() == "last year's"
     left = {"a.ipynb", "json.py", "marks.json", "marks.old-1.json", "submission.ipynb"}
     assert {path.name for path in tmp_path.iterdir()} == left

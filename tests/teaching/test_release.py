@@ -102,7 +102,7 @@ def test_the_solved_sets_earn_full_points_and_the_open_ones_none(solved: Path) -
     assert full.points == full.of == sum(EXERCISES[name].points for name in asked(solved)), full.text()
     empty = grade(STUDENTS / solved.name)
     assert (empty.points, empty.of) == (0, full.of)
-    assert all("not written yet" in mark.told for mark in empty.marks)
+    assert all("not written yet" in mark.message for mark in empty.marks)
 
 
 def test_a_wrong_a_broken_and_an_endless_answer_cost_their_own_points_alone(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_wrong_a_broken_and_an_endless_answer_cost_their_own_points_alone(tmp_
         nbformat.write(notebook, path)
         report = grade(path, limit=40)
         assert (report.points, report.of) == (7, 8), report.text()
-        assert told[name] in report.marks[0].told
+        assert told[name] in report.marks[0].message
 
 
 def test_a_notebook_shows_a_wrong_answers_slip_and_no_traceback(tmp_path: Path) -> None:
@@ -136,14 +136,14 @@ def test_a_notebook_shows_a_wrong_answers_slip_and_no_traceback(tmp_path: Path) 
 def test_a_submission_cannot_pass_by_its_own_words(tmp_path: Path) -> None:
     """Neither a check that it redefines, nor a verdict that it prints, nor a deleted exercise earns a point."""
     notebook = read_notebook(STUDENTS / f"{SET}.ipynb")
-    verdict = json.dumps({"exercise": "length_reward", "passed": True, "told": "right", "slip": ""})
+    verdict = json.dumps({"exercise": "length_reward", "passed": True, "message": "right", "slip": ""})
     notebook.cells.append(nbformat.v4.new_code_cell(f"check = lambda function: True\nprint('''{verdict}''')"))
     notebook.cells = [cell for cell in notebook.cells if "def budget_adherence" not in cell.source]
     path = tmp_path / "faked.ipynb"
     nbformat.write(notebook, path)
     report = grade(path)
     assert (report.points, report.of) == (0, 8)
-    assert "not there" in report.marks[-1].told
+    assert "not there" in report.marks[-1].message
 
 
 def test_the_command_line_grades_and_releases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

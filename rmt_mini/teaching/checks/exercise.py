@@ -1,7 +1,7 @@
 """Exercises: cases, points and known wrong answers out of ``teaching/exercises``; right answers out of solved notebooks.
 
 An exercise is a code cell of a solved notebook that has ``### BEGIN SOLUTION`` and ends in ``check(name)``. A mutant is
-that cell with one text replaced. Cases are calls, written as expressions over the names of ``draws``.
+that cell with one text replaced. Cases are calls, written as expressions over the names of ``case_names``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from rmt_mini.errors import UserError
-from rmt_mini.teaching.checks import draws
+from rmt_mini.teaching.checks import case_names
 from rmt_mini.teaching.checks.calls import CALLS, JUDGES
 
 SHAPE, HAND, RANDOM, EDGE = KINDS = ("shape", "hand-made", "random", "edge")
@@ -98,11 +98,13 @@ class Exercise:
         return [case for row in self.rows for case in self._cases(row, source)]
 
     def _cases(self, row: Mapping[str, Any], source: random.Random) -> Iterator[Case]:
-        names = {**vars(draws), "draws": draws, "source": source, self.name: lambda *args: args}
+        names = vars(case_names) | case_names.names_to_draw(source) | {self.name: lambda *args: args}
         key = next(key for key in KEYS if key in row)
         raises = getattr(builtins, row["raises"]) if "raises" in row else None
         judge = JUDGES[row["judge"]] if "judge" in row else None
         for _ in range(row.get("times", 1)):
+            for name, expression in row.get("let", {}).items():
+                names[name] = eval(expression, names)
             args = eval(row[key], names)
             if isinstance(row.get("gives"), str):
                 gives = eval(row["gives"], names)

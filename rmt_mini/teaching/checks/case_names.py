@@ -1,0 +1,90 @@
+"""What the expressions of ``teaching/exercises/*.yaml`` may name: values, and ways to draw random ones."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+T, inf, nan = torch.tensor, math.inf, math.nan
+EARLY, LATE = (0.4, 0.3, 0.3), (0.1, 0.4, 0.5)
+SEEDS = [0, 1, 2, 3, 4, 5, 6, 7, 0]  # the last asks whether the same seed means the same again
+QUARTERS = T([[3.0, 1.0], [1.0, 3.0], [3.0, 1.0]]).log()  # logits of probabilities 3/4 and 1/4
+PLAN: dict[str, Any] = {
+    "steps": 4,
+    "budget_start": 8,
+    "budget_min": 1,
+    "budget_decay": 0.25,
+    "positions_per_document": 1,
+    "tier_probs_early": (1.0, 0.0, 0.0),
+    "tier_probs_late": (0.0, 0.0, 1.0),
+}
+PIECES = ("a", "b", "é", " ", "ï", "\N{GRINNING FACE}", " a", "ab")
+BOXES = (r"\boxed{", r"\boxed{", "}", "}", "}", "{", "x", "7", " ", "</think>")
+
+
+def logs(*probabilities: float) -> Tensor:
+    """Return log-probabilities."""
+    return T(probabilities).log()
+
+
+def mask(*rows: str) -> Tensor:
+    """Return truth values, one for each digit; a single row has one dimension."""
+    made = T([[mark == "1" for mark in row] for row in rows])
+    return made if len(rows) > 1 else made[0]
+
+
+def byte_ends(tokens: list[str]) -> list[int]:
+    """Return the byte at which each token of a text ends."""
+    return [len("".join(tokens[: count + 1]).encode()) for count in range(len(tokens))]
+
+
+def branch(opening: int, thought: int, closing: int, cue: int, answer: int) -> dict[str, int]:
+    """Return how many tokens each part of a branch has."""
+    return {"opening": opening, "thought": thought, "closing": closing, "cue": cue, "answer": answer}
+
+
+def drawn(*by_tier: int) -> dict[str, Any]:
+    """Return what holds for a right sampler that draws so many positions of each tier."""
+    facts = {"positions": sum(by_tier), "all of them exist": True, "none comes twice": True}
+    return facts | {"easy, medium, hard": list(by_tier)}
+
+
+def rollout(
+    text: list[int], thought: list[int], closed: bool, cue: list[int], answer: list[int]
+) -> tuple[list[int], list[bool]]:
+    """Return tokens, and for each whether the model wrote it; the closing tag is token 1."""
+    parts = [(text, False), (thought, True), ([1], closed), (cue, False), (answer, True)]
+    return [token for part, _ in parts for token in part], [own for part, own in parts for _ in part]
+
+
+def one_token(ratio: float, advantage: float) -> tuple[Any, ...]:
+    """Return the arguments of the RL loss for a token whose old probability is one half."""
+    return T([[math.log(ratio / 2)]]), T([advantage]), T([[True]]), T([[math.log(0.5)]]), 0.2
+
+
+def three_tokens(pad: float, sampled: bool = True) -> tuple[Any, ...]:
+    """Return the arguments of the RL loss for two rollouts of two tokens and of one, at ratio 1."""
+    now = T([[-0.5, -0.5], [-0.5, pad]])
+    return now, T([3.0, -3.0]), T([[True, True], [True, False]]) & sampled, torch.full((2, 2), -0.5), 0.2
+
+
+def names_to_draw(source: Random) -> dict[str, Any]:
+    """Return what draws from a source: its own methods, whole numbers, floats as a tensor, tier probabilities."""
+
+    def ints(low: int, high: int, count: int) -> list[int]:
+        return [source.randint(low, high) for _ in range(count)]
+
+    def floats(low: float, high: float, *size: int) -> Tensor:
+        return T([source.uniform(low, high) for _ in range(math.prod(size))]).reshape(size)
+
+    def mix() -> tuple[float, ...]:
+        parts = ints(1, 9, 3)
+        return tuple(part / sum(parts) for part in parts)
+
+    methods = ("randint", "uniform", "gauss", "choice", "choices", "sample")
+    own = {name: getattr(source, name) for name in methods}
+    return own | {"chance": source.random, "ints": ints, "floats": floats, "mix": mix}
