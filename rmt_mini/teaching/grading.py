@@ -1,8 +1,8 @@
 """Grade exercise notebooks, each exercise by its check: ``rmt-mini grade NOTEBOOK ...``.
 
 A submission's code runs in a process and a temporary folder of its own (``submission``). The process is killed, with
-all that it started, when its time is up. Its own calls of ``check`` are ignored; the grader calls its own. The code runs
-with the rights of whoever grades: grade strangers' work in a container.
+all that it started, when its time is up. Its own calls of ``check`` are ignored; the grader calls its own. The code
+runs with the rights of whoever grades: grade strangers' work in a container.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rmt_mini.teaching.submission import LONGEST, TAG, kill_tagged
 LIMIT = 240.0  # seconds for a whole submission
 CELLS_SHARE = 0.7  # of the limit: most that all cells together may take; the rest is for judging
 MOST_ANSWERS = 1_000_000  # bytes that are read of what a submission's process wrote
-MOST_BESIDE = 10_000_000  # bytes of the files beside a notebook that it may read
+MOST_BESIDE = 1_000_000  # bytes of a file beside a notebook that it may read
 _CHECK = re.compile(r"^check\(\s*(\w+)\s*(?:,[^()\n]*)?\)[; \t]*(?:#.*)?$", re.MULTILINE)
 _DEFINED = re.compile(r"^(?:def|class)\s+(\w+)", re.MULTILINE)
 
@@ -86,21 +86,12 @@ def _printable(line: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
 
 
-def grade(path: Path, limit: float = LIMIT) -> Report:
-    """Run a submission and check each of its exercises.
-
-    Args:
-        path: a student's copy. It runs in a temporary folder, with copies of the small files beside it.
-        limit: seconds for all of it.
-
-    Returns:
-        The marks, 0 with a reason for what could not be judged; no marks where it is no notebook or has no exercise.
-    """
-    return next(grade_all([path], limit))
-
-
 def grade_all(paths: Sequence[Path], limit: float = LIMIT) -> Iterator[Report]:
-    """Do what ``grade`` does for each submission, one after another; all are read before the first one runs."""
+    """Run submissions, with copies of the small files beside them, and check their exercises.
+
+    All are read before the first one runs. What cannot be judged in ``limit`` seconds earns 0 points; the message says
+    why. What is no notebook, or has no exercise, has no marks.
+    """
     read = [_sources(path) for path in paths]
     for path, sources in zip(paths, read, strict=True):
         yield Report(str(path), (), sources) if isinstance(sources, str) else _graded(path, sources, limit)
@@ -170,7 +161,7 @@ def _run(
             process.kill()
             process.wait()
             kill_tagged(tag)
-            if os.path.lexists(scratch) and not os.path.isdir(scratch):  # a pipe, say, which nobody should open
+            if os.path.lexists(scratch) and not os.path.isdir(scratch):  # a pipe, say: opening it would never end
                 os.unlink(scratch)
         answers.seek(0)
         verdicts, at = _read_answers(answers.read(MOST_ANSWERS))
@@ -178,15 +169,11 @@ def _run(
 
 
 def _copy_small(source: Path, target: Path) -> None:
-    """Copy a folder's files, but no notebook and no folder: the smallest ones, up to MOST_BESIDE bytes together."""
-    room = MOST_BESIDE
-    files = [one for one in source.iterdir() if one.is_file() and one.suffix != ".ipynb"]
-    for file in sorted(files, key=lambda one: one.stat().st_size):
-        room -= file.stat().st_size
-        if room < 0:
-            return
+    """Copy a folder's small files, but no notebook and no folder."""
+    for file in source.iterdir():
         with suppress(OSError):  # not readable
-            shutil.copy(file, target)
+            if file.is_file() and file.suffix != ".ipynb" and file.stat().st_size <= MOST_BESIDE:
+                shutil.copy(file, target)
 
 
 def _read_answers(written: bytes) -> tuple[dict[str, tuple[bool, str]], str]:

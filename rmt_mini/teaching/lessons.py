@@ -64,18 +64,9 @@ def digest(source: str) -> str:
 
 
 def run(path: Path, timeout: float = 600) -> tuple[Any, Cost]:
-    """Run a notebook from a clean kernel, in its own folder; the file stays as it is.
+    """Run a notebook from a clean kernel, in its own folder, at most ``timeout`` seconds a cell.
 
-    Args:
-        path: the notebook.
-        timeout: seconds that a cell may take.
-
-    Returns:
-        The notebook with its outputs, and what it took, the kernel's start included.
-
-    Raises:
-        UserError: as ``read_notebook``.
-        nbclient.exceptions.CellExecutionError: if a cell raises.
+    The file stays as it is. Returns the notebook with its outputs, and what it took, the kernel's start included.
     """
     notebook = read_notebook(path)
     notebook.metadata.update(nbformat.from_dict(METADATA))
@@ -89,11 +80,11 @@ def run(path: Path, timeout: float = 600) -> tuple[Any, Cost]:
 def execute(path: Path, timeout: float = 600) -> float:
     """Run a notebook, and write it back with its outputs; return the seconds it took.
 
-    A notebook outside the project's own is kept as it was beside the new one (``write_keeping``).
+    A notebook outside the project's own is kept as it was beside the new one (``write_keeping``); one whose cell raises
+    stays as it was.
 
     Raises:
         UserError: as ``read_notebook``, or if the file was edited meanwhile.
-        nbclient.exceptions.CellExecutionError: if a cell raises; the file stays as it was.
     """
     before = path.read_bytes() if path.is_file() else b""
     notebook, cost = run(path, timeout)

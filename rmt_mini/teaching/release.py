@@ -1,9 +1,8 @@
 """Make students' copies and an nbgrader course out of the solved exercises: ``rmt-mini release``.
 
-The solved notebooks are the one source (``checks.exercise``). The cell above an exercise says what is asked, how hard it
-is, and gives hints. A student's copy has ``raise NotImplementedError`` in the solution's place, and the solution folded
-away under the hints. nbgrader wants an exercise in two cells, one that the student writes and one that is locked and
-gives points, and makes the students' copies itself.
+The solved notebooks are the one source (``checks.exercise``). A student's copy has ``raise NotImplementedError`` in the
+solution's place, and the solution folded away under the hints in the cell above. nbgrader wants an exercise in two
+cells, one that the student writes and one that is locked and gives points, and makes the students' copies itself.
 """
 
 from __future__ import annotations
@@ -34,11 +33,7 @@ c.ExecutePreprocessor.timeout = 120
 
 
 def sets(folder: Path = SOLVED) -> list[Path]:
-    """Return the solved exercise sets, in the order of their lessons.
-
-    Raises:
-        UserError: if there are none.
-    """
+    """Return the solved exercise sets, in the order of their lessons."""
     found = sorted(folder.glob("*.ipynb"))
     if not found:
         raise UserError(f"no solved exercises are in {folder}; they come with a clone of the repository")
@@ -102,22 +97,18 @@ def _plain(solved: Any) -> Any:
 
 
 def release(students: Path = STUDENTS, nbgrader: Path | None = None, folder: Path = SOLVED) -> list[Path]:
-    """Write students' copies and, if asked for, an nbgrader course.
+    """Write students' copies and, if asked for, an nbgrader course; return the files that were written.
 
     A notebook that is there already and differs, because somebody typed in it or its solution has changed, moves to
     the folder ``old`` beside it, or of the course. A course's ``nbgrader_config.py`` is left as it is.
 
     Args:
         students: folder of the students' copies.
-        nbgrader: folder of the course, or None: ``source/SET/SET.ipynb`` and ``nbgrader_config.py``.
+        nbgrader: folder of the course, or None.
         folder: of the solved exercises.
 
-    Returns:
-        The files that were written, none where all are up to date.
-
     Raises:
-        UserError: if there are no solved exercises, one asks for an exercise that has no check, or ``students`` is
-            the folder of the solved ones.
+        UserError: if there are no solved exercises, one of them has no check, or ``students`` is their folder.
     """
     if students.resolve() == folder.resolve():
         raise UserError(f"{str(students)!r} holds the solved exercises; choose another folder with --students")

@@ -44,14 +44,6 @@ def _end_with(grader: int) -> None:
     os._exit(1)
 
 
-def _shell() -> Any:
-    config = Config()
-    config.HistoryManager.enabled = False
-    shell: Any = InteractiveShell.instance(config=config)
-    shell.enable_gui = lambda gui=None: None  # there is none; without this, %matplotlib raises
-    return shell
-
-
 def _judged(name: str, names: Mapping[str, Any]) -> Verdict:
     if name not in names:
         return Verdict(name, False, f"{name} is missing; it was deleted, or its cell does not run")
@@ -87,7 +79,8 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(asked["grader"],), daemon=True).start()
     os.chdir(asked["folder"])
     sys.path.insert(0, "")  # modules beside the notebook, as in a kernel
-    shell = _shell()
+    shell: Any = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    shell.enable_gui = lambda gui=None: None  # there is none; without this, %matplotlib raises
     end = monotonic() + asked["seconds"]
     for number, source in enumerate(asked["sources"], 1):
         write({"at": f"in code cell {number}"})

@@ -23,14 +23,9 @@ CLOSE = 0.06  # of an interval's width: how far an end may be from ours, which d
 
 
 def differentiated(name: str, leaves: int = 1) -> Callable[..., Any]:
-    """Make a call that differentiates the function's answer, summed, by its first arguments.
+    """Make a call that differentiates a function's answer, summed, by its first arguments.
 
-    Args:
-        name: of the answer itself, beside "gradient".
-        leaves: how many of the first arguments are differentiated by.
-
-    Returns:
-        A call that gives {name: answer, "gradient": tensor, or a list of them}; the gradient is None without a graph.
+    It gives the answer under ``name`` and its "gradient": a tensor, a list of them for several leaves, or None.
 
     Example:
         >>> differentiated("square")(torch.square, torch.tensor([3.0]))
@@ -137,10 +132,8 @@ def _seed_by_seed(function: Callable[..., Any], rewards: list[float], group_size
 def _control(answers: Any, rewards: Sequence[float], group_size: int, seeds: Sequence[int]) -> str:
     """Expect permutations of distinct rewards that depend on the seed, mix the groups, and fit their advantages."""
     for seed, answer in zip(seeds, answers, strict=True):
-        if not isinstance(answer, Mapping) or set(answer) != {"rewards", "advantages"}:
-            return f"is {short(answer)} and should be a dict with rewards and advantages"
-        if not all(isinstance(answer[key], Sequence) for key in answer):
-            return f"is {short(answer)} and should contain two lists"
+        if wrong := difference(answer, {"rewards": rewards, "advantages": rewards}, shape_only=True):
+            return wrong
         if sorted(answer["rewards"]) != sorted(rewards):
             return f"has rewards {short(answer['rewards'])} for seed {seed}, which are not those that were given"
         own = group_advantages(torch.tensor(answer["rewards"]).double(), group_size).tolist()

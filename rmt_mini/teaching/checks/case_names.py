@@ -1,4 +1,4 @@
-"""What the expressions of ``teaching/exercises/*.yaml`` may name: values, and ways to draw random ones."""
+"""What the expressions of ``teaching/exercises/*.yaml`` may call: ways to write a value, and to draw a random one."""
 
 from __future__ import annotations
 
@@ -10,36 +10,12 @@ import torch
 from torch import Tensor
 
 T, inf, nan = torch.tensor, math.inf, math.nan
-EARLY, LATE = (0.4, 0.3, 0.3), (0.1, 0.4, 0.5)
-SEEDS = [0, 1, 2, 3, 4, 5, 6, 7, 0]  # the last asks whether the same seed means the same again
-QUARTERS = T([[3.0, 1.0], [1.0, 3.0], [3.0, 1.0]]).log()  # logits of probabilities 3/4 and 1/4
-PLAN: dict[str, Any] = {
-    "steps": 4,
-    "budget_start": 8,
-    "budget_min": 1,
-    "budget_decay": 0.25,
-    "positions_per_document": 1,
-    "tier_probs_early": (1.0, 0.0, 0.0),
-    "tier_probs_late": (0.0, 0.0, 1.0),
-}
-PIECES = ("a", "b", "é", " ", "ï", "\N{GRINNING FACE}", " a", "ab")
-BOXES = (r"\boxed{", r"\boxed{", "}", "}", "}", "{", "x", "7", " ", "</think>")
-
-
-def logs(*probabilities: float) -> Tensor:
-    """Return log-probabilities."""
-    return T(probabilities).log()
 
 
 def mask(*rows: str) -> Tensor:
     """Return truth values, one for each digit; a single row has one dimension."""
     made = T([[mark == "1" for mark in row] for row in rows])
     return made if len(rows) > 1 else made[0]
-
-
-def byte_ends(tokens: list[str]) -> list[int]:
-    """Return the byte at which each token of a text ends."""
-    return [len("".join(tokens[: count + 1]).encode()) for count in range(len(tokens))]
 
 
 def branch(opening: int, thought: int, closing: int, cue: int, answer: int) -> dict[str, int]:

@@ -34,14 +34,7 @@ class Wrong(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check says of a function.
-
-    Attributes:
-        exercise: its name.
-        passed: whether it is right.
-        message: what is right or wrong, in words.
-        slip: name of the mutant that behaves like it, or of a general slip; "" where none does.
-    """
+    """What a check says of a function; ``slip`` names the mutant that behaves like it, or a general slip, or is ""."""
 
     exercise: str
     passed: bool
@@ -67,14 +60,7 @@ class _Outcome:
 
 
 def check(function: Callable[..., Any], limit: float = LIMIT) -> Verdict:
-    """Check a learner's answer.
-
-    Args:
-        function: the function or class; its name says which exercise it answers.
-        limit: seconds that it may take for all cases.
-
-    Returns:
-        The verdict, whose text is what a notebook shows.
+    """Check a learner's function or class, whose name says which exercise it answers, in ``limit`` seconds.
 
     Raises:
         Wrong: if it is not right: which case, what it gives there, what it should give, and the likely slip.
@@ -87,11 +73,7 @@ def check(function: Callable[..., Any], limit: float = LIMIT) -> Verdict:
 
 
 def judge(function: Callable[..., Any], limit: float = LIMIT) -> Verdict:
-    """Do what ``check`` does, and return the verdict on a wrong answer too.
-
-    Raises:
-        UserError: if there is no exercise of the function's name.
-    """
+    """Do what ``check`` does, and return the verdict on a wrong answer too."""
     name = getattr(function, "__name__", "")
     if name not in EXERCISES:
         raise UserError(f"there is no exercise called {name!r}; keep the name of the function that you were given")

@@ -31,18 +31,10 @@ def short(value: Any) -> str:
 
 
 def difference(got: Any, expected: Any, shape_only: bool = False) -> str:
-    """Say how an answer differs from the one expected.
+    """Say what follows "the answer ...", such as "is 1 and should be 2"; "" where both are alike.
 
     Numbers are alike where they agree to a ten-thousandth; a tensor without dimensions passes for a number, and a
-    tuple for a list.
-
-    Args:
-        got: the answer.
-        expected: a value of tensors, numbers, strings, lists and mappings.
-        shape_only: whether values are ignored.
-
-    Returns:
-        What follows "the answer ...": such as "is 1 and should be 2"; "" where they are alike.
+    tuple for a list. ``shape_only`` ignores values.
 
     Example:
         >>> difference(torch.zeros(3), torch.zeros(3, 2))
@@ -67,10 +59,9 @@ def difference(got: Any, expected: Any, shape_only: bool = False) -> str:
             return _kinds(got, "a list" if isinstance(expected, list) else "a tuple")
         if len(got) != len(expected):
             return f"is {short(got)}, of length {len(got)}, and should be {short(expected)}, of {len(expected)}"
-        parts = {str(number): pair for number, pair in enumerate(zip(got, expected, strict=True))}
-        return _parts(parts, shape_only)
+        return _parts({str(place): pair for place, pair in enumerate(zip(got, expected, strict=True))}, shape_only)
     if type(got) is not type(expected):
-        return _kinds(got, f"a {type(expected).__name__}" if expected is not None else "None")
+        return _kinds(got, "None" if expected is None else f"a {type(expected).__name__}")
     return "" if shape_only or got == expected else _values(got, expected)
 
 

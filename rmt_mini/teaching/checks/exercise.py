@@ -1,7 +1,7 @@
-"""Exercises: cases, points and known wrong answers out of ``teaching/exercises``; right answers out of solved notebooks.
+"""Exercises: cases, points and known wrong answers from ``teaching/exercises``, right answers from solved notebooks.
 
 An exercise is a code cell of a solved notebook that has ``### BEGIN SOLUTION`` and ends in ``check(name)``. A mutant is
-that cell with one text replaced. Cases are calls, written as expressions over the names of ``case_names``.
+that cell with one text replaced. Cases are calls, in expressions over the file's ``values`` and ``case_names``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import random
 import re
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from rmt_mini.teaching.checks import case_names
 from rmt_mini.teaching.checks.calls import CALLS, JUDGES
 
 SHAPE, HAND, RANDOM, EDGE = KINDS = ("shape", "hand-made", "random", "edge")
-KEYS = {"shape": SHAPE, "hand": HAND, "random": RANDOM, "edge": EDGE}
 HINTS = {
     SHAPE: "look at the type and the shape that the docstring promises",
     RANDOM: "work this case out on paper, step by step, beside your code",
@@ -40,15 +39,10 @@ SOLVED = next((place for place in _PLACES if place.is_dir()), _PLACES[0])
 
 @dataclass(frozen=True)
 class Case:
-    """One call of the learner's function, and what it must do.
+    """One call of the learner's function, and what it must give or raise.
 
-    Attributes:
-        kind: of KINDS; a SHAPE case compares only type and shape.
-        args: of the call; copied before it.
-        hint: the likely slip where this case fails and no mutant explains it.
-        gives: the answer; the solved cell's where it is not stated.
-        raises: the exception that the call must raise, or None.
-        judge: takes the answer and the arguments and says what is wrong, where many answers are right, or None.
+    A SHAPE case compares only type and shape. ``judge`` takes an answer and the arguments and says what is wrong, where
+    many answers are right. ``hint`` is the likely slip where this case fails and no mutant explains it.
     """
 
     kind: str
@@ -69,15 +63,16 @@ class Mutant:
     slip: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Exercise:
-    """An exercise: what its YAML says, and its solved cell."""
+    """What the YAML says of an exercise; ``stem`` names its solved notebook."""
 
     name: str
     stem: str
     points: int
-    rows: Sequence[Mapping[str, Any]] = field(repr=False)
-    mutants: Sequence[Mutant] = field(repr=False)
+    values: Mapping[str, str]
+    rows: Sequence[Mapping[str, Any]]
+    mutants: Sequence[Mutant]
 
     @property
     def lesson(self) -> int:
@@ -88,31 +83,38 @@ class Exercise:
         """Call a learner's function with a case's arguments, as this exercise does."""
         return CALLS[self.name](function, *args) if self.name in CALLS else function(*args)
 
+    @cache  # noqa: B019 - there are only so many exercises and mutants
     def build(self, mutant: Mutant | None = None) -> Callable[..., Any]:
         """Return the right answer, or a mutant."""
-        return _built(self.stem, self.name, mutant)
+        sources, names = dict(solved_cells(self.stem)), dict[str, Any]()
+        if mutant is not None:
+            sources[self.name] = sources[self.name].replace(mutant.replace, mutant.by)
+        exec("\n\n".join(sources.values()), names)
+        function: Callable[..., Any] = names[self.name]
+        return function
 
     def all_cases(self) -> list[Case]:
         """Return the cases; the same ones each time."""
-        source = random.Random(self.name)
-        return [case for row in self.rows for case in self._cases(row, source)]
+        names = vars(case_names) | case_names.names_to_draw(random.Random(self.name))
+        for name, expression in self.values.items():
+            names[name] = eval(expression, names)
+        names[self.name] = lambda *args: args
+        return [case for row in self.rows for case in self._cases(row, names)]
 
-    def _cases(self, row: Mapping[str, Any], source: random.Random) -> Iterator[Case]:
-        names = vars(case_names) | case_names.names_to_draw(source) | {self.name: lambda *args: args}
-        key = next(key for key in KEYS if key in row)
+    def _cases(self, row: Mapping[str, Any], names: dict[str, Any]) -> Iterator[Case]:
+        kind = next(kind for kind in KINDS if kind in row)
         raises = getattr(builtins, row["raises"]) if "raises" in row else None
         judge = JUDGES[row["judge"]] if "judge" in row else None
         for _ in range(row.get("times", 1)):
             for name, expression in row.get("let", {}).items():
                 names[name] = eval(expression, names)
-            args = eval(row[key], names)
-            if isinstance(row.get("gives"), str):
-                gives = eval(row["gives"], names)
-            elif "gives" in row or raises or judge:
-                gives = row.get("gives")
-            else:
+            args = eval(row[kind], names)
+            gives = row.get("gives")
+            if isinstance(gives, str):
+                gives = eval(gives, names)
+            elif gives is None and not (raises or judge):
                 gives = self.call(self.build(), *args)
-            yield Case(KEYS[key], args, row.get("hint") or HINTS[KEYS[key]], gives, raises, judge)
+            yield Case(kind, args, row.get("hint") or HINTS[kind], gives, raises, judge)
 
 
 def exercise_of(source: str) -> str | None:
@@ -149,23 +151,14 @@ def solved_cells(stem: str) -> Mapping[str, str]:
     return {"": "\n".join(map(ast.unparse, imports))} | found
 
 
-@cache
-def _built(stem: str, name: str, mutant: Mutant | None) -> Callable[..., Any]:
-    sources = dict(solved_cells(stem))
-    if mutant is not None:
-        sources[name] = sources[name].replace(mutant.replace, mutant.by)
-    names: dict[str, Any] = {}
-    exec("\n\n".join(sources.values()), names)
-    function: Callable[..., Any] = names[name]
-    return function
-
-
 def _read() -> Iterator[Exercise]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
     for path in sorted((Path(__file__).parents[1] / "exercises").glob("*.yaml")):
-        for name, said in yaml.load(path.read_text(encoding="utf-8"), loader).items():
+        read = yaml.load(path.read_text(encoding="utf-8"), loader)
+        values = read.pop("values", {})
+        for name, said in read.items():
             mutants = [Mutant(one["name"], one["replace"], one["with"], one["slip"]) for one in said["mutants"]]
-            yield Exercise(name, path.stem, said["points"], said["cases"], mutants)
+            yield Exercise(name, path.stem, said["points"], values, said["cases"], mutants)
 
 
 EXERCISES: Mapping[str, Exercise] = {one.name: one for one in _read()}
