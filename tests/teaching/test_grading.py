@@ -50,14 +50,13 @@ SURVIVED = {
 }
 LEAVES = SURVIVED["children"] + "\nos._exit(3)"
 HANGS = (
-    "import os, signal, subprocess\n\n"
+    "import os, signal, subprocess, time\n\n"
     "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-    "signal.signal(signal.SIGALRM, signal.SIG_IGN)\n"
     "started = [os.fork(), subprocess.Popen(['sleep', '1000'], start_new_session=True).pid]\n"
     "if started[0]:\n"
     "    open(f'{PLACE}/new', 'w').write(repr(started))\n"
     "    os.rename(f'{PLACE}/new', f'{PLACE}/pids')\n"
-    "while True:\n    pass"
+    "while True:\n    time.sleep(1000)"
 )
 PIPE = "import os, shutil\n\nplace = os.getcwd()\nshutil.rmtree(place)\nos.mkfifo(place)"
 MARKED: dict[str, Any] = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}

@@ -16,7 +16,6 @@ from rmt_mini.method.curriculum import TierSampler
 from rmt_mini.method.grpo import group_advantages
 from rmt_mini.teaching.checks.difference import difference, short
 
-Table = Sequence[Sequence[float]]
 CALLS_OFTEN = 400  # of sample, two positions each
 FAR = 5.0  # standard deviations that no right sampler strays
 CLOSE = 0.06  # of an interval's width: how far an end may be from ours, which draws otherwise
@@ -64,7 +63,6 @@ def _sampled(
     places = [int(place) for place in drawn]
     inside = [place for place in places if 0 <= place < len(tiers)]
     return {
-        "positions": len(places),
         "all of them exist": len(inside) == len(places),
         "none comes twice": len(set(places)) == len(places),
         "easy, medium, hard": [sum(tiers[place] == tier for place in inside) for tier in range(3)],
@@ -153,7 +151,7 @@ def _control(answers: Any, rewards: Sequence[float], group_size: int, seeds: Seq
     return ""
 
 
-def _interval(answer: Any, ours: Table, theirs: Table, *_: int) -> str:
+def _interval(answer: Any, ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]], *_: int) -> str:
     """Expect the interval of both tables, wherever its own draws put its ends."""
     table, source = np.array(ours) - np.array(theirs), np.random.default_rng(0)
     times = [source.multinomial(n, np.full(n, 1 / n), 20_000) / n for n in table.shape]

@@ -18,34 +18,12 @@ def mask(*rows: str) -> Tensor:
     return made if len(rows) > 1 else made[0]
 
 
-def branch(opening: int, thought: int, closing: int, cue: int, answer: int) -> dict[str, int]:
-    """Return how many tokens each part of a branch has."""
-    return {"opening": opening, "thought": thought, "closing": closing, "cue": cue, "answer": answer}
-
-
-def drawn(*by_tier: int) -> dict[str, Any]:
-    """Return what holds for a right sampler that draws so many positions of each tier."""
-    facts = {"positions": sum(by_tier), "all of them exist": True, "none comes twice": True}
-    return facts | {"easy, medium, hard": list(by_tier)}
-
-
 def rollout(
     text: list[int], thought: list[int], closed: bool, cue: list[int], answer: list[int]
 ) -> tuple[list[int], list[bool]]:
     """Return tokens, and for each whether the model wrote it; the closing tag is token 1."""
     parts = [(text, False), (thought, True), ([1], closed), (cue, False), (answer, True)]
     return [token for part, _ in parts for token in part], [own for part, own in parts for _ in part]
-
-
-def one_token(ratio: float, advantage: float) -> tuple[Any, ...]:
-    """Return the arguments of the RL loss for a token whose old probability is one half."""
-    return T([[math.log(ratio / 2)]]), T([advantage]), T([[True]]), T([[math.log(0.5)]]), 0.2
-
-
-def three_tokens(pad: float, sampled: bool = True) -> tuple[Any, ...]:
-    """Return the arguments of the RL loss for two rollouts of two tokens and of one, at ratio 1."""
-    now = T([[-0.5, -0.5], [-0.5, pad]])
-    return now, T([3.0, -3.0]), T([[True, True], [True, False]]) & sampled, torch.full((2, 2), -0.5), 0.2
 
 
 def names_to_draw(source: Random) -> dict[str, Any]:

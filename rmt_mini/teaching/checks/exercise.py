@@ -32,9 +32,8 @@ HINTS = {
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 REGION = re.compile(rf"^(?P<indent>[ \t]*){BEGIN}\n(?P<body>.*?)^[ \t]*{END}\n", re.MULTILINE | re.DOTALL)
 ENDS_IN_CHECK = re.compile(r"^check\((?P<name>\w+)\)\s*\Z", re.MULTILINE)
-_ROOT = Path(__file__).resolve().parents[3]
-_PLACES = _ROOT / "notebooks" / "solutions", Path(sysconfig.get_path("data"), "share/rmt_mini/solutions")
-SOLVED = next((place for place in _PLACES if place.is_dir()), _PLACES[0])
+_CLONE = Path(__file__).resolve().parents[3] / "notebooks" / "solutions"
+SOLVED = _CLONE if _CLONE.is_dir() else Path(sysconfig.get_path("data"), "share/rmt_mini/solutions")
 
 
 @dataclass(frozen=True)

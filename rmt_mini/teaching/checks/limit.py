@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 
 class TooSlow(BaseException):
     """Raised in code that took too long; ``except Exception`` in it does not catch this."""
 
 
-def _raise(*_: Any) -> None:
-    raise TooSlow
-
-
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TooSlow in the block once it has taken so long.
-
-    In the main thread of a system with alarms, this ends a sleep too; elsewhere it comes after the next line of Python.
+    """Raise TooSlow in the block once it has taken so long, before the next line of Python.
 
     Example:
         >>> try:
@@ -33,15 +25,6 @@ def time_limit(seconds: float) -> Iterator[None]:
         ...     "ended"
         'ended'
     """
-    if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
-        before, outer = signal.signal(signal.SIGALRM, _raise), signal.setitimer(signal.ITIMER_REAL, seconds)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-            signal.setitimer(signal.ITIMER_REAL, *outer)  # of a limit around this one, or none
-        return
     thread, set_exception = ctypes.c_ulong(threading.get_ident()), ctypes.pythonapi.PyThreadState_SetAsyncExc
     timer = threading.Timer(seconds, set_exception, (thread, ctypes.py_object(TooSlow)))
     timer.daemon = True
@@ -51,4 +34,4 @@ def time_limit(seconds: float) -> Iterator[None]:
     finally:
         timer.cancel()
         timer.join()
-        set_exception(thread, None)  # what was raised too late must not come
+        set_exception(thread, None)  # one that comes too late must not be raised
