@@ -177,15 +177,11 @@ def test_an_endless_answer_is_ended_in_every_thread(thread: bool) -> None:
         (torch.tensor([1, 0]), torch.tensor([True, False]), "is a tensor of whole numbers and should be one of truth"),
         ([0.0, 1.0], torch.tensor([0.0, 1.0]), "is [0.0, 1.0], of type list, and should be a tensor"),
         (torch.tensor([0.0, math.nan]), torch.tensor([0.0, 1.0]), "is tensor([0.0, nan]) and should be"),
-        (torch.tensor(0.5), 0.5, ""),
-        (0.5 + 1e-8, 0.5, ""),
+        (torch.tensor(0.5 + 1e-8), 0.5, ""),
         (1.0, 1, "is 1.0, a float, and should be a whole number (int)"),
-        (1, True, "is 1, of type int, and should be True or False"),
-        (math.nan, 0.0, "is nan and should be 0.0"),
         ((1, 2), [1, 2], ""),
         ([1, [2, 3]], [1, [2, 4]], "at [1][1] is 3 and should be 4"),
         ({"a": 1}, {"a": 1, "b": 2}, "has the keys ['a'] and should have ['a', 'b']"),
-        ("ab", ["a", "b"], "is 'ab', of type str, and should be a list"),
         (None, 0.0, "is None"),
     ],
 )
@@ -206,20 +202,6 @@ def test_an_exception_shows_the_learners_line() -> None:
     line = length_reward.__code__.co_firstlineno + 1
     assert f"in your line {line}: share = length / (budget - budget)" in str(raised.value)
     assert raised.value._render_traceback_() == [str(raised.value)]
-
-
-def test_a_class_that_raises_shows_the_learners_line_and_how_it_was_called() -> None:
-    class TierSampler:
-        def __init__(self, probabilities: Any, seed: int) -> None:
-            if seed < 0:
-                raise NotImplementedError
-
-        def sample(self, tiers: list[int], n: int) -> list[int]:
-            return [int(self.generator) for _ in range(n)]  # type: ignore[attr-defined]
-
-    message = judge(TierSampler).message
-    assert "TierSampler((0.0, 0.0, 1.0), 0).sample([0, 1, 2, 2], 2) raises AttributeError" in message
-    assert "return [int(self.generator) for _ in range(n)]" in message
 
 
 def test_a_name_without_an_exercise_is_refused_and_the_readme_quotes_a_verdict_as_it_is() -> None:

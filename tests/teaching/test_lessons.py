@@ -70,11 +70,7 @@ def test_outputs_are_those_of_the_cells_and_some_are_checked(lesson: Path) -> No
     stale = [cell.source for cell in cells if cell.metadata.get(MARK) != digest(cell.source)]
     assert stale == [], f"run python -m rmt_mini.teaching.lessons {lesson.name}"
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))  # from a clean kernel, in order
-    assert {output.output_type for cell in cells for output in cell.outputs} <= {
-        "stream",
-        "execute_result",
-        "display_data",
-    }  # no error
+    assert all(output.output_type != "error" for cell in cells for output in cell.outputs)
     checked = [cell for cell in cells if CHECKED in cell.source]
     assert len(checked) >= 2
     for cell in checked:
