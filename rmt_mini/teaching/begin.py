@@ -9,8 +9,6 @@ from pathlib import Path
 
 from rmt_mini.errors import UserError
 
-SHOWN = ("rmt-mini", "torch", "transformers", "ipywidgets")
-
 
 def begin(seed: int = 0) -> str:
     """Seed every generator that a lesson may draw from, hide progress bars, and return the versions as a line."""
@@ -20,7 +18,8 @@ def begin(seed: int = 0) -> str:
     random.seed(seed)
     torch.manual_seed(seed)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    versions = ", ".join(f"{name} {version(name)}" for name in SHOWN)
+    shown = ("rmt-mini", "torch", "transformers", "ipywidgets")
+    versions = ", ".join(f"{name} {version(name)}" for name in shown)
     return f"Seed {seed}; Python {sys.version.split()[0]}, {versions}"
 
 

@@ -30,18 +30,14 @@ def cost_table() -> str:
         if not head:
             raise UserError(f"{path.name} does not begin with a title and its minutes")
         total += int(head[2])
-        link = f"[{head[1]}](../notebooks/{path.name})"
-        rows.append(f"| {link} | {head[2]} | {cost.seconds:.0f} | {cost.peak_memory_mb:.0f} |")
+        took = f"{cost.seconds:.0f} | {cost.peak_memory_mb:.0f}"
+        rows.append(f"| [{head[1]}](../notebooks/{path.name}) | {head[2]} | {took} |")
     rows.append(f"| together | {total} | {sum(one.seconds for one in costs.values()):.0f} | |")
     return "\n".join([*rows, "", f"Measured {said['date']}: {said['machine']}."])
 
 
 def generated(text: str) -> str:
-    """Return the guide with both parts replaced.
-
-    Raises:
-        UserError: if the markers of a part are not there once.
-    """
+    """Return the guide with both parts replaced; raise a UserError where their markers are missing."""
     for name, part in (("lessons", cost_table()), ("quiz", answer_sheet())):
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         pieces = re.split(f"(?<={begin}).*(?={end})", text, flags=re.DOTALL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -28,44 +28,19 @@ MUTANTS = [(exercise, mutant) for exercise in ALL for mutant in exercise.mutants
 SECONDS = 2.0  # that a verdict may take
 
 
-class Sampler:
-    """The package's sampler, as the exercise calls it."""
-
-    def __init__(self, probabilities: Sequence[float], seed: int) -> None:
-        self.own = curriculum.TierSampler(1, probabilities, probabilities, seed=seed)
-
-    def sample(self, tiers: Sequence[int], n: int) -> Any:
-        return self.own.sample(torch.tensor(tiers), n, 0).tolist()
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.own.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.own.load_state_dict(state)
-
-
-def boxed(response: str) -> str | None:
-    return last_boxed(response.rpartition("</think>")[2]) if "</think>" in response else None
-
-
-def clipped(logprobs: Any, advantages: Any, mask: Any, old: Any, clip_epsilon: float) -> Any:
-    return grpo.rl_loss(logprobs, advantages, mask, old_logprobs=old, clip_epsilon=clip_epsilon)
-
-
 PACKAGE: dict[str, Callable[..., Any]] = {
     "match_reward": rewards.match_reward,
     "prefix_match_reward": rewards.prefix_match_reward,
-    "boxed_answer": boxed,
+    "boxed_answer": lambda said: last_boxed(said.rpartition("</think>")[2]) if "</think>" in said else None,
     "token_entropy": entropy.token_entropy,
     "top_k_entropy": entropy.token_entropy,
     "assign_tiers": entropy.assign_tiers,
     "length_reward": budget.length_reward,
     "budget_at_step": budget.budget_at_step,
     "tier_probabilities": curriculum.tier_probabilities,
-    "TierSampler": Sampler,
     "kl_estimate": grpo.kl_estimate,
     "group_advantages": grpo.group_advantages,
-    "rl_loss": clipped,
+    "rl_loss": lambda now, by, own, old, eps: grpo.rl_loss(now, by, own, old_logprobs=old, clip_epsilon=eps),
     "ntp_mask": objective.ntp_mask,
     "tree_mask": tree_mask,
 }
