@@ -16,10 +16,10 @@ from nbconvert.preprocessors import ClearMetadataPreprocessor, ClearOutputPrepro
 
 from rmt_mini.errors import UserError
 from rmt_mini.files import write_keeping
-from rmt_mini.teaching.checks.exercise import ENDS_IN_CHECK, EXERCISES, REGION, SOLVED, exercise_of, solution
+from rmt_mini.teaching.checks.exercise import ENDS_IN_CHECK, EXERCISES, REGION, exercise_of, solution
 from rmt_mini.teaching.lessons import FOLDER, METADATA, read_notebook
 
-STUDENTS = FOLDER / "exercises"
+SOURCE, STUDENTS = FOLDER / "solutions", FOLDER / "exercises"
 STUB = 'raise NotImplementedError("your code goes here")'
 FOLDED = "\n\n<details><summary>Solution</summary>\n\n```python\n%s```\n\n</details>"
 TEST = "from rmt_mini.teaching.checks import check\n\ncheck(%s);"
@@ -32,7 +32,7 @@ c.ExecutePreprocessor.timeout = 120
 '''
 
 
-def sets(folder: Path = SOLVED) -> list[Path]:
+def sets(folder: Path = SOURCE) -> list[Path]:
     """Return the solved exercise sets, in the order of their lessons."""
     found = sorted(folder.glob("*.ipynb"))
     if not found:
@@ -96,7 +96,7 @@ def _plain(solved: Any) -> Any:
     return made
 
 
-def release(students: Path = STUDENTS, nbgrader: Path | None = None, folder: Path = SOLVED) -> list[Path]:
+def release(students: Path = STUDENTS, nbgrader: Path | None = None, folder: Path = SOURCE) -> list[Path]:
     """Write students' copies and, if asked for, an nbgrader course; return the files that were written.
 
     A notebook that is there already and differs, because somebody typed in it or its solution has changed, moves to
