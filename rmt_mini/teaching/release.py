@@ -88,8 +88,8 @@ def _marked(cell: Any, source: str, identity: str, **marks: Any) -> Any:
 def _plain(solved: Any) -> Any:
     """Return a copy of a notebook without what running it left."""
     made = copy.deepcopy(solved)
-    for clear in (ClearOutputPreprocessor(), ClearMetadataPreprocessor()):
-        made, _ = clear.preprocess(made, {})
+    made, _ = ClearOutputPreprocessor().preprocess(made, {})
+    made, _ = ClearMetadataPreprocessor().preprocess(made, {})
     made.metadata = nbformat.from_dict(METADATA)
     for number, cell in enumerate(made.cells):
         cell.id = f"cell-{number:02d}"

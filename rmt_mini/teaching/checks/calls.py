@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -94,7 +95,7 @@ def _often(calls: Sequence[Sequence[int]], probabilities: Sequence[float], tiers
     """Compare how often tiers and positions came in many calls of two positions with what was asked for."""
 
     def near(count: float, trials: int, p: float) -> bool:
-        return abs(count - trials * p) <= FAR * (trials * p * (1 - p)) ** 0.5 + 1e-9
+        return abs(count - trials * p) <= FAR * math.sqrt(trials * p * (1 - p)) + 1e-9
 
     places = Counter(int(place) for call in calls for place in call)
     by_tier = [sum(places[place] for place, one in enumerate(tiers) if one == tier) for tier in range(3)]
