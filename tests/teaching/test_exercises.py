@@ -150,11 +150,8 @@ def test_an_endless_answer_is_ended_in_every_thread(thread: bool) -> None:
     [
         (torch.zeros(2), torch.zeros(2, 1), "has shape (2,) and should have (2, 1)"),
         (torch.tensor([1, 0]), torch.tensor([True, False]), "is a tensor of whole numbers and should be one of truth"),
-        ([0.0, 1.0], torch.tensor([0.0, 1.0]), "is [0.0, 1.0], of type list, and should be a tensor"),
         (torch.tensor([0.0, math.nan]), torch.tensor([0.0, 1.0]), "is tensor([0.0, nan]) and should be"),
         (torch.tensor(0.5 + 1e-8), 0.5, ""),
-        (1.0, 1, "is 1.0, a float, and should be a whole number (int)"),
-        ((1, 2), [1, 2], ""),
         ([1, [2, 3]], [1, [2, 4]], "at [1][1] is 3 and should be 4"),
         ({"a": 1}, {"a": 1, "b": 2}, "has the keys ['a'] and should have ['a', 'b']"),
         (None, 0.0, "is None"),

@@ -79,10 +79,6 @@ def test_a_lesson_has_its_parts(lesson: Path) -> None:
     first, words = read_notebook(lesson).cells[0].source, words_of(lesson)
     assert re.match(rf"# {int(lesson.name[:2])}\. ", first)
     assert re.search(r"\*\*\d+ minutes\*\*", first)
-    assert "be able to" in first
-    assert re.search(r"^## Summary", words, re.MULTILINE)
-    assert re.search(r"^## What we simplified", words, re.MULTILINE)
-    assert len(re.findall(r"\*\*Predict", words)) >= 2
     assert 2 <= len(re.findall(r"^### Exercise \d", words, re.MULTILINE)) <= 4
     cells = code_of(lesson)
     assert "find_spec" in cells[0].source  # installs the package where it is missing
