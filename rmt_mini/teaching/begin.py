@@ -1,4 +1,4 @@
-"""What every lesson begins with: a seed, the versions, and where recorded results stand."""
+"""What every lesson begins with: a seed, the versions, and where recorded results are."""
 
 from __future__ import annotations
 
@@ -9,27 +9,22 @@ from pathlib import Path
 
 from rmt_mini.errors import UserError
 
-SHOWN = ("rmt-mini", "torch", "transformers", "ipywidgets")
-
 
 def begin(seed: int = 0) -> str:
-    """Seed every source of chance that a lesson may draw from, and quieten what only gets in its way.
-
-    Returns:
-        The versions that the lesson runs with, as a line.
-    """
+    """Seed every generator that a lesson may draw from, hide progress bars, and return the versions as a line."""
     import torch
     from transformers.utils import logging
 
     random.seed(seed)
     torch.manual_seed(seed)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    told = ", ".join(f"{name} {version(name)}" for name in SHOWN)
-    return f"Seed {seed}; Python {sys.version.split()[0]}, {told}"
+    shown = ("rmt-mini", "torch", "transformers", "ipywidgets")
+    versions = ", ".join(f"{name} {version(name)}" for name in shown)
+    return f"Seed {seed}; Python {sys.version.split()[0]}, {versions}"
 
 
 def recorded(name: str) -> Path:
-    """Return where a result that the project recorded stands, such as "micro/seed0".
+    """Return where a result that the project recorded is, such as "micro/seed0".
 
     Raises:
         UserError: if this installation has no recorded results.

@@ -1,8 +1,8 @@
 """Grade exercise notebooks, each exercise by its check: ``rmt-mini grade NOTEBOOK ...``.
 
 A submission's code runs in a process and a temporary folder of its own (``submission``). The process is killed, with
-all that it started, when its time is up. Its own calls of ``check`` count for nothing, the grader's do. The code runs
-with the rights of whoever grades: grade strangers' work in a container.
+all that it started, when its time is up. Its own calls of ``check`` are ignored; the grader calls its own. The code
+runs with the rights of whoever grades: grade strangers' work in a container.
 """
 
 from __future__ import annotations
@@ -11,58 +11,41 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from rmt_mini.teaching import checks
 from rmt_mini.teaching.checks import EXERCISES
 from rmt_mini.teaching.lessons import read_notebook
-from rmt_mini.teaching.submission import adopt_orphans, kill_children
+from rmt_mini.teaching.submission import LONGEST, TAG, kill_tagged
 
 LIMIT = 240.0  # seconds for a whole submission
 CELLS_SHARE = 0.7  # of the limit: most that all cells together may take; the rest is for judging
-CELL_SHARE = 1 / 3  # of what is left for cells: most that one may take, so that endless ones leave some to the others
-LONGEST = 2000  # characters of what a check says: a submission's own error messages are part of it
 MOST_ANSWERS = 1_000_000  # bytes that are read of what a submission's process wrote
-MOST_BESIDE = 10_000_000  # bytes of the files beside a notebook that it may read
+MOST_BESIDE = 1_000_000  # bytes of a file beside a notebook that it may read
 _CHECK = re.compile(r"^check\(\s*(\w+)\s*(?:,[^()\n]*)?\)[; \t]*(?:#.*)?$", re.MULTILINE)
 _DEFINED = re.compile(r"^(?:def|class)\s+(\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What an exercise was given.
-
-    Attributes:
-        exercise: its name.
-        points, of: given, and possible.
-        told: what the check says.
-    """
+    """The points of one exercise, and the message of its check."""
 
     exercise: str
     points: int
     of: int
-    told: str
+    message: str
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a notebook was given.
-
-    Attributes:
-        notebook: its path.
-        marks: of each exercise, in the notebook's order.
-        reason: why it has no marks; "" where it has some.
-    """
+    """The marks of a notebook, in the order of its exercises; where it has none, the reason."""
 
     notebook: str
     marks: tuple[Mark, ...]
@@ -70,12 +53,12 @@ class Report:
 
     @property
     def points(self) -> int:
-        """Points given."""
+        """Points earned."""
         return sum(mark.points for mark in self.marks)
 
     @property
     def of(self) -> int:
-        """Points that could be had."""
+        """Points possible."""
         return sum(mark.of for mark in self.marks)
 
     def text(self) -> str:
@@ -85,7 +68,7 @@ class Report:
             lines.append(f"  not graded: {_printable(self.reason)}")
         for mark in self.marks:
             lines.append(f"  {mark.points}/{mark.of}  {mark.exercise}")
-            lines += [f"    {_printable(line)}" for line in mark.told.split("\n")]
+            lines += [f"    {_printable(line)}" for line in mark.message.split("\n")]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
@@ -94,7 +77,7 @@ class Report:
 
 
 def _printable(line: str) -> str:
-    r"""Escape what would steer a terminal, or what it cannot show.
+    r"""Escape what would control a terminal, or what it cannot show.
 
     Example:
         >>> print(_printable("é" + chr(27) + "[2J" + chr(10)))
@@ -103,24 +86,11 @@ def _printable(line: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
 
 
-def grade(path: Path, limit: float = LIMIT) -> Report:
-    """Run a submission and check each of its exercises.
-
-    Args:
-        path: a student's copy. It runs in a temporary folder, with copies of the small files beside it.
-        limit: seconds for all of it.
-
-    Returns:
-        The marks, 0 with a reason for what could not be judged; no marks where it is no notebook or has no exercise.
-    """
-    return next(grade_all([path], limit))
-
-
 def grade_all(paths: Sequence[Path], limit: float = LIMIT) -> Iterator[Report]:
-    """Do what ``grade`` does for each submission; all are read before the first one runs.
+    """Run submissions, with copies of the small files beside them, and check their exercises.
 
-    Yields:
-        Each report as soon as it is there.
+    All are read before the first one runs. What cannot be judged in ``limit`` seconds earns 0 points; the message says
+    why. What is no notebook, or has no exercise, has no marks.
     """
     read = [_sources(path) for path in paths]
     for path, sources in zip(paths, read, strict=True):
@@ -131,7 +101,7 @@ def _sources(path: Path) -> list[str] | str:
     """Return what is in a notebook's code cells, or why that cannot be read."""
     try:
         return [str(cell.get("source", "")) for cell in read_notebook(path).cells if cell.cell_type == "code"]
-    except Exception as error:  # JSON may hold anything in a notebook's place
+    except Exception as error:  # a JSON file need not be a notebook
         return str(error)[:LONGEST] or type(error).__name__
 
 
@@ -141,9 +111,14 @@ def _graded(path: Path, sources: Sequence[str], limit: float) -> Report:
         return Report(str(path), (), "it has no exercise; a cell of one ends in check(...)")
     try:
         verdicts, end = _run([_CHECK.sub("", source) for source in sources], names, path.parent, limit)
-    except Exception as error:  # such as a folder that no one can remove: the others are still to be graded
+    except Exception as error:  # such as a folder that no one can remove: the other notebooks are still graded
         return Report(str(path), (), f"{type(error).__name__}: {error}"[:LONGEST])
-    return Report(str(path), tuple(_mark(name, verdicts.get(name, (False, end))) for name in names))
+    marks = []
+    for name in names:
+        passed, message = verdicts.get(name, (False, end))
+        of = EXERCISES[name].points
+        marks.append(Mark(name, of if passed else 0, of, message[:LONGEST]))
+    return Report(str(path), tuple(marks))
 
 
 def _exercises(source: str) -> list[str]:
@@ -155,43 +130,27 @@ def _exercises(source: str) -> list[str]:
     return []
 
 
-def _mark(name: str, verdict: tuple[bool, str]) -> Mark:
-    passed, told = verdict
-    of = EXERCISES[name].points
-    return Mark(name, of if passed else 0, of, told[:LONGEST])
-
-
 def _run(
     sources: Sequence[str], names: Sequence[str], beside: Path, limit: float
 ) -> tuple[dict[str, tuple[bool, str]], str]:
     """Run cells in a process of their own; return what was judged, and how and where the process ended."""
+    tag = uuid.uuid4().hex
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
         tempfile.TemporaryFile() as request,
         tempfile.TemporaryFile() as answers,
     ):
         _copy_small(beside, Path(scratch))
-        asked = {
-            "sources": sources,
-            "names": names,
-            "folder": scratch,
-            "grader": os.getpid(),
-            "cells_limit": CELLS_SHARE * limit,
-            "cell_share": CELL_SHARE,
-            "judge_limit": 2 * checks.LIMIT,  # also for what a check does beside its cases
-            "longest": LONGEST,
-        }
-        request.write(json.dumps(asked).encode())
+        asked = {"sources": sources, "names": names, "folder": scratch, "grader": os.getpid()}
+        request.write(json.dumps(asked | {"seconds": CELLS_SHARE * limit}).encode())
         request.seek(0)
-        before = set(psutil.Process().children())
-        adopt_orphans(True)
         process = subprocess.Popen(
-            # -P: a module of the current folder must not take the place of one that grading needs
+            # -P: a module of the current folder must not replace one that grading needs
             [sys.executable, "-P", "-m", "rmt_mini.teaching.submission"],
             stdin=request,
             stdout=answers,
-            stderr=subprocess.DEVNULL,  # a flood of output fills nothing
-            env=os.environ | {"MPLBACKEND": "agg"},
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"MPLBACKEND": "agg", TAG: tag},
             start_new_session=True,
         )
         try:
@@ -199,9 +158,10 @@ def _run(
         except subprocess.TimeoutExpired:
             end = f"it had not ended after {limit:g} seconds"
         finally:
-            _kill(process, before)
-            adopt_orphans(False)
-            if os.path.lexists(scratch) and not os.path.isdir(scratch):  # a pipe, say, which nobody should open
+            process.kill()
+            process.wait()
+            kill_tagged(tag)
+            if os.path.lexists(scratch) and not os.path.isdir(scratch):  # a pipe, say: opening it would never end
                 os.unlink(scratch)
         answers.seek(0)
         verdicts, at = _read_answers(answers.read(MOST_ANSWERS))
@@ -209,45 +169,21 @@ def _run(
 
 
 def _copy_small(source: Path, target: Path) -> None:
-    """Copy a folder's files, but no notebook and no folder: the smallest ones, up to MOST_BESIDE bytes together."""
-    room = MOST_BESIDE
-    files = [one for one in source.iterdir() if one.is_file() and one.suffix != ".ipynb"]
-    for file in sorted(files, key=lambda one: one.stat().st_size):
-        room -= file.stat().st_size
-        if room < 0:
-            return
+    """Copy a folder's small files, but no notebook and no folder."""
+    for file in source.iterdir():
         with suppress(OSError):  # not readable
-            shutil.copy(file, target)
+            if file.is_file() and file.suffix != ".ipynb" and file.stat().st_size <= MOST_BESIDE:
+                shutil.copy(file, target)
 
 
 def _read_answers(written: bytes) -> tuple[dict[str, tuple[bool, str]], str]:
-    """Return verdicts, and where the process was last; a line that is no proper record is passed over."""
+    """Return verdicts, and where the process was last; a line that is no proper record is skipped."""
     verdicts, at = {}, "before its first cell"
     for line in written.splitlines():
         with suppress(ValueError, RecursionError):  # the last line may be cut off by the kill
             match json.loads(line):
                 case {"at": str(place)}:
                     at = place
-                case {"exercise": str(name), "passed": bool(passed), "told": str(told)}:
-                    verdicts[name] = passed, told
+                case {"exercise": str(name), "passed": bool(passed), "message": str(message)}:
+                    verdicts[name] = passed, message
     return verdicts, at
-
-
-def _kill(process: subprocess.Popen[bytes], before: Collection[psutil.Process]) -> None:
-    """Kill a submission's process and what it started; off Linux, a daemon whose parent has ended is not found."""
-    if process.poll() is None:
-        with suppress(psutil.NoSuchProcess):
-            kill_children(process.pid)
-    if os.name == "posix":  # children whose parent has ended are still of the same group
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-    process.wait()
-    if sys.platform == "linux":
-        for orphan in set(psutil.Process().children()) - set(before):
-            with suppress(psutil.Error, ProcessLookupError):
-                # what this process started itself meanwhile is of its own session
-                if os.getsid(orphan.pid) != os.getsid(0):
-                    kill_children(orphan.pid)
-                    orphan.kill()
-                    orphan.wait(1)

@@ -1,10 +1,8 @@
-"""Run lessons from a clean kernel, and keep what they put out: ``python -m rmt_mini.teaching.lessons [NOTEBOOK ...]``.
+"""Run lessons from a clean kernel and keep their outputs: ``python -m rmt_mini.teaching.lessons [NOTEBOOK ...]``.
 
-A stored output is worth reading only while it is that of the cell above it. So each code cell is marked with a digest
-of its source when it is run, and a test asks whether the marks still fit. What no reader without a kernel can use
-(live widgets, progress bars) is not kept.
-
-``--measure FILE`` runs them without writing them, and writes what each took instead (``teaching.cost``).
+A stored output is worth reading only while it belongs to the cell above it. So each code cell is marked with a digest
+of its source when it is run, and a test compares them. What no reader without a kernel can use (live widgets, progress
+bars) is not kept. ``--measure FILE`` writes what each notebook took (``teaching.cost``) and leaves notebooks alone.
 """
 
 from __future__ import annotations
@@ -66,18 +64,9 @@ def digest(source: str) -> str:
 
 
 def run(path: Path, timeout: float = 600) -> tuple[Any, Cost]:
-    """Run a notebook from a clean kernel, in its own folder; the file stays as it is.
+    """Run a notebook from a clean kernel, in its own folder, at most ``timeout`` seconds a cell.
 
-    Args:
-        path: the notebook.
-        timeout: seconds that a cell may take.
-
-    Returns:
-        The notebook with its outputs, and what it took, the kernel's start included.
-
-    Raises:
-        UserError: as ``read_notebook``.
-        nbclient.exceptions.CellExecutionError: if a cell raises.
+    The file stays as it is. Returns the notebook with its outputs, and what it took, the kernel's start included.
     """
     notebook = read_notebook(path)
     notebook.metadata.update(nbformat.from_dict(METADATA))
@@ -89,16 +78,13 @@ def run(path: Path, timeout: float = 600) -> tuple[Any, Cost]:
 
 
 def execute(path: Path, timeout: float = 600) -> float:
-    """Run a notebook as ``run`` does, and write it back with its outputs.
+    """Run a notebook, and write it back with its outputs; return the seconds it took.
 
-    One that is not among the package's own notebooks is kept as it was beside the new one (``write_keeping``).
-
-    Returns:
-        Seconds it took, the kernel's start included.
+    A notebook outside the project's own is kept as it was beside the new one (``write_keeping``); one whose cell raises
+    stays as it was.
 
     Raises:
         UserError: as ``read_notebook``, or if the file was edited meanwhile.
-        nbclient.exceptions.CellExecutionError: if a cell raises; the file stays as it was.
     """
     before = path.read_bytes() if path.is_file() else b""
     notebook, cost = run(path, timeout)
@@ -111,24 +97,17 @@ def execute(path: Path, timeout: float = 600) -> float:
         if cell.cell_type == "code":
             cell.metadata.pop("execution", None)  # times, which differ in every run
             cell.metadata[MARK] = digest(cell.source)
-            cell.outputs = [output for output in cell.outputs if _kept(output)]
+            shown = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [output for output in shown if _LIVE not in output.get("data", {})]
     path = path.resolve()
-    if path.is_relative_to(FOLDER):  # git keeps these
-        write_whole(path, nbformat.writes(notebook) + "\n")
-    else:
-        write_keeping(path, nbformat.writes(notebook) + "\n")
+    write = write_whole if path.is_relative_to(FOLDER) else write_keeping  # git keeps the project's own
+    write(path, nbformat.writes(notebook) + "\n")
     return cost.seconds
-
-
-def _kept(output: Any) -> bool:
-    return output.get("name") != "stderr" and _LIVE not in output.get("data", {})
 
 
 def main() -> None:
     """Run the notebooks named, or all."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rmt_mini.teaching.lessons", description=str(__doc__).partition("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m rmt_mini.teaching.lessons", description="Run lessons.")
     parser.add_argument("notebooks", nargs="*", type=Path, help="all lessons where none is named")
     parser.add_argument("--measure", type=Path, metavar="FILE", help="write seconds and peak memory here, no notebook")
     parser.add_argument("--machine", default="", help="with --measure: the machine in words, and what else ran on it")

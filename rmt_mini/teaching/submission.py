@@ -1,19 +1,17 @@
 """The process that runs one submission: ``python -m rmt_mini.teaching.submission <REQUEST >ANSWERS``.
 
 ``grading`` starts it, one for each submission, and kills it when its time is up. It runs the cells as a notebook would,
-then judges each exercise, and appends to ANSWERS as it goes, so that what was judged before a kill counts. Both are
-files without a name, so that no cell can put something else in their place.
+then judges each exercise, and appends to ANSWERS as it goes, so that what was judged before a kill counts. Both files
+have no name, so that no cell can replace them.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any
@@ -22,50 +20,35 @@ import psutil
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from rmt_mini.teaching.checks import Verdict, judge
+from rmt_mini.teaching.checks import LIMIT, Verdict, judge
 from rmt_mini.teaching.checks.limit import time_limit
 
-PR_SET_CHILD_SUBREAPER = 36  # of prctl
+TAG = "RMT_MINI_SUBMISSION"  # an environment variable that every process of a submission inherits
+LONGEST = 2000  # characters of a check's message: a submission's own error messages are part of it
 GLANCE = 0.2  # seconds between two looks at whether the grader still runs
 
 
-def adopt_orphans(adopt: bool) -> None:
-    """Let later processes whose parent has ended become this one's children, or not; without effect off Linux."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(adopt), 0, 0, 0)
-
-
-def kill_children(pid: int) -> None:
-    """Kill all processes that a process started, and theirs."""
-    for child in psutil.Process(pid).children(recursive=True):
-        with suppress(psutil.Error):  # it has ended meanwhile
-            child.kill()
-
-
-def _shell() -> Any:
-    config = Config()
-    config.HistoryManager.enabled = False
-    shell: Any = InteractiveShell.instance(config=config)
-    shell.enable_gui = lambda gui=None: None  # there is none; without this, %matplotlib raises
-    return shell
+def kill_tagged(tag: str) -> None:
+    """Kill every process but this one that was started with this tag, wherever its parent has gone."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended meanwhile, or belongs to someone else
+            if process.pid != os.getpid() and process.environ().get(TAG) == tag:
+                process.kill()
 
 
 def _end_with(grader: int) -> None:
-    """Kill this process and all that it started as soon as the grader has ended."""
-    parent = os.getppid()
-    while os.getppid() == parent and psutil.pid_exists(grader):
+    """End this process and all that it started as soon as the grader has ended."""
+    while os.getppid() == grader:
         sleep(GLANCE)
-    kill_children(os.getpid())
-    if os.name == "posix":
-        os.killpg(0, signal.SIGKILL)
+    kill_tagged(os.environ[TAG])
     os._exit(1)
 
 
-def _judged(name: str, names: dict[str, Any], limit: float) -> Verdict:
+def _judged(name: str, names: Mapping[str, Any]) -> Verdict:
     if name not in names:
-        return Verdict(name, False, f"{name} is not there; it was deleted, or its cell does not run")
+        return Verdict(name, False, f"{name} is missing; it was deleted, or its cell does not run")
     reason = "an error that cannot be printed"
-    with suppress(BaseException), time_limit(limit):  # an answer's error may raise, or never end, where it is printed
+    with suppress(BaseException), time_limit(2 * LIMIT):  # an answer's error may raise where it is printed
         try:
             own = getattr(names[name], "__name__", name)
             if own == name:
@@ -76,15 +59,14 @@ def _judged(name: str, names: dict[str, Any], limit: float) -> Verdict:
     return Verdict(name, False, f"{name} cannot be judged: {reason}")
 
 
-def _writer() -> Callable[[dict[str, Any]], None]:
-    """Take standard output for answers alone; what is printed and read from now on is lost and empty."""
+def _writer() -> Callable[[Mapping[str, Any]], None]:
+    """Reserve standard output for answers; what is printed from now on is lost, and what is read is empty."""
     file, nowhere = os.dup(1), os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
-    os.close(nowhere)
     write, dumps = os.write, json.dumps  # a cell may replace those of the modules
 
-    def record(what: dict[str, Any]) -> None:
+    def record(what: Mapping[str, Any]) -> None:
         write(file, f"\n{dumps(what)}\n".encode())  # a line of its own, whatever was printed while modules loaded
 
     return record
@@ -94,24 +76,23 @@ def main() -> None:
     """Run the cells of REQUEST and judge its exercises; ends the process, whatever threads and children are left."""
     asked, own = json.load(sys.stdin.buffer), os.getpid()
     write = _writer()
-    adopt_orphans(True)
     threading.Thread(target=_end_with, args=(asked["grader"],), daemon=True).start()
     os.chdir(asked["folder"])
     sys.path.insert(0, "")  # modules beside the notebook, as in a kernel
-    shell = _shell()
-    end = monotonic() + asked["cells_limit"]
+    shell: Any = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    shell.enable_gui = lambda gui=None: None  # there is none; without this, %matplotlib raises
+    end = monotonic() + asked["seconds"]
     for number, source in enumerate(asked["sources"], 1):
         write({"at": f"in code cell {number}"})
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # a cell may have replaced them
-        with suppress(BaseException), time_limit(max(0.01, asked["cell_share"] * (end - monotonic()))):
+        with suppress(BaseException), time_limit(max(0.01, (end - monotonic()) / 3)):  # an endless cell leaves some
             shell.run_cell(source)
         if os.getpid() != own:  # the cell forked, and this is the copy
             os._exit(0)
     for name in asked["names"]:
         write({"at": f"in {name}"})
-        verdict = _judged(name, shell.user_ns, asked["judge_limit"])
-        write({"exercise": name, "passed": verdict.passed, "told": verdict.told[: asked["longest"]]})
-    kill_children(own)
+        verdict = _judged(name, shell.user_ns)
+        write({"exercise": name, "passed": verdict.passed, "message": verdict.message[:LONGEST]})
     os._exit(0)
 
 

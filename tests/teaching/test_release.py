@@ -17,12 +17,12 @@ from nbclient import NotebookClient
 from rmt_mini.cli import main
 from rmt_mini.errors import UserError
 from rmt_mini.teaching.checks import EXERCISES
-from rmt_mini.teaching.grading import grade
-from rmt_mini.teaching.lessons import lessons, read_notebook
-from rmt_mini.teaching.release import BEGIN, END, SOLVED, STUDENTS, exercise_of, release, sets, solution, stub
+from rmt_mini.teaching.checks.exercise import BEGIN, END, SOLVED, exercise_of, solution
+from rmt_mini.teaching.grading import grade_all
+from rmt_mini.teaching.lessons import read_notebook
+from rmt_mini.teaching.release import STUDENTS, release, sets, stub
 
 SET = "03_budget"
-OPEN = {1, 2, 3, 4, 5, 6, 7, 8}
 
 
 @pytest.fixture(params=sets(), ids=lambda path: path.stem)
@@ -35,92 +35,46 @@ def code_of(path: Path) -> list[str]:
     return [cell.source for cell in read_notebook(path).cells if cell.cell_type == "code"]
 
 
-def asked(path: Path) -> list[str]:
-    return [name for name in map(exercise_of, code_of(path)) if name]
-
-
-def test_there_is_a_set_for_each_of_the_lessons_1_to_8() -> None:
-    stems = {path.stem for path in lessons()}
-    assert {int(path.stem[:2]) for path in sets()} == OPEN
-    assert {path.stem for path in sets()} <= stems
-
-
-def test_a_set_asks_for_its_lessons_exercises_in_order(solved: Path) -> None:
-    number = int(solved.stem[:2])
-    assert asked(solved) == [one.name for one in EXERCISES.values() if one.lesson == number]
-    assert 3 <= len(asked(solved)) <= 5
-
-
-def test_an_exercise_says_how_hard_it_is_and_what_it_is_worth(solved: Path) -> None:
-    cells = read_notebook(solved).cells
-    minutes = 0
+def test_a_set_asks_for_its_exercises_and_says_how_hard_each_is_and_what_it_is_worth(solved: Path) -> None:
+    cells, number, minutes, asked = read_notebook(solved).cells, int(solved.stem[:2]), 0, []
     for above, cell in pairwise(cells):
         name = exercise_of(cell.source) if cell.cell_type == "code" else None
         if name is None:
             continue
-        assert above.cell_type == "markdown"
+        asked.append(name)
         head, facts = [line for line in above.source.splitlines() if line][:2]
-        assert head.startswith(f"### Exercise {int(solved.stem[:2])}.")
-        difficulty, importance, length, points = facts.split(" · ")
-        assert difficulty in {f"Difficulty {n} of 5" for n in range(1, 6)}
-        assert importance in {f"importance {n} of 5" for n in range(1, 6)}
-        assert length.endswith(" minutes")
+        assert head.startswith(f"### Exercise {number}.")
+        _, _, length, points = facts.split(" · ")
         minutes += int(length.removesuffix(" minutes"))
-        worth = EXERCISES[name].points
-        assert points == (f"{worth} point" if worth == 1 else f"{worth} points")
+        assert points.removesuffix("s") == f"{EXERCISES[name].points} point"
         assert above.source.count("<details><summary>Hint ") >= 2
         assert '"""' in cell.source
-        assert "raise NotImplementedError" in stub(cell.source)
+    assert asked == [one.name for one in EXERCISES.values() if one.lesson == number]
     assert f"About **{minutes} minutes**" in cells[0].source
 
 
-def test_students_copies_are_not_stale(tmp_path: Path) -> None:
+def test_students_copies_are_fresh_and_fold_the_solutions_away(tmp_path: Path) -> None:
     """Make them again with ``rmt-mini release``."""
     made = release(tmp_path)
-    assert {path.name for path in made} == {path.name for path in STUDENTS.glob("*.ipynb")}
+    assert [int(path.stem[:2]) for path in made] == [1, 2, 3, 4, 5, 6, 7, 8]
     for path in made:
         assert path.read_bytes() == (STUDENTS / path.name).read_bytes(), path.name
-
-
-def test_a_students_copy_holds_the_solution_only_where_it_is_folded_away(solved: Path) -> None:
-    student = STUDENTS / solved.name
-    sources = code_of(student)
-    assert not any(BEGIN in source or END in source for source in sources)
-    notebook = read_notebook(student)
-    assert all(not cell.get("outputs") for cell in notebook.cells)
-    words = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    assert words.count("<details><summary>Solution</summary>") == len(asked(solved))
-    for source in code_of(solved):
-        name = exercise_of(source)
-        if name:
+        sources, notebook = code_of(path), read_notebook(path)
+        assert not any(BEGIN in source or END in source for source in sources)
+        assert all(not cell.get("outputs") for cell in notebook.cells)
+        words = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+        answers = [source for source in code_of(SOLVED / path.name) if exercise_of(source)]
+        assert words.count("<details><summary>Solution</summary>") == len(answers)
+        for source in answers:
             assert solution(source) in words
-            assert any(f" {name}(" in one and "raise NotImplementedError" in one for one in sources)
+            assert stub(source) in sources
 
 
 def test_the_solved_sets_earn_full_points_and_the_open_ones_none(solved: Path) -> None:
-    full = grade(solved)
-    assert full.points == full.of == sum(EXERCISES[name].points for name in asked(solved)), full.text()
-    empty = grade(STUDENTS / solved.name)
+    full, empty = grade_all([solved, STUDENTS / solved.name])
+    assert full.points == full.of > 0, full.text()
     assert (empty.points, empty.of) == (0, full.of)
-    assert all("not written yet" in mark.told for mark in empty.marks)
-
-
-def test_a_wrong_a_broken_and_an_endless_answer_cost_their_own_points_alone(tmp_path: Path) -> None:
-    cells = {
-        "wrong": "def length_reward(length, budget):\n    return 1 - abs(length - budget) / budget\n",
-        "broken": "def length_reward(length, budget)\n    return 1\n",
-        "endless": "while True:\n    pass\n",
-    }
-    told = {"wrong": "falling below 0", "broken": "not there", "endless": "not there"}
-    for name, cell in cells.items():
-        notebook = read_notebook(SOLVED / f"{SET}.ipynb")
-        target = next(one for one in notebook.cells if "def length_reward" in one.source)
-        target.source = cell
-        path = tmp_path / f"{name}.ipynb"
-        nbformat.write(notebook, path)
-        report = grade(path, limit=40)
-        assert (report.points, report.of) == (7, 8), report.text()
-        assert told[name] in report.marks[0].told
+    assert all("not written yet" in mark.message for mark in empty.marks)
 
 
 def test_a_notebook_shows_a_wrong_answers_slip_and_no_traceback(tmp_path: Path) -> None:
@@ -128,22 +82,9 @@ def test_a_notebook_shows_a_wrong_answers_slip_and_no_traceback(tmp_path: Path) 
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"{source}\ncheck(length_reward)")])
     NotebookClient(notebook, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}}).execute()
     (error,) = notebook.cells[0].outputs
-    (told,) = error.traceback
-    assert "ZeroDivisionError: division by zero\nin your line 4: return length / 0" in told
-    assert "checking.py" not in told
-
-
-def test_a_submission_cannot_pass_by_its_own_words(tmp_path: Path) -> None:
-    """Neither a check that it redefines, nor a verdict that it prints, nor a deleted exercise earns a point."""
-    notebook = read_notebook(STUDENTS / f"{SET}.ipynb")
-    verdict = json.dumps({"exercise": "length_reward", "passed": True, "told": "right", "slip": ""})
-    notebook.cells.append(nbformat.v4.new_code_cell(f"check = lambda function: True\nprint('''{verdict}''')"))
-    notebook.cells = [cell for cell in notebook.cells if "def budget_adherence" not in cell.source]
-    path = tmp_path / "faked.ipynb"
-    nbformat.write(notebook, path)
-    report = grade(path)
-    assert (report.points, report.of) == (0, 8)
-    assert "not there" in report.marks[-1].told
+    (shown,) = error.traceback
+    assert "ZeroDivisionError: division by zero\nin your line 4: return length / 0" in shown
+    assert "checking.py" not in shown
 
 
 def test_the_command_line_grades_and_releases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,7 +104,7 @@ def test_the_command_line_grades_and_releases(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_a_release_keeps_what_was_typed_and_names_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """In a student's copy, in nbgrader's source and in its configuration; then a changed solution gets through."""
+    """In a student's copy, in nbgrader's source and in its configuration."""
     caplog.set_level(logging.INFO)
     students, course = tmp_path / "students", tmp_path / "course"
     release(students, course)
@@ -172,7 +113,6 @@ def test_a_release_keeps_what_was_typed_and_names_it(tmp_path: Path, caplog: pyt
     (students / name).write_text(typed, encoding="utf-8")
     (source / name).write_text("a teacher's", encoding="utf-8")
     config.write_text("c = get_config()", encoding="utf-8")
-
     assert set(release(students, course)) == {students / name, source / name}
     kept = students / "old" / f"{SET}.old-1.ipynb"
     assert kept.read_text(encoding="utf-8") == typed
@@ -181,17 +121,6 @@ def test_a_release_keeps_what_was_typed_and_names_it(tmp_path: Path, caplog: pyt
     assert [path.name for path in source.iterdir()] == [name]  # nbgrader hands out whatever lies here
     assert config.read_text(encoding="utf-8") == "c = get_config()"
     assert (students / name).read_bytes() == (STUDENTS / name).read_bytes()
-
-    solutions = tmp_path / "solutions"
-    solutions.mkdir()
-    changed = (SOLVED / name).read_text(encoding="utf-8").replace("# 3. Exercises", "# 3. New exercises", 1)
-    assert changed != (SOLVED / name).read_text(encoding="utf-8")
-    (solutions / name).write_text(changed, encoding="utf-8")
-    (students / name).write_text("typed again", encoding="utf-8")
-    assert release(students, folder=solutions) == [students / name]
-    assert "# 3. New exercises" in (students / name).read_text(encoding="utf-8")
-    assert kept.read_text(encoding="utf-8") == typed
-    assert kept.with_name(f"{SET}.old-2.ipynb").read_text(encoding="utf-8") == "typed again"
 
 
 def test_a_release_does_not_write_stubs_over_the_solutions(tmp_path: Path) -> None:

@@ -5,11 +5,10 @@
     >>> check(length_reward)
     length_reward is right: ...
 
-Every check calls the learner's function on cases (``cases``), holds what it gives against what is expected
-(``compare``), and where they differ looks for a known wrong implementation (``rmt_mini.teaching.mutants``) that gives
-the same: that names the slip.
+What is asked, the cases and the known wrong answers are data: ``rmt_mini/teaching/exercises/*.yaml`` (``exercise``).
 """
 
-from rmt_mini.teaching.checks.checking import EXERCISES, LIMIT, Verdict, Wrong, check, judge
+from rmt_mini.teaching.checks.checking import LIMIT, Verdict, Wrong, check, judge
+from rmt_mini.teaching.checks.exercise import EXERCISES
 
 __all__ = ["EXERCISES", "LIMIT", "Verdict", "Wrong", "check", "judge"]

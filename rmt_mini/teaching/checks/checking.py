@@ -1,4 +1,4 @@
-"""Hold a learner's function against an exercise's cases, and name the likely slip in a sentence."""
+"""Compare a learner's function with an exercise's cases, and name the likely slip in a sentence."""
 
 from __future__ import annotations
 
@@ -7,31 +7,19 @@ import inspect
 import linecache
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 from rmt_mini.errors import UserError
-from rmt_mini.teaching.checks import (
-    of_answers,
-    of_budget,
-    of_curriculum,
-    of_entropy,
-    of_grpo,
-    of_loop,
-    of_objective,
-    of_tree,
-)
-from rmt_mini.teaching.checks.cases import EDGE, HAND, KINDS, RANDOM, SHAPE, Case, Exercise, Raises
-from rmt_mini.teaching.checks.compare import difference, short
+from rmt_mini.teaching.checks.calls import WRITTEN
+from rmt_mini.teaching.checks.difference import difference, short
+from rmt_mini.teaching.checks.exercise import EXERCISES, KINDS, SHAPE, Case, Exercise
 from rmt_mini.teaching.checks.limit import TooSlow, time_limit
 
 LIMIT = 10.0  # seconds for all cases of an exercise; a right answer takes well under one
-_ROOMS = (of_answers, of_entropy, of_budget, of_curriculum, of_grpo, of_objective, of_tree, of_loop)
-EXERCISES: Mapping[str, Exercise] = {one.name: one for room in _ROOMS for one in room.EXERCISES}
-UNWRITTEN, IN_PLACE, CONSTANT, NOTHING, SLOW = GENERAL = (
+UNWRITTEN, IN_PLACE, CONSTANT, NOTHING, SLOW = (
     "not written yet", "changes its input", "the same for everything", "returns nothing", "too slow",
 )  # fmt: skip
 _PACKAGE = str(Path(__file__).resolve().parents[2])
@@ -46,47 +34,20 @@ class Wrong(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check makes of a function.
-
-    Attributes:
-        exercise: its name.
-        passed: whether it is right.
-        told: what is right or wrong, in words.
-        slip: name of the wrong implementation that behaves like it, or of GENERAL; "" where none does.
-    """
+    """What a check says of a function; ``slip`` names the mutant that behaves like it, or a general slip, or is ""."""
 
     exercise: str
     passed: bool
-    told: str
+    message: str
     slip: str = ""
 
     def __repr__(self) -> str:
-        return self.told
-
-
-def check(function: Callable[..., Any], limit: float = LIMIT) -> Verdict:
-    """Check a learner's answer.
-
-    Args:
-        function: the function or class; its name says which exercise it answers.
-        limit: seconds that it may take for all cases.
-
-    Returns:
-        The verdict, whose text is what a notebook shows.
-
-    Raises:
-        Wrong: if it is not right: which case, what it gives there, what it should give, and the likely slip.
-        UserError: if there is no exercise of its name.
-    """
-    verdict = judge(function, limit)
-    if not verdict.passed:
-        raise Wrong(verdict.told)
-    return verdict
+        return self.message
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a function did with a case: gave a value, or raised; and whether it changed what it was given."""
+    """What a function did with a case: returned a value, or raised; and whether it changed its arguments."""
 
     value: Any = None
     error: Exception | None = None
@@ -98,12 +59,21 @@ class _Outcome:
         return difference(self.value, other.value) == "" and difference(other.value, self.value) == ""
 
 
-def judge(function: Callable[..., Any], limit: float = LIMIT) -> Verdict:
-    """Do what ``check`` does, and return the verdict on a wrong answer too.
+def check(function: Callable[..., Any], limit: float = LIMIT) -> Verdict:
+    """Check a learner's function or class, whose name says which exercise it answers, in ``limit`` seconds.
 
     Raises:
-        UserError: if there is no exercise of the function's name.
+        Wrong: if it is not right: which case, what it gives there, what it should give, and the likely slip.
+        UserError: if there is no exercise of its name.
     """
+    verdict = judge(function, limit)
+    if not verdict.passed:
+        raise Wrong(verdict.message)
+    return verdict
+
+
+def judge(function: Callable[..., Any], limit: float = LIMIT) -> Verdict:
+    """Do what ``check`` does, and return the verdict on a wrong answer too."""
     name = getattr(function, "__name__", "")
     if name not in EXERCISES:
         raise UserError(f"there is no exercise called {name!r}; keep the name of the function that you were given")
@@ -114,22 +84,18 @@ def judge(function: Callable[..., Any], limit: float = LIMIT) -> Verdict:
             for case in cases:
                 outcomes.append(_outcome(exercise, function, case))
                 if isinstance(outcomes[-1].error, NotImplementedError):
-                    break
+                    message = f"{name} is not written yet: your code takes the place of `raise NotImplementedError`."
+                    return Verdict(name, False, message, UNWRITTEN)
     except TooSlow:
-        told = f"{_call(exercise, cases[len(outcomes)])} had not ended when the {limit:g} seconds for all cases were up"
-        return Verdict(name, False, f"{name}: {told}.\nLikely slip: a loop that never ends.", SLOW)
-    if isinstance(outcomes[-1].error, NotImplementedError):
-        told = f"{name} is not written yet: your code takes the place of `raise NotImplementedError`."
-        return Verdict(name, False, told, UNWRITTEN)
+        message = f"{_call(exercise, cases[len(outcomes)])} had not ended when the {limit:g} seconds for all cases"
+        return Verdict(name, False, f"{name}: {message} were up.\nLikely slip: a loop that never ends.", SLOW)
     for number, (case, outcome) in enumerate(zip(cases, outcomes, strict=True)):
-        wrong = _complaint(exercise, function, case, outcome)
-        if wrong:
+        if wrong := _complaint(exercise, function, case, outcome):
             slip, sentence = _slip(exercise, cases, outcomes, number)
-            told = f"{name}, {case.kind} case: {wrong}\nLikely slip: {sentence.rstrip('.')}."
-            return Verdict(name, False, told, slip)
+            message = f"{name}, {case.kind} case: {wrong}\nLikely slip: {sentence.rstrip('.')}."
+            return Verdict(name, False, message, slip)
     counts = Counter(case.kind for case in cases)
-    told = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
-    return Verdict(name, True, f"{name} is right: {told} cases.")
+    return Verdict(name, True, f"{name} is right: {', '.join(f'{counts[kind]} {kind}' for kind in KINDS)} cases.")
 
 
 def _outcome(exercise: Exercise, function: Callable[..., Any], case: Case) -> _Outcome:
@@ -142,29 +108,32 @@ def _outcome(exercise: Exercise, function: Callable[..., Any], case: Case) -> _O
 
 
 def _call(exercise: Exercise, case: Case) -> str:
-    if exercise.told is not None:
-        return exercise.told(*case.args)
+    if exercise.name in WRITTEN:
+        return WRITTEN[exercise.name](*case.args)
     return f"{exercise.name}({', '.join(short(one) for one in case.args)})"
 
 
 def _complaint(exercise: Exercise, function: Callable[..., Any], case: Case, outcome: _Outcome) -> str:
     """Say what is wrong with an outcome; "" where nothing is."""
-    wanted, called = exercise.expected(case), _call(exercise, case)
-    if isinstance(wanted, Raises):
-        if outcome.error is None:
-            return f"{called} gives {short(outcome.value)} and should raise {wanted.kind.__name__}"
-        return "" if isinstance(outcome.error, wanted.kind) else _raised(function, outcome.error, called)
+    called = _call(exercise, case)
     if outcome.error is not None:
-        return _raised(function, outcome.error, called)
+        right = case.raises is not None and isinstance(outcome.error, case.raises)
+        return "" if right else _raised(function, outcome.error, called)
+    if case.raises is not None:
+        return f"{called} gives {short(outcome.value)} and should raise {case.raises.__name__}"
     if outcome.changed:
         return f"{called} changes what it was given"
-    told = difference(outcome.value, wanted, case.kind == SHAPE)
-    return told and f"the answer of {called} {told}"
+    if case.judge is not None:
+        wrong = "is None" if outcome.value is None else case.judge(outcome.value, *case.args)
+    else:
+        wrong = difference(outcome.value, case.gives, case.kind == SHAPE)
+    return wrong and f"the answer of {called} {wrong}"
 
 
 def _raised(function: Callable[..., Any], error: Exception, called: str) -> str:
     """Say what was raised, and in which line of the learner's."""
-    files = {code.co_filename for code in _codes(function)}
+    members = vars(function).values() if inspect.isclass(function) else [function]
+    files = {one.__code__.co_filename for one in members if hasattr(one, "__code__")}
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename in files]
     own = own or [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
@@ -175,28 +144,18 @@ def _raised(function: Callable[..., Any], error: Exception, called: str) -> str:
     return f"{called} raises {what}\nin your line {own[-1].lineno}: {line}"
 
 
-def _codes(function: Callable[..., Any]) -> list[CodeType]:
-    members = vars(function).values() if inspect.isclass(function) else [function]
-    return [one.__code__ for one in members if hasattr(one, "__code__")]
-
-
 def _slip(exercise: Exercise, cases: Sequence[Case], outcomes: Sequence[_Outcome], failed: int) -> tuple[str, str]:
-    """Return name and sentence of the likely slip behind the first case that failed."""
+    """Return name and sentence of the likely slip at the first case that failed."""
     case, outcome = cases[failed], outcomes[failed]
     if outcome.changed:
         return IN_PLACE, "your function changes its input in place; work on a copy, others still need the original"
     for mutant in exercise.mutants:
-        if all(_outcome(exercise, mutant, one).like(mine) for one, mine in zip(cases, outcomes, strict=True)):
-            return mutant.__name__, " ".join(str(mutant.__doc__).split())
+        wrong = exercise.build(mutant)
+        if all(_outcome(exercise, wrong, one).like(mine) for one, mine in zip(cases, outcomes, strict=True)):
+            return mutant.name, mutant.slip
     if outcome.error is None and outcome.value is None:
         return NOTHING, "your function returns nothing: is a `return` missing?"
-    if _constant(exercise, cases, outcomes):
+    plain = [mine for one, mine in zip(cases, outcomes, strict=True) if one.kind != SHAPE]
+    if plain[0].error is None and all(plain[0].like(other) for other in plain):
         return CONSTANT, "your function gives the same whatever it is given, as if copied from an example"
     return "", case.hint
-
-
-def _constant(exercise: Exercise, cases: Sequence[Case], outcomes: Sequence[_Outcome]) -> bool:
-    """Tell whether all hand-made, random and edge cases got one value although they ask for different ones."""
-    looked = [number for number, case in enumerate(cases) if case.kind in (HAND, RANDOM, EDGE)]
-    first = outcomes[looked[0]]
-    return first.error is None and all(first.like(outcomes[number]) for number in looked)

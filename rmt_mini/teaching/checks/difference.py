@@ -1,4 +1,4 @@
-"""Say in a few words how an answer differs from what was expected; say nothing where it does not."""
+"""Say in a few words how an answer differs from what was expected."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-from rmt_mini.teaching.checks.cases import Such
 
 RELATIVE, ABSOLUTE, LONGEST = 1e-4, 1e-6, 160
 
@@ -21,40 +19,22 @@ def short(value: Any) -> str:
         >>> short(torch.tensor([0.5, 1.25])), short("a thought"), short([torch.tensor(-0.0)])
         ('tensor([0.5, 1.25])', "'a thought'", '[tensor(0.0)]')
     """
-    text = f"tensor({_round(value.detach().tolist())})" if isinstance(value, Tensor) else str(_round(value, repr))
+    if isinstance(value, Tensor):
+        text = f"tensor({short(value.detach().tolist())})"
+    elif isinstance(value, float):
+        text = str(float(f"{value:.4g}") + 0.0)  # no minus before a zero
+    elif isinstance(value, list):
+        text = f"[{', '.join(map(short, value))}]"
+    else:
+        text = repr(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
 
 
-class _Words(str):
-    """Text that stands in a list without quotes."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
-
-
-def _round(value: Any, otherwise: Any = lambda value: value) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.4g}") + 0.0  # no minus before a zero
-    if isinstance(value, Tensor):
-        return _Words(short(value))
-    if isinstance(value, list):
-        return [_round(one) for one in value]
-    return otherwise(value)
-
-
 def difference(got: Any, expected: Any, shape_only: bool = False) -> str:
-    """Say how an answer differs from the one expected.
+    """Say what follows "the answer ...", such as "is 1 and should be 2"; "" where both are alike.
 
     Numbers are alike where they agree to a ten-thousandth; a tensor without dimensions passes for a number, and a
-    tuple for a list.
-
-    Args:
-        got: the answer.
-        expected: a value of tensors, numbers, strings, lists and mappings, or Such.
-        shape_only: whether values are left aside.
-
-    Returns:
-        What follows "the answer ...": such as "is 1 and should be 2"; "" where they are alike.
+    tuple for a list. ``shape_only`` ignores values.
 
     Example:
         >>> difference(torch.zeros(3), torch.zeros(3, 2))
@@ -62,8 +42,6 @@ def difference(got: Any, expected: Any, shape_only: bool = False) -> str:
         >>> difference(0.30000001, 0.3)
         ''
     """
-    if isinstance(expected, Such):
-        return expected.complaint(got)
     if got is None and expected is not None:
         return "is None"
     if isinstance(expected, Tensor):
@@ -81,19 +59,17 @@ def difference(got: Any, expected: Any, shape_only: bool = False) -> str:
             return _kinds(got, "a list" if isinstance(expected, list) else "a tuple")
         if len(got) != len(expected):
             return f"is {short(got)}, of length {len(got)}, and should be {short(expected)}, of {len(expected)}"
-        parts = {str(number): pair for number, pair in enumerate(zip(got, expected, strict=True))}
-        return _parts(parts, shape_only)
+        return _parts({str(place): pair for place, pair in enumerate(zip(got, expected, strict=True))}, shape_only)
     if type(got) is not type(expected):
-        return _kinds(got, f"a {type(expected).__name__}" if expected is not None else "None")
+        return _kinds(got, "None" if expected is None else f"a {type(expected).__name__}")
     return "" if shape_only or got == expected else _values(got, expected)
 
 
 def _parts(pairs: Mapping[str, tuple[Any, Any]], shape_only: bool) -> str:
     """Name the first part that differs."""
     for name, (got, expected) in pairs.items():
-        told = difference(got, expected, shape_only)
-        if told:
-            return f"at [{name}]{told[2:].lstrip() if told.startswith('at [') else f' {told}'}"
+        if wrong := difference(got, expected, shape_only):
+            return f"at [{name}]{wrong[2:].lstrip() if wrong.startswith('at [') else f' {wrong}'}"
     return ""
 
 

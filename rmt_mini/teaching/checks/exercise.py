@@ -1,0 +1,163 @@
+"""Exercises: cases, points and known wrong answers from ``teaching/exercises``, right answers from solved notebooks.
+
+An exercise is a code cell of a solved notebook that has ``### BEGIN SOLUTION`` and ends in ``check(name)``. A mutant is
+that cell with one text replaced. Cases are calls, in expressions over the file's ``values`` and ``case_names``.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import json
+import random
+import re
+import sysconfig
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rmt_mini.errors import UserError
+from rmt_mini.teaching.checks import case_names
+from rmt_mini.teaching.checks.calls import CALLS, JUDGES
+
+SHAPE, HAND, RANDOM, EDGE = KINDS = ("shape", "hand-made", "random", "edge")
+HINTS = {
+    SHAPE: "look at the type and the shape that the docstring promises",
+    RANDOM: "work this case out on paper, step by step, beside your code",
+}
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+REGION = re.compile(rf"^(?P<indent>[ \t]*){BEGIN}\n(?P<body>.*?)^[ \t]*{END}\n", re.MULTILINE | re.DOTALL)
+ENDS_IN_CHECK = re.compile(r"^check\((?P<name>\w+)\)\s*\Z", re.MULTILINE)
+_CLONE = Path(__file__).resolve().parents[3] / "notebooks" / "solutions"
+SOLVED = _CLONE if _CLONE.is_dir() else Path(sysconfig.get_path("data"), "share/rmt_mini/solutions")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of the learner's function, and what it must give or raise.
+
+    A SHAPE case compares only type and shape. ``judge`` takes an answer and the arguments and says what is wrong, where
+    many answers are right. ``hint`` is the likely slip where this case fails and no mutant explains it.
+    """
+
+    kind: str
+    args: tuple[Any, ...]
+    hint: str
+    gives: Any = None
+    raises: type[Exception] | None = None
+    judge: Callable[..., str] | None = None
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A known wrong answer: the solved cell with ``replace``, which occurs once, replaced ``by`` another text."""
+
+    name: str
+    replace: str
+    by: str
+    slip: str
+
+
+@dataclass(frozen=True, eq=False)
+class Exercise:
+    """What the YAML says of an exercise; ``stem`` names its solved notebook."""
+
+    name: str
+    stem: str
+    points: int
+    values: Mapping[str, str]
+    rows: Sequence[Mapping[str, Any]]
+    mutants: Sequence[Mutant]
+
+    @property
+    def lesson(self) -> int:
+        """Number of the lesson whose set it belongs to."""
+        return int(self.stem[:2])
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a learner's function with a case's arguments, as this exercise does."""
+        return CALLS[self.name](function, *args) if self.name in CALLS else function(*args)
+
+    @cache  # noqa: B019 - there are only so many exercises and mutants
+    def build(self, mutant: Mutant | None = None) -> Callable[..., Any]:
+        """Return the right answer, or a mutant."""
+        sources, names = dict(solved_cells(self.stem)), dict[str, Any]()
+        if mutant is not None:
+            sources[self.name] = sources[self.name].replace(mutant.replace, mutant.by)
+        exec("\n\n".join(sources.values()), names)
+        function: Callable[..., Any] = names[self.name]
+        return function
+
+    def all_cases(self) -> list[Case]:
+        """Return the cases; the same ones each time."""
+        names = vars(case_names) | case_names.names_to_draw(random.Random(self.name))
+        for name, expression in self.values.items():
+            names[name] = eval(expression, names)
+        names[self.name] = lambda *args: args
+        return [case for row in self.rows for case in self._cases(row, names)]
+
+    def _cases(self, row: Mapping[str, Any], names: dict[str, Any]) -> Iterator[Case]:
+        kind = next(kind for kind in KINDS if kind in row)
+        raises = getattr(builtins, row["raises"]) if "raises" in row else None
+        judge = JUDGES[row["judge"]] if "judge" in row else None
+        for _ in range(row.get("times", 1)):
+            for name, expression in row.get("let", {}).items():
+                names[name] = eval(expression, names)
+            args = eval(row[kind], names)
+            gives = row.get("gives")
+            if isinstance(gives, str):
+                gives = eval(gives, names)
+            elif gives is None and not (raises or judge):
+                gives = self.call(self.build(), *args)
+            yield Case(kind, args, row.get("hint") or HINTS[kind], gives, raises, judge)
+
+
+def exercise_of(source: str) -> str | None:
+    r"""Return the name of the exercise that a cell asks for; None where it is no exercise.
+
+    Example:
+        >>> exercise_of(f"def f():\n    {BEGIN}\n    return 1\n    {END}\n\n\ncheck(f)")
+        'f'
+    """
+    ends = ENDS_IN_CHECK.search(source)
+    return ends["name"] if ends and BEGIN in source else None
+
+
+def solution(source: str) -> str:
+    """Return a cell without the marks of its solution and without its check."""
+    return ENDS_IN_CHECK.sub("", REGION.sub(lambda found: found["body"], source)).rstrip() + "\n"
+
+
+@cache
+def solved_cells(stem: str) -> Mapping[str, str]:
+    """Return the solved cells of a set by exercise, and under "" what its notebook imports.
+
+    Raises:
+        UserError: if the solved notebook is missing.
+    """
+    path = SOLVED / f"{stem}.ipynb"
+    if not path.is_file():
+        raise UserError(f"there is no solved notebook {str(path)!r}; install the package again")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    parsed = [ast.parse(source) for source in sources if "%pip" not in source]
+    imports = [node for tree in parsed for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    found = {name: solution(source) for source in sources if (name := exercise_of(source))}
+    return {"": "\n".join(map(ast.unparse, imports))} | found
+
+
+def _read() -> Iterator[Exercise]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
+    for path in sorted((Path(__file__).parents[1] / "exercises").glob("*.yaml")):
+        read = yaml.load(path.read_text(encoding="utf-8"), loader)
+        values = read.pop("values", {})
+        for name, said in read.items():
+            mutants = [Mutant(one["name"], one["replace"], one["with"], one["slip"]) for one in said["mutants"]]
+            yield Exercise(name, path.stem, said["points"], values, said["cases"], mutants)
+
+
+EXERCISES: Mapping[str, Exercise] = {one.name: one for one in _read()}
