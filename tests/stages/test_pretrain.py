@@ -43,7 +43,8 @@ def test_an_aside_is_laid_out_as_the_engine_lays_a_branch_out(form):
             )
             stated = form.tokenizer.decode(tokens[place + 1 : tag_end - 1]).strip()
             thought = tuple(tokens[tag_end:close])
-            rollout = Rollout(Position(0, index, 0, 0.0), int(stated or 0), thought, True, (trunk[index],), ())
+            budget = int(stated) if stated else None
+            rollout = Rollout(Position(0, index, 0, 0.0), budget, thought, True, (trunk[index],), ())
             branch = lay_out(form, trunk, rollout).tokens
             assert tokens[place - 1 : place - 1 + len(branch)] == branch
             assert tokens[place - 1 + len(branch)] == trunk[index]
