@@ -26,14 +26,7 @@ Work = Callable[[Callable[[StepResult], None], threading.Event], RunResult]
 
 
 class LiveRun:
-    """One run in a thread of its own.
-
-    Args:
-        work: the run; gets a callback for each step's result, and the event that ends it.
-        folder: of the run.
-        config: its settings.
-        metrics: of the steps that are done already.
-        changed: called in the run's thread whenever there is something new.
+    """One run in a thread of its own; it calls ``changed`` in that thread whenever there is something new.
 
     Attributes:
         state: RUNNING, PAUSED, DONE or FAILED.

@@ -42,21 +42,13 @@ class Option:
 
 @dataclass(frozen=True)
 class Question:
-    """A question with several options, one of which is right.
+    """A question with several options, one of which is right."""
 
-    Attributes:
-        lesson: the number of the lesson that answers it.
-        name: in a few words; unique.
-        asks: the question, plain text.
-        options: what to choose from.
-        holds: expressions that the tests evaluate against the package.
-    """
-
-    lesson: int
-    name: str
+    lesson: int  # that answers it
+    name: str  # unique
     asks: str
     options: tuple[Option, ...]
-    holds: tuple[str, ...] = ()
+    holds: tuple[str, ...] = ()  # expressions that the tests evaluate against the package
 
     @property
     def right(self) -> int:
@@ -77,37 +69,27 @@ def letter(index: int) -> str:
     return chr(ord("A") + index)
 
 
-def question_sheet(questions: Sequence[Question] = QUESTIONS) -> str:
-    """Return the questions as Markdown, without their answers.
+def question_sheet(answers: bool = False) -> str:
+    """Return the questions as Markdown, with or without the right options and the explanations.
 
     Example:
         >>> question_sheet().splitlines()[0]
         '**1. The source of questions** (lesson 0)'
     """
     parts: list[str] = []
-    for number, question in enumerate(questions, 1):
-        parts.append(f"**{number}. {question.name}** (lesson {question.lesson})\n\n{question.asks}\n")
-        parts += [f"- {letter(place)}. {option.text}" for place, option in enumerate(question.options)]
-        parts.append("")
-    return "\n".join(parts)
-
-
-def answer_sheet(questions: Sequence[Question] = QUESTIONS) -> str:
-    """Return the questions as Markdown, with the right option and an explanation of each.
-
-    Example:
-        >>> answer_sheet().splitlines()[0]
-        '**1. The source of questions** (lesson 0): **B**'
-    """
-    parts: list[str] = []
-    for number, question in enumerate(questions, 1):
-        heading = f"**{number}. {question.name}** (lesson {question.lesson}): **{letter(question.right)}**"
-        parts.append(f"{heading}\n\n{question.asks}\n")
+    for number, question in enumerate(QUESTIONS, 1):
+        right = f": **{letter(question.right)}**" if answers else ""
+        parts.append(f"**{number}. {question.name}** (lesson {question.lesson}){right}\n\n{question.asks}\n")
         for place, option in enumerate(question.options):
-            mark = "**" if option.right else ""
-            parts.append(f"- {mark}{letter(place)}. {option.text}{mark}: {option.why}")
+            mark, why = ("**" if option.right else "", f": {option.why}") if answers else ("", "")
+            parts.append(f"- {mark}{letter(place)}. {option.text}{mark}{why}")
         parts.append("")
     return "\n".join(parts)
+
+
+def answer_sheet() -> str:
+    """Return the questions with their answers."""
+    return question_sheet(answers=True)
 
 
 def quiz(lesson: int | None = None) -> Quiz:

@@ -95,16 +95,7 @@ def status(text: str) -> str:
 
 
 class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotations
-    """Controls above what they change.
-
-    Args:
-        draw: called with the value of each control under the control's name.
-        controls: from top to bottom.
-
-    Attributes:
-        alt: the description of what is drawn now, or the error.
-        page: the HTML of it.
-    """
+    """Controls for the arguments of ``draw`` above what it draws: its HTML is ``page``, its words are ``alt``."""
 
     def __init__(self, draw: Callable[..., Shown], controls: Mapping[str, ipywidgets.Widget]) -> None:
         self.draw, self.controls, self.alt, self.page = draw, dict(controls), "", ipywidgets.HTML()

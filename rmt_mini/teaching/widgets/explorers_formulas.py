@@ -32,11 +32,7 @@ def mixes(
     late_medium: float,
     step: int,
 ) -> Figured:
-    """Draw p_t over 100 steps; the hard tier gets what easy and medium leave.
-
-    Raises:
-        ValueError: if they leave less than nothing, or as ``curriculum_curve``.
-    """
+    """Draw p_t over 100 steps; the hard tier gets what easy and medium leave."""
     probabilities = []
     for name, easy, medium in (("early", early_easy, early_medium), ("late", late_easy, late_medium)):
         hard = round(1 - easy - medium, 6)
@@ -57,18 +53,7 @@ def draws(easy: int, medium: int, hard: int, per_step: int, seed: int) -> Figure
 
 
 def one_group(group_size: int, right: int, length_weight: float, last: float, only_if_correct: bool) -> Figured:
-    """Draw the advantages of a group: the first ``right`` rollouts are right, and all but the last keep the budget.
-
-    Args:
-        group_size: G.
-        right: number of right rollouts.
-        length_weight: w.
-        last: the length reward of the last rollout; all others earn 1.
-        only_if_correct: length_if_correct, a difference from the paper.
-
-    Raises:
-        ValueError: if right exceeds group_size.
-    """
+    """Draw the advantages of G rollouts, of which the first are right; all but the last have a length reward of 1."""
     if right > group_size:
         raise ValueError(f"right={right}, but the group has only group_size={group_size} rollouts")
     lengths = [1.0] * (group_size - 1) + [last]
@@ -77,16 +62,9 @@ def one_group(group_size: int, right: int, length_weight: float, last: float, on
 
 
 def moved_policy(move: float, vocabulary: int, samples: int, seed: int) -> Figured:
-    """Draw the KL of a policy from a reference over probabilities 1, 1/2, 1/3, ..., and its estimates.
+    """Draw the KL of a policy from a reference with probabilities as 1, 1/2, 1/3, ..., and its estimates.
 
-    Args:
-        move: how far the policy's logits are moved: up by at most this for rare tokens, down for frequent ones.
-        vocabulary: tokens, at least 2.
-        samples: sampled tokens.
-        seed: of sampling.
-
-    Raises:
-        ValueError: if vocabulary is below 2, or as ``kl_estimates``.
+    The policy's logits are higher by up to ``move`` for rare tokens, and lower for frequent ones.
     """
     if vocabulary < 2:
         raise ValueError(f"vocabulary={vocabulary} must be at least 2; with one token there is nothing to choose")
@@ -164,11 +142,7 @@ def spread(document: int, positions: int) -> list[int]:
 
 
 def tree_or_rows(document: int, positions: int, group_size: int, thought: int) -> Figured:
-    """Draw what the tree saves on a document of T tokens with K positions evenly over it, for thoughts of one length.
-
-    Raises:
-        ValueError: if the document is too short for so many positions.
-    """
+    """Draw what the tree saves on a document of T tokens with K positions evenly over it."""
     if positions >= document:
         raise ValueError(f"{positions} positions do not fit a document of {document} tokens; at most {document - 1} do")
     lengths = [length for length in LENGTHS if length > positions]
@@ -185,11 +159,7 @@ def tree_or_rows(document: int, positions: int, group_size: int, thought: int) -
 
 
 def small_tree(first: int, second: int, group_size: int, thought: int) -> Figured:
-    """Draw a tree of two positions on a short sentence; the same index twice makes one group of twice the size.
-
-    Raises:
-        ValueError: if an index is no position of the sentence.
-    """
+    """Draw a tree of two positions on a short sentence; the same index twice makes one group of twice the size."""
     for index in (first, second):
         if not 1 <= index < len(TRUNK):
             raise ValueError(f"index={index} lies outside 1..{len(TRUNK) - 1}, the positions of this sentence")

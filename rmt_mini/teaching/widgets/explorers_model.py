@@ -19,7 +19,6 @@ from rmt_mini.engine.text import Text, to_texts
 from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.curriculum import TierSampler
-from rmt_mini.method.entropy import token_entropy
 from rmt_mini.method.rewards import match_reward
 from rmt_mini.records import Position
 from rmt_mini.report.plots import (
@@ -33,7 +32,7 @@ from rmt_mini.report.plots import (
     stacked,
     who_learns,
 )
-from rmt_mini.stages.material import Difficulty, format_for, on_device
+from rmt_mini.stages.material import Difficulty, format_for, on_device, trunk_entropy
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.worlds.corpus import load_corpus
 from rmt_mini.worlds.micro import corpus
@@ -97,12 +96,7 @@ def ask_model(document: int, index: int, budget: int, seed: int = 0) -> Stack:
 
 
 def judge_answer(sentence: str, index: int, answer: str) -> Stack:
-    """Compare a typed answer with the token at an index of a sentence: by token ID, and as bytes.
-
-    Raises:
-        UserError: if the sentence has fewer than two tokens.
-        ValueError: if it has no such token.
-    """
+    """Compare a typed answer with the token at an index of a sentence: by token ID, and as bytes."""
     _, form, _ = micro_world()
     ids, _ = form.trunk(sentence)
     if len(ids) < 2:
@@ -116,34 +110,20 @@ def judge_answer(sentence: str, index: int, answer: str) -> Stack:
     return stacked(asked, marked, byte_match(answer, *continuation_of(form.tokenizer, ids, index)))
 
 
-@lru_cache(maxsize=1)
-def _predictions() -> tuple[list[list[str]], list[Tensor]]:
-    """Read all texts: their tokens, and the logits that predict all but the first of each."""
-    policy, form, texts = micro_world()
-    trunks = [form.trunk(text)[0] for text in texts]
-    with torch.no_grad():
-        read = policy.tree.read([torch.tensor(ids) for ids in trunks])
-        return [words(form, ids) for ids in trunks], [policy.head(hidden[:-1]) for hidden in read.hidden]
-
-
 @lru_cache(maxsize=64)
+@torch.no_grad()
 def _entropies(top_k: int) -> list[list[float]]:
-    return [token_entropy(logits, top_k or None).tolist() for logits in _predictions()[1]]
+    policy, form, texts = micro_world()
+    read = policy.tree.read([torch.tensor(form.trunk(text)[0]) for text in texts])
+    return [one[1:].tolist() for one in trunk_entropy(policy, read, top_k)]
 
 
 def show_tiers(document: int, low: float, high: float, top_k: int = 0) -> Stack:
-    """Draw one text's tokens by tier, and the entropies of all texts.
-
-    Args:
-        document: which text of the micro-world.
-        low: the highest entropy of an easy token, nats.
-        high: the highest entropy of a medium token, nats.
-        top_k: entropy over the k likeliest tokens only; 0 takes all.
-    """
+    """Draw one text's tokens by tier, cut at two entropies in nats, and the entropies of all texts."""
+    _, form, texts = micro_world()
     entropies = _entropies(top_k)
-    everywhere = [entropy for one in entropies for entropy in one]
-    tokens = _predictions()[0][document]
-    return stacked(heat_map(tokens, entropies[document], (low, high)), entropy_histogram(everywhere, (low, high)))
+    shaded = heat_map(words(form, form.trunk(texts[document])[0]), entropies[document], (low, high))
+    return stacked(shaded, entropy_histogram([entropy for one in entropies for entropy in one], (low, high)))
 
 
 @dataclass(frozen=True)

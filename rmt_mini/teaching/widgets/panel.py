@@ -60,15 +60,7 @@ def run_panel() -> Panel:
 
 
 class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotations
-    """Controls, buttons and a live view.
-
-    Attributes:
-        controls: name -> control, as ``panel_config`` takes them.
-        buttons: start, pause, resume, stop.
-        run: the run under way, or the last one; None before the first.
-        earlier: name -> run to compare with.
-        status, view: HTML on the state, and of figures and rollouts.
-    """
+    """Controls, buttons, a status, and a view of the run under way or the last one, beside an earlier one."""
 
     def __init__(self) -> None:
         self.controls = controls_of("panel")
