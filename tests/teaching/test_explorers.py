@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import re
+from functools import cache
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -19,24 +20,16 @@ from rmt_mini.engine.prompt import Continuation
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import assign_tiers
 from rmt_mini.method.rewards import match_reward
-from rmt_mini.report.claims import PAPER
+from rmt_mini.report import plots
+from rmt_mini.report.claims import PAPER, SHOWN, trained_as
+from rmt_mini.report.comparison import expected_half_width, expected_positions
 from rmt_mini.report.plots import length_triangle
 from rmt_mini.runs.plan import FRAME_TOKENS
 from rmt_mini.stages.material import trunk_entropy
 from rmt_mini.stages.posttrain import pass_at_k
-from rmt_mini.teaching.widgets import controls, explorers_results
-from rmt_mini.teaching.widgets.controls import Explorer, control, explorer
-from rmt_mini.teaching.widgets.explorers_formulas import (
-    TRUNK,
-    Counts,
-    count_step,
-    draws,
-    moved_policy,
-    one_group,
-    small_tree,
-    spread,
-    tree_or_rows,
-)
+from rmt_mini.teaching.lessons import FOLDER, read_notebook
+from rmt_mini.teaching.widgets import controls, explorers_model
+from rmt_mini.teaching.widgets.controls import Explorer, control, controls_of, explorer
 from rmt_mini.teaching.widgets.explorers_model import (
     GROUP,
     ask_model,
@@ -47,10 +40,50 @@ from rmt_mini.teaching.widgets.explorers_model import (
     training_world,
     words,
 )
+from rmt_mini.teaching.widgets.explorers_tree import TRUNK, Counts, count_step, small_tree, spread, tree_or_rows
 
 ENTRIES = yaml.safe_load(Path(controls.__file__).with_name("explorers.yaml").read_text(encoding="utf-8"))
 DRAWN = [name for name in ENTRIES if "draws" in ENTRIES[name]]
 SENTENCE = "A lift waits on floor 3 and rises first 5"
+DRAWN_BY_LESSONS = {  # what draws in a cell of a lesson
+    "curriculum": ("04_curriculum", "mixes"),
+    "draws": ("04_curriculum", "draws"),
+    "advantage": ("05_grpo", "one_group"),
+    "kl": ("05_grpo", "moved_policy"),
+    "interval": ("09_replication", "interval_width"),
+    "ablations": ("09_replication", "ablations"),
+    "exams": ("10_post_training", "exams"),
+    "pass": ("10_post_training", "pass_estimates"),
+}
+
+
+def recorded(part: str) -> Any:
+    return json.loads((FOLDER.parent / "data" / "micro" / f"{part}.json").read_text(encoding="utf-8"))
+
+
+@cache
+def of_lesson(name: str) -> Any:
+    """Run the one cell of a lesson that defines a function, after what earlier cells define; return the function."""
+    lesson, function = DRAWN_BY_LESSONS[name]
+    micro, comparison = preset("micro"), recorded("comparison/comparison")
+    exams = {
+        kind: recorded("comparison/posttraining")["micro"]
+        for kind in ENTRIES["exams"]["controls"]["questions"]["options"]
+    }
+    exams["the text's own"] = recorded("comparison/posttraining")["micro-text"]
+    defined = {
+        "EARLY": micro.tier_probs_early, "LATE": micro.tier_probs_late, "SHOWN": SHOWN, "trained_as": trained_as,
+        "FOUND": comparison if lesson.startswith("09") else exams, "pass_at_k": pass_at_k, "forest": plots.forest,
+        "exams_at": plots.exams_at, "expected_half_width": expected_half_width,
+        "expected_positions": expected_positions, "last": 60,
+    }  # fmt: skip
+    cells = read_notebook(FOLDER / f"{lesson}.ipynb").cells
+    exec(next(cell.source for cell in cells if f"def {function}(" in cell.source), defined)
+    return defined[function]
+
+
+def explorer_of(name: str) -> Explorer:
+    return Explorer(of_lesson(name), controls_of(name)) if name in DRAWN_BY_LESSONS else explorer(name)
 
 
 def moved(explorer: Explorer, **values: Any) -> str:
@@ -71,11 +104,11 @@ def other(widget: Any) -> Any:
     return widget.min if widget.value > widget.min else widget.max
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", [*DRAWN, *DRAWN_BY_LESSONS])
 def test_every_control_draws_what_the_function_draws_of_the_settings(name: str) -> None:
-    shown = explorer(name)
+    shown = explorer_of(name)
     assert set(shown.controls) <= set(inspect.signature(shown.draw).parameters)
-    assert shown.draw is resolve_name(ENTRIES[name]["draws"])
+    assert {*DRAWN, *DRAWN_BY_LESSONS, "weight", "panel"} == set(ENTRIES)
     for argument, widget in shown.controls.items():
         assert widget.description == ENTRIES[name]["controls"][argument]["label"]
         start, page = widget.value, shown.page.value.partition(">")[2]  # after the settings, which change anyway
@@ -176,7 +209,7 @@ def test_a_reward_by_hand(values: dict[str, Any], earned: float) -> None:
 )
 def test_tier_probabilities_by_hand(values: dict[str, Any], expected: tuple[int, ...]) -> None:
     found = re.findall(
-        r"At step \d+ it draws (\d+) % easy, (\d+) % medium, (\d+) % hard", moved(explorer("curriculum"), **values)
+        r"At step \d+ it draws (\d+) % easy, (\d+) % medium, (\d+) % hard", moved(explorer_of("curriculum"), **values)
     )
     assert tuple(map(int, found[0])) == pytest.approx(expected, abs=0.51)
 
@@ -184,7 +217,7 @@ def test_tier_probabilities_by_hand(values: dict[str, Any], expected: tuple[int,
 @pytest.mark.parametrize(
     ("name", "values", "error"),
     [
-        ("curriculum", {"early_easy": 0.8}, "early tier probabilities: 0.8 easy and 0.3 medium leave -0.1 for hard"),
+        ("curriculum", {"early_easy": 0.8}, "early: 0.8 easy and 0.3 medium leave -0.1 for hard"),
         ("curriculum", {"curriculum_start": 0.7}, "start=0.7 and end=0.7 must satisfy"),
         ("draws", {"easy": 0, "medium": 0, "hard": 0}, "nothing to draw"),
         ("advantage", {"right": 9}, "right=9, but the group has only group_size=8 rollouts"),
@@ -199,12 +232,13 @@ def test_tier_probabilities_by_hand(values: dict[str, Any], expected: tuple[int,
     ],
 )
 def test_what_is_impossible_is_explained(name: str, values: dict[str, Any], error: str) -> None:
-    shown = explorer(name)
+    shown = explorer_of(name)
     assert error in moved(shown, **values)
     assert 'role="alert"' in shown.page.value
 
 
 def test_draws_are_limited_by_what_is_offered() -> None:
+    draws = of_lesson("draws")
     assert "0 easy where p_t asks for" in draws(0, 60, 60, 20, 0).alt
     alt = draws(0, 3, 5, 40, 0).alt  # 8 positions are offered and 40 asked for: all are drawn, in each of 60 steps
     assert "180 medium where" in alt
@@ -213,6 +247,7 @@ def test_draws_are_limited_by_what_is_offered() -> None:
 
 def test_advantages_of_a_group_by_hand() -> None:
     # rewards .3, .3, .3, .27: deviations .0075 and -.0225, std .01299, and 1e-4 is added to it
+    one_group = of_lesson("advantage")
     alt = one_group(4, right=0, length_weight=0.3, last=0.9, only_if_correct=False).alt
     assert "scaled 0.57, 0.57, 0.57, -1.72, not scaled 0.01, 0.01, 0.01, -0.02" in alt
     assert "all advantages are 0" in one_group(4, right=0, length_weight=0.3, last=0.9, only_if_correct=True).alt
@@ -229,9 +264,7 @@ def test_signal_clip_and_kl_by_hand() -> None:
     odds = 2 / math.e  # reference (2/3, 1/3); the logits move by -.5 and .5, so that the odds 2 become 2 / e
     p = (odds / (1 + odds), 1 / (1 + odds))
     exact = p[0] * math.log(p[0] * 3 / 2) + p[1] * math.log(p[1] * 3)
-    assert f"Exact KL(p || q) is {exact:.3f} nats" in moved_policy(0.5, 2, 256, 1).alt
-    with pytest.raises(ValueError, match="must be at least 2"):
-        moved_policy(1.0, 1, 8, 0)
+    assert f"Exact KL(p || q) is {exact:.3f} nats" in of_lesson("kl")(0.5, 2, 256, 1).alt
 
 
 def test_counts_of_a_step_by_hand() -> None:
@@ -350,46 +383,35 @@ def test_marks_of_a_document_are_the_masks() -> None:
 # Recorded results and statistics
 
 
-def test_the_interval_by_hand() -> None:
+def test_the_interval_and_pass_at_k_by_hand() -> None:
     # 1.96 x 0.54 / 200^0.5 = 7.48 points; (1.96 x 0.54 / 0.0365)^2 = 840.8
-    alt = explorers_results.interval_width(200, 1).alt
+    alt = of_lesson("interval")(200, 1, 3.65).alt
     assert "7.5 points" in alt
     assert "841 positions" in alt
-    with pytest.raises(UserError, match="gap is 0; give a number of points above 0"):
-        explorers_results.interval_width(200, 1, 0)
-
-
-def test_estimates_of_pass_at_k_by_hand() -> None:
     # 1 - C(6,4) / C(8,4) = 1 - 15/70; 1 - (3/4)^4
-    alt = explorers_results.pass_estimates(2, 8, 4).alt
+    alt = of_lesson("pass")(2, 8, 4).alt
     assert alt == "Estimates of pass@4 in %: unbiased 78.6, share to a power 68.4."
-    assert pass_at_k(2, 8, 4) == pytest.approx(0.786, abs=1e-3)
 
 
 def test_recorded_ablations_and_exams() -> None:
-    found = explorers_results._read("micro/comparison", "comparison")
-    cell = next(one for one in found["paired"] if (one["b"], one["tier"]) == ("rmt-no-budget", "medium"))
-    alt = explorers_results.ablations("medium", "ablations").alt
+    ablations, exams = of_lesson("ablations"), of_lesson("exams")
+    paired = recorded("comparison/comparison")["paired"]
+    cell = next(one for one in paired if (one["b"], one["tier"]) == ("rmt-no-budget", "medium"))
+    alt = ablations("medium", "ablations").alt
     assert f"RMT without budget {100 * cell['difference']:+.1f}" in alt
     assert "RPT" not in alt
-    assert "RPT" in explorers_results.ablations(rows="baseline and controls").alt
-    assert "untrained, plain" not in explorers_results.ablations("thought length").alt  # it has no thoughts
-    with pytest.raises(UserError, match="has no grammar of all"):
-        explorers_results.ablations("grammar")
-    curve = explorers_results.exam("new kinds")["arms"]["rmt"]
-    assert list(explorer("exams").controls["step"].options) == [one["step"] for one in curve]
-    assert [str(k) for k in explorer("exams").controls["k"].options] == list(curve[0]["pass_at"])
-    assert f"RMT {100 * curve[-1]['pass_at']['8']['accuracy']:.1f}" in explorers_results.exams("new kinds", 8, 60).alt
-
-
-def test_what_was_not_recorded_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explorers_results, "recorded", lambda name: tmp_path)
-    with pytest.raises(UserError, match=r"posttraining\.json is not here; rmt-mini compare and rmt-mini exams make it"):
-        explorers_results._read("elsewhere", "posttraining")
+    assert "RPT" in ablations(rows="baseline and controls").alt
+    assert "untrained, plain" not in ablations("thought length").alt  # it has no thoughts
+    with pytest.raises(ValueError, match="has no grammar of all"):
+        ablations("grammar")
+    curve = recorded("comparison/posttraining")["micro"]["arms"]["rmt"]
+    assert list(explorer_of("exams").controls["step"].options) == [one["step"] for one in curve]
+    assert [str(k) for k in explorer_of("exams").controls["k"].options] == list(curve[0]["pass_at"])
+    assert f"RMT {100 * curve[-1]['pass_at']['8']['accuracy']:.1f}" in exams("new kinds", 8, 60).alt
 
 
 def test_the_micro_model_measures_its_own_text() -> None:
-    found = explorers_results.measure_text("micro")
-    assert len(found.lengths) == explorers_results.ASKED * explorers_results.EACH
-    assert 0 < max(found.lengths) <= explorers_results.LONGEST
+    found = explorers_model.measure_text("micro")
+    assert len(found.lengths) == explorers_model.ASKED * explorers_model.EACH
+    assert 0 < max(found.lengths) <= explorers_model.LONGEST
     assert min(found.entropies) >= 0

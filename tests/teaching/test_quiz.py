@@ -20,7 +20,7 @@ from rmt_mini.report.claims import PAPER
 from rmt_mini.stages.posttrain import pass_at_k
 from rmt_mini.teaching.lessons import CHECKED, FOLDER, MARK, digest, lessons
 from rmt_mini.teaching.quiz import QUESTIONS, Option, Question, Quiz, answer_sheet, letter, question_sheet, quiz
-from rmt_mini.teaching.widgets.explorers_formulas import count_step
+from rmt_mini.teaching.widgets.explorers_tree import count_step
 
 BY_NAME = {question.name: question for question in QUESTIONS}
 NAMES = {**vars(method), "torch": torch, "re": re, "PAPER": PAPER, "pass_at_k": pass_at_k, "count_step": count_step}

@@ -1,4 +1,4 @@
-"""What explorers draw with the micro-world's model: questions, typed answers, tiers and masks."""
+"""What explorers draw with the micro-world's model: questions, typed answers, tiers, masks, and a reader's own text."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from rmt_mini.config import RMTConfig, preset
 from rmt_mini.engine.model import Policy, load_policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat, Continuation, continuation_of, encode_text
 from rmt_mini.engine.rollout import Asking, roll_out
-from rmt_mini.engine.text import Text, to_texts
+from rmt_mini.engine.text import Text, generator_for, to_texts
 from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.curriculum import TierSampler
 from rmt_mini.method.rewards import match_reward
 from rmt_mini.records import Position
+from rmt_mini.report import plots
 from rmt_mini.report.plots import (
+    Figured,
     Marked,
     Stack,
     byte_match,
@@ -32,6 +34,8 @@ from rmt_mini.report.plots import (
     stacked,
     who_learns,
 )
+from rmt_mini.runs.run import prepare
+from rmt_mini.stages.evaluate import plan_positions, read_for
 from rmt_mini.stages.material import Difficulty, format_for, on_device, trunk_entropy
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.worlds.corpus import load_corpus
@@ -39,6 +43,7 @@ from rmt_mini.worlds.micro import corpus
 
 GROUP = 4  # thoughts at a position
 CONTEXT = 60  # characters of a text that a table shows
+TEXTS, ASKED, EACH, LONGEST = 32, 48, 2, 64  # of a new text: texts, positions, thoughts at each, their cap in tokens
 
 
 @lru_cache(maxsize=1)
@@ -173,3 +178,38 @@ def marked_document(document: int, positions: int, step: int, leak: bool) -> Mar
     )
     drawn = sampler.sample(world.tiers[document][text.first :], positions, step) + text.first
     return who_learns(words(world.form, text.ids), sorted(drawn.tolist()), leak)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Entropies of a text's tokens in nats, and lengths of thoughts without a stated budget, in tokens."""
+
+    entropies: tuple[float, ...]
+    lengths: tuple[int, ...]
+
+
+@lru_cache
+@torch.no_grad()
+def measure_text(corpus: str) -> Measured:
+    """Measure a text with the micro model before training.
+
+    Raises:
+        UserError: if there is no such text.
+    """
+    policy, config = micro_world()[0], preset("micro", corpus=corpus)
+    texts = prepare(config, policy).train[:TEXTS]
+    read = [trunk_entropy(policy, policy.tree.read(on_device([text], policy)), 0)[0] for text in texts]
+    entropies = [number for text, one in zip(texts, read, strict=True) for number in one[text.first :].tolist()]
+    form, positions = format_for(policy, config), plan_positions(policy, texts, config, ASKED)
+    trunks, local = read_for(policy, texts, positions)
+    asking = Asking([None] * len(local), [LONGEST] * len(local))
+    rollouts = roll_out(policy, form, trunks, local, EACH, asking, generator_for(0, "lengths"))
+    return Measured(tuple(entropies), tuple(rollout.length for rollout in rollouts))
+
+
+def text_fit(corpus: str, easy: float, hard: float, budget: int) -> Figured:
+    """Draw the tiers that two thresholds in nats make of a text, and how the micro model's thoughts fit a budget."""
+    if not 0 <= easy <= hard:
+        raise UserError(f"thresholds are {easy:g} and {hard:g}; give two numbers of at least 0, the smaller first")
+    found = measure_text(corpus)
+    return plots.text_fit(found.entropies, (easy, hard), found.lengths, budget)

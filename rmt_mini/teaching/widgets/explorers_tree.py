@@ -1,76 +1,15 @@
-"""What explorers draw from formulas alone: curriculum, one group, KL, and what a document tree saves."""
+"""What the explorers of lesson 7 draw: a document tree, and what it saves."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rmt_mini.config import preset
-from rmt_mini.method.rewards import total_reward
-from rmt_mini.report.plots import (
-    Figured,
-    advantage_bars,
-    curriculum_curve,
-    document_tree,
-    kl_estimates,
-    shared_against_copied,
-    tier_draws,
-)
+from rmt_mini.report.plots import Figured, document_tree, shared_against_copied
 from rmt_mini.runs.plan import FRAME_TOKENS
 
 TRUNK = ("A", "lift", "waits", "on", "floor", "3", "and", "rises", "first", "5", ".", "It", "stops", "at")
 LENGTHS = tuple(round(16 * 2 ** (step / 4)) for step in range(33))  # documents of 16 to 4,096 tokens
-
-
-def mixes(
-    curriculum_start: float,
-    curriculum_end: float,
-    early_easy: float,
-    early_medium: float,
-    late_easy: float,
-    late_medium: float,
-    step: int,
-) -> Figured:
-    """Draw p_t over 100 steps; the hard tier gets what easy and medium leave."""
-    probabilities = []
-    for name, easy, medium in (("early", early_easy, early_medium), ("late", late_easy, late_medium)):
-        hard = round(1 - easy - medium, 6)
-        if hard < 0:
-            raise ValueError(
-                f"{name} tier probabilities: {easy:g} easy and {medium:g} medium leave {hard:g} for hard; "
-                "choose at most 1 together"
-            )
-        probabilities.append((easy, medium, hard))
-    early, late = probabilities
-    return curriculum_curve(100, early, late, curriculum_start, curriculum_end, step)
-
-
-def draws(easy: int, medium: int, hard: int, per_step: int, seed: int) -> Figured:
-    """Draw what the sampler takes from documents with these numbers of positions, over 60 steps of the preset micro."""
-    micro = preset("micro")
-    return tier_draws(60, micro.tier_probs_early, micro.tier_probs_late, (easy, medium, hard), per_step, seed=seed)
-
-
-def one_group(group_size: int, right: int, length_weight: float, last: float, only_if_correct: bool) -> Figured:
-    """Draw the advantages of G rollouts, of which the first are right; all but the last have a length reward of 1."""
-    if right > group_size:
-        raise ValueError(f"right={right}, but the group has only group_size={group_size} rollouts")
-    lengths = [1.0] * (group_size - 1) + [last]
-    rewards = [total_reward(float(n < right), one, length_weight, only_if_correct) for n, one in enumerate(lengths)]
-    return advantage_bars([rewards])
-
-
-def moved_policy(move: float, vocabulary: int, samples: int, seed: int) -> Figured:
-    """Draw the KL of a policy from a reference with probabilities as 1, 1/2, 1/3, ..., and its estimates.
-
-    The policy's logits are higher by up to ``move`` for rare tokens, and lower for frequent ones.
-    """
-    if vocabulary < 2:
-        raise ValueError(f"vocabulary={vocabulary} must be at least 2; with one token there is nothing to choose")
-    reference = [1 / (place + 1) for place in range(vocabulary)]
-    policy = [p * math.exp(move * (2 * place / (vocabulary - 1) - 1)) for place, p in enumerate(reference)]
-    return kl_estimates([p / sum(policy) for p in policy], [q / sum(reference) for q in reference], samples, seed)
 
 
 @dataclass(frozen=True)
