@@ -27,18 +27,18 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from rmt_mini.arms import Arm
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.prompt import Turn
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import write_whole
-from rmt_mini.runs.run import anywhere, prepare, resume, run
-from rmt_mini.stages import reading
-from rmt_mini.runs.journal import machine, versions
-from rmt_mini.arms import Arm
 from rmt_mini.report.comparison import compare_runs, expected_half_width, expected_positions, steps_for_compute_of
 from rmt_mini.report.comparison_report import write_comparison_report
 from rmt_mini.report.sensitivity import sensitivities
+from rmt_mini.runs.journal import machine, versions
+from rmt_mini.runs.run import anywhere, prepare, resume, run
 from rmt_mini.runs.workers import carry_out
+from rmt_mini.stages import reading
 
 logger = logging.getLogger(__name__)
 

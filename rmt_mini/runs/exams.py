@@ -21,14 +21,14 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from rmt_mini.runs.compare import SIDE_BY_SIDE, is_done, read_comparison, report, run_folder, turn_before
+from rmt_mini.arms import METHOD
 from rmt_mini.engine.model import locate_model
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import write_whole
-from rmt_mini.runs.pre_and_post import of_micro_world, posttrain_run, usual_source
-from rmt_mini.arms import METHOD
 from rmt_mini.report.comparison_report import exam_table
 from rmt_mini.report.posttraining import UNTRAINED, read_exams
+from rmt_mini.runs.compare import SIDE_BY_SIDE, is_done, read_comparison, report, run_folder, turn_before
+from rmt_mini.runs.pre_and_post import of_micro_world, posttrain_run, usual_source
 from rmt_mini.runs.workers import carry_out
 from rmt_mini.worlds.questions import as_file_name
 

@@ -23,8 +23,8 @@ from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
 from rmt_mini.engine.text import Text
 from rmt_mini.errors import Stopped
 from rmt_mini.records import Answer, Judged, Position, StepMetrics
-from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.runs.folder import RunFolder, as_dict
+from rmt_mini.stages.midtrain import StepResult
 
 CONTEXT_CHARACTERS = 60
 DIGESTS = ("corpus_digest", "token_digest", "model_digest")

@@ -19,8 +19,11 @@ from rmt_mini.engine.model import load_policy
 from rmt_mini.engine.prompt import Turn
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import require_free
-from rmt_mini.runs.run import SPARE_BYTES, anywhere, step_bar
+from rmt_mini.report.report import write_exam_report
+from rmt_mini.runs.folder import RunFolder, folder_for
 from rmt_mini.runs.journal import Journal, model_digest, now_done, token_digest
+from rmt_mini.runs.remedies import explained
+from rmt_mini.runs.run import SPARE_BYTES, anywhere, step_bar
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.stages.posttrain import (
     POSTTRAINING,
@@ -33,9 +36,6 @@ from rmt_mini.stages.posttrain import (
     summarize_exam,
 )
 from rmt_mini.stages.pretrain import new_policy, pretrain
-from rmt_mini.runs.folder import RunFolder, folder_for
-from rmt_mini.runs.remedies import explained
-from rmt_mini.report.report import write_exam_report
 from rmt_mini.worlds.micro import make_tokenizer
 from rmt_mini.worlds.questions import load_questions, split_questions
 

@@ -29,8 +29,8 @@ from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import require_free
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Answer, Position, StepMetrics
-from rmt_mini.stages import reading
-from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions, yardstick
+from rmt_mini.report.report import write_report
+from rmt_mini.runs.folder import RunFolder, as_dict, folder_for
 from rmt_mini.runs.journal import (
     DIGESTS,
     Journal,
@@ -45,16 +45,16 @@ from rmt_mini.runs.journal import (
     token_digest,
     versions,
 )
+from rmt_mini.runs.remedies import explained, warn_of_little_memory
+from rmt_mini.stages import reading
+from rmt_mini.stages.coldstart import cold_start
+from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions, yardstick
 from rmt_mini.stages.material import format_for, proxy_of
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import require_sound
 from rmt_mini.stages.preflight import groups_seen, preflight, signal_by_tier
 from rmt_mini.stages.state import State, drop_states, load_state, save_state
-from rmt_mini.runs.folder import RunFolder, as_dict, folder_for
 from rmt_mini.stages.statistics import summarize_all
-from rmt_mini.stages.coldstart import cold_start
-from rmt_mini.runs.remedies import explained, warn_of_little_memory
-from rmt_mini.report.report import write_report
 from rmt_mini.worlds.corpus import absolute, load_corpus
 
 logger = logging.getLogger(__name__)

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.test_resume import command, environment
+from tests.test_run import settings
 
 import rmt_mini.runs.compare as room
 import rmt_mini.runs.exams as exam_room
+from rmt_mini.arms import arms_named
 from rmt_mini.cli import main
-from rmt_mini.runs.compare import compare, go_on, report, run_folder
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
+from rmt_mini.runs.compare import compare, go_on, report, run_folder
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import run
-from rmt_mini.arms import arms_named
-from tests.test_resume import command, environment
-from tests.test_run import settings
 
 NAMES = ("ntp", "ntp-equal-compute", "rpt", "rmt")
 CELL = {"accuracy", "low", "high", "n"}

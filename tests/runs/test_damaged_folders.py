@@ -15,19 +15,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.test_run import settings as run_settings
 
 from rmt_mini import run as run_function
 from rmt_mini.cli import main
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import Stopped
 from rmt_mini.records import Position
-from rmt_mini.runs.run import evaluate_checkpoint, resume, run
-from rmt_mini.stages import reading
 from rmt_mini.report import plots, report
 from rmt_mini.report.report import write_report
 from rmt_mini.report.seeds import across_seeds
+from rmt_mini.runs.run import evaluate_checkpoint, resume, run
+from rmt_mini.stages import reading
 from tests.outcomes import either
-from tests.test_run import settings as run_settings
 
 LINES = ("metrics.jsonl", "rollouts.jsonl", "answers.jsonl")
 WHOLE = ("run.json", "evaluation.json", "samples.json", "preflight.json", "positions.json")

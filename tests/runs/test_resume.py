@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 import torch
+from tests.test_run import settings
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.runs.run import resume, run
 from rmt_mini.runs import folder as store
+from rmt_mini.runs.run import resume, run
 from rmt_mini.stages.midtrain import StepResult
 from tests.stages.tiny import closing
-from tests.test_run import settings
 
 MEASURED = {"rollout_seconds", "update_seconds", "trunk_seconds", "peak_memory_mb"}  # no two runs agree in these
 

@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
+from rmt_mini.report.report import evaluation_table
 from rmt_mini.runs.run import RunResult, evaluate_checkpoint, prepare, resume, run
 from rmt_mini.stages import material as material_room
 from rmt_mini.stages.midtrain import StepResult
-from rmt_mini.report.report import evaluation_table
 from tests.fakes import make_tiny_policy
 from tests.stages.tiny import closing, small
 

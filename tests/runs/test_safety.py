@@ -20,15 +20,15 @@ from typing import Any
 
 import pytest
 import torch
+from tests.test_run import settings
 
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import UserError
-from rmt_mini.runs.run import run
 from rmt_mini.report.plots import Figured
+from rmt_mini.runs.run import run
 from tests.fakes import make_tiny_policy
 from tests.lab_process import lab_process
 from tests.test_cli import outcome
-from tests.test_run import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "rmt_mini").rglob("*.py"))

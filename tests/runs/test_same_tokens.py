@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 import transformers.utils.chat_template_utils as templates
+from tests.test_resume import left
+from tests.test_run import settings
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from rmt_mini.runs.compare import _one
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped
+from rmt_mini.runs.compare import _one
 from rmt_mini.runs.run import evaluate_checkpoint, resume, run
 from rmt_mini.stages.midtrain import StepResult
 from tests.fakes import byte_tokenizer
 from tests.outcomes import either
-from tests.test_resume import left
-from tests.test_run import settings
 
 DATED = "<|user|>{{ strftime_now('%d %B %Y') }}: {{ messages[0].content }}<|end|>{{ strftime_now('%A') }}<|assistant|>"
 

@@ -28,7 +28,7 @@ def headings_of(number: int) -> set[str]:
 
 def test_generated_parts_are_up_to_date_and_a_stale_one_is_noticed() -> None:
     assert generated(TEXT) == TEXT, "run python -m rmt_mini.teaching.guide"
-    for part in (QUESTIONS[3].asks, "| together |"):
+    for part in (QUESTIONS[3].options[1].why, "| together |"):
         assert part in TEXT
         assert generated(TEXT.replace(part, "stale")) == TEXT
     with pytest.raises(UserError, match="lessons: begin"):

@@ -1,4 +1,4 @@
-"""The document tree, drawn and counted: who sees whom, and what sharing a prefix saves."""
+"""What the explorers of lesson 7 draw: a document tree, and what it saves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from rmt_mini.report.plots import Figured, document_tree, shared_against_copied
 from rmt_mini.scale.planner import FRAME_TOKENS
-from rmt_mini.teaching.widgets.controls import Explorer, explore, whole
 
 TRUNK = ("A", "lift", "waits", "on", "floor", "3", "and", "rises", "first", "5", ".", "It", "stops", "at")
 LENGTHS = tuple(round(16 * 2 ** (step / 4)) for step in range(33))  # documents of 16 to 4,096 tokens
@@ -15,7 +14,7 @@ LENGTHS = tuple(round(16 * 2 ** (step / 4)) for step in range(33))  # documents 
 
 @dataclass(frozen=True)
 class Counts:
-    """What a step reads as a tree and as padded rows: tokens, and pairs of a query and a key that it sees."""
+    """Tokens that a step reads as a tree and as padded rows, and pairs of a query and a key that it sees."""
 
     tree_tokens: int
     rows_tokens: int
@@ -34,16 +33,16 @@ class Counts:
 
 
 def count_step(document: int, positions: Sequence[int], group_size: int, branch: int) -> Counts:
-    """Count the tokens and the attention pairs of a training step on one document, both ways.
+    """Count tokens and attention pairs of a training step on one document, as a tree and as rows.
 
-    Tree: the document once, and every branch by itself. Rows: every rollout with its prefix, padded to the longest of
-    them, and the document once more for its next tokens. A row of L tokens has L (L + 1) / 2 pairs, pads included.
+    Tree: the document once, and every branch by itself. Rows: every rollout with its prefix, padded to the longest,
+    and the document once for its next tokens. A row of L tokens has L (L + 1) / 2 pairs, padding included.
 
     Args:
         document: T, tokens.
-        positions: indices of the positions, each in 1..T-1.
+        positions: indices, each in 1..T-1.
         group_size: G, branches at each.
-        branch: tokens of each branch, thought and frame.
+        branch: tokens of each branch, delimiters included.
 
     Raises:
         ValueError: if a position lies outside the document, or there is nothing to count.
@@ -57,18 +56,18 @@ def count_step(document: int, positions: Sequence[int], group_size: int, branch:
         raise ValueError(f"position {outside[0]} lies outside 1..{document - 1}, the positions of {document} tokens")
     if not positions or group_size < 1 or branch < 1:
         raise ValueError(f"{len(positions)} positions, {group_size=}, {branch=}: give at least one of each")
-    grown = len(positions) * group_size
-    longest = max(positions) + branch
+
+    def causal(tokens: int) -> int:
+        return tokens * (tokens + 1) // 2
+
+    rollouts, longest = len(positions) * group_size, max(positions) + branch
+    pairs = causal(document) + group_size * sum(index * branch + causal(branch) for index in positions)
     return Counts(
-        document + grown * branch,
-        document + grown * longest,
-        _causal(document) + group_size * sum(index * branch + _causal(branch) for index in positions),
-        _causal(document) + grown * _causal(longest),
+        document + rollouts * branch,
+        document + rollouts * longest,
+        pairs,
+        causal(document) + rollouts * causal(longest),
     )
-
-
-def _causal(tokens: int) -> int:
-    return tokens * (tokens + 1) // 2
 
 
 def spread(document: int, positions: int) -> list[int]:
@@ -82,23 +81,14 @@ def spread(document: int, positions: int) -> list[int]:
 
 
 def tree_or_rows(document: int, positions: int, group_size: int, thought: int) -> Figured:
-    """Draw what the tree saves on a document with positions evenly over it.
-
-    Args:
-        document: T, tokens.
-        positions: K.
-        group_size: G.
-        thought: tokens of each thought; its frame of opening, closing, cue and answer comes on top.
-
-    Raises:
-        ValueError: if the document is too short for so many positions.
-    """
+    """Draw what the tree saves on a document of T tokens with K positions evenly over it."""
     if positions >= document:
         raise ValueError(f"{positions} positions do not fit a document of {document} tokens; at most {document - 1} do")
-    branch = thought + FRAME_TOKENS
-    here = count_step(document, spread(document, positions), group_size, branch)
     lengths = [length for length in LENGTHS if length > positions]
-    counted = [count_step(length, spread(length, positions), group_size, branch) for length in lengths]
+    here, *counted = (
+        count_step(length, spread(length, positions), group_size, thought + FRAME_TOKENS)
+        for length in (document, *lengths)
+    )
     savings = {
         "tokens": [one.token_saving for one in counted],
         "attention pairs": [one.pair_saving for one in counted],
@@ -107,42 +97,10 @@ def tree_or_rows(document: int, positions: int, group_size: int, thought: int) -
     return shared_against_copied(tokens, pairs, lengths, savings, document)
 
 
-def cost_explorer() -> Explorer:
-    """Move document, positions, group and thought over what the tree saves."""
-    return explore(
-        tree_or_rows,
-        document=whole("T, document tokens", 128, 16, 2048, 16),
-        positions=whole("K, positions", 4, 1, 16),
-        group_size=whole("G, rollouts a position", 8, 1, 32),
-        thought=whole("thought tokens", 12, 0, 256),
-    )
-
-
 def small_tree(first: int, second: int, group_size: int, thought: int) -> Figured:
-    """Draw a tree of two positions on a short sentence.
-
-    Args:
-        first: index of one position.
-        second: of the other; the same index makes one group of twice the size.
-        group_size: G.
-        thought: tokens of each thought.
-
-    Raises:
-        ValueError: if an index is no position of the sentence.
-    """
+    """Draw a tree of two positions on a short sentence; the same index twice makes one group of twice the size."""
     for index in (first, second):
         if not 1 <= index < len(TRUNK):
             raise ValueError(f"index={index} lies outside 1..{len(TRUNK) - 1}, the positions of this sentence")
     branch = ["think", *(f"c{place}" for place in range(1, thought + 1)), "/think", "y"]
     return document_tree(TRUNK, [(index, branch) for index in (first, second) for _ in range(group_size)])
-
-
-def tree_explorer() -> Explorer:
-    """Move two positions, the group and the thoughts over a small tree and its mask."""
-    return explore(
-        small_tree,
-        first=whole("first position", 5, 1, len(TRUNK) - 1),
-        second=whole("second position", 9, 1, len(TRUNK) - 1),
-        group_size=whole("G, rollouts a position", 2, 1, 3),
-        thought=whole("thought tokens", 4, 0, 6),
-    )

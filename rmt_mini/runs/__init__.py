@@ -1,0 +1,1 @@
+"""Whole runs and what stands on several of them: the run folder, resume, comparisons, exams."""
