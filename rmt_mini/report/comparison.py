@@ -17,10 +17,10 @@ import numpy as np
 
 from rmt_mini.arms import BASE, METHOD
 from rmt_mini.errors import UserError
+from rmt_mini.files import read_metrics
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Answer
 from rmt_mini.report.seeds import read_answers
-from rmt_mini.runs.journal import metrics_of
 from rmt_mini.stages.statistics import as_one_tier, interval, of_sort, resample, sorts_in, summarize
 
 Json = dict[str, Any]
@@ -121,7 +121,7 @@ def compute(folders: Sequence[Path]) -> Json:
 
 def _took(folder: Path) -> Json:
     notes = _notes(folder)
-    lines = [metrics_of(json.loads(line)) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    lines = read_metrics(folder)
     forward, backward, trunk = (
         sum(getattr(line, f"{what}_tokens") for line in lines) for what in ("forward", "backward", "trunk")
     )
@@ -144,7 +144,7 @@ def steps_for_compute_of(folder: Path) -> int:
 
     Such a step reads the documents once and trains on them once, whatever is asked about them.
     """
-    lines = [metrics_of(json.loads(line)) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    lines = read_metrics(folder)
     took = sum(line.forward_tokens + 2 * line.backward_tokens for line in lines)
     return max(1, round(len(lines) * took / (3 * sum(line.trunk_tokens for line in lines))))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rmt_mini.arms import BASE, METHOD
-from rmt_mini.files import write_keeping
+from rmt_mini.files import Record, write_keeping
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.report import plots
 from rmt_mini.report.claims import (
@@ -38,7 +38,7 @@ PAPER_EXAMS = {
 
 
 def write_comparison_report(
-    folder: Path, found: Json, posttraining: Json | None = None, variants: Sequence[dict[str, Any]] = ()
+    folder: Path, found: Any, posttraining: Any = None, variants: Sequence[dict[str, Any]] = ()
 ) -> str:
     """Write report.md of a comparison, and its figures.
 
@@ -51,6 +51,7 @@ def write_comparison_report(
     Returns:
         The table for the terminal: of accuracies, or of the variants.
     """
+    found, posttraining = (_plain(one) for one in (found, posttraining))
     figured = plots.arms({SHOWN[name]: arm for name, arm in _ordered(found["arms"])})
     plots.save(figured, folder / "figures" / "arms.png")
     said = claims(found)
@@ -181,8 +182,13 @@ def ledger_table(found: Json) -> str:
     return table(head, rows)
 
 
-def exam_table(found: Json) -> str:
+def _plain(found: Any) -> Any:
+    return found.model_dump(mode="json", exclude_unset=True) if isinstance(found, Record) else found
+
+
+def exam_table(found: Any) -> str:
     """Lay out pass@1 and pass@k before and after post-training."""
+    found = _plain(found)
     k = str(found["samples"])
     ks = list(dict.fromkeys(("1", k)))
     rows = []

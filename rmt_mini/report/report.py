@@ -9,16 +9,26 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from rmt_mini.config import PRESETS, RMTConfig, preset
-from rmt_mini.files import write_keeping
+from rmt_mini.files import (
+    DIGESTS,
+    Evaluation,
+    ExamEvaluation,
+    File,
+    Notes,
+    Preflight,
+    RolloutLine,
+    Samples,
+    read_lines,
+    write_keeping,
+)
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import StepMetrics
 from rmt_mini.report import plots
 from rmt_mini.report.findings import COLUMNS, Json, findings, limits, rows_of, share
 from rmt_mini.report.markdown import code, escape, table
-from rmt_mini.runs.journal import DIGESTS, metrics_of
-from rmt_mini.stages import reading
 from rmt_mini.stages.preflight import agreement
 
 
@@ -34,14 +44,14 @@ def write_report(folder: Path) -> str:
     Raises:
         UserError: if the folder holds no run.json, or a file with numbers in it is damaged.
     """
-    run, evaluation = reading.read_notes(folder), reading.read_evaluation(folder)
-    samples = reading.read_json(folder / "samples.json", reading.SAMPLES, {})
-    foretold = reading.read_preflight(folder)
-    steps = reading.read_lines(folder / "metrics.jsonl", reading.METRICS)
-    rollouts = reading.read_lines(folder / "rollouts.jsonl", reading.ROLLOUT)
-    config, metrics = run["config"], [metrics_of(line) for line in steps.good]
+    run, evaluation = _plain(Notes.read(folder)), _plain(Evaluation.find(folder))
+    samples = _plain(Samples.find(folder))
+    foretold = _plain(Preflight.find(folder))
+    steps = read_lines(folder / "metrics.jsonl", StepMetrics)
+    rollouts = read_lines(folder / "rollouts.jsonl", RolloutLine)
+    config, metrics = run["config"], steps.good
     status = f"The run is {run['status']}, with {len(metrics)} of {config['steps']} steps recorded."
-    passed_over = {"metrics.jsonl": steps.passed_over, "rollouts.jsonl": rollouts.passed_over}
+    passed_over = {"metrics.jsonl": steps.skipped, "rollouts.jsonl": rollouts.skipped}
     parts = [
         f"# A run of RMT: preset {escape(config['preset'])}, seed {config['seed']}",
         *([] if (run["status"], len(metrics)) == ("done", config["steps"]) else [f"**{status}**"]),
@@ -52,7 +62,7 @@ def write_report(folder: Path) -> str:
         *_figures(folder, config, evaluation, metrics),
         *_settings(config),
         *_timing(run.get("seconds", {}), metrics),
-        *_pages(samples, rollouts.good),
+        *_pages(samples, [one.model_dump() for one in rollouts.good]),
         *_origin(run),
         "## What this run cannot tell",
         "\n".join(f"- {limit}" for limit in limits(config, evaluation)),
@@ -70,8 +80,8 @@ def write_exam_report(folder: Path) -> str:
     Returns:
         The table for the terminal.
     """
-    run, evaluation = (reading.read_json(folder / f"{name}.json", {}) for name in ("run", "evaluation"))
-    metrics = [metrics_of(line) for line in reading.read_lines(folder / "metrics.jsonl", reading.METRICS).good]
+    run, evaluation = _plain(Notes.read(folder)), _plain(ExamEvaluation.read(folder))
+    metrics = read_lines(folder / "metrics.jsonl", StepMetrics).good
     gain = evaluation["gain"]["1"]
     sign = int(gain["low"] > 0) - int(gain["high"] < 0)
     verdict = ("Whether it answers better cannot be told", "It answers better", "It answers worse")[sign]
@@ -103,7 +113,11 @@ def write_exam_report(folder: Path) -> str:
     return table(heads, rows)
 
 
-def evaluation_table(evaluation: Json) -> str:
+def _plain(found: File | None) -> Json:
+    return {} if found is None else found.model_dump(mode="json", exclude_unset=True)
+
+
+def evaluation_table(evaluation: Any) -> str:
     """Lay out evaluation.json for a terminal, within 80 characters; each interval stands below its number.
 
     Args:
@@ -112,6 +126,7 @@ def evaluation_table(evaluation: Json) -> str:
     Returns:
         Aligned lines.
     """
+    evaluation = _plain(evaluation) if isinstance(evaluation, File) else evaluation
     lines = [["next tokens right, %", *COLUMNS, "length", "closed"]]
     for name, row in rows_of(evaluation):
         cells = [row[column] for column in COLUMNS]

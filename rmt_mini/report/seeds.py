@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rmt_mini.errors import UserError
-from rmt_mini.files import require_free, write_whole
+from rmt_mini.files import DIGESTS, TIMES, AnswerLine, Evaluation, Notes, read_lines, require_free, write_whole
 from rmt_mini.records import Answer, Position
 from rmt_mini.report import plots
 from rmt_mini.report.findings import findings
 from rmt_mini.report.markdown import escape
 from rmt_mini.report.report import accuracies, evaluation_table
-from rmt_mini.runs.journal import DIGESTS, read_answer
-from rmt_mini.stages import reading
 from rmt_mini.stages.statistics import summarize_all
 
 MAY_DIFFER = {"seed", "out"}
@@ -41,7 +38,7 @@ def write_seeds_report(folders: Sequence[Path], out: Path) -> str:
     """
     require_free(out)
     found = across_seeds(folders)
-    config = reading.read_notes(folders[0])["config"]
+    config = Notes.read(folders[0]).model_dump(mode="json")["config"]
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "evaluation.json", json.dumps(found, indent=1) + "\n")
     figured = plots.accuracy(found)
@@ -92,11 +89,13 @@ def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, 
     Raises:
         UserError: if answers are missing or damaged: they are paired, so that one less would shift all others.
     """
-    path, evaluation = folder / "answers.jsonl", reading.read_json(folder / "evaluation.json", reading.ASKED)
-    lines, passed_over = reading.read_lines(path, reading.ANSWER)
+    path = folder / "answers.jsonl"
+    evaluation = Evaluation.read(folder).model_dump(mode="json", exclude_unset=True)
+    read, passed_over = read_lines(path, AnswerLine)
+    lines = [one.model_dump() for one in read]
     if passed_over:
         raise UserError(f"{str(path)!r}: {passed_over} of its lines cannot be read; restore it from a copy")
-    told = {when: [one for one in lines if one["when"] == when] for when in reading.TIMES if when in evaluation}
+    told = {when: [one for one in lines if one["when"] == when] for when in TIMES if when in evaluation}
     places = [
         [[one[key] for key in ("document", "position", "tier", "sort")] for one in part] for part in told.values()
     ]
@@ -115,12 +114,12 @@ def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, 
         answers = measured.setdefault(when, (evaluation[when]["think"]["budget"], []))[1]
         for line in part:
             trunk = document.setdefault(line["document"], len(document))
-            answers.append(replace(read_answer(line, Position(trunk, line["position"], line["tier"], 0.0)), run=run))
+            answers.append(AnswerLine(**line).answer(Position(trunk, line["position"], line["tier"], 0.0), run))
     return measured
 
 
 def _finished(folder: Path) -> dict[str, Any]:
-    notes = reading.read_notes(folder)
+    notes = Notes.read(folder).model_dump(mode="json")
     if notes["status"] != "done" or not (folder / "answers.jsonl").exists():
         raise UserError(f"the run in {str(folder)!r} is {notes['status']} or has no answers.jsonl; run it again")
     return notes
