@@ -304,14 +304,14 @@ def _launch_options() -> list[click.Option]:
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="also write the result here, as JSON")
 def _evaluate(checkpoint: Path, budget: int | None, out: Path | None) -> None:
     """Measure a CHECKPOINT, or a run folder, on its run's held-out positions."""
-    from rmt_mini.files import require_file_name, write_keeping
+    from rmt_mini.files import Evaluation, require_file_name, write_keeping
     from rmt_mini.report.report import evaluation_table
     from rmt_mini.runs.run import evaluate_checkpoint
 
     if out is not None:
         require_file_name(out)  # before minutes of work
     found = evaluate_checkpoint(checkpoint, budget)
-    click.echo(evaluation_table({"after": found}))
+    click.echo(evaluation_table(Evaluation.model_validate({"after": found})))
     if out is not None:
         write_keeping(out, json.dumps(found, indent=1) + "\n")
 
@@ -321,7 +321,7 @@ def _evaluate(checkpoint: Path, budget: int | None, out: Path | None) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="folder for evaluation.json and report.md")
 def _seeds(runs: Sequence[Path], out: Path) -> None:
     """Read RUNS that differ in their seed alone as one result, with intervals over seeds and documents."""
-    from rmt_mini.report.seeds import write_seeds_report
+    from rmt_mini.report.report import write_seeds_report
 
     click.echo(write_seeds_report(runs, out))
     click.echo(f"\nReport       {out / 'report.md'}")

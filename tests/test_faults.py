@@ -23,17 +23,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError
-from tests.test_resume import left
-from tests.test_run import settings
+from tests.runs.test_resume import left
+from tests.runs.test_run import settings
 
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import NonFiniteError, Stopped, UserError
 from rmt_mini.report.plots import Figured
 from rmt_mini.runs import remedies
 from rmt_mini.runs.run import resume, run
-from rmt_mini.stages import journal, midtrain
+from rmt_mini.runs import journal
+from rmt_mini.stages import midtrain
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
-from rmt_mini.stages.state import load_state
+from rmt_mini.runs.folder import load_state
 from tests.stages.tiny import closing, small, texts_for
 from tests.test_cli import outcome
 
@@ -107,7 +108,7 @@ class FullDisk:
             return opened(path, mode, *arguments, **more)
 
         monkeypatch.setattr(Path, "open", opening)
-        for place in ("rmt_mini.stages.state.save_file", "transformers.modeling_utils.safe_save_file"):
+        for place in ("rmt_mini.runs.folder.save_file", "transformers.modeling_utils.safe_save_file"):
             monkeypatch.setattr(place, self._compiled(place))
 
     def _full(self, path: object) -> bool:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.test_run import settings
+from tests.runs.test_run import settings
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from rmt_mini import pre_and_post
+from rmt_mini.runs import pre_and_post
 from rmt_mini.bench.parts import Setting, material
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, make_policy

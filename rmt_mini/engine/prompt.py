@@ -27,9 +27,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from rmt_mini.errors import UserError
+from rmt_mini.files import Turn
 from rmt_mini.method.rewards import match_reward, prefix_match_reward
 
 TAIL_TOKENS = 8
@@ -147,13 +148,6 @@ def _closing(tokenizer: Any, write: Callable[[str], list[int]]) -> list[int]:
             "model whose tokenizer adds none, as byte-level ones do"
         )
     return close
-
-
-class Turn(NamedTuple):
-    """What a chat template writes around a user's text, the opening of the thought included."""
-
-    before: str
-    after: str
 
 
 def _render(tokenizer: Any) -> Turn:

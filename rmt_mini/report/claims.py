@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import yaml
 
 from rmt_mini.arms import BASELINE, METHOD
 from rmt_mini.config import RMTConfig
@@ -19,53 +22,12 @@ from rmt_mini.report.markdown import points, render
 
 VERDICTS = {1: "holds", -1: "does not hold", 0: "inconclusive"}
 FOLLOWED = 0.25  # a mean length within this share of the budget counts as following it
-# Tian et al., arXiv 2509.24375: next-token accuracy of R1-Distill-Qwen-14B, %: easy, medium, hard, average
-PAPER = {
-    "base-ntp": (42.04, 31.71, 19.64, 31.13),
-    "base-ntr": (4.76, 2.43, 2.09, 3.09),
-    "rpt": (48.67, 35.84, 23.03, 35.85),
-    "rmt": (62.50, 43.96, 34.14, 46.87),
-    "rmt-no-budget": (60.35, 32.79, 27.59, 40.24),
-    "rmt-no-curriculum": (59.32, 42.66, 27.68, 43.22),
-    "rmt-no-ntp": (40.00, 34.26, 27.27, 33.84),
-}
-PAPER_GAIN = 100 * (PAPER["rmt"][3] / PAPER["rpt"][3] - 1)  # over RPT, %
-PAPER_LENGTHS = {"rpt": 872.0, "rmt": 188.0}  # mean thought, tokens
-# after GRPO on Skywork maths, before and after, %: R1-14B and what its mid-training made of it; Qwen3-14B likewise
-PAPER_EXAMS = {
-    "base": ((23.00, 51.00), (12.84, 54.17)),
-    "rpt": ((23.17, 48.50), None),
-    "rmt": ((24.08, 54.67), (25.17, 64.33)),
-}
-SHOWN = {
-    "base": "untrained",
-    "base-ntp": "untrained, plain (NTP)",
-    "base-ntr": "untrained, thinking (NTR)",
-    "ntp": "NTP only, plain",
-    "ntp-equal-compute": "NTP only, as much compute, plain",
-    "sft": "own right thoughts + NTP",
-    "rpt": "RPT",
-    "rmt": "RMT",
-    "rmt-no-budget": "RMT without budget",
-    "rmt-no-curriculum": "RMT without curriculum",
-    "rmt-no-ntp": "RMT without NTP",
-    "rmt-random-tokens": "RMT on random tokens",
-    "rl-no-think": "RL without thinking",
-    "rmt-shuffled-reward": "RMT, rewards shuffled",
-}
-BETTER_THAN = {  # arm -> the claim that RMT minus that arm decides
-    "base-ntp": "RMT thinks better than the untrained model predicts plainly",
-    "rmt-no-budget": "The budget adds to accuracy",
-    "rmt-no-curriculum": "The curriculum adds to accuracy",
-    "rmt-no-ntp": "The NTP loss adds to accuracy",
-    "ntp": "RMT is more than training on the text (NTP only, equal steps)",
-    "ntp-equal-compute": "RMT is more than training on the text (NTP only, equal compute)",
-    "sft": "Comparing within a group beats learning right thoughts by heart",
-    "rmt-random-tokens": "Choosing tokens by difficulty beats random tokens",
-    "rl-no-think": "Thinking helps, and not reward alone",
-    "rmt-shuffled-reward": "The rewards matter, and not RL's noise",
-}
-QUESTIONS = {"micro": "kinds of questions that no text has", "micro-text": "the calculations of the mid-training text"}
+_DATA: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text(encoding="utf-8"))
+PAPER: dict[str, list[float]] = _DATA["accuracies"]  # next tokens right, %: easy, medium, hard, average
+PAPER_LENGTHS: dict[str, float] = _DATA["lengths"]
+PAPER_EXAMS: dict[str, list[list[float] | None]] = _DATA["exams"]
+SHOWN: dict[str, str] = _DATA["shown"]
+SYMBOLS: dict[str, str] = _DATA["symbols"]
 
 
 @dataclass(frozen=True)
@@ -96,14 +58,18 @@ def _claims(found: Comparison) -> Iterator[Claim]:
     if against and against.accuracy:
         over = f"By {100 * against.accuracy.ratio:+.1f} % of RPT's accuracy {_ends(against.accuracy, '+.1f')}"
         sign = int(against.accuracy.low > 0) - int(against.accuracy.high < 0)
-        yield Claim("RMT is more accurate than RPT", sign, f"{over}; the paper: {PAPER_GAIN:+.1f} %.")
+        yield Claim(
+            "RMT is more accurate than RPT",
+            sign,
+            f"{over}; the paper: {100 * (PAPER[METHOD][3] / PAPER[BASELINE][3] - 1):+.1f} %.",
+        )
     if against and against.thought_length:
         part = f"{100 * against.thought_length.ratio:.0f} % of their length {_ends(against.thought_length, '.0f')}"
         sign = int(against.thought_length.high < 1) - int(against.thought_length.low > 1)
-        paper = f"the paper: {100 * PAPER_LENGTHS['rmt'] / PAPER_LENGTHS['rpt']:.0f} %."
+        paper = f"the paper: {100 * PAPER_LENGTHS[METHOD] / PAPER_LENGTHS[BASELINE]:.0f} %."
         yield Claim("RMT's thoughts are shorter than RPT's", sign, f"{part}; {paper}")
     pairs = {pair.b: pair for pair in found.paired if pair.tier == "average"}
-    for arm, text in BETTER_THAN.items():
+    for arm, text in _DATA["claims"].items():
         if arm in pairs:
             yield Claim(text, pairs[arm].sign, f"RMT minus {SHOWN[arm]}: {points(pairs[arm])} points.")
 
@@ -114,7 +80,8 @@ def _ends(ratio: Ratio, form: str) -> str:
 
 def questions_of(source: str) -> str:
     """Say what an exam is about."""
-    return QUESTIONS.get(source, f"questions of {source}")
+    known: dict[str, str] = _DATA["questions"]
+    return known.get(source, f"questions of {source}")
 
 
 def trained_as(name: str) -> str:

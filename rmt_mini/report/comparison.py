@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -26,15 +27,14 @@ from rmt_mini.files import (
     Compute,
     Evaluation,
     ExamLine,
-    ExamOutcome,
     ExamPair,
-    ExamPlan,
     ExamStep,
     Measured,
     Notes,
     Pair,
     Ratio,
     Relative,
+    Tiers,
     Variant,
     read_lines,
     read_metrics,
@@ -48,6 +48,7 @@ from rmt_mini.stages.statistics import as_one_tier, interval, of_sort, resample,
 # recorded comparison of the micro-world (an interval is 2 x 1.96 x SPREAD / positions^0.5).
 SPREAD = 0.54
 SIGN = "="  # a variant is an arm named FIELD=VALUE
+UNTRAINED = "base"  # the model that mid-training began with, as an exam names it
 Answered = tuple[Sequence[Answer], str]  # answers, and whether those without a thought ("ntp") or with one count
 
 
@@ -89,7 +90,7 @@ def across_seeds(folders: Sequence[Path]) -> Evaluation:
     seeds = [note.seed for note in notes]
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"the runs have seeds {seeds}; give runs of different seeds")
-    settings = [note.config.to_dict() for note in notes]
+    settings = [note.settings.to_dict() for note in notes]
     for folder, note, config in zip(folders, notes, settings, strict=True):
         differ = sorted(
             name for name in config if config[name] != settings[0].get(name) and name not in ("seed", "out")
@@ -141,7 +142,7 @@ def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, 
         answers = []
         for line in part:
             position = Position(document.setdefault(line.document, len(document)), line.position, line.tier, 0.0)
-            answers.append(Answer(position, line.plain, line.match, line.length, line.closed, line.sort, run=run))
+            answers.append(line.answer(position, run))
         measured[when] = (row.think.budget, answers)
         if skipped or not part or places[-1] != places[0] or row.think.average.n != len(part):
             raise UserError(
@@ -154,19 +155,11 @@ def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, 
 # Arms
 
 
-def compare_runs(
-    found: Mapping[str, Sequence[Path]],
-    config: RMTConfig,
-    machine: Mapping[str, str | int | None],
-    versions: Mapping[str, str],
-) -> Comparison:
-    """Read the finished runs of all arms as one comparison.
+def compare_runs(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+    """Read the finished runs of all arms as one comparison: arms, paired, relative and lengths of ``Comparison``.
 
     Args:
         found: arm -> run folders, one a seed, in the same order of seeds for each arm; "rmt" among them.
-        config: settings of the method.
-        machine: on which the runs were made.
-        versions: of the packages.
 
     Raises:
         UserError: if arms were not measured at the same positions.
@@ -184,24 +177,17 @@ def compare_runs(
     for arm, answers in answered.items():
         if [(one.run, one.position) for one in answers] != places:
             raise UserError(f"arm {arm!r} was not measured at the positions of {METHOD!r}; compare into a new folder")
-    notes = {arm: [Notes.read(folder) for folder in folders] for arm, folders in found.items()}
     rows: dict[str, Answered] = {name: (untrained, how) for name, how in BASE.items()}
     for arm, answers in answered.items():  # an arm without RL never thinks: what it predicts plainly is its result
-        rows[arm] = (answers, "think" if notes[arm][0].config.to_dict()["use_rl"] else "ntp")
-    others = {name: row for name, row in rows.items() if name != METHOD}
-    return Comparison(
-        arms={name: _arm(row, compute(found[name]) if name in found else None) for name, row in rows.items()},
-        paired=[pair for name, row in others.items() for pair in _paired(rows[METHOD], row, name)],
-        relative={name: _relative(rows[METHOD], row) for name, row in others.items()},
-        lengths={
-            name: _change(as_one_tier(rows[METHOD][0]), _lengths(rows[METHOD]) - _lengths(row))
-            for name, row in others.items()
-        },
-        config=config,
-        seeds=[note.seed for note in notes[METHOD]],
-        machine=dict(machine),
-        versions=dict(versions),
-    )
+        rows[arm] = (answers, "think" if Notes.read(found[arm][0]).settings.use_rl else "ntp")
+    method, others = rows[METHOD], {name: row for name, row in rows.items() if name != METHOD}
+    asked = as_one_tier(method[0])
+    return {
+        "arms": {name: _arm(row, compute(found[name]) if name in found else None) for name, row in rows.items()},
+        "paired": [pair for name, row in others.items() for pair in _paired(method, row, name)],
+        "relative": {name: _relative(method, row) for name, row in others.items()},
+        "lengths": {name: _change(asked, _lengths(method) - _lengths(row)) for name, row in others.items()},
+    }
 
 
 def compute(folders: Sequence[Path]) -> Compute:
@@ -219,7 +205,6 @@ def compute(folders: Sequence[Path]) -> Compute:
 
 def _took(folder: Path) -> dict[str, float]:
     notes, lines = Notes.read(folder), read_metrics(folder)
-    config = notes.config.to_dict()
     forward, backward, trunk = (
         sum(getattr(line, f"{what}_tokens") for line in lines) for what in ("forward", "backward", "trunk")
     )
@@ -227,12 +212,12 @@ def _took(folder: Path) -> dict[str, float]:
     return {
         "steps": len(lines),
         "rl_tokens": sum(line.rl_tokens for line in lines),
-        "ntp_tokens": sum(line.ntp_tokens for line in lines) if config["use_ntp"] else 0,
+        "ntp_tokens": sum(line.ntp_tokens for line in lines) if notes.settings.use_ntp else 0,
         "operations": 2.0 * (notes.parameters or 0) * (forward + 2 * backward),
         "rl_operations": 2.0 * (notes.parameters or 0) * (forward + 2 * backward - 3 * trunk),
         "seconds": seconds,
         "rl_seconds": seconds - sum(line.trunk_seconds for line in lines),
-        "cold_start_seconds": notes.seconds["cold_start"] if config["warmup_steps"] else 0.0,
+        "cold_start_seconds": notes.seconds["cold_start"] if notes.settings.warmup_steps else 0.0,
         **{tier: sum(line.rl_tokens_by_tier[n] for line in lines) for n, tier in enumerate(TIERS)},
     }
 
@@ -274,7 +259,7 @@ def _arm(row: Answered, took: Compute | None) -> ArmRow:
         **mine.model_dump(exclude={"budget"}),
         row="think" if how == "think" else "ntp",
         thought_length_interval=(length.low or 0.0, length.high or 0.0) if how == "think" else (0.0, 0.0),
-        plain=dict(zip((*TIERS, "average"), both.ntp.columns(), strict=True)),
+        plain=Tiers(**dict(zip((*TIERS, "average"), both.ntp.columns(), strict=True))),
         seeds=len({one.run for one in answers}),
         compute=took,
     )
@@ -335,16 +320,14 @@ def _turned(change: Change) -> Change:
 # Post-training
 
 
-def read_exams(found: Mapping[str, Sequence[Path]], seeds: Sequence[int], settings: ExamPlan) -> ExamOutcome:
-    """Read the post-training runs of several models as one comparison, question by question.
+def read_exams(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+    """Read the post-training runs of several models: arms, paired, along and samples of ``ExamOutcome``.
 
-    The first step is 0, before post-training. ``along`` is the mean over all steps measured but the first: whoever
-    needs fewer steps is ahead there, though both end alike.
+    The first step is 0, before post-training. "along" is the mean over all steps measured but the first: whoever needs
+    fewer steps is ahead there, though both end alike.
 
     Args:
         found: "base" or the name of an arm -> run folders, one a seed, in the same order of seeds; "rmt" among them.
-        seeds: of the runs.
-        settings: how the exams were taken.
     """
     lines = {name: [read_lines(one / "answers.jsonl", ExamLine).good for one in runs] for name, runs in found.items()}
     samples, question = lines[METHOD][0][0].samples, dict[str, int]()
@@ -368,7 +351,7 @@ def read_exams(found: Mapping[str, Sequence[Path]], seeds: Sequence[int], settin
                 gaps.setdefault((name, k), []).append(values[METHOD, k] - values[name, k])
                 paired.append(_exam_pair(name, k, answered[METHOD], gaps[name, k][-1], step))
     along = [_exam_pair(name, k, answered[METHOD], np.mean(gap[1:], axis=0)) for (name, k), gap in gaps.items()]
-    return ExamOutcome(arms=arms, paired=paired, along=along, samples=samples, seeds=list(seeds), settings=settings)
+    return {"arms": arms, "paired": paired, "along": along, "samples": samples}
 
 
 def _exam_pair(name: str, k: int, answers: Sequence[Answer], gap: np.ndarray, step: int | None = None) -> ExamPair:

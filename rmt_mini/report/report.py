@@ -14,7 +14,6 @@ from typing import Any
 from rmt_mini import files
 from rmt_mini.arms import METHOD
 from rmt_mini.config import PRESETS, RMTConfig, preset
-from rmt_mini.errors import UserError
 from rmt_mini.files import ArmRow, Comparison, Evaluation, ExamOutcome, Notes, RolloutLine, Variant
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import StepMetrics
@@ -24,6 +23,7 @@ from rmt_mini.report.claims import (
     PAPER_EXAMS,
     PAPER_LENGTHS,
     SHOWN,
+    SYMBOLS,
     claims,
     exam_claims,
     findings,
@@ -43,11 +43,6 @@ ORIGIN = (
     "command", "status", "error", "start", "end", "machine", "versions", *files.DIGESTS, "unknown_share",
     "questions_left_out",
 )  # fmt: skip
-SYMBOLS = {
-    "budget_decay": "gamma", "budget_start": "B_0", "length_weight": "w", "ntp_weight": "lambda",
-    "curriculum_start": "t1", "curriculum_end": "t2", "group_size": "G", "tier_thresholds": "thresholds",
-    "difficulty": "difficulty", "budget_rule": "budget rule",
-}  # fmt: skip
 
 
 def write_report(folder: Path) -> str:
@@ -57,7 +52,7 @@ def write_report(folder: Path) -> str:
         UserError: if the folder holds no run.json, or a file with numbers in it is damaged.
     """
     notes, found = Notes.read(folder), Evaluation.find(folder)
-    config, evaluation, preflight = _settings(notes, folder), found or Evaluation(), files.Preflight.find(folder)
+    config, evaluation, preflight = notes.settings, found or Evaluation(), files.Preflight.find(folder)
     steps = files.read_lines(folder / "metrics.jsonl", StepMetrics)
     rollouts = files.read_lines(folder / "rollouts.jsonl", RolloutLine)
     status = f"The run is {notes.status}, with {len(steps.good)} of {config.steps} steps recorded."
@@ -101,7 +96,7 @@ def write_seeds_report(folders: Sequence[Path], out: Path) -> str:
     """
     files.require_free(out)
     evaluation = across_seeds(folders)
-    config = _settings(Notes.read(folders[0]), folders[0])
+    config = Notes.read(folders[0]).settings
     out.mkdir(parents=True, exist_ok=True)
     evaluation.write(out)
     given = {"config": config, "evaluation": evaluation, "rows": rows_of(evaluation)}
@@ -213,12 +208,6 @@ def evaluation_table(evaluation: Evaluation) -> str:
 
 
 # What the templates are given
-
-
-def _settings(notes: Notes, folder: Path) -> RMTConfig:
-    if not isinstance(notes.config, RMTConfig):
-        raise UserError(f"{str(folder)!r} is a {notes.kind} run, which has no such report; give a run of RMT")
-    return notes.config
 
 
 def _about(notes: Notes, metrics: Sequence[StepMetrics]) -> dict[str, Any]:

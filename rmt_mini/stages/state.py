@@ -1,32 +1,17 @@
-"""Training state on disk: what an exact resume needs, whole or not at all.
-
-    state/step-000012/tensors.safetensors    weights, moments, streams of random numbers
-    state/step-000012/state.json             plain values, the step among them
-
-A state is written under another name, reaches the disk, and is then renamed; only then the one before it goes. So a
-process may die at any moment, and the newest state that carries its proper name is complete. Nothing is pickled.
-"""
+"""Training state in memory: all that the steps to come depend on, beside settings, texts and seed."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-
-from rmt_mini.errors import UserError
 
 
 @dataclass(frozen=True)
 class State:
-    """One saved state.
+    """One state.
 
     Attributes:
         tensors: by name.
@@ -35,66 +20,3 @@ class State:
 
     tensors: Mapping[str, Tensor]
     plain: Mapping[str, Any]
-
-
-def save_state(folder: Path, state: State) -> None:
-    """Write a state into a run folder, and remove older ones.
-
-    Raises:
-        OSError: if the disk does not take it; the older state is untouched then.
-    """
-    states = folder / "state"
-    scratch, final = states / ".new", states / f"step-{state.plain['step']:06d}"
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        scratch.mkdir(parents=True)
-        save_file(
-            {name: tensor.contiguous() for name, tensor in state.tensors.items()}, scratch / "tensors.safetensors"
-        )
-        (scratch / "state.json").write_text(json.dumps(state.plain), encoding="utf-8")
-        sync(scratch)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    if final.exists():  # the same step was saved before
-        shutil.rmtree(final)
-    scratch.rename(final)
-    for old in _saved(folder)[:-1]:
-        shutil.rmtree(old)
-
-
-def load_state(folder: Path) -> State | None:
-    """Read the newest state of a run folder; None where there is none.
-
-    Raises:
-        UserError: if it is damaged.
-    """
-    saved = _saved(folder)
-    if not saved:
-        return None
-    try:
-        plain = json.loads((saved[-1] / "state.json").read_text(encoding="utf-8"))
-        return State(load_file(saved[-1] / "tensors.safetensors"), plain)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"the saved state {str(saved[-1])!r} is damaged ({error}); begin the run again") from error
-
-
-def drop_states(folder: Path) -> None:
-    """Remove all states: a finished run has nothing to go on with."""
-    shutil.rmtree(folder / "state", ignore_errors=True)
-
-
-def sync(folder: Path) -> None:
-    """Make what a folder holds reach the disk before anything is renamed to its place."""
-    for path in [*(path for path in folder.rglob("*") if path.is_file()), folder]:
-        if path.is_dir() and os.name == "nt":  # Windows opens no folders
-            continue
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _saved(folder: Path) -> list[Path]:
-    return sorted((folder / "state").glob("step-*"))

@@ -23,8 +23,8 @@ from rmt_mini.errors import Stopped, UserError
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import run
 from rmt_mini.arms import arms_named
-from tests.test_resume import command, environment
-from tests.test_run import settings
+from tests.runs.test_resume import command, environment
+from tests.runs.test_run import settings
 
 NAMES = ("ntp", "ntp-equal-compute", "rpt", "rmt")
 CELL = {"accuracy", "low", "high", "n"}

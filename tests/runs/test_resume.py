@@ -23,7 +23,7 @@ from rmt_mini.runs.run import resume, run
 from rmt_mini.runs import folder as store
 from rmt_mini.stages.midtrain import StepResult
 from tests.stages.tiny import closing
-from tests.test_run import settings
+from tests.runs.test_run import settings
 
 MEASURED = {"rollout_seconds", "update_seconds", "trunk_seconds", "peak_memory_mb"}  # no two runs agree in these
 
@@ -277,7 +277,7 @@ def _moment(folder: Path) -> tuple[str, ...]:
 def test_killed_at_many_moments(tmp_path: Path) -> None:
     config = settings(tmp_path, steps=30, state_seconds=0.0, save_every=3)
     context = multiprocessing.get_context("forkserver")  # a life begins with everything imported
-    context.set_forkserver_preload(["rmt_mini.runs.run", "tests.test_resume"])
+    context.set_forkserver_preload(["rmt_mini.runs.run", "tests.runs.test_resume"])
     whole = context.Process(target=_live, args=(config.replace(out=str(tmp_path / "whole")),))
     whole.start()
     whole.join(300)

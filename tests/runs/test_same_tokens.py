@@ -21,8 +21,8 @@ from rmt_mini.runs.run import evaluate_checkpoint, resume, run
 from rmt_mini.stages.midtrain import StepResult
 from tests.fakes import byte_tokenizer
 from tests.outcomes import either
-from tests.test_resume import left
-from tests.test_run import settings
+from tests.runs.test_resume import left
+from tests.runs.test_run import settings
 
 DATED = "<|user|>{{ strftime_now('%d %B %Y') }}: {{ messages[0].content }}<|end|>{{ strftime_now('%A') }}<|assistant|>"
 

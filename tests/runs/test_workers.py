@@ -100,7 +100,7 @@ def test_a_killed_worker_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_workers_do_not_outlive_their_parent(number: int, tmp_path: Path) -> None:
     code = (
-        "import sys, threading; from rmt_mini.runs.workers import carry_out; from tests.test_workers import beat, named;"
+        "import sys, threading; from rmt_mini.runs.workers import carry_out; from tests.runs.test_workers import beat, named;"
         "from pathlib import Path\n"
         "if __name__ == '__main__': list(carry_out(beat, named(Path(sys.argv[1]), 'a', 'b'), 2, threading.Event()))"
     )
