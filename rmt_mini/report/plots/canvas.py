@@ -68,7 +68,7 @@ def panels(count: int, height: float, **more: Any) -> tuple[Figure, list[Axes]]:
 def label(ax: Axes, x: str, y: str = "", percent: bool = False, **more: Any) -> None:
     """Label the axes, clear the frame, and set whatever else ``Axes.set`` takes."""
     ax.set(xlabel=x, ylabel=y, **more)
-    ax.title.set_size(10)
+    ax.title.set_fontsize(10)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
@@ -128,7 +128,7 @@ def mark(ax: Axes, x: float, y: float, look: tuple[str, str], name: str = "_") -
     ax.plot([x], [y], look[1], color=look[0], markersize=9, markeredgecolor="black", label=name)
 
 
-def whole_numbers(ax: Axes, ticks: int | str = "auto") -> None:
+def whole_numbers(ax: Axes, ticks: int = 9) -> None:
     """Put ticks at whole numbers only."""
     ax.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, min_n_ticks=1))
 

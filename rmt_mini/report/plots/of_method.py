@@ -218,7 +218,7 @@ def clip_curve(ratio: float, epsilon: float, size: float = 1.0) -> Figured:
         gain, slope = _gain(ratios, advantage, epsilon)
         ax.plot(ratios, ratios * advantage, ":", color=GREY, linewidth=2, label=f"{hidden}ratio * A")
         ax.plot(ratios.where(slope != 0, torch.nan), gain, color=BLUE, linewidth=2, label=f"{hidden}with the clip")
-        still = {"color": RED, "linewidth": 3, "label": f"{hidden}clipped: no gradient"}
+        still: dict[str, Any] = {"color": RED, "linewidth": 3, "label": f"{hidden}clipped: no gradient"}
         ax.plot(ratios.where(slope == 0, torch.nan), gain, "--", **still)
         (here,), (push,) = (
             one.tolist() for one in _gain(torch.tensor([ratio], dtype=torch.float64), advantage, epsilon)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from rmt_mini.files import ArmRow, Cell, Change, Evaluation, ExamStep, Preflight, Row, Variant
+from rmt_mini.files import ArmRow, Cell, Change, Evaluation, ExamStep, Preflight, Variant
 from rmt_mini.method.budget import length_reward, thought_cap
 from rmt_mini.method.entropy import TIERS, assign_tiers
+from rmt_mini.report.claims import rows_of
 from rmt_mini.report.markdown import words
 from rmt_mini.report.plots import canvas
 from rmt_mini.report.plots.canvas import BLUE, GREY, LOOKS, ORANGE, RED, TIER_LOOKS, Figured, Metrics, Numbers, Spread
@@ -22,6 +23,13 @@ __all__ = [
     "entropy_of_sorts", "exam_curves", "exams_at", "forest", "interval_width", "losses", "pass_curves",
     "pass_estimates", "preflight_bars", "rewards", "side_by_side", "signal", "text_fit", "tiers_drawn", "tornado",
 ]  # fmt: skip
+BARS = {  # way to answer -> colour, hatch
+    "plain, before": (GREY, ""),
+    "thinking, before": (ORANGE, "//"),
+    "thinking, cold start": (RED, "\\\\"),
+    "thinking, after": (BLUE, "xx"),
+    "plain, after": (GREY, ".."),
+}
 
 # A run
 
@@ -128,23 +136,16 @@ def side_by_side(runs: Mapping[str, Metrics], steps: int = 0) -> Figured:
 
 def accuracy(evaluation: Evaluation) -> Figured:
     """Draw accuracy by tier with 95 % intervals, a bar for each way to answer that was measured."""
-    before, cold, after = evaluation.before, evaluation.cold_start, evaluation.after
-    ways: list[tuple[str, Row | None, str, str]] = [
-        ("plain, before", before and before.ntp, GREY, ""),
-        ("thinking, before", before and before.think, ORANGE, "//"),
-        ("thinking, cold start", cold and cold.think, RED, "\\\\"),
-        ("thinking, after", after and after.think, BLUE, "xx"),
-        ("plain, after", after and after.ntp, GREY, ".."),
-    ]
-    found = {name: (*look, [Spread.of(cell) for cell in row.columns()]) for name, row, *look in ways if row}
-    columns = [n for n in range(len(TIERS) + 1) if any(spreads[n] for *_, spreads in found.values())]
+    rows = rows_of(evaluation)
+    spreads = {name: [Spread.of(cell) for cell in rows[name].columns()] for name in BARS if name in rows}
+    columns = [n for n in range(len(TIERS) + 1) if any(row[n] for row in spreads.values())]
     if not columns:
         return canvas.empty("accuracy", "positions")
     figure, (ax,) = canvas.panels(1, 4.2)
-    series = {name: (colour, hatch, [s[n] for n in columns]) for name, (colour, hatch, s) in found.items()}
+    series = {name: (*BARS[name], [row[n] for n in columns]) for name, row in spreads.items()}
     canvas.bars(ax, [(*TIERS, "average")[n] for n in columns], series, "{:.0f}")
     canvas.label(ax, "", "next tokens right (%)", ylim=(0, 1.08 * ax.get_ylim()[1]))
-    return canvas.done(figure, words("accuracy", {name: s[-1] for name, (*_, s) in found.items() if s[-1]}), 3)
+    return canvas.done(figure, words("accuracy", {name: row[-1] for name, row in spreads.items() if row[-1]}), 3)
 
 
 # Comparisons

@@ -18,7 +18,10 @@ from rmt_mini.report.markdown import macro, words
 from rmt_mini.report.plots.canvas import Figured, Numbers
 from rmt_mini.report.plots.of_results import tiers_of
 
-__all__ = ["Marked", "Stack", "by_loss", "byte_match", "heat_map", "question", "rollout_table", "stacked", "who_learns"]
+__all__ = [
+    "BOTH", "NONE", "NTP", "RL", "Marked", "Stack", "by_loss", "byte_match", "heat_map", "question", "rollout_table",
+    "stacked", "who_learns",
+]  # fmt: skip
 NAMED = 6  # tokens that a heat map's words name
 LONGEST = 28  # bytes of a text that are laid out
 RL, NTP, BOTH, NONE = "RL", "NTP", "RL and NTP", "none"
@@ -74,13 +77,13 @@ def heat_map(tokens: Sequence[str], entropies: Numbers, thresholds: Sequence[flo
     """
     if not entropies or len(entropies) != len(tokens) - 1:
         raise ValueError(f"{len(tokens)} tokens need {len(tokens) - 1} entropies, at least one; given {len(entropies)}")
-    tiers = [None] * len(entropies) if thresholds is None else tiers_of(entropies, thresholds)
-    rest = list(zip(tokens[1:], entropies, tiers, strict=True))
+    rest = list(zip(tokens[1:], entropies, tiers_of(entropies, thresholds or (0.0, 0.0)), strict=True))
     if thresholds is None:
         highest = sorted(rest, key=lambda one: -one[1])[:NAMED]
         alt = words("heat_map", [(token.strip(), entropy) for token, entropy, _ in highest], entropies)
     else:
-        hard, counts = [token.strip() for token, _, tier in rest if tier == 2], [tiers.count(tier) for tier in range(3)]
+        hard = [token.strip() for token, _, tier in rest if tier == 2]
+        counts = [[tier for *_, tier in rest].count(n) for n in range(3)]
         alt = words("heat_map_by_tier", counts, thresholds, hard, NAMED)
     return Marked(_html("heat_map", tokens[0], rest, thresholds is not None), alt)
 
