@@ -1,4 +1,4 @@
-"""A lab as a process: started on a free port of this machine, heard out until it is ready, and ended."""
+"""JupyterLab as a process: started on a free port of this machine, read until it is ready, and ended."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pathlib import Path
 def lab_process(
     command: Sequence[str], home: Path, cwd: Path, settings: Mapping[str, str] | None = None
 ) -> Iterator[tuple[int, str]]:
-    """Start a lab with no settings of whoever runs the test.
+    """Start a lab without the settings of the user who runs the test.
 
     Args:
         command: that starts it, without opening a browser; the port is added.
-        home: where its settings and what it says go.
+        home: for its settings and its log.
         cwd: its working directory.
         settings: more environment variables.
 
     Yields:
-        Its port, and all that it said until it told its token or ended.
+        Its port, and what it printed until its token appeared or it ended.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,11 +1,7 @@
-"""A pytest plugin: nbval runs every cell twice, and speaks to its kernels through sockets in the file system.
+"""A pytest plugin: nbval runs every cell twice, and reaches its kernels through sockets in the file system.
 
-Readers change a number in a cell and run it again, so each cell is run a second time right after the first, and its
-output compared again where it is checked.
-
-By default a kernel is told five free port numbers before it binds them. Where two kernels start side by side, one may
-take a number that the other was told; then the second is never reached, and all cells of a notebook fail. Files have
-names of their own.
+A reader changes a number in a cell and reruns it, so each cell is run a second time right after the first, and its
+output compared again. Kernels that start side by side may be given the same free port; files have names of their own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A run that goes on in the background: started, paused, resumed and stopped from outside, and watched meanwhile.
+"""A run in the background: started, paused, resumed and stopped from outside, and watched meanwhile.
 
-Pausing and stopping let the step end that is under way, and save everything. So a run that was paused, or whose kernel
-died, is taken up again where it stood, by ``LiveRun.resumed``.
+Pausing ends the run after the step under way and saves everything, so ``LiveRun.resumed`` continues exactly, also
+after the kernel was killed.
 """
 
 from __future__ import annotations
@@ -17,49 +17,43 @@ from rmt_mini.errors import Stopped, UserError
 from rmt_mini.records import StepMetrics
 from rmt_mini.runs.folder import folder_for
 from rmt_mini.runs.journal import metrics_of
-from rmt_mini.runs.run import resume, run
+from rmt_mini.runs.run import RunResult, resume, run
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.stages.reading import METRICS, ROLLOUT, read_lines, read_notes
 
 RUNNING, PAUSED, DONE, FAILED = "running", "paused", "done", "failed"
+Work = Callable[[Callable[[StepResult], None], threading.Event], RunResult]
 
 
 class LiveRun:
-    """One run in a thread of its own.
-
-    Args:
-        work: runs; called with what it is to call behind each step, and with the event that ends it.
-        folder: where the run stands.
-        config: its settings.
-        metrics: of the steps that are done already.
-        changed: called, in the run's thread, whenever there is something new to see.
+    """One run in a thread of its own; it calls ``changed`` in that thread whenever there is something new.
 
     Attributes:
         state: RUNNING, PAUSED, DONE or FAILED.
-        told: what went wrong, in a line, where it failed; else the final table, once it is done.
+        message: the error of a failed run; the final table of one that is done.
         metrics: one record a step, growing.
     """
 
     def __init__(
         self,
-        work: Callable[[Callable[[StepResult], None], threading.Event], Any],
+        work: Work,
         folder: Path,
         config: RMTConfig,
         metrics: list[StepMetrics],
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self.config, self.metrics, self.changed = folder, config, metrics, changed
-        self.state, self.told = RUNNING, ""
+        self.state, self.message = RUNNING, ""
         self._work, self._stop = work, threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name=f"run in {folder.name}")
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     @classmethod
     def started(cls, config: RMTConfig, changed: Callable[[], None] = lambda: None) -> LiveRun:
-        """Begin a run.
+        """Start a run.
 
         Raises:
-            UserError: if its folder cannot be used; what goes wrong later is told by ``told``.
+            UserError: if its folder cannot be used; later errors are in ``message``.
         """
         folder = folder_for(config.out, f"{config.preset}-seed{config.seed}")
         here = config.replace(out=str(folder))
@@ -67,18 +61,17 @@ class LiveRun:
 
     @classmethod
     def resumed(cls, folder: Path, changed: Callable[[], None] = lambda: None) -> LiveRun:
-        """Take up a run that was paused, stopped or killed; one that is done is only read.
+        """Continue a run that was paused, stopped or killed; one that is done is only read.
 
         Raises:
             UserError: if the folder is not a run's.
         """
         config = RMTConfig.from_dict(read_notes(folder)["config"])
-        lines = read_lines(folder / "metrics.jsonl", METRICS).good
-        done = [metrics_of(line) for line in lines]
+        done = [metrics_of(line) for line in read_lines(folder / "metrics.jsonl", METRICS).good]
         return cls(lambda seen, stop: resume(folder, None, seen, False, stop), folder, config, done, changed)
 
     def rollouts(self, count: int = 4) -> list[dict[str, Any]]:
-        """Return the last rollouts written, as readable text; see ``rollout_line``."""
+        """Return the last rollouts written, as readable text."""
         return read_lines(self.folder / "rollouts.jsonl", ROLLOUT).good[-count:]
 
     def evaluation(self) -> dict[str, Any] | None:
@@ -87,29 +80,29 @@ class LiveRun:
         return json.loads(path.read_text(encoding="utf-8")) if self.state == DONE and path.exists() else None
 
     def pause(self) -> None:
-        """End behind the step that is under way; returns at once."""
+        """End the run after the step under way; returns at once."""
         self._stop.set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until the run has ended, for whatever reason; tells whether it has."""
+        """Wait until the run has ended; returns whether it has."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
-            self.told = self._work(self._seen, self._stop).table
+            self.message = self._work(self._seen, self._stop).table
             self.state = DONE
         except Stopped:
             self.state = PAUSED
         except UserError as error:
-            self.state, self.told = FAILED, str(error)
-        except BaseException as error:  # of a thread: whoever watches must hear of it
-            self.state, self.told = FAILED, f"{type(error).__name__}: {error}"
+            self.state, self.message = FAILED, str(error)
+        except BaseException as error:  # nobody else sees an error in a thread
+            self.state, self.message = FAILED, f"{type(error).__name__}: {error}"
             raise
         finally:
             self.changed()
 
     def _seen(self, result: StepResult) -> None:
-        del self.metrics[result.metrics.step :]  # steps since the last saved state are done again, and alike
+        del self.metrics[result.metrics.step :]  # steps after the last saved state are repeated, with equal results
         self.metrics.append(result.metrics)
         self.changed()

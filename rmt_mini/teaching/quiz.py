@@ -1,58 +1,194 @@
-"""Questions about the lessons, for people: each with one right option, and a word on every option.
+"""The quiz: questions out of ``quiz.yaml``, as Markdown sheets and as buttons that explain every option.
 
-They ask for understanding: every wrong option is a mistake that people make, and its word says why it is one. What
-can be computed is computed by ``tests/teaching/test_quiz.py``, which holds the right option against the package.
+Everything is a button, reached with Tab and pressed with Space: in JupyterLab arrow keys move between cells, so lists
+and radio buttons cannot be used from the keyboard. A pressed button is never disabled: it would lose the focus. The
+first answer counts; others may be tried afterwards, for their explanations.
 """
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from rmt_mini.teaching.question import Question
-from rmt_mini.teaching.quiz_method import ABOUT_THE_METHOD
-from rmt_mini.teaching.quiz_practice import ABOUT_PRACTICE
+import ipywidgets
+import yaml
 
-QUESTIONS: tuple[Question, ...] = (*ABOUT_THE_METHOD, *ABOUT_PRACTICE)
+from rmt_mini.errors import UserError
+from rmt_mini.teaching.widgets.controls import alert, status
+
+# ipywidgets cuts off long button labels; an option must be readable whole.
+_STYLE = (
+    "<style>.rmt-quiz .rmt-option { height: auto; white-space: normal; text-align: left; line-height: 1.5;"
+    " padding: 0.3em 0.8em; }"
+    " .rmt-quiz button:focus-visible { outline: 2px solid currentColor !important; outline-offset: -3px; }</style>"
+)
+BUTTONS = {
+    "back": ("Previous question", "go to the previous question"),
+    "next": ("Next question", "go to the next question, answered or not"),
+    "again": ("Start again", "forget all answers"),
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option, and why it is right or what is wrong with it."""
+
+    text: str
+    why: str
+    right: bool = False
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with several options, one of which is right."""
+
+    lesson: int  # that answers it
+    name: str  # unique
+    asks: str
+    options: tuple[Option, ...]
+    holds: tuple[str, ...] = ()  # expressions that the tests evaluate against the package
+
+    @property
+    def right(self) -> int:
+        """The index of the right option."""
+        return [option.right for option in self.options].index(True)
+
+
+def _read() -> tuple[Question, ...]:
+    entries = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    return tuple(Question(**one | {"options": tuple(Option(**option) for option in one["options"])}) for one in entries)
+
+
+QUESTIONS = _read()
 
 
 def letter(index: int) -> str:
-    """Return what an option is called.
-
-    Example:
-        >>> letter(0), letter(3)
-        ('A', 'D')
-    """
+    """Name an option by its index: 0 is A."""
     return chr(ord("A") + index)
 
 
-def question_sheet(questions: Sequence[Question] | None = None) -> str:
-    """Return the questions as Markdown, without their answers.
+def question_sheet(answers: bool = False) -> str:
+    """Return the questions as Markdown, with or without the right options and the explanations.
 
     Example:
-        >>> print(question_sheet(QUESTIONS[:1]).splitlines()[0])
-        **1. The source of questions** (lesson 0)
+        >>> question_sheet().splitlines()[0]
+        '**1. The source of questions** (lesson 0)'
     """
     parts: list[str] = []
-    for number, question in enumerate(QUESTIONS if questions is None else questions, 1):
-        parts.append(f"**{number}. {question.name}** (lesson {question.lesson})\n\n{question.asks}\n")
-        parts += [f"- {letter(place)}. {option}" for place, option in enumerate(question.options)]
+    for number, question in enumerate(QUESTIONS, 1):
+        right = f": **{letter(question.right)}**" if answers else ""
+        parts.append(f"**{number}. {question.name}** (lesson {question.lesson}){right}\n\n{question.asks}\n")
+        for place, option in enumerate(question.options):
+            mark, why = ("**" if option.right else "", f": {option.why}") if answers else ("", "")
+            parts.append(f"- {mark}{letter(place)}. {option.text}{mark}{why}")
         parts.append("")
     return "\n".join(parts)
 
 
-def answer_sheet(questions: Sequence[Question] | None = None) -> str:
-    """Return the answers as Markdown: the right option, and a word on each.
+def answer_sheet() -> str:
+    """Return the questions with their answers."""
+    return question_sheet(answers=True)
 
-    Example:
-        >>> print(answer_sheet(QUESTIONS[:1]).splitlines()[0])
-        **1. The source of questions** (lesson 0): **B**
+
+def quiz(lesson: int | None = None) -> Quiz:
+    """Ask the questions of one lesson, or of all.
+
+    Raises:
+        UserError: if there is no question about that lesson.
     """
-    parts: list[str] = []
-    for number, question in enumerate(QUESTIONS if questions is None else questions, 1):
-        right = letter(question.right)
-        parts.append(f"**{number}. {question.name}** (lesson {question.lesson}): **{right}**\n\n{question.asks}\n")
-        for place, (option, why) in enumerate(zip(question.options, question.why, strict=True)):
-            marked = f"**{letter(place)}. {option}**" if place == question.right else f"{letter(place)}. {option}"
-            parts.append(f"- {marked}: {why}")
-        parts.append("")
-    return "\n".join(parts)
+    chosen = [one for one in QUESTIONS if lesson is None or one.lesson == lesson]
+    if not chosen:
+        known = ", ".join(str(number) for number in sorted({one.lesson for one in QUESTIONS}))
+        raise UserError(f"lesson {lesson!r} has no questions; give one of {known}")
+    return Quiz(chosen)
+
+
+class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotations
+    """Questions one at a time, an explanation of every option chosen, and a score.
+
+    Attributes:
+        number: the index of the current question.
+        first: index of a question -> index of the option that was chosen first.
+        options: a button for each option.
+        buttons: back, next and again.
+        message, standing: HTML on the option chosen last, and on the score.
+    """
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        self.questions, self.number = list(questions), 0
+        self.first: dict[int, int] = {}
+        self._heading, self.message, self.standing = (ipywidgets.HTML() for _ in range(3))
+        most = max(len(one.options) for one in self.questions)
+        self.options = [ipywidgets.Button(layout={"width": "auto", "height": "auto"}) for _ in range(most)]
+        for place, option in enumerate(self.options):
+            option.add_class("rmt-option")
+            option.on_click(lambda _, place=place: self._answer(place))
+        self.buttons = {
+            name: ipywidgets.Button(description=label, tooltip=tip) for name, (label, tip) in BUTTONS.items()
+        }
+        self.buttons["back"].on_click(lambda _: self.show(self.number - 1))
+        self.buttons["next"].on_click(lambda _: self.show(self.number + 1))
+        self.buttons["again"].on_click(lambda _: self.restart())
+        row = ipywidgets.HBox(list(self.buttons.values()), layout={"flex_flow": "row wrap"})
+        parts = [ipywidgets.HTML(_STYLE), self._heading, *self.options, self.message, row, self.standing]
+        super().__init__(parts, layout={"max_width": "48em"})
+        self.add_class("rmt-quiz")
+        self.show(0)
+
+    @property
+    def question(self) -> Question:
+        """The current question."""
+        return self.questions[self.number]
+
+    @property
+    def score(self) -> tuple[int, int]:
+        """How many first answers were right, and how many were given."""
+        return sum(self.questions[n].right == place for n, place in self.first.items()), len(self.first)
+
+    def show(self, number: int) -> None:
+        """Go to a question; after the last comes the first."""
+        self.number = number % len(self.questions)
+        question, chosen = self.question, self.first.get(self.number)
+        title = f"Question {self.number + 1} of {len(self.questions)}, lesson {question.lesson}: {question.name}"
+        asks = html.escape(question.asks)
+        self._heading.value = f'<p role="status"><b>{html.escape(title)}</b></p><p style="line-height: 1.5">{asks}</p>'
+        self.message.value = ""
+        for place, button in enumerate(self.options):
+            button.layout.display = None if place < len(question.options) else "none"
+        for place, option in enumerate(question.options):
+            self._label(place, marked=chosen is not None and (place == chosen or option.right))
+        if chosen is not None:
+            self._explain(chosen)
+        self._count()
+
+    def restart(self) -> None:
+        """Forget all answers, and go to the first question."""
+        self.first = {}
+        self.show(0)
+
+    def _answer(self, place: int) -> None:
+        self.first.setdefault(self.number, place)
+        self._label(place, marked=True)
+        self._explain(place)
+        self._count()
+
+    def _label(self, place: int, marked: bool) -> None:
+        option, button = self.question.options[place], self.options[place]
+        mark = (" (right)" if option.right else " (not right)") if marked else ""
+        button.description, button.tooltip = f"{letter(place)}. {option.text}{mark}", f"answer {letter(place)}"
+
+    def _explain(self, place: int) -> None:
+        option = self.question.options[place]
+        words = f"{letter(place)} is {'right' if option.right else 'not right'}. {option.why}"
+        self.message.value = status(words) if option.right else alert(words)
+
+    def _count(self) -> None:
+        right, given = self.score
+        words = f"{right} of {given} right at the first try."
+        if given == len(self.questions):
+            missed = {self.questions[n].lesson for n, place in self.first.items() if self.questions[n].right != place}
+            again = ", ".join(map(str, sorted(missed)))
+            words += f" All questions are answered. {f'Review lesson {again}.' if again else 'All were right.'}"
+        self.standing.value = status(words) if given else ""

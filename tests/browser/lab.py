@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 from rmt_mini.errors import UserError
@@ -35,7 +35,7 @@ class Lab:
         )
 
     def run_all(self) -> bool:
-        """Run all cells; tells whether none failed."""
+        """Run all cells; return whether none failed."""
         return bool(self.page.evaluate(RUN_ALL))
 
     def errors(self) -> list[str]:
@@ -63,7 +63,7 @@ class Lab:
 
 
 class Explorer:
-    """An explorer in the page: what it shows, what it says it shows, and its controls."""
+    """An explorer in the page: what it shows, its description, and its controls."""
 
     def __init__(self, page: Any, root: Any) -> None:
         self.page, self.root = page, root
@@ -84,19 +84,17 @@ class Explorer:
         )
 
     def by_formula(self) -> str:
-        """Return what the package says is to be seen at the settings of the page."""
-        module, _, name = self.root.locator("[data-draw]").get_attribute("data-draw").partition(":")
-        draw = getattr(import_module(module), name)
+        """Return what the function says is to be seen at the settings of the page; of a notebook's own, what is."""
+        name = self.root.locator("[data-draw]").get_attribute("data-draw")
+        if name.startswith("__main__"):
+            return self.alt
         try:
-            return str(draw(**self.settings).alt)
+            return str(resolve_name(name)(**self.settings).alt)
         except (UserError, ValueError) as error:
             return str(error)
 
     def settled(self) -> bool:
-        """Wait until what is seen is what the formula says, or for as long as a busy machine may take to draw.
-
-        A slider that is clicked runs through values on its way, and each of them may be drawn.
-        """
+        """Wait until what is seen is what the formula says; a busy machine may take long to draw."""
         return self._comes(lambda: self.alt == self.by_formula())
 
     def fits(self) -> bool:
@@ -109,7 +107,7 @@ class Explorer:
         return [found.nth(number) for number in range(found.count())]
 
     def moved(self, act: Any) -> bool:
-        """Do something, and tell whether other settings were drawn for it."""
+        """Do something, and return whether other settings were drawn for it."""
         before = json.dumps(self.settings)
         act()
         return self._comes(lambda: json.dumps(self.settings) != before)
@@ -164,5 +162,5 @@ def _classes(control: Any) -> str:
 
 
 def _beside(control: Any) -> int:
-    """Return 1 where a button stands behind the pressed one, else -1."""
+    """Return 1 where a button follows the pressed one, else -1."""
     return 1 if control.locator("button.mod-active + button").count() else -1

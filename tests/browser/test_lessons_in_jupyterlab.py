@@ -86,7 +86,7 @@ def test_the_panel_starts_pauses_resumes_and_ends_a_real_run(lab: Lab, screensho
     panel.get_by_role("button", name="Start").click()
     panel.get_by_text("Step 1 of 4").or_(panel.get_by_text("Step 2 of 4")).first.wait_for()
     panel.get_by_role("button", name="Pause").click()
-    panel.get_by_text("Paused behind step").wait_for()
+    panel.get_by_text("Paused after step").wait_for()
     lab.page.screenshot(path=screenshots / "panel-paused.png")
     panel.get_by_role("button", name="Resume").click()
     panel.get_by_text("Done: 4 steps").wait_for()

@@ -1,4 +1,4 @@
-"""What a notebook took is what its kernel held, and its children with it."""
+"""The memory of a notebook is that of its kernel and of the processes that it started."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def written(path: Path, *sources: str) -> Path:
     return path
 
 
-def test_a_kernel_that_holds_more_is_seen_to_and_its_notebook_is_left_alone(tmp_path: Path) -> None:
+def test_memory_of_a_kernel_is_seen_and_its_notebook_is_left_alone(tmp_path: Path) -> None:
     small, large = (written(tmp_path / f"{size}.ipynb", HOLD.format(bytes=size)) for size in (10_000_000, 210_000_000))
     before = large.read_bytes()
     costs = [run(path)[1] for path in (small, large)]
@@ -29,13 +29,13 @@ def test_a_kernel_that_holds_more_is_seen_to_and_its_notebook_is_left_alone(tmp_
     assert large.read_bytes() == before
 
 
-def test_what_a_child_holds_counts(tmp_path: Path) -> None:
+def test_memory_of_a_child_counts(tmp_path: Path) -> None:
     child = HOLD.format(bytes=210_000_000)
     path = written(tmp_path / "a.ipynb", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])")
     assert run(path)[1].peak_memory_mb > 210
 
 
-def test_a_client_whose_kernel_never_starts_held_nothing() -> None:
+def test_a_client_whose_kernel_never_starts_has_no_memory() -> None:
     for client in (SimpleNamespace(), SimpleNamespace(km=None), SimpleNamespace(km=SimpleNamespace(provisioner=None))):
         with watched(client) as peak:
             pass

@@ -9,7 +9,7 @@ import torch
 from rmt_mini.teaching.checks import EXERCISES, judge
 from rmt_mini.teaching.checks.checking import IN_PLACE
 from rmt_mini.teaching.checks.of_tree import count_tokens
-from rmt_mini.teaching.widgets.tree import count_step
+from rmt_mini.teaching.widgets.explorers_formulas import count_step
 
 
 def test_tokens_of_a_tree_are_counted_as_in_the_lesson() -> None:

@@ -40,7 +40,7 @@ def test_generated_parts_are_up_to_date() -> None:
 
 
 def test_a_stale_guide_is_noticed() -> None:
-    for old, new in ((QUESTIONS[3].why[1], "another word"), ("| together |", "| in all |")):
+    for old, new in ((QUESTIONS[3].options[1].why, "another word"), ("| together |", "| in all |")):
         assert old in TEXT
         assert generated(TEXT.replace(old, new)) == TEXT != TEXT.replace(old, new)
 

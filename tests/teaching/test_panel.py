@@ -1,4 +1,4 @@
-"""The control panel and the run behind it: started, paused, taken up again, held against another."""
+"""The control panel and its run in the background: started, paused, resumed, compared."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def recorded() -> list[StepMetrics]:
 
 
 class Script:
-    """Stands in for a run: takes a step whenever it is told to, and ends as a real one does."""
+    """A fake run: takes a step when its event is set, and ends as a real one does."""
 
     def __init__(self, steps: int, ending: BaseException | None = None) -> None:
         self.steps, self.ending = steps, ending
@@ -69,7 +69,7 @@ def test_a_run_grows_step_by_step_and_ends(tmp_path: Path) -> None:
     assert [m.step for m in one.metrics] == [0]
     script.go[1].set()
     assert one.wait(LONG)
-    assert (one.state, one.told, [m.step for m in one.metrics]) == (DONE, "a table", [0, 1])
+    assert (one.state, one.message, [m.step for m in one.metrics]) == (DONE, "a table", [0, 1])
 
 
 def test_pausing_lets_the_step_end(tmp_path: Path) -> None:
@@ -82,19 +82,19 @@ def test_pausing_lets_the_step_end(tmp_path: Path) -> None:
     assert (one.state, len(one.metrics)) == (PAUSED, 1)
 
 
-@pytest.mark.parametrize(("error", "told"), [(UserError("no room"), "no room"), (KeyError("x"), "KeyError: 'x'")])
+@pytest.mark.parametrize(("error", "message"), [(UserError("no room"), "no room"), (KeyError("x"), "KeyError: 'x'")])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_run_that_fails_says_so(tmp_path: Path, error: Exception, told: str) -> None:
+def test_a_run_that_fails_has_a_message(tmp_path: Path, error: Exception, message: str) -> None:
     one = live_run(Script(0, error), tmp_path)
     assert one.wait(LONG)
-    assert (one.state, one.told) == (FAILED, told)
+    assert (one.state, one.message) == (FAILED, message)
 
 
 def test_a_real_run_paused_and_resumed_is_the_unbroken_one(tmp_path: Path) -> None:
     config = preset("micro", **SMALL)
     whole = LiveRun.started(config.replace(out=str(tmp_path / "whole")))
     assert whole.wait(LONG)
-    assert whole.state == DONE, whole.told
+    assert whole.state == DONE, whole.message
 
     broken: list[LiveRun] = []
     ready = threading.Event()
@@ -109,7 +109,7 @@ def test_a_real_run_paused_and_resumed_is_the_unbroken_one(tmp_path: Path) -> No
     assert (broken[0].state, len(broken[0].metrics)) == (PAUSED, 1)
     rest = LiveRun.resumed(tmp_path / "broken")
     assert rest.wait(LONG)
-    assert rest.state == DONE, rest.told
+    assert rest.state == DONE, rest.message
     assert [m.reward for m in rest.metrics] == [m.reward for m in whole.metrics]
     assert [m.rl_loss for m in rest.metrics] == [m.rl_loss for m in whole.metrics]
     assert rest.evaluation() == whole.evaluation()
@@ -139,7 +139,7 @@ def test_each_control_is_a_setting_of_the_run() -> None:
     assert panel_config(**settings(late_mix="easy only")).tier_probs_late == (1.0, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("arm", room.ARMS)
+@pytest.mark.parametrize("arm", run_panel().controls["arm"].options)
 def test_each_arm_can_be_chosen(arm: str) -> None:
     config = panel_config(**settings(arm=arm))
     assert isinstance(config, RMTConfig)
@@ -170,16 +170,16 @@ def test_buttons_serve_only_where_they_can(monkeypatch: pytest.MonkeyPatch, tmp_
     panel = started(monkeypatch, script, tmp_path / "a")
     assert usable(panel) == {"pause", "stop"}
     panel.buttons["pause"].click()
-    assert "Pausing" in panel.status
+    assert "Pausing" in panel.status.value
     script.go[0].set()
     assert panel.run is not None
     assert panel.run.wait(LONG)
     assert usable(panel) == {"start", "resume"}
-    assert "Paused behind step 1 of 3" in panel.status
-    assert side_by_side({"a": panel.run.metrics}, 3).alt in panel.view
+    assert "Paused after step 1 of 3" in panel.status.value
+    assert side_by_side({"a": panel.run.metrics}, 3).alt in panel.view.value
 
 
-def test_a_stopped_run_stays_to_be_held_against_the_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_stopped_run_stays_for_comparison(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     script = Script(3)
     panel = started(monkeypatch, script, tmp_path / "a")
     script.go[0].set()
@@ -197,21 +197,21 @@ def test_a_stopped_run_stays_to_be_held_against_the_next(monkeypatch: pytest.Mon
     for go in second.go:
         go.set()
     assert panel.run.wait(LONG)
-    assert side_by_side({"b": panel.run.metrics, "a": first.metrics}, 3).alt in panel.view
+    assert side_by_side({"b": panel.run.metrics, "a": first.metrics}, 3).alt in panel.view.value
 
 
-def test_what_is_impossible_is_said_in_place() -> None:
+def test_what_is_impossible_is_an_error_in_place() -> None:
     panel = run_panel()
     panel.controls["curriculum_start"].value = 0.9
     panel.buttons["start"].click()
-    assert 'role="alert"' in panel.status
-    assert "curriculum_start" in panel.status
+    assert 'role="alert"' in panel.status.value
+    assert "curriculum_start" in panel.status.value
     assert usable(panel) == {"start", "resume"}
     panel.buttons["resume"].click()
-    assert "there is no run to go on with" in panel.status
+    assert "there is no run to continue" in panel.status.value
     panel.folder.value = "no/such/folder"
     panel.buttons["resume"].click()
-    assert "no/such/folder" in panel.status
+    assert "no/such/folder" in panel.status.value
 
 
 def test_what_a_model_wrote_is_text_in_the_table() -> None:

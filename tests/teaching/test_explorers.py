@@ -1,0 +1,395 @@
+"""Explorers: every control changes what is drawn, by its formula; impossible settings are one line."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from rmt_mini.config import preset
+from rmt_mini.engine.attention import tree_mask
+from rmt_mini.engine.prompt import Continuation
+from rmt_mini.errors import UserError
+from rmt_mini.method.entropy import assign_tiers
+from rmt_mini.method.rewards import match_reward
+from rmt_mini.report.claims import PAPER
+from rmt_mini.report.plots import length_triangle
+from rmt_mini.runs.plan import FRAME_TOKENS
+from rmt_mini.stages.material import trunk_entropy
+from rmt_mini.stages.posttrain import pass_at_k
+from rmt_mini.teaching.widgets import controls, explorers_results
+from rmt_mini.teaching.widgets.controls import Explorer, control, explorer
+from rmt_mini.teaching.widgets.explorers_formulas import (
+    TRUNK,
+    Counts,
+    count_step,
+    draws,
+    moved_policy,
+    one_group,
+    small_tree,
+    spread,
+    tree_or_rows,
+)
+from rmt_mini.teaching.widgets.explorers_model import (
+    GROUP,
+    ask_model,
+    judge_answer,
+    marked_document,
+    micro_world,
+    show_tiers,
+    training_world,
+    words,
+)
+
+ENTRIES = yaml.safe_load(Path(controls.__file__).with_name("explorers.yaml").read_text(encoding="utf-8"))
+DRAWN = [name for name in ENTRIES if "draws" in ENTRIES[name]]
+SENTENCE = "A lift waits on floor 3 and rises first 5"
+
+
+def moved(explorer: Explorer, **values: Any) -> str:
+    for name, value in values.items():
+        explorer.controls[name].value = value
+    return explorer.alt
+
+
+def other(widget: Any) -> Any:
+    """Return another value that the control can have."""
+    if hasattr(widget, "options"):
+        options = [one[1] if isinstance(one, tuple) else one for one in widget.options]
+        return next(one for one in options if one != widget.value)
+    if isinstance(widget.value, bool):
+        return not widget.value
+    if isinstance(widget.value, str):
+        return f"{widget.value}2"
+    return widget.min if widget.value > widget.min else widget.max
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_control_draws_what_the_function_draws_of_the_settings(name: str) -> None:
+    shown = explorer(name)
+    assert set(shown.controls) <= set(inspect.signature(shown.draw).parameters)
+    assert shown.draw is resolve_name(ENTRIES[name]["draws"])
+    for argument, widget in shown.controls.items():
+        assert widget.description == ENTRIES[name]["controls"][argument]["label"]
+        start, page = widget.value, shown.page.value.partition(">")[2]  # after the settings, which change anyway
+        widget.value = other(widget)
+        try:
+            wanted = shown.draw(**shown.settings).alt
+        except (UserError, ValueError) as error:
+            wanted = str(error)
+        assert shown.alt == wanted
+        assert shown.page.value.partition(">")[2] != page, argument
+        widget.value = start
+
+
+def test_defaults_are_those_of_the_preset() -> None:
+    micro = preset("micro").to_dict()
+    values = {one: given["value"] for one, given in ENTRIES["panel"]["controls"].items() if "value" in given}
+    assert {one: micro[one] for one in values if one != "steps"} == {
+        one: value for one, value in values.items() if one != "steps"
+    }
+    budget, mix = (
+        {one: given["value"] for one, given in ENTRIES[of]["controls"].items()} for of in ("budget", "curriculum")
+    )
+    assert [budget[one] for one in ("total_steps", "start", "minimum", "decay")] == [
+        micro[one] for one in ("steps", "budget_start", "budget_min", "budget_decay")
+    ]
+    assert [mix["early_easy"], mix["early_medium"], mix["late_easy"], mix["late_medium"]] == [
+        *micro["tier_probs_early"][:2], *micro["tier_probs_late"][:2],
+    ]  # fmt: skip
+    gap = PAPER["rmt"][3] - PAPER["rmt-no-curriculum"][3]
+    assert ENTRIES["interval"]["controls"]["gap"]["value"] == pytest.approx(gap)
+    assert ENTRIES["mask"]["controls"]["step"]["high"] == micro["steps"]
+
+
+# The explorer itself
+
+
+def test_an_impossible_setting_is_one_line_and_no_traceback() -> None:
+    shown = explorer("budget")
+    assert "step=300 lies outside" in moved(shown, step=300)
+    assert 'role="alert"' in shown.page.value
+    assert "<img" not in shown.page.value
+    moved(shown, step=3)
+    assert 'role="alert"' not in shown.page.value
+
+
+def test_errors_are_escaped_and_defects_are_raised() -> None:
+    def draw(text: str) -> Any:
+        raise UserError(f"{text!r} will not do")
+
+    def broken(text: str) -> Any:
+        raise KeyError(text)
+
+    assert "<script>" not in Explorer(draw, {"text": control("text", '<script>"x"</script>')}).page.value
+    with pytest.raises(KeyError):
+        Explorer(broken, {"text": control("text", "x")})
+
+
+def test_a_control_is_chosen_by_its_value_and_has_a_label() -> None:
+    made = [
+        control("a", 1, 0, 2),
+        control("b", 0.5),
+        control("c", options=[1, 2]),
+        control("d", True),
+        control("e", "x"),
+    ]
+    assert [type(one).__name__ for one in made] == ["IntSlider", "FloatSlider", "ToggleButtons", "Checkbox", "Text"]
+    assert [one.description for one in made] == list("abcde")
+    assert control("c", 2, options=[("one", 1), ("two", 2)]).value == 2
+    assert not any(one.continuous_update for one in (made[0], made[1], made[4]))  # a dragged slider draws once
+    assert Explorer(length_triangle, {"budget": control("budget", 4, 1, 9)}).alt == length_triangle(4).alt
+
+
+# Formulas, by hand
+
+
+@pytest.mark.parametrize(
+    ("values", "earned"),
+    [
+        ({}, 0.85),  # .7 + .3 * (1 - 4 / 8)
+        ({"length_weight": 0.5}, 0.75),
+        ({"budget": 12}, 1.0),
+        ({"length": 3, "right": False}, 0.1125),
+        ({"right": False, "only_if_correct": True}, 0.0),
+    ],
+)
+def test_a_reward_by_hand(values: dict[str, Any], earned: float) -> None:
+    assert f"earns {earned:.2f}." in moved(explorer("reward"), **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, (25, 35, 40)),  # half way between t1 and t2: the mean of both
+        ({"curriculum_start": 0.4}, (30, 33, 37)),  # a third of the way
+        ({"early_easy": 0.6}, (35, 35, 30)),
+        ({"late_easy": 0.3, "late_medium": 0.1, "step": 100}, (30, 10, 60)),
+    ],
+)
+def test_tier_probabilities_by_hand(values: dict[str, Any], expected: tuple[int, ...]) -> None:
+    found = re.findall(
+        r"At step \d+ it draws (\d+) % easy, (\d+) % medium, (\d+) % hard", moved(explorer("curriculum"), **values)
+    )
+    assert tuple(map(int, found[0])) == pytest.approx(expected, abs=0.51)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "error"),
+    [
+        ("curriculum", {"early_easy": 0.8}, "early tier probabilities: 0.8 easy and 0.3 medium leave -0.1 for hard"),
+        ("curriculum", {"curriculum_start": 0.7}, "start=0.7 and end=0.7 must satisfy"),
+        ("draws", {"easy": 0, "medium": 0, "hard": 0}, "nothing to draw"),
+        ("advantage", {"right": 9}, "right=9, but the group has only group_size=8 rollouts"),
+        ("closing", {"chance": 0.0}, "must lie between 0 and 1"),
+        ("saving", {"document": 16, "positions": 16}, "do not fit a document of 16"),
+        ("entropy", {"low": 3.0}, "must be two finite ascending numbers"),
+        ("question", {"document": 0, "index": 70}, "position 70 cannot be asked for"),
+        ("answer", {"index": 30}, "position 30 cannot be asked for"),
+        ("answer", {"sentence": ""}, "type more"),
+        ("text", {"hard": 0.3}, "thresholds are 0.5 and 0.3"),
+        ("pass", {"k": 9}, "k=9"),
+    ],
+)
+def test_what_is_impossible_is_explained(name: str, values: dict[str, Any], error: str) -> None:
+    shown = explorer(name)
+    assert error in moved(shown, **values)
+    assert 'role="alert"' in shown.page.value
+
+
+def test_draws_are_limited_by_what_is_offered() -> None:
+    assert "0 easy where p_t asks for" in draws(0, 60, 60, 20, 0).alt
+    alt = draws(0, 3, 5, 40, 0).alt  # 8 positions are offered and 40 asked for: all are drawn, in each of 60 steps
+    assert "180 medium where" in alt
+    assert "300 hard where" in alt
+
+
+def test_advantages_of_a_group_by_hand() -> None:
+    # rewards .3, .3, .3, .27: deviations .0075 and -.0225, std .01299, and 1e-4 is added to it
+    alt = one_group(4, right=0, length_weight=0.3, last=0.9, only_if_correct=False).alt
+    assert "scaled 0.57, 0.57, 0.57, -1.72, not scaled 0.01, 0.01, 0.01, -0.02" in alt
+    assert "all advantages are 0" in one_group(4, right=0, length_weight=0.3, last=0.9, only_if_correct=True).alt
+    assert "rewards 1.00, 0.30, 0.30, 0.27" in one_group(4, 1, 0.3, 0.9, False).alt
+
+
+def test_signal_clip_and_kl_by_hand() -> None:
+    assert "48.0 % of groups carry a signal" in moved(
+        explorer("signal"), pass_rate=0.2, group_size=3
+    )  # 1 - .008 - .512
+    clip = explorer("clip")
+    assert "+1 the objective is 1.20, clipped" in moved(clip, ratio=1.3)
+    assert "-2 the objective is -2.60, and its gradient pushes the token down" in moved(clip, epsilon=0.4, size=2.0)
+    odds = 2 / math.e  # reference (2/3, 1/3); the logits move by -.5 and .5, so that the odds 2 become 2 / e
+    p = (odds / (1 + odds), 1 / (1 + odds))
+    exact = p[0] * math.log(p[0] * 3 / 2) + p[1] * math.log(p[1] * 3)
+    assert f"Exact KL(p || q) is {exact:.3f} nats" in moved_policy(0.5, 2, 256, 1).alt
+    with pytest.raises(ValueError, match="must be at least 2"):
+        moved_policy(1.0, 1, 8, 0)
+
+
+def test_counts_of_a_step_by_hand() -> None:
+    # trunk of 4 (10 pairs); four branches of 2: at 1 see 1 + 1 and 1 + 2, at 3 see 3 + 1 and 3 + 2
+    found = count_step(document=4, positions=[1, 3], group_size=2, branch=2)
+    # rows: four of 3 + 2 tokens (15 pairs each), and the document
+    assert found == Counts(tree_tokens=12, rows_tokens=24, tree_pairs=10 + 2 * 5 + 2 * 9, rows_pairs=4 * 15 + 10)
+    assert (found.token_saving, found.pair_saving) == (2.0, 70 / 38)
+    long = count_step(10**6, [10**6 - 1], group_size=8, branch=10)  # eight rollouts and the document
+    assert (long.token_saving, long.pair_saving) == (pytest.approx(9, rel=1e-3), pytest.approx(9, rel=1e-3))
+    assert spread(16, 3) == [4, 8, 12]
+    assert len(set(spread(16, 15))) == 15
+
+
+@pytest.mark.parametrize("positions", [[1], [3, 7], [2, 2, 9]])
+def test_pairs_are_those_of_the_mask(positions: list[int]) -> None:
+    found = count_step(10, positions, group_size=3, branch=4)
+    mask = tree_mask(10, [(index, 4) for index in positions for _ in range(3)])
+    assert (found.tree_pairs, found.tree_tokens) == (int(mask.sum()), len(mask))
+
+
+@pytest.mark.parametrize(("positions", "group_size"), [([4], 1), ([0], 1), ([], 1), ([1], 0)])
+def test_what_cannot_be_counted_is_refused(positions: list[int], group_size: int) -> None:
+    with pytest.raises(ValueError, match="position"):
+        count_step(4, positions, group_size, branch=1)
+
+
+def test_trees_are_drawn_as_counted() -> None:
+    found = count_step(64, spread(64, 2), 4, 10 + FRAME_TOKENS)
+    alt = tree_or_rows(64, 2, 4, 10).alt
+    assert f"the tree reads {found.tree_tokens:,} tokens where padded rows read {found.rows_tokens:,}, " in alt
+    assert f"pairs are {found.tree_pairs:,} against {found.rows_pairs:,}, {found.pair_saving:.1f} times" in alt
+    pairs = count_step(len(TRUNK), [5, 9], 2, 4 + 3)  # think, /think and the answer
+    assert f"{pairs.tree_pairs} are seen" in small_tree(5, 9, 2, 4).alt
+    with pytest.raises(ValueError, match="index=14 lies outside"):
+        small_tree(5, 14, 1, 1)
+
+
+# With a model
+
+
+def test_the_model_answers_without_a_thought_and_in_a_group() -> None:
+    shown = ask_model(2, 20, 20, 0)
+    asked, table = shown.parts
+    _, form, texts = micro_world()
+    ids, _ = form.trunk(texts[2])
+    assert "".join(words(form, ids)) == texts[2]
+    assert asked.alt.endswith(f"It is “{form.tokenizer.decode([ids[20]])}”.")
+    assert f"thinking: {table._repr_html_().count('✓') - ('no thought: 1' in table.alt)} of {GROUP} right" in table.alt
+    assert ask_model(2, 20, 20, 0).alt == shown.alt  # the settings alone decide
+    assert f"{GROUP} cut off" in ask_model(2, 20, 1, 0).alt  # two tokens hold no thought
+
+
+@pytest.mark.parametrize(
+    ("answer", "match", "prefix"),
+    [
+        (" 3", 1, 1),
+        ("3", 0, 0),
+        (" 3 and", 0, 1),  # two tokens: no match, but whole ones
+        (" 3 an", 0, 0),
+        ("", 0, 0),
+        (f"{SENTENCE[21:]} and on", 0, 0),
+    ],
+)
+def test_a_typed_answer_is_judged_by_both_rules(answer: str, match: int, prefix: int) -> None:
+    asked, verdict, table = judge_answer(SENTENCE, 5, answer).parts
+    assert asked.alt == "Token 5 of “A lift waits on floor”, and then? It is “ 3”."
+    assert verdict.alt.startswith(f"Match {match}: ")
+    assert table.alt.startswith(f"Prefix match {prefix}: ")
+    _, form, _ = micro_world()
+    trunk, _ = form.trunk(SENTENCE)
+    ids = form.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    assert match_reward(ids, trunk[5]) == match
+    assert (
+        Continuation(form.tokenizer, prefix_match=True).judge(ids, trunk, 5) == prefix
+    )  # the package's own judge agrees
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 1.9), (0.0, 0.0), (1.0, 4.0)])
+def test_a_text_is_cut_as_the_method_cuts_it(low: float, high: float) -> None:
+    policy, form, texts = micro_world()
+    entropies = trunk_entropy(policy, policy.tree.read([torch.tensor(form.trunk(texts[2])[0])]), 0)[0][1:]
+    tiers = assign_tiers(entropies, (low, high)).tolist()
+    easy, medium, hard = (tiers.count(tier) for tier in range(3))
+    alt = show_tiers(2, low, high).parts[0].alt
+    assert re.match(rf"Of {len(tiers)} tokens {easy} (is|are) easy .*, {medium} medium and {hard} hard ", alt)
+
+
+def test_top_k_bounds_the_entropy() -> None:
+    for k in (1, 2, 16):
+        largest = float(show_tiers(2, 0.5, 1.9, k).parts[1].alt.removesuffix(".").rsplit(" ", 1)[1])
+        assert largest <= math.log(k) + 0.005
+
+
+def test_marks_of_a_document_are_the_masks() -> None:
+    world = training_world()
+    tokens = len(world.texts[2].ids)
+    for positions, leak, counts in (
+        (3, False, f"RL 3, NTP {tokens - 4}, none 1."),
+        (0, False, f"NTP {tokens - 1}, none 1."),
+        (3, True, f"NTP {tokens - 4}, RL and NTP 3, none 1."),
+    ):
+        assert marked_document(2, positions, 0, leak).alt.endswith(counts)
+
+    def mean_tier(step: int) -> float:
+        tiers = [
+            int(world.tiers[document][int(place)])
+            for document in range(8)
+            for place in re.findall(r"(\d+) “", marked_document(document, 3, step, False).alt)
+        ]
+        return sum(tiers) / len(tiers)
+
+    assert mean_tier(world.config.steps) > mean_tier(0)
+
+
+# Recorded results and statistics
+
+
+def test_the_interval_by_hand() -> None:
+    # 1.96 x 0.54 / 200^0.5 = 7.48 points; (1.96 x 0.54 / 0.0365)^2 = 840.8
+    alt = explorers_results.interval_width(200, 1).alt
+    assert "7.5 points" in alt
+    assert "841 positions" in alt
+    with pytest.raises(UserError, match="gap is 0; give a number of points above 0"):
+        explorers_results.interval_width(200, 1, 0)
+
+
+def test_estimates_of_pass_at_k_by_hand() -> None:
+    # 1 - C(6,4) / C(8,4) = 1 - 15/70; 1 - (3/4)^4
+    alt = explorers_results.pass_estimates(2, 8, 4).alt
+    assert alt == "Estimates of pass@4 in %: unbiased 78.6, share to a power 68.4."
+    assert pass_at_k(2, 8, 4) == pytest.approx(0.786, abs=1e-3)
+
+
+def test_recorded_ablations_and_exams() -> None:
+    found = explorers_results._read("micro/comparison", "comparison")
+    cell = next(one for one in found["paired"] if (one["b"], one["tier"]) == ("rmt-no-budget", "medium"))
+    alt = explorers_results.ablations("medium", "ablations").alt
+    assert f"RMT without budget {100 * cell['difference']:+.1f}" in alt
+    assert "RPT" not in alt
+    assert "RPT" in explorers_results.ablations(rows="baseline and controls").alt
+    assert "untrained, plain" not in explorers_results.ablations("thought length").alt  # it has no thoughts
+    with pytest.raises(UserError, match="has no grammar of all"):
+        explorers_results.ablations("grammar")
+    curve = explorers_results.exam("new kinds")["arms"]["rmt"]
+    assert list(explorer("exams").controls["step"].options) == [one["step"] for one in curve]
+    assert [str(k) for k in explorer("exams").controls["k"].options] == list(curve[0]["pass_at"])
+    assert f"RMT {100 * curve[-1]['pass_at']['8']['accuracy']:.1f}" in explorers_results.exams("new kinds", 8, 60).alt
+
+
+def test_what_was_not_recorded_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explorers_results, "recorded", lambda name: tmp_path)
+    with pytest.raises(UserError, match=r"posttraining\.json is not here; rmt-mini compare and rmt-mini exams make it"):
+        explorers_results._read("elsewhere", "posttraining")
+
+
+def test_the_micro_model_measures_its_own_text() -> None:
+    found = explorers_results.measure_text("micro")
+    assert len(found.lengths) == explorers_results.ASKED * explorers_results.EACH
+    assert 0 < max(found.lengths) <= explorers_results.LONGEST
+    assert min(found.entropies) >= 0
