@@ -194,8 +194,9 @@ def _compare(config: RMTConfig, arms: str, seeds: int, workers: int, report_only
 
 def _sensitivity(config: RMTConfig, fields: str, seeds: int, workers: int, report_only: bool) -> None:
     """Change one setting at a time around the preset's value, over several seeds; its command given again goes on."""
-    from rmt_mini.report.sensitivity import SYMBOLS, variants
+    from rmt_mini.report.sensitivity import SYMBOLS
     from rmt_mini.runs.compare import compare, report
+    from rmt_mini.runs.sweep import variants
 
     config = config.replace(out=config.out or f"runs/sensitivity-{config.preset}")
     if report_only:
@@ -304,16 +305,16 @@ def _launch_options() -> list[click.Option]:
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="also write the result here, as JSON")
 def _evaluate(checkpoint: Path, budget: int | None, out: Path | None) -> None:
     """Measure a CHECKPOINT, or a run folder, on its run's held-out positions."""
-    from rmt_mini.files import require_file_name, write_keeping
+    from rmt_mini.files import Evaluation, require_file_name, write_keeping
     from rmt_mini.report.report import evaluation_table
     from rmt_mini.runs.run import evaluate_checkpoint
 
     if out is not None:
         require_file_name(out)  # before minutes of work
     found = evaluate_checkpoint(checkpoint, budget)
-    click.echo(evaluation_table({"after": found}))
+    click.echo(evaluation_table(Evaluation(after=found)))
     if out is not None:
-        write_keeping(out, json.dumps(found, indent=1) + "\n")
+        write_keeping(out, found.model_dump_json(indent=1, exclude_unset=True) + "\n")
 
 
 @click.command("seeds")
