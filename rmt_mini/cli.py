@@ -194,7 +194,7 @@ def _compare(config: RMTConfig, arms: str, seeds: int, workers: int, report_only
 
 def _sensitivity(config: RMTConfig, fields: str, seeds: int, workers: int, report_only: bool) -> None:
     """Change one setting at a time around the preset's value, over several seeds; its command given again goes on."""
-    from rmt_mini.report.sensitivity import SYMBOLS
+    from rmt_mini.report.claims import SYMBOLS
     from rmt_mini.runs.compare import compare, report
     from rmt_mini.runs.sweep import variants
 
@@ -322,7 +322,7 @@ def _evaluate(checkpoint: Path, budget: int | None, out: Path | None) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="folder for evaluation.json and report.md")
 def _seeds(runs: Sequence[Path], out: Path) -> None:
     """Read RUNS that differ in their seed alone as one result, with intervals over seeds and documents."""
-    from rmt_mini.report.seeds import write_seeds_report
+    from rmt_mini.report.report import write_seeds_report
 
     click.echo(write_seeds_report(runs, out))
     click.echo(f"\nReport       {out / 'report.md'}")

@@ -32,9 +32,14 @@ from rmt_mini.arms import Arm
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, Turn
-from rmt_mini.report.comparison import compare_runs, expected_half_width, expected_positions, steps_for_compute_of
-from rmt_mini.report.comparison_report import write_comparison_report
-from rmt_mini.report.sensitivity import sensitivities
+from rmt_mini.report.comparison import (
+    compare_runs,
+    expected_half_width,
+    expected_positions,
+    sensitivities,
+    steps_for_compute_of,
+)
+from rmt_mini.report.report import write_comparison_report
 from rmt_mini.runs.journal import machine, versions
 from rmt_mini.runs.run import anywhere, prepare, resume, run
 
@@ -132,7 +137,7 @@ def report(folder: Path) -> str:
     varied = sensitivities(compared, plan.config)
     if varied:
         Sensitivity(settings=varied, seeds=plan.all_seeds).write(folder)
-    return write_comparison_report(folder, compared, PostTraining.find(folder), varied)
+    return write_comparison_report(folder, compared, (PostTraining.find(folder) or PostTraining()).exams, varied)
 
 
 def comparison_folder(config: RMTConfig) -> Path:

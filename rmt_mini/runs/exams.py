@@ -22,8 +22,8 @@ from rmt_mini.arms import METHOD
 from rmt_mini.engine.model import locate_model
 from rmt_mini.errors import UserError
 from rmt_mini.files import ComparisonPlan, ExamOutcome, ExamPlan, PostTraining
-from rmt_mini.report.comparison_report import exam_table
-from rmt_mini.report.posttraining import UNTRAINED, read_exams
+from rmt_mini.report.comparison import UNTRAINED, read_exams
+from rmt_mini.report.report import exam_table
 from rmt_mini.runs.compare import carry_out, is_done, report, run_folder, turn_before, usual_workers
 from rmt_mini.runs.pre_and_post import of_micro_world, posttrain_run, usual_source
 from rmt_mini.worlds.questions import as_file_name

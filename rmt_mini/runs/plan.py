@@ -21,8 +21,8 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.schedule import budget_of
-from rmt_mini.stages.material import format_for
 from rmt_mini.report.comparison import expected_half_width, expected_positions
+from rmt_mini.stages.material import format_for
 
 SEEDS = (1, 3, 5)  # that an interval is foretold for
 FRAME_TOKENS = 20  # opening, closing tag, cue and answer of the continuation format
