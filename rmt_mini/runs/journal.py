@@ -20,10 +20,9 @@ import torch
 from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
-from rmt_mini.engine.text import Text
 from rmt_mini.errors import Stopped
 from rmt_mini.files import AnswerLine, Kind, Notes, RolloutLine, Time
-from rmt_mini.records import Answer, Judged
+from rmt_mini.records import Answer, Judged, Text
 from rmt_mini.runs.folder import RunFolder
 from rmt_mini.stages.midtrain import StepResult
 
@@ -136,7 +135,7 @@ def rollout_line(policy: Policy, step: int, texts: Sequence[Text], judged: Judge
         tier=position.tier,
         entropy=position.entropy,
         context=decode(list(text.ids[: position.index]))[-CONTEXT_CHARACTERS:],
-        budget=rollout.budget or None,
+        budget=rollout.budget,
         thought=decode(list(rollout.thought)),
         closed=rollout.closed,
         answer=decode(list(rollout.answer)),

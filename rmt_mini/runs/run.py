@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, absolute_name, load_policy
-from rmt_mini.engine.text import Text, to_texts, unknown_share
+from rmt_mini.engine.text import to_texts, unknown_share
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import (
     DIGESTS,
@@ -54,7 +54,7 @@ from rmt_mini.files import (
     require_free,
 )
 from rmt_mini.method.schedule import budget_of
-from rmt_mini.records import Answer, Position, StepMetrics
+from rmt_mini.records import Answer, Position, StepMetrics, Text
 from rmt_mini.report.report import write_report
 from rmt_mini.runs.folder import RunFolder, drop_states, folder_for, load_state, save_state
 from rmt_mini.runs.journal import (

@@ -62,7 +62,7 @@ def rollout_rows(
     """
     form, decode = Continuation(policy.tokenizer), policy.tokenizer.decode
     ids, _ = form.trunk(text)
-    trunks = policy.tree.read([torch.tensor(ids, device=policy.device)])
+    trunks = policy.tree.read([ids])
     asking = Asking([budget], [thought_cap(budget)], answer_temperature=0.0)
     generator = torch.Generator().manual_seed(seed)
     rollouts = roll_out(policy, form, trunks, [Position(0, index, 0, 0.0)], count, asking, generator)
@@ -79,7 +79,7 @@ def plain_row(policy: Policy, text: str, index: int) -> dict[str, Any]:
     """Answer one token of a text without a thought, as a row for ``rollout_table``."""
     form, decode = Continuation(policy.tokenizer), policy.tokenizer.decode
     ids, _ = form.trunk(text)
-    trunks = policy.tree.read([torch.tensor(ids, device=policy.device)])
+    trunks = policy.tree.read([ids])
     guess = int(policy.head(trunks.hidden[0][index - 1]).argmax())
     shared = {"when": "no thought", "context": decode(ids[:index])[-CONTEXT:], "truth": decode([ids[index]])}
     return shared | {"thought": "", "closed": True, "answer": decode([guess]), "match": form.judge([guess], ids, index)}

@@ -19,7 +19,7 @@ def _predictions() -> tuple[list[list[str]], list[Tensor]]:
     policy, form, texts = micro_world()
     trunks = [form.trunk(text)[0] for text in texts]
     with torch.no_grad():
-        read = policy.tree.read([torch.tensor(ids) for ids in trunks])
+        read = policy.tree.read(trunks)
         return [words(form, ids) for ids in trunks], [policy.head(hidden[:-1]) for hidden in read.hidden]
 
 

@@ -16,16 +16,17 @@ from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import rollout_logprobs
-from rmt_mini.engine.text import Text, to_texts
+from rmt_mini.engine.text import to_texts
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.method.curriculum import TierSampler
 from rmt_mini.method.grpo import rl_loss
 from rmt_mini.method.objective import ntp_loss, ntp_mask
-from rmt_mini.records import Judged, Rollout
+from rmt_mini.records import Judged, Rollout, Text
 from rmt_mini.report.plots import Figured, closing_slopes, gradient_shares, who_learns
 from rmt_mini.report.plots.of_objective import NONE, RL, by_loss
 from rmt_mini.report.plots.of_text import Marked
-from rmt_mini.stages.material import Difficulty, format_for, on_device
+from rmt_mini.stages.difficulty import Difficulty
+from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import MasterAdamW
 from rmt_mini.teaching.widgets.answers import micro_base, words
@@ -63,7 +64,7 @@ def micro_world() -> World:
     texts = to_texts(load_corpus("micro", limit=DOCUMENTS).documents, form, config, "first")
     difficulty = Difficulty(policy, config, texts)
     with torch.no_grad():
-        tiers = difficulty.tiers(difficulty.entropy(policy.tree.read(on_device(texts, policy))))
+        tiers = difficulty.tiers(difficulty.entropy(policy.tree.read([text.ids for text in texts])))
     return World(config, policy, form, texts, tiers)
 
 
@@ -96,7 +97,7 @@ def marked_branch(form: AnswerFormat, trunk: Sequence[int], rollout: Rollout) ->
     """Mark the tokens of a branch: what the model sampled takes the RL loss, what the environment wrote takes none."""
     own = 1 if rollout.closed else 0
     parts = (
-        (form.opening(rollout.budget or None), 0),
+        (form.opening(rollout.budget), 0),
         (rollout.thought, rollout.length),
         (form.close, own),
         (form.cue(trunk, rollout.position.index), 0),
@@ -165,7 +166,7 @@ def small_step() -> Gradients:
     """Compute the gradients of that step's parts, once."""
     world, texts, judged = micro_world(), real_step().texts, real_step().judged
     policy = world.copied()
-    trunks = policy.tree.read(on_device(texts, policy))
+    trunks = policy.tree.read([text.ids for text in texts])
     logprobs, sampled = rollout_logprobs(
         policy, world.form, trunks, [one.rollout for one in judged], world.config.temperature
     )
@@ -241,7 +242,7 @@ def told_by_text(leak: bool, repeats: int = 5) -> tuple[list[float], list[float]
     ]
     plain, thinking = [], []
     for _ in range(repeats + 1):
-        trunks = policy.tree.read(on_device(texts, policy))
+        trunks = policy.tree.read([text.ids for text in texts])
         own, outside = text_logprobs(policy, trunks, texts, judged)
         with torch.no_grad():
             logprobs, sampled = rollout_logprobs(policy, world.form, trunks, right, 1.0)

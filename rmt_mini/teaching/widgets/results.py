@@ -13,16 +13,17 @@ from rmt_mini.arms import BASE, METHOD
 from rmt_mini.config import preset
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import Asking, roll_out
-from rmt_mini.engine.text import Text, generator_for
+from rmt_mini.engine.text import generator_for
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
+from rmt_mini.records import Text
 from rmt_mini.report import plots
 from rmt_mini.report.claims import PAPER, SHOWN, trained_as
 from rmt_mini.report.comparison import expected_half_width, expected_positions
 from rmt_mini.report.plots import Figured
 from rmt_mini.runs.run import prepare
 from rmt_mini.stages.evaluate import plan_positions, read_for
-from rmt_mini.stages.material import format_for, on_device, trunk_entropy
+from rmt_mini.stages.material import format_for, trunk_entropy
 from rmt_mini.stages.posttrain import pass_at_k
 from rmt_mini.teaching.begin import recorded
 from rmt_mini.teaching.widgets.answers import micro_base
@@ -163,15 +164,15 @@ def measure_text(corpus: str) -> Measured:
     texts = prepare(config, policy).train[:TEXTS]
     entropies = [x for text in texts for x in _entropies(policy, text)]
     form, positions = format_for(policy, config), plan_positions(policy, texts, config, ASKED)
-    trunks, local = read_for(policy, texts, positions)
-    asking = Asking([None] * len(local), [LONGEST] * len(local))
-    rollouts = roll_out(policy, form, trunks, local, EACH, asking, generator_for(0, "lengths"))
+    trunks = read_for(policy, texts, positions)
+    asking = Asking([None] * len(positions), [LONGEST] * len(positions))
+    rollouts = roll_out(policy, form, trunks, positions, EACH, asking, generator_for(0, "lengths"))
     return Measured(tuple(entropies), tuple(rollout.length for rollout in rollouts))
 
 
 @torch.no_grad()
 def _entropies(policy: Policy, text: Text) -> list[float]:
-    (found,) = trunk_entropy(policy, policy.tree.read(on_device([text], policy)), 0)
+    (found,) = trunk_entropy(policy, policy.tree.read([text.ids]), 0)
     numbers: list[float] = found[text.first :].tolist()
     return numbers
 
