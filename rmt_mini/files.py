@@ -146,8 +146,8 @@ class Notes(File):
     @field_validator("config", mode="plain")
     @classmethod
     def _by_kind(cls, value: object, info: ValidationInfo) -> object:
-        pretraining = info.data.get("kind") == "pre-training"
-        return PretrainConfig(**value) if isinstance(value, dict) and pretraining else _settings(value)
+        kind = PretrainConfig if info.data.get("kind") == "pre-training" else RMTConfig
+        return kind.from_dict(value) if isinstance(value, dict) else value
 
     @property
     def settings(self) -> RMTConfig:

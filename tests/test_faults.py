@@ -564,33 +564,6 @@ def test_a_home_that_cannot_be_written_and_a_reader_that_goes_away(unbroken: dic
     assert re.fullmatch(r"error: cache folder .* cannot be written .*; set RMT_MINI_HOME elsewhere\n", done.stderr)
 
 
-def test_standard_error_that_breaks_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rmt_mini.cli import _streams
-
-    reading, writing = os.pipe()
-    os.close(reading)
-    with os.fdopen(writing, "w", buffering=1) as broken, monkeypatch.context() as patch:
-        patch.setattr(sys, "stderr", broken)
-        with _streams():
-            for _ in range(3):
-                sys.stderr.write("a line\n")
-                sys.stderr.flush()
-            assert sys.stderr.encoding  # all else is the stream's own
-        assert sys.stderr is broken
-
-
-def test_closed_streams_are_replaced_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rmt_mini.cli import _streams
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stderr", None)
-        patch.setattr(sys, "stdout", None)
-        with _streams():
-            sys.stdout.write("heard by no one")
-            sys.stderr.write("heard by no one")
-        assert (sys.stdout, sys.stderr) == (None, None)
-
-
 def test_many_skipped_steps_are_said_twice_at_most(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

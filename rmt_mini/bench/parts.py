@@ -80,7 +80,7 @@ def material(setting: Setting, policy: Policy) -> tuple[RMTConfig, list[Text]]:
     """Return RMT's settings for a measured step, and the documents, cut behind their positions."""
     config = RMTConfig(
         model=setting.model,
-        dtype=setting.dtype,
+        dtype=setting.dtype,  # type: ignore[arg-type]  # RMTConfig checks it
         group_size=setting.group_size,
         positions_per_document=setting.positions,
         documents_per_step=setting.documents,

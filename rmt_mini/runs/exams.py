@@ -75,8 +75,9 @@ def exams(
     path = folder / "exams" / as_file_name(source)
     before, now = ExamPlan.find(path), plan.model_dump(mode="json")
     if before is not None:
-        differ = [name for name, value in before.model_dump(mode="json").items() if value != now[name]]
-        if {*differ} - {"arms"}:
+        old = before.model_dump(mode="json", exclude={"arms"})
+        differ = [name for name, value in old.items() if value != now[name]]
+        if differ:
             raise UserError(
                 f"{str(path)!r} holds exams with other settings ({', '.join(differ)}); delete it, or give those"
             )
