@@ -399,7 +399,7 @@ def evaluate(checkpoint: Path, /, *, budget: Budget = None, out: File = None) ->
 @app.command
 def seeds(*runs: Path, out: Annotated[Path, _text("folder for evaluation.json and report.md")]) -> None:
     """Read RUNS that differ in their seed alone as one result, with intervals over seeds and documents."""
-    from rmt_mini.report.seeds import write_seeds_report
+    from rmt_mini.report.report import write_seeds_report
 
     if not runs:
         raise UserError("no run folder is given; give two or more after rmt-mini seeds")

@@ -20,8 +20,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Hashable, Iterable
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
@@ -553,9 +552,13 @@ def as_lines(records: Iterable[object]) -> str:
     return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in plain)
 
 
-@cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def damaged(path: Path, why: object) -> UserError:
