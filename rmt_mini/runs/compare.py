@@ -95,12 +95,7 @@ def compare(
 
 
 def go_on(folder: Path, workers: int = 0, progress: bool = True, stop: threading.Event | None = None) -> str:
-    """Do the runs of a comparison that are not done, and report; returns the table of accuracies.
-
-    Raises:
-        UserError: if the folder holds no comparison, or for anything else that a user can set right.
-        Stopped: as ``compare``.
-    """
+    """Do the runs of a comparison that are not done, and report; returns the table of accuracies."""
     plan = ComparisonPlan.read(folder)
     wanted = [(arm, seed) for seed in plan.all_seeds for arm in plan.arms]  # all arms of one seed, then the next
     paths = [run_folder(folder, arm.name, seed) for arm, seed in wanted]

@@ -125,9 +125,7 @@ def rollout_line(policy: Policy, step: int, texts: Sequence[Text], judged: Judge
     assert rollout is not None  # only answers read back from a file have lost it
     position = judged.position if isinstance(judged, Answer) else rollout.position
     text = texts[position.trunk]
-    rewards: dict[str, float] = {}
-    if isinstance(judged, Judged):
-        rewards = {name: getattr(judged, name) for name in ("length_reward", "reward", "advantage")}
+    rewards = ("length_reward", "reward", "advantage") if isinstance(judged, Judged) else ()
     return RolloutLine(
         step=step,
         document=text.id,
@@ -141,7 +139,7 @@ def rollout_line(policy: Policy, step: int, texts: Sequence[Text], judged: Judge
         answer=decode(list(rollout.answer)),
         truth=decode([text.ids[position.index]]),
         match=judged.match,
-        **rewards,
+        **{name: getattr(judged, name) for name in rewards},
     )
 
 
@@ -153,11 +151,7 @@ def answer_line(when: Time, texts: Sequence[Text], answer: Answer) -> AnswerLine
         document=texts[position.trunk].id,
         position=position.index,
         tier=position.tier,
-        sort=answer.sort,
-        plain=answer.plain,
-        match=answer.match,
-        length=answer.length,
-        closed=answer.closed,
+        **{name: getattr(answer, name) for name in ("sort", "plain", "match", "length", "closed")},
     )
 
 
@@ -199,14 +193,6 @@ def model_digest(policy: Policy) -> str:
 
 
 def token_digest(form: AnswerFormat, texts: Sequence[Text], budget: int) -> str:
-    """Return a sha256 over what a model reads: the texts as tokens, and the delimiters of a branch.
-
-    It differs wherever another tokenizer, another version of it or another chat template makes a difference.
-
-    Args:
-        form: the answer format.
-        texts: of the run.
-        budget: that an opening states, tokens.
-    """
+    """Return a sha256 over what a model reads: texts as tokens, and delimiters of a branch under ``budget``."""
     frame = [form.opening(budget), form.close, form.cue([0] * 2 * TAIL_TOKENS, 2 * TAIL_TOKENS)]
     return hashlib.sha256(json.dumps([frame, [(text.first, text.ids) for text in texts]]).encode()).hexdigest()
