@@ -1,11 +1,11 @@
 """Reinforcement Mid-Training (RMT, arXiv 2509.24375), taught and run on small models.
 
-RMT stands between pre-training and post-training: a language model learns by reinforcement to think before
-hard tokens of plain unlabelled text, within a budget that shrinks, while it learns next tokens elsewhere.
+RMT lies between pre-training and post-training: a language model learns by reinforcement to think before hard tokens
+of plain unlabelled text, within a budget that shrinks, while it learns next tokens elsewhere.
 
-The wings, in reading order; each stands only on those before it:
+The wings, in reading order; each imports only those before it:
 
-- ``config``, ``records``: every setting of a run; the small records that the wings hand each other.
+- ``config``, ``records``, ``arms``: every setting of a run; the records that wings pass on; the arms of a comparison.
 - ``method``: the paper, nothing else. Pure functions on tensors and numbers.
 - ``engine``: what touches a model. The document tree, sampling, loading.
 - ``worlds``: text and questions.
@@ -16,7 +16,7 @@ The wings, in reading order; each stands only on those before it:
 - ``scale``: the same method on more than one machine, by TRL and accelerate.
 - ``teaching``, ``cli``: the classroom; the command line.
 
-The names below load on first use, so that importing the package costs next to nothing:
+The names below load on first use, so that importing the package is quick:
 
     >>> import rmt_mini
     >>> rmt_mini.budget_at_step(step=0, total_steps=100, start=64, minimum=8, decay=0.5)
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Before anything imports huggingface_hub, which reads it once: nothing is told to anyone, unless you choose to.
+# huggingface_hub reads this once, when it is imported: no telemetry, unless the user chooses it.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 __all__ = [
@@ -72,32 +72,25 @@ __all__ = [
     "total_reward",
 ]
 
-_HOME = {
-    "Document": "rmt_mini.records",
-    "RMTConfig": "rmt_mini.config",
-    "RMTTrainer": "rmt_mini.stages.midtrain",
-    "RunResult": "rmt_mini.runs.run",
-    "TierSampler": "rmt_mini.method.curriculum",
-    "assign_tiers": "rmt_mini.method.entropy",
-    "budget_at_step": "rmt_mini.method.budget",
-    "evaluate": "rmt_mini.stages.evaluate",
-    "group_advantages": "rmt_mini.method.grpo",
-    "length_reward": "rmt_mini.method.budget",
-    "load_policy": "rmt_mini.engine.model",
-    "match_reward": "rmt_mini.method.rewards",
-    "ntp_loss": "rmt_mini.method.objective",
-    "prefix_match_reward": "rmt_mini.method.rewards",
-    "rl_loss": "rmt_mini.method.grpo",
-    "rmt_loss": "rmt_mini.method.objective",
-    "run": "rmt_mini.runs.run",
-    "tier_probabilities": "rmt_mini.method.curriculum",
-    "token_entropy": "rmt_mini.method.entropy",
-    "total_reward": "rmt_mini.method.rewards",
+_NAMES = {  # module: its public names
+    "config": ("RMTConfig",),
+    "engine.model": ("load_policy",),
+    "method.budget": ("budget_at_step", "length_reward"),
+    "method.curriculum": ("TierSampler", "tier_probabilities"),
+    "method.entropy": ("assign_tiers", "token_entropy"),
+    "method.grpo": ("group_advantages", "rl_loss"),
+    "method.objective": ("ntp_loss", "rmt_loss"),
+    "method.rewards": ("match_reward", "prefix_match_reward", "total_reward"),
+    "records": ("Document",),
+    "runs.run": ("RunResult", "run"),
+    "stages.evaluate": ("evaluate",),
+    "stages.midtrain": ("RMTTrainer",),
 }
+_HOME = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its home when it is first asked for, and keep it."""
+    """Import a public name when it is first used, and keep it."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

@@ -1,35 +1,127 @@
-"""Every setting of a run, grouped as the paper is, checked when it is made.
+"""Every setting of a run, grouped as in the paper: bounds, choices, help and group are beside each field.
 
 Paper symbols: B_0 ``budget_start``, B_min ``budget_min``, gamma ``budget_decay``, t1 and t2 ``curriculum_start`` and
 ``curriculum_end`` (shares of T), p_early and p_late ``tier_probs_early`` and ``tier_probs_late``, w ``length_weight``,
-lambda ``ntp_weight``, beta ``kl_weight``, G ``group_size``. What the paper does not state (w, p_early, p_late, the tier
-thresholds) is ours to choose; PRESETS holds the choices and how they were found stands in the README.
+lambda ``ntp_weight``, beta ``kl_weight``, G ``group_size``. The paper does not state w, p_early, p_late and the tier
+thresholds; ours are in presets/*.yaml, and the README says how they were found.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import re
-import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rmt_mini.errors import UserError
 
+LEAST_TEMPERATURE = 1e-3  # below it logits divided by the temperature may overflow
+_LARGEST = 2**63 - 1  # that a tensor holds, and a generator takes as its seed
 
-def _setting(default: Any, help: str) -> Any:
-    """Declare a field with the sentence that the command line shows for it."""
-    return field(default=default, metadata={"help": help})
+# Kinds of fields. A title completes the sentence "give ...", which the error message for a wrong value ends with.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RMTConfig:
-    """All settings of one RMT run; frozen, flat and validated.
+def _whole(least: int) -> Any:
+    return Field(ge=least, le=_LARGEST, title=f"a whole number of at least {least}")
 
-    Raises:
-        UserError: for an impossible value, naming field, value and remedy.
+
+def _real(title: str, **bounds: Any) -> Any:
+    return Field(title=title, allow_inf_nan=False, **bounds)
+
+
+Natural = Annotated[int, _whole(0)]
+Count = Annotated[int, _whole(1)]
+Several = Annotated[int, _whole(2)]
+Amount = Annotated[float, _real("a number of at least 0", ge=0)]
+Positive = Annotated[float, _real("a number above 0", gt=0)]
+Share = Annotated[float, _real("a number from 0 to 1", ge=0, le=1)]
+PositiveShare = Annotated[float, _real("a number above 0 and up to 1", gt=0, le=1)]
+Part = Annotated[float, _real("a share between 0 and 1, both excluded", gt=0, lt=1)]
+Temperature = Annotated[float, _real(f"a number of at least {LEAST_TEMPERATURE}", ge=LEAST_TEMPERATURE)]
+Switch = Annotated[bool, Field(title="True or False")]
+Text = Annotated[str, Field(title="text", pattern=r"^[^\x00]*$")]
+Shares = Annotated[
+    tuple[Share, Share, Share], Field(title="three numbers of at least 0 that sum to 1: easy, medium, hard")
+]
+Bounds = Annotated[tuple[Amount, Amount], Field(title="two numbers of at least 0, the smaller first")]
+Difficulty = Literal["entropy", "loss", "pass-rate", "learning-progress", "random"]
+
+
+def _group(title: str) -> Callable[[Any, str], Any]:
+    """Return what declares a field of this group of the help: its default, and a sentence about it."""
+    return lambda default, help: Field(default, description=help, json_schema_extra={"group": title})
+
+
+_run = _group("What runs, on what, where to")
+_text = _group("Text")
+_difficulty = _group("Difficulty: entropy and tiers")
+_budget = _group("Dynamic token budget")
+_curriculum = _group("Curriculum")
+_rl = _group("Reinforcement learning on the chosen positions")
+_ntp = _group("Next-token prediction on the rest")
+_start = _group("Cold start")
+_optimizer = _group("Optimizer")
+_measure = _group("Measuring and saving")
+_recipe = _group("Recipe")
+_shape = _group("Model")
+
+
+class Settings(BaseModel):
+    """Frozen settings; every wrong value or unknown field is a UserError that names field, value and remedy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise UserError(self._message(error, values)) from None
+
+    @classmethod
+    def _message(cls, error: ValidationError, values: Mapping[str, Any]) -> str:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        if name not in cls.model_fields:
+            near = difflib.get_close_matches(name, cls.model_fields)
+            remedy = f"did you mean {' or '.join(near)}?" if near else "rmt-mini run --help lists all"
+            return f"field {_shown(name)} is unknown; {remedy}"
+        field = cls.model_fields[name]
+        if typing.get_origin(field.annotation) is Literal:
+            remedy = f"use one of {', '.join(typing.get_args(field.annotation))}"
+        elif first["type"] == "less_than_equal" and first["ctx"]["le"] == _LARGEST:
+            remedy = f"give a whole number of at most {_LARGEST}"
+        else:
+            remedy = f"give {field.title}" if field.title else first["msg"]
+        return f"{name} is {_shown(values[name])}; {remedy}"
+
+    def _require(self, name: str, fine: bool, remedy: str = "") -> None:
+        if not fine:
+            remedy = remedy or f"give {type(self).model_fields[name].title}"
+            raise UserError(f"{name} is {_shown(getattr(self, name))}; {remedy}")
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed, checked again."""
+        return type(self)(**{**dict(self), **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for run.json."""
+        return self.model_dump()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what ``to_dict`` gave, also after JSON or YAML turned its tuples into lists."""
+        if not isinstance(values, Mapping):
+            raise UserError(f"the settings are {_shown(values)}; give fields and their values")
+        return cls(**_with_tuples(values))
+
+
+class RMTConfig(Settings):
+    """All settings of one RMT run.
 
     Example:
         >>> RMTConfig(steps=0)
@@ -38,195 +130,103 @@ class RMTConfig:
         rmt_mini.errors.UserError: steps is 0; give a whole number of at least 1
     """
 
-    # What runs, on what, where to
-    preset: str = _setting("custom", "name of the preset these settings began with")
-    model: str = _setting("smollm2-135m", "bundled model (smollm2-135m, micro), folder of a causal LM, or hub id")
-    corpus: str = _setting("champ", "'champ', 'micro', a .txt or .jsonl file, a folder of .txt files, or hf:NAME")
-    column: str = _setting("text", "field of a .jsonl line or Hugging Face dataset that holds the text")
-    steps: int = _setting(12, "T, RMT steps")
-    seed: int = _setting(0, "seed of every random choice")
-    out: str = _setting("", "run folder; empty chooses runs/PRESET-seedN")
-    device: str = _setting("auto", "auto, cpu or cuda")
-    dtype: str = _setting("auto", "auto, float32 or bfloat16")
-    # Text
-    document_tokens: int = _setting(160, "longest text, tokens; a longer document gives several, one of champ is cut")
-    min_document_tokens: int = _setting(48, "shorter documents are left out, tokens")
-    evaluation_fraction: float = _setting(0.25, "share of documents held out")
-    # Difficulty: entropy and tiers
-    difficulty: str = _setting(
-        "entropy", "of a token: entropy; or loss, pass-rate, learning-progress, random in tiers of the same sizes"
-    )
-    entropy_top_k: int = _setting(0, "entropy over the k likeliest tokens only; 0 takes all")
-    entropy_model: str = _setting("self", "'self', or a small proxy model with the same tokenizer")
-    tier_rule: str = _setting("fixed", "'fixed': thresholds in nats; 'quantile': shares of the training positions")
-    tier_thresholds: tuple[float, float] = _setting((1.0, 3.0), "easy up to the first, hard above the second")
-    # Dynamic token budget
-    use_budget: bool = _setting(True, "state a shrinking budget and reward its use")
-    budget_start: int = _setting(16, "B_0, thought tokens; also half the cap where no budget is used")
-    budget_min: int = _setting(4, "B_min, thought tokens")
-    budget_decay: float = _setting(0.2, "gamma: B_T / B_0, in (0, 1]")
-    budget_rule: str = _setting("step", "'step': B_t; 'entropy': B_t times a position's entropy over the step's mean")
-    length_weight: float = _setting(0.2, "w, share of the length reward in the reward")
-    length_if_correct: bool = _setting(False, "give the length reward to right answers only (departure)")
-    # Curriculum
-    use_curriculum: bool = _setting(True, "sample tiers by the curriculum; else positions uniformly")
-    curriculum_start: float = _setting(0.3, "t1 as a share of T")
-    curriculum_end: float = _setting(0.7, "t2 as a share of T")
-    tier_probs_early: tuple[float, float, float] = _setting((0.6, 0.3, 0.1), "p_early over easy, medium, hard")
-    tier_probs_late: tuple[float, float, float] = _setting((0.2, 0.4, 0.4), "p_late over easy, medium, hard")
-    # Reinforcement learning on the chosen positions
-    use_rl: bool = _setting(True, "train by GRPO on the chosen positions; else next-token prediction only")
-    rl_rule: str = _setting(
-        "grpo", "'grpo'; controls: 'correct' learns right rollouts by heart, 'shuffled' deals rewards"
-    )
-    use_thinking: bool = _setting(True, "think before the answer; else answer at once (control)")
-    answer_format: str = _setting("auto", "auto, continuation or chat")
-    prefix_match: bool = _setting(False, "continuation format: byte prefix match instead of equal token id")
-    group_size: int = _setting(8, "G, rollouts a position")
-    positions_per_document: int = _setting(3, "positions drawn from a document in a step")
-    documents_per_step: int = _setting(2, "documents a step")
-    temperature: float = _setting(1.0, "of sampling in training and evaluation")
-    scale_advantages: bool = _setting(True, "divide advantages by the group's standard deviation")
-    loss_per: str = _setting("token", "'token': mean over sampled tokens; 'rollout': the paper's sum over a rollout")
-    clip_epsilon: float = _setting(0.0, "PPO clipping of the ratio to the sampling policy; 0 is off")
-    updates_per_step: int = _setting(1, "optimizer updates on one step's rollouts")
-    kl_weight: float = _setting(0.0, "beta, weight of KL to the policy RMT began with; 0 is off")
-    # Next-token prediction on the rest
-    use_ntp: bool = _setting(True, "add the next-token loss on all positions not chosen")
-    ntp_weight: float = _setting(0.1, "lambda")
-    # Cold start
-    warmup_steps: int = _setting(16, "supervised steps that teach the answer format; 0 is none")
-    warmup_positions: int = _setting(24, "positions a cold start step asks, one thought each")
-    warmup_learning_rate: float = _setting(1.5e-4, "learning rate of the cold start")
-    # Optimizer
-    learning_rate: float = _setting(3e-5, "of AdamW in RMT")
-    weight_decay: float = _setting(0.0, "of AdamW")
-    max_grad_norm: float = _setting(1.0, "gradients are scaled down to this norm")
-    on_nan: str = _setting("stop", "'stop' or 'skip' a step whose loss or gradient is not finite")
-    branch_tokens: int = _setting(512, "branch tokens in one forward-backward pass: memory, not result")
-    # Measuring
-    evaluation_positions: int = _setting(240, "held-out positions, spread evenly over the tiers")
-    evaluation_documents: int = _setting(40, "most held-out documents they come from")
-    evaluation_budget: int = _setting(0, "budget stated in evaluation; 0: B_0 before, B_T after")
-    evaluation_thresholds: tuple[float, float] = _setting(
-        (0.0, 0.0), "tiers of the held-out positions; 0 0: tier_thresholds"
-    )
-    preflight_positions: int = _setting(18, "training positions that a run's pre-flight asks, a group each")
-    save_every: int = _setting(0, "steps between checkpoints; 0 saves at the end only")
-    state_seconds: float = _setting(
-        60.0, "least time between two saved states; what is lost at most if a run is killed"
-    )
-    rollouts_logged: int = _setting(8, "rollouts a step written to rollouts.jsonl")
+    preset: Text = _run("custom", "name of the preset these settings began with")
+    model: Text = _run("smollm2-135m", "bundled model (smollm2-135m, micro), folder of a causal LM, or hub id")
+    corpus: Text = _run("champ", "'champ', 'micro', a .txt or .jsonl file, a folder of .txt files, or hf:NAME")
+    column: Text = _run("text", "field of a .jsonl line or Hugging Face dataset that holds the text")
+    steps: Count = _run(12, "T, RMT steps")
+    seed: Natural = _run(0, "seed of every random choice")
+    out: Text = _run("", "run folder; empty chooses runs/PRESET-seedN")
+    device: Text = _run("auto", "auto, cpu or cuda")
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = _run("auto", "of weights and activations")
 
-    def __post_init__(self) -> None:
-        _require_kinds(self)
-        _require_whole_numbers(self, _POSITIVE_INTEGERS, least=1)
-        _require_whole_numbers(self, _NATURAL_NUMBERS, least=0)
-        _require_non_negative(self, _NON_NEGATIVE)
-        _require_positive(self, _POSITIVE)
-        for name, allowed in _CHOICES.items():
-            value = getattr(self, name)
-            _require(value in allowed, name, value, f"use one of {', '.join(allowed)}")
+    document_tokens: Several = _text(160, "longest text, tokens; a longer document gives several, one of champ is cut")
+    min_document_tokens: Count = _text(48, "shorter documents are left out, tokens")
+    evaluation_fraction: Part = _text(0.25, "share of documents held out")
+
+    difficulty: Difficulty = _difficulty("entropy", "of a token: entropy, or another in tiers of the same sizes")
+    entropy_top_k: Natural = _difficulty(0, "entropy over the k likeliest tokens only; 0 takes all")
+    entropy_model: Text = _difficulty("self", "'self', or a small proxy model with the same tokenizer")
+    tier_rule: Literal["fixed", "quantile"] = _difficulty("fixed", "fixed: nats; quantile: shares of the positions")
+    tier_thresholds: Bounds = _difficulty((1.0, 3.0), "easy up to the first, hard above the second")
+
+    use_budget: Switch = _budget(True, "state a shrinking budget and reward its use")
+    budget_start: Count = _budget(16, "B_0, thought tokens; also half the cap where no budget is used")
+    budget_min: Count = _budget(4, "B_min, thought tokens")
+    budget_decay: PositiveShare = _budget(0.2, "gamma: B_T / B_0, in (0, 1]")
+    budget_rule: Literal["step", "entropy"] = _budget("step", "step: B_t; entropy: B_t x entropy / the step's mean")
+    length_weight: Share = _budget(0.2, "w, share of the length reward in the reward")
+    length_if_correct: Switch = _budget(False, "give the length reward to right answers only (differs from the paper)")
+
+    use_curriculum: Switch = _curriculum(True, "sample tiers by the curriculum; else positions uniformly")
+    curriculum_start: Share = _curriculum(0.3, "t1 as a share of T")
+    curriculum_end: Share = _curriculum(0.7, "t2 as a share of T")
+    tier_probs_early: Shares = _curriculum((0.6, 0.3, 0.1), "p_early over easy, medium, hard")
+    tier_probs_late: Shares = _curriculum((0.2, 0.4, 0.4), "p_late over easy, medium, hard")
+
+    use_rl: Switch = _rl(True, "train by GRPO on the chosen positions; else next-token prediction only")
+    rl_rule: Literal["grpo", "correct", "shuffled"] = _rl("grpo", "controls: imitate correct rollouts, shuffle rewards")
+    use_thinking: Switch = _rl(True, "think before the answer; else answer at once (control)")
+    answer_format: Literal["auto", "continuation", "chat"] = _rl("auto", "how a model thinks and answers")
+    prefix_match: Switch = _rl(False, "continuation format: byte prefix match instead of equal token id")
+    group_size: Count = _rl(8, "G, rollouts a position")
+    positions_per_document: Count = _rl(3, "positions drawn from a document in a step")
+    documents_per_step: Count = _rl(2, "documents a step")
+    temperature: Temperature = _rl(1.0, "of sampling in training and evaluation")
+    scale_advantages: Switch = _rl(True, "divide advantages by the group's standard deviation")
+    loss_per: Literal["token", "rollout"] = _rl("token", "token: mean over tokens; rollout: the paper's sum")
+    clip_epsilon: Amount = _rl(0.0, "PPO clipping of the ratio to the sampling policy; 0 is off")
+    updates_per_step: Count = _rl(1, "optimizer updates on one step's rollouts")
+    kl_weight: Amount = _rl(0.0, "beta, weight of KL to the policy RMT began with; 0 is off")
+
+    use_ntp: Switch = _ntp(True, "add the next-token loss on all positions not chosen")
+    ntp_weight: Amount = _ntp(0.1, "lambda")
+
+    warmup_steps: Natural = _start(16, "supervised steps that teach the answer format; 0 is none")
+    warmup_positions: Count = _start(24, "positions a cold start step asks, one thought each")
+    warmup_learning_rate: Positive = _start(1.5e-4, "learning rate of the cold start")
+
+    learning_rate: Positive = _optimizer(3e-5, "of AdamW in RMT")
+    weight_decay: Amount = _optimizer(0.0, "of AdamW")
+    max_grad_norm: Positive = _optimizer(1.0, "gradients are scaled down to this norm")
+    on_nan: Literal["stop", "skip"] = _optimizer("stop", "at a step whose loss or gradient is not finite")
+    branch_tokens: Count = _optimizer(512, "branch tokens in one forward-backward pass: memory, not result")
+
+    evaluation_positions: Count = _measure(240, "held-out positions, spread evenly over the tiers")
+    evaluation_documents: Count = _measure(40, "most held-out documents they come from")
+    evaluation_budget: Natural = _measure(0, "budget stated in evaluation; 0: B_0 before, B_T after")
+    evaluation_thresholds: Bounds = _measure((0.0, 0.0), "tiers of the held-out positions; 0 0: tier_thresholds")
+    preflight_positions: Count = _measure(18, "training positions that a run's pre-flight asks, a group each")
+    save_every: Natural = _measure(0, "steps between checkpoints; 0 saves at the end only")
+    state_seconds: Amount = _measure(60.0, "least time between two saved states: the most that a killed run loses")
+    rollouts_logged: Natural = _measure(8, "rollouts a step written to rollouts.jsonl")
+
+    @model_validator(mode="after")
+    def _check_relations(self) -> Self:
         for name in ("tier_probs_early", "tier_probs_late"):
-            value = getattr(self, name)
-            fine = len(value) == 3 and all(_real(p) and p >= 0 for p in value) and abs(sum(value) - 1) < 1e-6
-            _require(fine, name, value, "give three numbers of at least 0 that sum to 1: easy, medium, hard")
+            self._require(name, abs(sum(getattr(self, name)) - 1) < 1e-6)
         for name in ("tier_thresholds", "evaluation_thresholds"):
-            low_high = getattr(self, name)
-            fine = len(low_high) == 2 and all(_real(t) and t >= 0 for t in low_high) and low_high[0] <= low_high[1]
-            _require(fine, name, low_high, "give two numbers of at least 0, the smaller first")
-            if self.tier_rule == "quantile":
-                _require(low_high[1] <= 1, name, low_high, "with tier_rule 'quantile' give shares from 0 to 1")
-        self._check_relations()
-
-    def _check_relations(self) -> None:
-        for name, value in _named(self, ("curriculum_start", "curriculum_end", "evaluation_fraction")):
-            _require(_real(value), name, value, "give a number from 0 to 1")
-        _require(0 < self.budget_decay <= 1, "budget_decay", self.budget_decay, "give a number above 0 and up to 1")
-        _require(0 <= self.length_weight <= 1, "length_weight", self.length_weight, "give a number from 0 to 1")
-        _require(
-            self.budget_min <= self.budget_start,
-            "budget_min",
-            self.budget_min,
-            f"it must not exceed budget_start ({self.budget_start})",
-        )
-        _require(
-            0 <= self.curriculum_start < self.curriculum_end <= 1,
-            "curriculum_start",
-            self.curriculum_start,
-            f"it must lie below curriculum_end ({self.curriculum_end}), both from 0 to 1",
-        )
-        _require(
-            0 < self.evaluation_fraction < 1,
-            "evaluation_fraction",
-            self.evaluation_fraction,
-            "give a share between 0 and 1, both excluded",
-        )
-        _require(
-            self.group_size >= 2 or not self.use_rl,
-            "group_size",
-            self.group_size,
-            "a group needs at least 2 rollouts to compare",
-        )
-        _require(
-            self.use_rl or self.use_ntp, "use_ntp", self.use_ntp, "use_rl is off too, so nothing would train: set one"
-        )
-        _require(
-            self.use_rl or self.ntp_weight > 0,
-            "ntp_weight",
-            self.ntp_weight,
-            "use_rl is off, so nothing would train: give a number above 0",
-        )
-        _require(
-            self.temperature >= LEAST_TEMPERATURE,
-            "temperature",
-            self.temperature,
-            f"give a number of at least {LEAST_TEMPERATURE}",
-        )
-        _require(
-            self.min_document_tokens <= self.document_tokens,
-            "min_document_tokens",
-            self.min_document_tokens,
-            f"it must not exceed document_tokens ({self.document_tokens})",
-        )
-        _require(
-            self.document_tokens >= 2,
-            "document_tokens",
-            self.document_tokens,
-            "a token can be asked for only behind another: give at least 2",
-        )
-        _require(
-            self.updates_per_step == 1 or self.clip_epsilon > 0,
-            "updates_per_step",
-            self.updates_per_step,
-            "more than one update needs clip_epsilon above 0 (0.2 is usual)",
-        )
-
-    def replace(self, **changes: Any) -> RMTConfig:
-        """Return a copy with some fields changed, checked again."""
-        _check_names(changes)
-        return dataclasses.replace(self, **changes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for run.json."""
-        return dataclasses.asdict(self)
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> RMTConfig:
-        """Make a configuration from what ``to_dict`` gave, also after JSON turned its tuples into lists."""
-        if not isinstance(values, Mapping):
-            raise UserError(f"the settings are {_shown(values)}; give fields and their values")
-        _check_names(values)
-        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return RMTConfig(**plain)
+            low, high = getattr(self, name)
+            self._require(name, low <= high)
+            self._require(name, high <= 1 or self.tier_rule != "quantile", "with tier_rule 'quantile' give shares")
+        for least, most in (("budget_min", "budget_start"), ("min_document_tokens", "document_tokens")):
+            largest = getattr(self, most)
+            self._require(least, getattr(self, least) <= largest, f"it must not exceed {most} ({largest})")
+        before = self.curriculum_start < self.curriculum_end
+        self._require("curriculum_start", before, f"it must lie below curriculum_end ({self.curriculum_end})")
+        compared = self.group_size >= 2 or not self.use_rl
+        self._require("group_size", compared, "a group needs at least 2 rollouts to compare")
+        nothing = "so nothing would train"
+        self._require("use_ntp", self.use_rl or self.use_ntp, f"use_rl is off too, {nothing}: set one")
+        trains = self.use_rl or self.ntp_weight > 0
+        self._require("ntp_weight", trains, f"use_rl is off, {nothing}: give a number above 0")
+        clipped = self.updates_per_step == 1 or self.clip_epsilon > 0
+        self._require("updates_per_step", clipped, "more than one update needs clip_epsilon above 0 (0.2 is usual)")
+        return self
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainConfig:
+class PretrainConfig(Settings):
     """Settings of pre-training from scratch: the shape of the model, and the recipe.
-
-    Raises:
-        UserError: for an impossible value.
 
     Example:
         >>> PretrainConfig(hidden_size=101)
@@ -235,121 +235,25 @@ class PretrainConfig:
         rmt_mini.errors.UserError: hidden_size is 101; give an even multiple of heads (5)
     """
 
-    steps: int = _setting(2700, "optimizer steps")
-    seed: int = _setting(0, "seed of weights and text")
-    out: str = _setting("", "folder; empty chooses runs/pretrain-micro-seedN")
-    device: str = _setting("auto", "auto, cpu or cuda")
-    documents_per_step: int = _setting(16, "documents a step")
-    learning_rate: float = _setting(2e-3, "peak, of AdamW")
-    weight_decay: float = _setting(0.01, "of AdamW")
-    rise: int = _setting(40, "steps over which the learning rate rises")
-    hidden_size: int = _setting(160, "width of the model")
-    intermediate_size: int = _setting(448, "width inside its feed-forward layers")
-    layers: int = _setting(3, "layers of the model")
-    heads: int = _setting(5, "attention heads")
+    steps: Count = _recipe(2700, "optimizer steps")
+    seed: Natural = _recipe(0, "seed of weights and text")
+    out: Text = _recipe("", "folder; empty chooses runs/pretrain-micro-seedN")
+    device: Text = _recipe("auto", "auto, cpu or cuda")
+    documents_per_step: Count = _recipe(16, "documents a step")
+    learning_rate: Positive = _recipe(2e-3, "peak, of AdamW")
+    weight_decay: Amount = _recipe(0.01, "of AdamW")
+    rise: Count = _recipe(40, "steps over which the learning rate rises")
 
-    def __post_init__(self) -> None:
-        sizes = ("hidden_size", "intermediate_size", "layers", "heads")
-        _require_kinds(self)
-        _require_whole_numbers(self, ("steps", "documents_per_step", "rise", *sizes), least=1)
-        _require_whole_numbers(self, ("seed",), least=0)
-        _require_positive(self, ("learning_rate",))
-        _require_non_negative(self, ("weight_decay",))
+    hidden_size: Count = _shape(160, "width of the model")
+    intermediate_size: Count = _shape(448, "width inside its feed-forward layers")
+    layers: Count = _shape(3, "layers of the model")
+    heads: Count = _shape(5, "attention heads")
+
+    @model_validator(mode="after")
+    def _check_relations(self) -> Self:
         fine = self.hidden_size % (2 * self.heads) == 0  # rotary embeddings turn pairs of dimensions
-        _require(fine, "hidden_size", self.hidden_size, f"give an even multiple of heads ({self.heads})")
-
-
-_POSITIVE_INTEGERS = (
-    "steps", "document_tokens", "min_document_tokens", "budget_start", "budget_min", "group_size",
-    "positions_per_document", "documents_per_step", "updates_per_step", "branch_tokens", "evaluation_positions",
-    "evaluation_documents", "warmup_positions", "preflight_positions",
-)  # fmt: skip
-_NATURAL_NUMBERS = ("seed", "entropy_top_k", "warmup_steps", "evaluation_budget", "save_every", "rollouts_logged")
-_NON_NEGATIVE = ("clip_epsilon", "kl_weight", "ntp_weight", "weight_decay", "length_weight", "state_seconds")
-_POSITIVE = ("temperature", "warmup_learning_rate", "learning_rate", "max_grad_norm", "budget_decay")
-_CHOICES = {
-    "difficulty": ("entropy", "loss", "pass-rate", "learning-progress", "random"),
-    "budget_rule": ("step", "entropy"),
-    "tier_rule": ("fixed", "quantile"),
-    "on_nan": ("stop", "skip"),
-    "rl_rule": ("grpo", "correct", "shuffled"),
-    "answer_format": ("auto", "continuation", "chat"),
-    "loss_per": ("token", "rollout"),
-    "dtype": ("auto", "float32", "bfloat16", "float64"),
-}
-
-LEAST_TEMPERATURE = 1e-3  # below it logits divided by the temperature may overflow
-
-_LARGEST = 2**63 - 1  # that a tensor holds, and a generator takes as its seed
-_LONGEST_SHOWN = 120  # characters of a value
-_UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # neither a path nor run.json holds these
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _real(value: object) -> bool:
-    # not math.isfinite, which gives up at whole numbers that no float holds
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _shown(value: object) -> str:
-    """Show any value in one line."""
-    try:
-        told = repr(value)
-    except Exception:  # whatever a foreign class raises; and Python writes out no number of over 4,300 digits
-        told = f"a {type(value).__name__} that cannot be shown"
-    if len(told.splitlines()) > 1:  # an array, say
-        told = " ".join(told.split())
-    return told if len(told) <= _LONGEST_SHOWN else f"{told[:_LONGEST_SHOWN]}..."
-
-
-def _require(fine: bool, name: str, value: object, remedy: str) -> None:
-    if not fine:
-        raise UserError(f"{name} is {_shown(value)}; {remedy}")
-
-
-def _require_kinds(settings: Any) -> None:
-    """Refuse a value of another kind than the field's default; numbers are looked at one by one elsewhere."""
-    for one in dataclasses.fields(settings):
-        value = getattr(settings, one.name)
-        if isinstance(one.default, bool):
-            _require(isinstance(value, bool), one.name, value, "give True or False")
-        elif isinstance(one.default, str):
-            _require(isinstance(value, str), one.name, value, "give text")
-            _require(not _UNWRITABLE.search(value), one.name, value, "give text without NUL and half characters")
-        elif isinstance(one.default, tuple):
-            _require(isinstance(value, tuple), one.name, value, f"give {len(one.default)} numbers as a tuple")
-
-
-def _require_whole_numbers(settings: object, names: Iterable[str], least: int) -> None:
-    for name, value in _named(settings, names):
-        _require(_whole(value) and value >= least, name, value, f"give a whole number of at least {least}")
-        _require(value <= _LARGEST, name, value, f"give a whole number of at most {_LARGEST}")
-
-
-def _require_non_negative(settings: object, names: Iterable[str]) -> None:
-    for name, value in _named(settings, names):
-        _require(_real(value) and value >= 0, name, value, "give a number of at least 0")
-
-
-def _require_positive(settings: object, names: Iterable[str]) -> None:
-    for name, value in _named(settings, names):
-        _require(_real(value) and value > 0, name, value, "give a number above 0")
-
-
-def _named(settings: object, names: Iterable[str]) -> list[tuple[str, Any]]:
-    return [(name, getattr(settings, name)) for name in names]
-
-
-def _check_names(values: Mapping[str, Any]) -> None:
-    known = [field.name for field in dataclasses.fields(RMTConfig)]
-    for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(_shown(name).strip("'"), known)
-            remedy = f"did you mean {' or '.join(near)}?" if near else "rmt-mini run --help lists all"
-            raise UserError(f"field {_shown(name)} is unknown; {remedy}")
+        self._require("hidden_size", fine, f"give an even multiple of heads ({self.heads})")
+        return self
 
 
 # Fields of a run that post-training sets itself or has no use for: a question has one position and no text around it.
@@ -363,74 +267,51 @@ NOT_IN_POSTTRAINING = (
 )  # fmt: skip
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "micro": {
-        "model": "micro",
-        "corpus": "micro",
-        "dtype": "float32",  # at this size nothing is gained by bfloat16, and runs repeat on more machines
-        "steps": 110,
-        "min_document_tokens": 8,
-        "tier_thresholds": (0.5, 1.9),
-        "budget_start": 20,
-        "budget_decay": 0.4,
-        "length_weight": 0.3,
-        "length_if_correct": True,
-        "scale_advantages": False,
-        "tier_probs_early": (0.4, 0.3, 0.3),
-        "tier_probs_late": (0.1, 0.4, 0.5),
-        "positions_per_document": 2,
-        "documents_per_step": 10,
-        "ntp_weight": 0.5,
-        "warmup_steps": 0,
-        "learning_rate": 2.5e-4,
-        "branch_tokens": 4096,
-        "evaluation_positions": 900,
-        "evaluation_documents": 300,
-        "preflight_positions": 90,
-    },
-    "laptop": {},
-    "gpu": {
-        "model": "Qwen/Qwen3-0.6B",
-        "answer_format": "chat",
-        "steps": 400,
-        "document_tokens": 1024,
-        "budget_start": 256,
-        "budget_min": 16,
-        "positions_per_document": 8,
-        "documents_per_step": 8,
-        "learning_rate": 1e-6,
-        "warmup_steps": 0,
-        "branch_tokens": 16384,
-        "evaluation_positions": 1200,
-        "save_every": 50,
-    },
-    "paper": {
-        "model": "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B",
-        "corpus": "hf:KbsdJames/Omni-MATH@test",  # the data set has no other split; the paper made its own
-        "column": "problem+solution",
-        "answer_format": "chat",
-        "steps": 316,  # 4,051 documents, batch 128, 10 epochs
-        "document_tokens": 4096,
-        "budget_start": 800,
-        "budget_min": 1,
-        "positions_per_document": 1,
-        "documents_per_step": 128,
-        "learning_rate": 1e-6,
-        "loss_per": "rollout",
-        "warmup_steps": 0,
-        "branch_tokens": 16384,
-        "evaluation_positions": 1200,
-        "save_every": 20,
-    },
-}
+def _shown(value: object) -> str:
+    """Show any value in one short line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 120 else f"{text[:120]}..."
+
+
+def _with_tuples(values: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """YAML in which 3e-5 is a number, as in JSON; YAML 1.1 wants 3.0e-5."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def read_settings(path: Path, without: Iterable[str] = ()) -> dict[str, Any]:
+    """Read fields and values from a YAML file, or those of a run, ``without`` some, from its folder or run.json.
+
+    Raises:
+        UserError: if it cannot be read, or does not hold fields and values.
+    """
+    path = path / "run.json" if path.is_dir() else path
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+    else:
+        found = {} if found is None else found
+        if isinstance(found, dict) and isinstance(found.get("config"), dict):
+            found = {name: value for name, value in found["config"].items() if name not in {*without}}
+        if isinstance(found, dict):
+            return _with_tuples(found)
+        reason = f"it holds {_shown(found)}"
+    raise UserError(f"config file {str(path)!r} is not usable ({reason}); give a YAML file of fields and values")
+
+
+PRESETS = {path.stem: read_settings(path) for path in sorted((Path(__file__).parent / "presets").glob("*.yaml"))}
 
 
 def preset(name: str, **changes: Any) -> RMTConfig:
-    """Return a preset, with some fields changed.
-
-    Args:
-        name: one of PRESETS.
-        changes: field values that replace the preset's.
+    """Return one of PRESETS, or the defaults as "custom", with some fields changed.
 
     Raises:
         UserError: for an unknown preset or field, or an impossible value.
@@ -439,8 +320,7 @@ def preset(name: str, **changes: Any) -> RMTConfig:
         >>> preset("laptop", steps=3).steps
         3
     """
-    if name not in PRESETS:
+    if name not in (*PRESETS, "custom"):
         raise UserError(f"preset {name!r} is unknown; use one of {', '.join(PRESETS)}")
-    _check_names(changes)
-    own = {key: value for key, value in PRESETS[name].items() if key != "column" or "corpus" not in changes}
+    own = {key: value for key, value in PRESETS.get(name, {}).items() if key != "column" or "corpus" not in changes}
     return RMTConfig(**{"preset": name, **own, **changes})

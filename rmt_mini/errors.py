@@ -1,7 +1,7 @@
-"""The exceptions a user is meant to read, and how a machine's own troubles are told apart.
+"""Exceptions for the user, and how full disks and exhausted memory are recognised.
 
-A full disk and a lack of memory come in many shapes: as Python's exceptions, as PyTorch's RuntimeError, or, where
-compiled code writes a file (safetensors, tokenizers), as an exception of its own with the system's number in it.
+Both come in many forms: Python's exceptions, PyTorch's RuntimeError, or, where compiled code writes a file
+(safetensors, tokenizers), an exception of its own with the system's error number in its text.
 """
 
 from __future__ import annotations
@@ -13,14 +13,7 @@ import subprocess
 
 
 class UserError(Exception):
-    """Say in one line what is wrong, where, and the remedy.
-
-    The command line prints it as ``error: ...`` and exits with code 2; notebooks show it without a traceback.
-
-    Example:
-        >>> str(UserError("corpus 'x.txt' does not exist; give an existing file or 'champ'"))
-        "corpus 'x.txt' does not exist; give an existing file or 'champ'"
-    """
+    """Say in one line what is wrong, where, and the remedy; the command line exits with code 2."""
 
 
 class NonFiniteError(UserError):
@@ -28,7 +21,7 @@ class NonFiniteError(UserError):
 
     Args:
         message: names the tensor.
-        can_skip: whether the step may be left out; it may not where the weights themselves are at fault.
+        can_skip: whether the step may be left out; it may not if the weights themselves are at fault.
     """
 
     def __init__(self, message: str, can_skip: bool = False) -> None:
@@ -37,18 +30,14 @@ class NonFiniteError(UserError):
 
 
 class Stopped(Exception):
-    """A run or a comparison was stopped on request, in good order; ``rmt-mini resume`` takes it up again.
-
-    Args:
-        folder: of the run or the comparison.
-    """
+    """A run or a comparison in this folder was stopped on request; ``rmt-mini resume`` continues it."""
 
     def __init__(self, folder: str) -> None:
         super().__init__(f"stopped; to go on: {resume_command(folder)}")
 
 
 def resume_command(folder: str) -> str:
-    """Return what to type to take a run up again, quoted where the folder's name needs it.
+    """Return the command that continues a run, with the folder quoted where needed.
 
     Example:
         >>> resume_command("runs/laptop-seed0")
@@ -63,7 +52,7 @@ FULL_ON_WINDOWS = (112, 39)
 
 
 def disk_full(error: BaseException) -> bool:
-    """Tell whether a write failed for want of space.
+    """Return whether a write failed because no space was left.
 
     Example:
         >>> disk_full(OSError(28, "No space left on device")), disk_full(OSError(13, "Permission denied"))
@@ -76,7 +65,7 @@ def disk_full(error: BaseException) -> bool:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Tell whether memory ran out, the machine's or a GPU's.
+    """Return whether memory ran out, the machine's or a GPU's.
 
     Example:
         >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB."))

@@ -21,7 +21,6 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
@@ -104,9 +103,6 @@ class File(Record):
         write_whole(folder / self.NAME, self.model_dump_json(indent=1, exclude_unset=True) + "\n")
 
 
-# run.json
-
-
 class Turn(NamedTuple):
     """What a chat template writes around a user's text, the start of the thought included."""
 
@@ -146,8 +142,8 @@ class Notes(File):
     @field_validator("config", mode="plain")
     @classmethod
     def _by_kind(cls, value: object, info: ValidationInfo) -> object:
-        pretraining = info.data.get("kind") == "pre-training"
-        return PretrainConfig(**value) if isinstance(value, dict) and pretraining else _settings(value)
+        kind = PretrainConfig if info.data.get("kind") == "pre-training" else RMTConfig
+        return kind.from_dict(value) if isinstance(value, dict) else value
 
     @property
     def settings(self) -> RMTConfig:
@@ -159,9 +155,6 @@ class Notes(File):
         if isinstance(self.config, RMTConfig):
             return self.config
         raise UserError("a pre-training run has other settings; give the folder of a mid-training run")
-
-
-# evaluation.json
 
 
 class Cell(Record):
@@ -260,9 +253,6 @@ class ExamEvaluation(File):
     gain: dict[int, Change]
 
 
-# preflight.json
-
-
 class Predicted(Record):
     """What the pre-flight found on one tier."""
 
@@ -298,9 +288,6 @@ class Preflight(File):
     budget: Count
     advice: list[str]
     seen: Seen | None = None
-
-
-# Positions, answers, rollouts
 
 
 class Positions(File):
@@ -364,9 +351,6 @@ class ExamLine(Record):
     right: Count
     samples: Count
     thought_length: float
-
-
-# Comparisons
 
 
 class ComparisonPlan(File):
@@ -519,8 +503,6 @@ class PostTraining(File):
         return self.exams
 
 
-# Lines
-
 Line = TypeVar("Line")
 
 
@@ -553,9 +535,13 @@ def as_lines(records: Iterable[object]) -> str:
     return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in plain)
 
 
-@cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def damaged(path: Path, why: object) -> UserError:
@@ -567,15 +553,7 @@ def damaged(path: Path, why: object) -> UserError:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all: to a temporary file beside it, then renamed.
-
-    The new file keeps the mode of the one it replaces; a link to a file stays one, and its file is replaced.
-    """
-    to_no_device = path.is_symlink() and (path.is_file() or not path.exists())
-    _replace(path.resolve() if to_no_device else path, text)
-
-
-def _replace(path: Path, text: str) -> None:
+    """Write a text file whole or not at all: to a temporary file beside it, then renamed; its mode stays."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with scratch.open("w", encoding="utf-8", errors=ESCAPED) as file:
@@ -620,7 +598,7 @@ def write_keeping(path: Path, text: str, old: Path | None = None) -> bool:
         shutil.copy2(path, kept)
         logger.info("%s was there already; the old file is kept as %s", path, kept)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, text)
+    write_whole(path, text)
     return True
 
 

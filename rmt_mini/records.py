@@ -2,11 +2,12 @@
 
 Fixed vocabulary: a *document* is text; its tokens are the *trunk*; a *position* is one trunk token to be predicted
 after thinking; a *rollout* is one sampled thought and answer there, grown as a *branch* of the trunk; the rollouts
-of one position are its *group*.
+of one position are its *group*. A list of tokens is a tuple of ids; where no budget is stated, it is None.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -21,58 +22,54 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Unlabelled text with a stable name.
+    """Unlabelled text."""
 
-    Attributes:
-        id: unique in its corpus.
-        text: what a model reads.
-        spans: what a generated text knows about its words; for measuring only, no stage trains on it.
-        cut: if long, only its first tokens are read; otherwise it gives several texts.
-    """
-
-    id: str
+    id: str  # unique in its corpus
     text: str
-    spans: tuple[Span, ...] = ()
-    cut: bool = False
+    spans: tuple[Span, ...] = ()  # what a generated text knows about its words; for measuring, no stage trains on it
+    cut: bool = False  # if long, only its first tokens are read; otherwise it gives several texts
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A document, or a part of a long one, as a trunk."""
+
+    id: str  # the document's, and which part of it this is
+    ids: tuple[int, ...]
+    first: int  # the first index that may be asked for
+    sorts: tuple[str, ...] = ()  # of each token, where the text is a generated one; for measuring only
+    asked: tuple[int, ...] | None = None  # the only indices that may be asked for; None: all known ones from ``first``
+    unknown: tuple[int, ...] = ()  # indices from ``first`` on of tokens that the tokenizer does not know
+
+    @property
+    def places(self) -> Sequence[int]:
+        """Indices that may be asked for."""
+        if self.asked is not None:
+            return self.asked
+        every = range(self.first, len(self.ids))
+        return [index for index in every if index not in self.unknown] if self.unknown else every
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """One token of one trunk, to be predicted from the tokens before it.
+    """One token of a text, to be predicted from the tokens before it."""
 
-    Attributes:
-        trunk: which trunk of the step (0-based).
-        index: the token's place in the trunk; at least 1, since something must stand before it.
-        tier: 0 easy, 1 medium, 2 hard.
-        entropy: of the next-token distribution there, nats.
-    """
-
-    trunk: int
-    index: int
-    tier: int
-    entropy: float
+    trunk: int  # the text's number in the list of texts that the position was drawn from
+    index: int  # the token's place in that text; at least 1
+    tier: int  # 0 easy, 1 medium, 2 hard
+    entropy: float  # of the next-token distribution there, nats
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One sampled thought and answer.
-
-    Attributes:
-        position: where.
-        budget: B_t, tokens, as the opening stated it; 0 where none was stated.
-        thought: token ids inside the tags, closing tag excluded.
-        closed: True where the model chose to close, False where the environment closed at the cap.
-        answer: token ids of the answer.
-        logprobs: log-probability of every *sampled* token at sampling time, in order: thought, the closing
-            decision if ``closed``, answer. What the environment wrote has none and takes no loss.
-    """
+    """One sampled thought and answer."""
 
     position: Position
-    budget: int
-    thought: tuple[int, ...]
-    closed: bool
+    budget: int | None  # B_t, tokens, as the opening stated it; None where none was stated
+    thought: tuple[int, ...]  # without the closing tag
+    closed: bool  # True where the model chose to close, False where the environment closed at the cap
     answer: tuple[int, ...]
-    logprobs: tuple[float, ...]
+    logprobs: tuple[float, ...]  # of what was sampled, at sampling: thought, the closing if ``closed``, answer
 
     @property
     def length(self) -> int:
@@ -81,33 +78,8 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a policy answered at one held-out position, plainly and after thinking.
-
-    Attributes:
-        position: asked for; ``trunk`` counts the held-out texts.
-        plain: 1 where the likeliest token is right, else 0.
-        match: 1 where the answer after a thought is right, else 0.
-        length: of that thought, tokens.
-        closed: whether the thought closed itself.
-        sort: of the token, where the text is a generated one.
-        run: counts runs, where several are read together.
-        rollout: the thought and answer themselves, where they are still known.
-    """
-
-    position: Position
-    plain: float
-    match: float
-    length: int
-    closed: bool
-    sort: str = ""
-    run: int = 0
-    rollout: Rollout | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Judged:
-    """A rollout with its rewards; the advantage stands beside the reward and never replaces it."""
+    """A rollout with its rewards; the advantage is kept beside the reward and never replaces it."""
 
     rollout: Rollout
     match: float
@@ -117,14 +89,22 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class StepMetrics:
-    """One line of metrics.jsonl; the names are a contract with the report and the notebooks.
+class Answer:
+    """What a policy answered at one held-out position, plainly and after thinking."""
 
-    ``forward_tokens`` and ``backward_tokens`` count what was read and what was trained on, trunks and branches, each as
-    often as it was; ``trunk_tokens`` are those of the trunks among them, read and then trained on as often. ``skipped``
-    is 1 where the update was not finite and left out. The last four fields are measured, so no two runs agree in them;
-    ``trunk_seconds`` is the part of the two before it that the trunks took, with next-token loss and optimizer.
-    """
+    position: Position
+    plain: float  # 1 where the likeliest token is right, else 0
+    match: float  # 1 where the answer after a thought is right, else 0
+    length: int  # of that thought, tokens
+    closed: bool
+    sort: str = ""  # of the token, where the text is a generated one
+    run: int = 0  # counts runs, where several are read together
+    rollout: Rollout | None = None  # the thought and answer themselves; not read back from a file
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """One line of metrics.jsonl; the names are a contract, and ``stages/metrics.py`` says what they count."""
 
     step: int
     budget: int

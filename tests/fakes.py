@@ -22,7 +22,7 @@ from transformers import (
 
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.plain import PlainTree
-from rmt_mini.engine.tree import Trunks
+from rmt_mini.engine.tree import Documents, Trunks
 
 SHAPES = ("llama", "qwen2", "qwen3")
 SPECIALS = ["<|end|>", "<|user|>", "<|assistant|>"]
@@ -146,8 +146,10 @@ class ScriptedTree(PlainTree):
     def __init__(self, script: Callable[[list[int]], int], vocabulary: int) -> None:
         self.script, self.vocabulary = script, vocabulary
 
-    def read(self, ids: Sequence[torch.Tensor]) -> Trunks:
-        return Trunks(ids, [torch.zeros(len(document), self.vocabulary) for document in ids])
+    def read(self, documents: Documents) -> Trunks:
+        trunks = Trunks.of(documents, torch.device("cpu"))
+        trunks.hidden = [torch.zeros(len(ids), self.vocabulary) for ids in trunks.ids]
+        return trunks
 
     def _run(self, ids: torch.Tensor) -> torch.Tensor:
         hidden = torch.zeros(len(ids), self.vocabulary)

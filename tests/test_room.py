@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.runs.test_run import settings
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from rmt_mini.runs import pre_and_post
 from rmt_mini.bench.parts import Setting, material
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.text import longest_branch
+from rmt_mini.runs import pre_and_post
 from rmt_mini.runs.plan import plan_run
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import evaluate_checkpoint, run
@@ -26,6 +25,7 @@ from rmt_mini.stages.posttrain import POSTTRAINING, Exam, answer_questions, post
 from rmt_mini.worlds.questions import Question
 from tests.fakes import byte_tokenizer, make_tiny_policy
 from tests.outcomes import either
+from tests.runs.test_run import settings
 from tests.stages.tiny import small, texts_for
 
 # The longest branch of the continuation format with one token a byte, counted by hand:

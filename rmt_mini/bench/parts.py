@@ -28,12 +28,13 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.model import Policy, choose_device, load_policy, locate_model
 from rmt_mini.engine.prompt import AnswerFormat
-from rmt_mini.engine.rollout import Asking, decisions, lay_out
-from rmt_mini.engine.text import Text, to_texts
+from rmt_mini.engine.rollout import Asking, lay_out
+from rmt_mini.engine.text import to_texts
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
-from rmt_mini.records import Judged, Position, Rollout
+from rmt_mini.records import Judged, Position, Rollout, Text
 from rmt_mini.runs.plan import product_rate
+from rmt_mini.stages.difficulty import Pool
 from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.worlds.corpus import load_corpus
@@ -79,7 +80,7 @@ def material(setting: Setting, policy: Policy) -> tuple[RMTConfig, list[Text]]:
     """Return RMT's settings for a measured step, and the documents, cut behind their positions."""
     config = RMTConfig(
         model=setting.model,
-        dtype=setting.dtype,
+        dtype=setting.dtype,  # type: ignore[arg-type]  # RMTConfig checks it
         group_size=setting.group_size,
         positions_per_document=setting.positions,
         documents_per_step=setting.documents,
@@ -127,11 +128,12 @@ class MeasuredStep(RMTTrainer):
         count = len(positions)
         return Asking([budget] * count, [self.setting.thought_tokens] * count, forced=True)
 
-    def _choose(self, texts: Sequence[Text], trunks: Trunks, step: int) -> tuple[list[Position], int]:
-        return positions_for(self.setting), 0
+    def choose(self, step: int, texts: Sequence[Text], trunks: Trunks) -> Pool:
+        """Choose the positions that are measured."""
+        return Pool(positions_for(self.setting))
 
 
-def _coins(rollouts: Sequence[Rollout], form: AnswerFormat, trunks: Trunks, config: RMTConfig, b: int) -> list[Judged]:
+def _coins(rollouts: Sequence[Rollout], form: AnswerFormat, trunks: Trunks, config: RMTConfig) -> list[Judged]:
     return [Judged(r, n % 2, 0.0, n % 2, 1.0 if n % 2 else -1.0) for n, r in enumerate(rollouts)]
 
 
@@ -152,10 +154,7 @@ def tree(setting: Setting) -> dict[str, Any]:
     branches = [lay_out(trainer.form, trainer.texts[j.rollout.position.trunk].ids, j.rollout) for j in seen[-1].judged]
     trunk = sum(len(text.ids) for text in trainer.texts)
     branch = sum(len(one.tokens) for one in branches)
-    wanted = sum(
-        len(decisions(trainer.form, one, judged.rollout)[0])
-        for one, judged in zip(branches, seen[-1].judged, strict=True)
-    )
+    wanted = sum(len(one.decisions[0]) for one in branches)
     # sampling reads a group's opening once, and wants the logits of what is sampled
     shared = len(trainer.form.opening(trainer.config.budget_start)) * (
         setting.rollouts - setting.rollouts // setting.group_size
@@ -205,8 +204,7 @@ def padded(setting: Setting, micro_batch: int) -> dict[str, Any]:
         position = one.rollout.position
         before = list(trainer.texts[position.trunk].ids[: position.index])
         branch = lay_out(trainer.form, trainer.texts[position.trunk].ids, one.rollout)
-        opening = len(trainer.form.opening(one.rollout.budget or None))
-        rows.append(([*before, *branch.tokens, one.rollout.answer[-1]], len(before) + opening))
+        rows.append(([*before, *branch.tokens, one.rollout.answer[-1]], len(before) + len(branch.opening)))
     documents = [text.ids for text in trainer.texts]
 
     def update() -> None:

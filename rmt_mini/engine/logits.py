@@ -1,7 +1,7 @@
 """Logits only where a loss or a sample needs them, a chunk at a time.
 
-Logits for every token of a step, (3,000 x 49,152) in fp32, cost more memory than the model. Here a chunk's logits live
-only while its log-probabilities are taken; the backward pass makes them again.
+Logits for every token of a step, (3,000 x 49,152) in fp32, cost more memory than the model. Here a chunk's logits exist
+only while its log-probabilities are computed; the backward pass recomputes them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: fl
 
 
 class _TargetLogprobs(torch.autograd.Function):
-    """log softmax((hidden @ weight.T + bias) / temperature) at the targets, its logits forgotten between the passes.
+    """log softmax((hidden @ weight.T + bias) / temperature) at the targets; no logits are kept between the passes.
 
     Backward, with p = softmax and g the incoming gradient: dlogits = g * (onehot(target) - p) / temperature.
     """
@@ -61,16 +61,7 @@ class _TargetLogprobs(torch.autograd.Function):
 
 
 def target_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
-    """Take log softmax(head(hidden) / temperature) at the targets.
-
-    Args:
-        head: the output embedding, d -> V.
-        hidden: (n, d).
-        targets: (n,) token ids.
-        temperature: of sampling; the policy that is trained is the one that was sampled from.
-
-    Returns:
-        (n,), fp32 (fp64 for an fp64 model).
+    """Compute log softmax(head(hidden) / temperature), (n,) in fp32 or better, at the targets (n,) of hidden (n, d).
 
     Example:
         >>> head = nn.Linear(2, 4, bias=False); _ = nn.init.zeros_(head.weight)
@@ -85,14 +76,9 @@ def target_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, temperatur
 
 
 def sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw one token per row by inverting the distribution function; temperature 0 takes the likeliest.
+    """Draw one token per row of logits (R, V) by inverting the distribution function, at temperature 0 the likeliest.
 
-    One uniform number a row instead of one a logit: drawing 49,152 random numbers would cost as much as the model.
-
-    Args:
-        logits: (R, V).
-        temperature: 0 or above.
-        uniform: (R,) numbers in [0, 1), one for each row.
+    One number of ``uniform`` (R,), in [0, 1), serves a row: drawing 49,152 a row would cost as much as the model.
 
     Returns:
         Tokens (R,) and their log-probabilities (R,) under softmax(logits / temperature), fp32; at temperature 0

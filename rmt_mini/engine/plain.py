@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rmt_mini.engine.tree import DocumentTree, Trunks, backward_through_trunk
+from rmt_mini.engine.tree import Documents, DocumentTree, Trunks, backward_through_trunk
+from rmt_mini.records import Position
 
 logger = logging.getLogger(__name__)
 
@@ -21,15 +22,13 @@ logger = logging.getLogger(__name__)
 class PlainBranches:
     """R branches as plain token lists."""
 
-    def __init__(self, trunks: Trunks, trunk: list[int], index: list[int]) -> None:
-        self.trunks, self.trunk, self.index = trunks, trunk, index
-        self.tokens: list[list[int]] = [[] for _ in trunk]
+    def __init__(self, trunks: Trunks, positions: Sequence[Position]) -> None:
+        self.trunks, self.positions = trunks, positions
+        self.tokens: list[list[int]] = [[] for _ in positions]
 
     def fork(self, copies: int) -> PlainBranches:
         """Return ``copies`` branches in place of each, side by side."""
-        forked = PlainBranches(
-            self.trunks, *([value for value in values for _ in range(copies)] for values in (self.trunk, self.index))
-        )
+        forked = PlainBranches(self.trunks, [position for position in self.positions for _ in range(copies)])
         forked.tokens = [list(tokens) for tokens in self.tokens for _ in range(copies)]
         return forked
 
@@ -49,13 +48,19 @@ class PlainTree:
         hidden: Tensor = self.decoder(input_ids=ids[None], use_cache=False).last_hidden_state[0]
         return hidden
 
-    def read(self, ids: Sequence[Tensor]) -> Trunks:
-        """Read N documents, one after another."""
-        return Trunks(ids, [self._run(document) for document in ids])
+    def _run_branch(self, trunks: Trunks, position: Position, tokens: Sequence[int]) -> Tensor:
+        ids = [*trunks.documents[position.trunk][: position.index], *tokens]
+        return self._run(torch.tensor(ids, device=trunks.ids[0].device))
 
-    def branches(self, trunks: Trunks, trunk: Tensor, index: Tensor, capacity: int) -> PlainBranches:
-        """Start R empty branches."""
-        return PlainBranches(trunks, trunk.tolist(), index.tolist())
+    def read(self, documents: Documents) -> Trunks:
+        """Read N documents, one after another."""
+        trunks = Trunks.of(documents, self.decoder.device)
+        trunks.hidden = [self._run(ids) for ids in trunks.ids]
+        return trunks
+
+    def branches(self, trunks: Trunks, positions: Sequence[Position], capacity: int) -> PlainBranches:
+        """Start an empty branch at each position."""
+        return PlainBranches(trunks, positions)
 
     @torch.no_grad()
     def grow(self, branches: PlainBranches, rows: Tensor, tokens: Tensor) -> Tensor:
@@ -63,18 +68,13 @@ class PlainTree:
         last = []
         for row, new in zip(rows.tolist(), tokens.tolist(), strict=True):
             branches.tokens[row] += new
-            prefix = branches.trunks.ids[branches.trunk[row]][: branches.index[row]]
-            last.append(self._run(torch.cat([prefix, prefix.new_tensor(branches.tokens[row])]))[-1])
+            last.append(self._run_branch(branches.trunks, branches.positions[row], branches.tokens[row])[-1])
         return torch.stack(last)
 
-    def whole(self, trunks: Trunks, trunk: Tensor, index: Tensor, tokens: Sequence[Tensor]) -> Tensor:
-        """Hidden states of R whole branches, packed: (sum of lengths, d)."""
-        return torch.cat(
-            [
-                self._run(torch.cat([trunks.ids[n][:at], row]))[at:]
-                for n, at, row in zip(trunk.tolist(), index.tolist(), tokens, strict=True)
-            ]
-        )
+    def whole(self, trunks: Trunks, positions: Sequence[Position], tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Hidden states of whole branches, packed: (sum of lengths, d)."""
+        rows = zip(positions, tokens, strict=True)
+        return torch.cat([self._run_branch(trunks, position, row)[position.index :] for position, row in rows])
 
 
 def gap(one: Tensor, other: Tensor) -> float:
@@ -97,13 +97,13 @@ def _tried(tree: Any, weight: Tensor) -> tuple[list[Tensor], Tensor]:
         has on ``weight``, the input embedding, to which it comes through every layer.
     """
     device = weight.device
-    ids = [torch.arange(11, device=device) % 7, torch.arange(9, device=device) % 5]
-    trunk, index = torch.tensor([0, 0, 1], device=device), torch.tensor([4, 11, 5], device=device)
-    rows = [torch.arange(length, device=device) % 3 for length in (3, 5, 4)]
+    documents = [[n % 7 for n in range(11)], [n % 5 for n in range(9)]]
+    positions = [Position(trunk, index, 0, 0.0) for trunk, index in ((0, 4), (0, 11), (1, 5))]
+    rows = [[n % 3 for n in range(length)] for length in (3, 5, 4)]
     with torch.enable_grad():
-        read = tree.read(ids)
+        read = tree.read(documents)
         leaves = read.detached()
-        branches = tree.whole(leaves, trunk, index, rows)
+        branches = tree.whole(leaves, positions, rows)
         hidden = torch.cat(list(read.hidden))
         # a plain sum would be zero after a norm that takes out the mean
         slope = torch.linspace(-1, 1, hidden.shape[-1], device=device, dtype=hidden.dtype)
@@ -112,8 +112,8 @@ def _tried(tree: Any, weight: Tensor) -> tuple[list[Tensor], Tensor]:
     gradient, weight.grad = weight.grad, None
     assert gradient is not None
     with torch.no_grad():
-        read = tree.read(ids)
-        grown = tree.grow(tree.branches(read, trunk, index, 3), torch.arange(3), torch.stack([row[:3] for row in rows]))
+        new = torch.tensor([row[:3] for row in rows], device=device)
+        grown = tree.grow(tree.branches(tree.read(documents), positions, 3), torch.arange(3), new)
     return [hidden.detach(), branches.detach(), grown], gradient
 
 

@@ -1,15 +1,17 @@
 """Sample thoughts and answers off shared trunks, and take their log-probabilities again for training.
 
-All rollouts of a step decode together. A row that has closed its thought leaves the batch; its closing tag, cue and
-answer follow in one block at the end. A thought that reaches its cap is closed by the environment: that closing is not
-the model's choice and takes no loss, while a closing the model chose does. Otherwise a budget could not be learned.
+All rollouts of a step decode together: they think, are closed, and answer. A row that has closed its thought leaves
+the batch; its closing tag, cue and answer follow in one block at the end. A thought that reaches its cap is closed by
+the environment: that closing is not the model's choice and takes no loss, while a closing the model chose does.
+Otherwise a budget could not be learned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, groupby
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,58 +22,104 @@ from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.records import Position, Rollout
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How thoughts are asked for at every position of a call.
+    """How thoughts are asked for at every position of a call."""
 
-    Attributes:
-        budgets: B_t for each position, tokens, as the opening states it; None states none.
-        caps: the longest thought at each position, tokens.
-        temperature: of sampling; 0 takes the likeliest token.
-        answer_temperature: of the answer alone, where it differs (evaluation takes the likeliest answer).
-        forced: True lets no thought close before its cap (the cold start sets lengths this way).
-    """
-
-    budgets: Sequence[int | None]
-    caps: Sequence[int]
-    temperature: float = 1.0
-    answer_temperature: float | None = None
-    forced: bool = False
+    budgets: Sequence[int | None]  # B_t for each position, tokens, as the opening states it; None states none
+    caps: Sequence[int]  # the longest thought at each position, tokens
+    temperature: float = 1.0  # of sampling; 0 takes the likeliest token
+    answer_temperature: float | None = None  # of the answer alone, where it differs
+    forced: bool = False  # no thought may close before its cap (the cold start sets lengths this way)
 
 
-class _Growth:
-    """Rows of different lengths on branches that grow by rectangles."""
+@dataclass(slots=True)
+class Branch:
+    """A rollout as tokens, in their order: sampling lets one grow, training lays one out whole."""
 
-    def __init__(self, policy: Policy, branches: Any) -> None:
-        self.policy, self.branches = policy, branches
+    position: Position
+    budget: int | None
+    opening: Sequence[int]
+    closing: Sequence[int]  # the closing tag and the cue; the model samples its first token where ``closed``
+    thought: list[int] = field(default_factory=list)
+    closed: bool = False
+    answer: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
 
-    def append(self, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> Tensor:
-        """Append a token list to each row; returns the logits after each (rows, V)."""
+    @property
+    def tokens(self) -> list[int]:
+        """All that the model reads: without the answer's last token, which predicts nothing."""
+        return [*self.opening, *self.thought, *self.closing, *self.answer[:-1]]
+
+    @property
+    def thinking(self) -> range:
+        """Places whose next token is a thought token, or the closing decision after the last one."""
+        start = len(self.opening) - 1
+        return range(start, start + len(self.thought) + 1)
+
+    @property
+    def answering(self) -> range:
+        """Places whose next token is an answer token."""
+        start = len(self.opening) + len(self.thought) + len(self.closing) - 1
+        return range(start, start + len(self.answer))
+
+    @property
+    def decisions(self) -> tuple[list[int], list[int]]:
+        """Places and targets of everything the model sampled: thought, its own closing, answer."""
+        places = [*self.thinking[: len(self.thought) + self.closed], *self.answering]
+        return places, [*self.thought, *self.closing[: int(self.closed)], *self.answer]
+
+    def rollout(self) -> Rollout:
+        """Return it as a record."""
+        thought, answer, logprobs = tuple(self.thought), tuple(self.answer), tuple(self.logprobs)
+        return Rollout(self.position, self.budget, thought, self.closed, answer, logprobs)
+
+
+def begin(form: AnswerFormat, trunk: Sequence[int], position: Position, budget: int | None) -> Branch:
+    """Return a branch of a text without thought and answer."""
+    cue = form.cue(trunk, position.index)
+    return Branch(position, budget, form.opening(budget), [*form.close, *cue])
+
+
+def lay_out(form: AnswerFormat, trunk: Sequence[int], rollout: Rollout) -> Branch:
+    """Return the branch that a rollout grew as."""
+    branch = begin(form, trunk, rollout.position, rollout.budget)
+    branch.thought, branch.closed, branch.answer = list(rollout.thought), rollout.closed, list(rollout.answer)
+    return branch
+
+
+@dataclass
+class _Batch:
+    """Branches that grow side by side: their tokens, the longest thought of each, and their keys and values."""
+
+    policy: Policy
+    form: AnswerFormat
+    rows: list[Branch]
+    caps: list[int]
+    grown: Any
+
+    def append(self, active: Sequence[int], tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Append tokens to some rows, those of one length together; returns the logits after each (rows, V)."""
         device = self.policy.device
-        hidden: Tensor | None = None
-        by_length: dict[int, list[int]] = {}
-        for place, new in enumerate(tokens):
-            by_length.setdefault(len(new), []).append(place)
-        for places in by_length.values():
-            part = self.policy.tree.grow(
-                self.branches,
-                torch.tensor([rows[place] for place in places]),
-                torch.tensor([list(tokens[place]) for place in places], device=device),
-            )
-            if len(by_length) == 1:
-                hidden = part
-            else:
-                hidden = part.new_empty(len(tokens), part.shape[-1]) if hidden is None else hidden
-                hidden[torch.tensor(places, device=device)] = part
+        order = sorted(range(len(tokens)), key=lambda place: len(tokens[place]))
+        parts = []
+        for _, places in groupby(order, key=lambda place: len(tokens[place])):
+            rows, new = zip(*((active[place], list(tokens[place])) for place in places), strict=True)
+            parts.append(self.policy.tree.grow(self.grown, torch.tensor(rows), torch.tensor(new, device=device)))
+        hidden = parts[0]
+        if len(parts) > 1:
+            hidden = torch.cat(parts).index_copy_(0, torch.tensor(order, device=device), torch.cat(parts))
         logits: Tensor = self.policy.head(hidden)
         return logits
 
-    def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
-        """Append one token to each row, as it stands on the device; returns the logits after it (rows, V)."""
-        hidden = self.policy.tree.grow(self.branches, torch.tensor(rows), tokens[:, None])
-        logits: Tensor = self.policy.head(hidden)
-        return logits
+    def fork(self, copies: int) -> _Batch:
+        """Return ``copies`` rows in place of each, which share what was read so far."""
+        rows = [Branch(one.position, one.budget, one.opening, one.closing) for one in self.rows for _ in range(copies)]
+        caps = [cap for cap in self.caps for _ in range(copies)]
+        return _Batch(self.policy, self.form, rows, caps, self.grown.fork(copies))
 
 
 @torch.no_grad()
@@ -85,200 +133,126 @@ def roll_out(
     generator: torch.Generator,
     stride: int | None = None,
 ) -> list[Rollout]:
-    """Sample ``group_size`` thoughts and answers at each position.
+    """Sample ``group_size`` thoughts and answers at each position, sorted by trunk; a group is side by side.
 
-    Args:
-        policy: the model.
-        form: the answer format.
-        trunks: as ``policy.tree.read`` returned them.
-        positions: sorted by trunk.
-        group_size: G.
-        asking: budgets, caps, temperature.
-        generator: on the CPU, so that a seed means the same on every device.
-        stride: thought tokens that are sampled before the CPU looks at them, which waits for the device; rows that
-            closed meanwhile go on in vain, and the outcome is the same. None takes 1 on the CPU and 8 elsewhere.
-
-    Returns:
-        len(positions) * group_size rollouts, a position's group side by side.
-
-    Raises:
-        ValueError: if the positions are not sorted by trunk.
+    The generator is on the CPU, so that a seed means the same on every device. ``stride`` thought tokens, 1 on the CPU
+    and 8 elsewhere, are sampled before the CPU looks at them, which waits for the device; what a row samples after its
+    closing is dropped, so the outcome is the same.
     """
-    device, temperature, close = policy.device, asking.temperature, form.close[0]
-    texts = [ids.tolist() for ids in trunks.ids]
-    openings = [form.opening(budget) for budget in asking.budgets]
-    caps = [cap for cap in asking.caps for _ in range(group_size)]
-    longest_cue = max(len(form.cue(texts[p.trunk], p.index)) for p in positions)
-    capacity = max(map(len, openings)) + max(caps) + len(form.close) + longest_cue + form.answer_limit
-    branches = policy.tree.branches(
-        trunks,
-        torch.tensor([p.trunk for p in positions]),
-        torch.tensor([p.index for p in positions]),
-        capacity,
-    )
-    logits = _Growth(policy, branches).append(range(len(positions)), openings)
-    growth = _Growth(policy, branches.fork(group_size))  # a group shares its opening
+    rows = [
+        begin(form, trunks.documents[position.trunk], position, budget)
+        for position, budget in zip(positions, asking.budgets, strict=True)
+    ]
+    decisions = max(asking.caps) + form.answer_limit
+    capacity = max(len(row.opening) for row in rows) + max(len(row.closing) for row in rows) + decisions
+    batch = _Batch(policy, form, rows, list(asking.caps), policy.tree.branches(trunks, positions, capacity))
+    logits = batch.append(range(len(rows)), [row.opening for row in rows])
+    batch = batch.fork(group_size)  # a group shares its opening
     logits = logits.repeat_interleave(group_size, dim=0)
-
-    count = len(positions) * group_size
-    thoughts: list[list[int]] = [[] for _ in range(count)]
-    answers: list[list[int]] = [[] for _ in range(count)]
-    logprobs: list[list[float]] = [[] for _ in range(count)]
-    closed = [False] * count
     # a number for each row and decision, so that nothing a row draws depends on which others are still growing
-    uniform = torch.rand(count, max(caps) + form.answer_limit, generator=generator).to(device)
-    stride = stride or (1 if device.type == "cpu" else 8)
-    active = [row for row in range(count) if caps[row] > 0]
-    if len(active) < count:
-        logits = logits[torch.tensor(active, dtype=torch.long, device=device)]
+    uniform = torch.rand(len(batch.rows), decisions, generator=generator).to(policy.device)
+    _think(batch, logits, uniform, asking, stride or (1 if policy.device.type == "cpu" else 8))
+    logits = _close(batch)
+    _answer(batch, logits, uniform, asking)
+    return [row.rollout() for row in batch.rows]
+
+
+def _think(batch: _Batch, logits: Tensor, uniform: Tensor, asking: Asking, stride: int) -> None:
+    """Sample thoughts until each has closed or reached its cap; the last token of one at its cap stays unread."""
+    policy, close = batch.policy, batch.form.close[0]
+    active = [row for row, cap in enumerate(batch.caps) if cap > 0]
+    if len(active) < len(batch.caps):
+        logits = logits[torch.tensor(active, dtype=torch.long, device=policy.device)]
     depth = 0  # thought tokens of every active row
     while active:
-        rows = torch.tensor(active, device=device)
         drawn: list[tuple[Tensor, Tensor]] = []
-        for place in range(depth, min(depth + stride, *(caps[row] for row in active))):
+        numbers = uniform[torch.tensor(active, device=policy.device)]
+        for place in range(depth, min(depth + stride, *(batch.caps[row] for row in active))):
             if drawn:
-                logits = growth.step(active, drawn[-1][0])
+                logits = policy.head(policy.tree.grow(batch.grown, torch.tensor(active), drawn[-1][0][:, None]))
             if asking.forced:
                 logits[:, close] = -torch.inf
-            drawn.append(sample(logits, temperature, uniform[rows, place]))
-        tokens, chosen = (torch.stack(part, dim=1).tolist() for part in zip(*drawn, strict=True))
-        going, vain = [], []
-        for row, new, logprob in zip(active, tokens, chosen, strict=True):
-            closed[row] = close in new
-            kept = new.index(close) if closed[row] else len(new)
-            thoughts[row] += new[:kept]
-            logprobs[row] += logprob[: kept + closed[row]]
-            vain.append(max(0, len(new) - 1 - kept))  # read behind the closing; the last token is still unread
-            if not closed[row] and len(thoughts[row]) < caps[row]:
-                going.append(row)
-        growth.branches.forget(torch.tensor(active), torch.tensor(vain))
+            drawn.append(sample(logits, asking.temperature, numbers[:, place]))
+        tokens, logprobs = (torch.stack(part, dim=1).tolist() for part in zip(*drawn, strict=True))
+        going, dropped = [], []
+        for number, new, chosen in zip(active, tokens, logprobs, strict=True):
+            row = batch.rows[number]
+            row.closed = close in new
+            kept = new.index(close) if row.closed else len(new)
+            row.thought += new[:kept]
+            row.logprobs += chosen[: kept + row.closed]
+            dropped.append(max(0, len(new) - 1 - kept))  # read after the closing; the last token is still unread
+            if not row.closed and len(row.thought) < batch.caps[number]:
+                going.append(number)
+        batch.grown.forget(torch.tensor(active), torch.tensor(dropped))
         active, depth = going, depth + len(drawn)
         if active:
-            logits = growth.append(active, [thoughts[row][-1:] for row in active])
-
-    # a thought that ran into its cap has its last token still unread
-    blocks = []
-    for row in range(count):
-        position = positions[row // group_size]
-        unread = [] if closed[row] else thoughts[row][-1:]
-        blocks.append([*unread, *form.close, *form.cue(texts[position.trunk], position.index)])
-    active = list(range(count))
-    logits = growth.append(active, blocks)
-    if asking.answer_temperature is not None:
-        temperature = asking.answer_temperature
-    while True:
-        places = torch.tensor([len(logprobs[row]) for row in active])
-        drawn_now = sample(logits, temperature, uniform[active, places])
-        for row, token, logprob in zip(active, *(part.tolist() for part in drawn_now), strict=True):
-            answers[row].append(token)
-            logprobs[row].append(logprob)
-        active = [row for row in active if not form.finished(answers[row])]
-        if not active:
-            break
-        logits = growth.append(active, [answers[row][-1:] for row in active])
-
-    return [
-        Rollout(
-            positions[row // group_size],
-            asking.budgets[row // group_size] or 0,
-            tuple(thoughts[row]),
-            closed[row],
-            tuple(answers[row]),
-            tuple(logprobs[row]),
-        )
-        for row in range(count)
-    ]
+            logits = batch.append(active, [batch.rows[number].thought[-1:] for number in active])
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """A rollout laid out as tokens, with the places at which something was decided.
-
-    Attributes:
-        tokens: everything the model reads, without the answer's last token, which predicts nothing.
-        thinking: places whose next token is a thought token, or the closing decision after the last one.
-        answering: places whose next token is an answer token.
-    """
-
-    tokens: list[int]
-    thinking: list[int]
-    answering: list[int]
+def _close(batch: _Batch) -> Tensor:
+    """Append closing tag and cue to every row; returns the logits of the first answer tokens."""
+    blocks = [[*([] if row.closed else row.thought[-1:]), *row.closing] for row in batch.rows]
+    return batch.append(range(len(blocks)), blocks)
 
 
-def lay_out(form: AnswerFormat, trunk: Sequence[int], rollout: Rollout) -> Branch:
-    """Turn a rollout back into the branch it grew as."""
-    opening = form.opening(rollout.budget or None)
-    before = [*opening, *rollout.thought, *form.close, *form.cue(trunk, rollout.position.index)]
-    start = len(opening) - 1
-    return Branch(
-        [*before, *rollout.answer[:-1]],
-        list(range(start, start + rollout.length + 1)),
-        list(range(len(before) - 1, len(before) - 1 + len(rollout.answer))),
-    )
+def _answer(batch: _Batch, logits: Tensor, uniform: Tensor, asking: Asking) -> None:
+    """Sample answers until each is complete."""
+    temperature = asking.temperature if asking.answer_temperature is None else asking.answer_temperature
+    active = list(range(len(batch.rows)))
+    while active:
+        places = torch.tensor([len(batch.rows[number].logprobs) for number in active])
+        drawn = sample(logits, temperature, uniform[active, places])
+        for number, token, logprob in zip(active, *(part.tolist() for part in drawn), strict=True):
+            batch.rows[number].answer.append(token)
+            batch.rows[number].logprobs.append(logprob)
+        active = [number for number in active if not batch.form.finished(batch.rows[number].answer)]
+        if active:
+            logits = batch.append(active, [batch.rows[number].answer[-1:] for number in active])
 
 
-def chunks(rollouts: Sequence[Rollout], form: AnswerFormat, tokens: int) -> list[list[Rollout]]:
+def chunks(items: Sequence[T], rollout_of: Callable[[T], Rollout], form: AnswerFormat, tokens: int) -> list[list[T]]:
     """Cut rollouts into pieces of about ``tokens`` branch tokens, so that memory does not grow with G or K.
 
-    Rollouts of like length stand together, since a piece's attention is as wide as its longest; inside a piece they
-    are sorted by trunk, as the tree wants them.
+    A piece holds rollouts of similar length, since its attention is as wide as its longest, sorted by trunk.
     """
     frame = len(form.opening(99)) + len(form.close) + TAIL_TOKENS
-    pieces: list[list[Rollout]] = []
+    pieces: list[list[T]] = []
     room = 0
-    for rollout in sorted(rollouts, key=lambda one: one.length):
-        size = frame + rollout.length + len(rollout.answer)
+    for item in sorted(items, key=lambda one: rollout_of(one).length):
+        size = frame + rollout_of(item).length + len(rollout_of(item).answer)
         if not pieces or size > room:
             pieces.append([])
             room = tokens
-        pieces[-1].append(rollout)
+        pieces[-1].append(item)
         room -= size
-    return [sorted(piece, key=lambda one: one.position.trunk) for piece in pieces]
+    return [sorted(piece, key=lambda one: rollout_of(one).position.trunk) for piece in pieces]
 
 
-def decisions(form: AnswerFormat, branch: Branch, rollout: Rollout) -> tuple[list[int], list[int]]:
-    """Places and targets of everything the model sampled: thought, its own closing, answer."""
-    places = [*branch.thinking[: rollout.length + rollout.closed], *branch.answering]
-    targets = [*rollout.thought, *form.close[: int(rollout.closed)], *rollout.answer]
-    return places, targets
+def read_branches(policy: Policy, trunks: Trunks, branches: Sequence[Branch]) -> tuple[Tensor, list[int]]:
+    """Read whole branches, sorted by trunk; returns their hidden states, packed, and where each begins."""
+    tokens = [branch.tokens for branch in branches]
+    hidden = policy.tree.whole(trunks, [branch.position for branch in branches], tokens)
+    return hidden, list(accumulate(map(len, tokens[:-1]), initial=0))
 
 
 def rollout_logprobs(
     policy: Policy, form: AnswerFormat, trunks: Trunks, rollouts: Sequence[Rollout], temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of what each rollout sampled, under the policy as it is now; differentiable.
+    """Log-probabilities of what each of R rollouts sampled, under the policy as it is now; differentiable.
 
-    Args:
-        policy: the model.
-        form: the answer format the rollouts were sampled with.
-        trunks: read by the same policy.
-        rollouts: R of them, sorted by trunk.
-        temperature: of sampling.
+    Rollouts are sorted by trunk, and ``temperature`` is that of sampling.
 
     Returns:
         Log-probabilities (R, L) padded with 0, and the mask (R, L) of real ones.
     """
-    texts = [ids.tolist() for ids in trunks.ids]
-    tokens, places, targets, counts, start = [], [], [], [], 0
-    for rollout in rollouts:
-        branch = lay_out(form, texts[rollout.position.trunk], rollout)
-        local, wanted = decisions(form, branch, rollout)
-        tokens.append(torch.tensor(branch.tokens, device=policy.device))
-        places += [start + place for place in local]
-        targets += wanted
-        counts.append(len(wanted))
-        start += len(branch.tokens)
-    hidden = whole_branches(policy, trunks, rollouts, tokens)
     device = policy.device
-    packed = target_logprobs(
-        policy.head, hidden[torch.tensor(places, device=device)], torch.tensor(targets, device=device), temperature
-    )
-    mask = torch.arange(max(counts), device=device) < torch.tensor(counts, device=device)[:, None]
+    branches = [lay_out(form, trunks.documents[one.position.trunk], one) for one in rollouts]
+    hidden, starts = read_branches(policy, trunks, branches)
+    decided = [branch.decisions for branch in branches]
+    places = [start + place for start, (own, _) in zip(starts, decided, strict=True) for place in own]
+    targets = torch.tensor([target for _, own in decided for target in own], device=device)
+    packed = target_logprobs(policy.head, hidden[torch.tensor(places, device=device)], targets, temperature)
+    counts = torch.tensor([len(own) for own, _ in decided])
+    mask = (torch.arange(int(counts.max())) < counts[:, None]).to(device)
     return packed.new_zeros(mask.shape).masked_scatter(mask, packed), mask
-
-
-def whole_branches(policy: Policy, trunks: Trunks, rollouts: Sequence[Rollout], tokens: Sequence[Tensor]) -> Tensor:
-    """Hidden states of the rollouts' branches, packed."""
-    trunk = torch.tensor([r.position.trunk for r in rollouts])
-    index = torch.tensor([r.position.index for r in rollouts])
-    return policy.tree.whole(trunks, trunk, index, tokens)

@@ -1,11 +1,8 @@
-"""Documents as trunks: what training knows of a text, whatever model reads it.
+"""Documents as trunks: tokenized, cut, and drawn in an order that the seed fixes, whatever model reads them.
 
-Tokenized, cut, and dealt out in an order that the seed fixes. Nothing here touches a model, so that ``scale``, which
-leaves models to TRL, works on the same texts in the same order.
-
-A token that the tokenizer does not know (``<unk>``) is not what the text says: a model that answers ``<unk>`` there has
-predicted nothing. Such positions are never asked, and the next-token loss leaves them out as well, since it would teach
-the model to write ``<unk>``. They stay in the trunk as context.
+A token that the tokenizer does not know (``<unk>``) is not what the text says. Such positions are never asked, and the
+next-token loss leaves them out as well, since it would teach the model to write ``<unk>``; they stay in the trunk as
+context.
 """
 
 from __future__ import annotations
@@ -13,19 +10,17 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat, encode_text
 from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
-from rmt_mini.method.objective import ntp_mask
-from rmt_mini.records import Document, Position
+from rmt_mini.records import Document
+from rmt_mini.records import Text as Text
 
 logger = logging.getLogger(__name__)
 
@@ -34,56 +29,26 @@ MOST_UNKNOWN = 0.1  # share of a text's tokens; beyond it the model does not rea
 RARE_LETTERS = ("\N{UGARITIC LETTER ALPA}", "\N{CUNEIFORM SIGN A TIMES A}")  # whose UTF-8 ends in different bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A document, or a part of a long one, as a trunk.
-
-    Attributes:
-        id: the document's, and which part of it this is.
-        ids: its tokens.
-        first: the first index that may be asked for.
-        sorts: what a generated text knows about each token, for measuring only; empty for any other text.
-        asked: the only indices that may be asked for; None is every known one from ``first`` on.
-        unknown: indices from ``first`` on of tokens that the tokenizer does not know.
-
-    Example:
-        >>> list(Text("a", (5, 0, 6, 7), first=1, unknown=(1,)).places)
-        [2, 3]
-    """
-
-    id: str
-    ids: tuple[int, ...]
-    first: int
-    sorts: tuple[str, ...] = ()
-    asked: tuple[int, ...] | None = None
-    unknown: tuple[int, ...] = ()
-
-    @property
-    def places(self) -> Sequence[int]:
-        """Indices that may be asked for."""
-        if self.asked is not None:
-            return self.asked
-        every = range(self.first, len(self.ids))
-        return [index for index in every if index not in self.unknown] if self.unknown else every
-
-
 def generator_for(seed: int, *purpose: object) -> torch.Generator:
-    """Return a CPU generator that depends on the seed and the purpose alone.
-
-    Every step has its own, so that a resumed run draws what the unbroken one would have drawn.
-    """
+    """Return a CPU generator that depends on the seed and the purpose alone, so that a resumed run draws alike."""
     digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def longest_branch(form: AnswerFormat, config: RMTConfig, budget: int = 0, trunk: int = 0) -> int:
+def endless(texts: Sequence[Text], seed: int, start: int = 0) -> Iterator[Text]:
+    """Yield texts in a new random order every epoch, from the ``start``-th on."""
+    epoch, place = divmod(start, len(texts))
+    while True:
+        order = torch.randperm(len(texts), generator=generator_for(seed, "order", epoch)).tolist()
+        yield from (texts[index] for index in order[place:])
+        epoch, place = epoch + 1, 0
+
+
+def longest_branch(form: AnswerFormat, config: RMTConfig, budget: int | None = None, trunk: int = 0) -> int:
     """Return how many tokens a text and the longest branch off its end take together.
 
-    Args:
-        form: the answer format.
-        config: document_tokens, budgets, budget_rule, use_budget.
-        budget: that a measurement states beside those of ``config``, tokens; 0 where it states no other.
-        trunk: tokens of the longest text, header included; 0 takes a document of document_tokens.
+    ``budget`` is one that a measurement states in addition to those of ``config``; ``trunk`` counts the tokens of the
+    longest text, header included, where that is not a document of document_tokens.
     """
     stated = _largest_budget(config, budget)
     opening = form.opening(stated if config.use_budget else None)
@@ -92,8 +57,8 @@ def longest_branch(form: AnswerFormat, config: RMTConfig, budget: int = 0, trunk
     return trunk + frame + thought_cap(stated) + form.answer_limit
 
 
-def _largest_budget(config: RMTConfig, budget: int) -> int:
-    largest = max(config.budget_start, config.evaluation_budget, budget)
+def _largest_budget(config: RMTConfig, budget: int | None) -> int:
+    largest = max(config.budget_start, config.evaluation_budget, budget or 0)
     return 2 * largest if config.use_budget and config.budget_rule == "entropy" else largest
 
 
@@ -104,17 +69,9 @@ def longest_read(settings: Any) -> int | None:
 
 
 def require_room(
-    name: str, settings: Any, form: AnswerFormat, config: RMTConfig, budget: int = 0, trunk: int = 0
+    name: str, settings: Any, form: AnswerFormat, config: RMTConfig, budget: int | None = None, trunk: int = 0
 ) -> None:
-    """Refuse lengths beyond the positions that a model has learned: it would stop with an error, or talk nonsense.
-
-    Args:
-        name: of the model, as the user gave it.
-        settings: the model's own configuration; None where it has none.
-        form: the answer format.
-        config: document_tokens, budgets, budget_rule.
-        budget: as for ``longest_branch``.
-        trunk: tokens of the longest question, where questions are asked.
+    """Refuse lengths beyond the positions that the model ``name``, of configuration ``settings``, has learned.
 
     Raises:
         UserError: naming what to lower.
@@ -124,7 +81,7 @@ def require_room(
     if most is None or needed <= most:
         return
     settled = max(config.budget_start, config.evaluation_budget)
-    if budget > settled:
+    if (budget or 0) > settled:
         remedy = "lower the budget"
     else:
         flag = "--budget-start" if settled == config.budget_start else "--evaluation-budget"
@@ -140,15 +97,9 @@ def require_room(
 def to_texts(documents: Sequence[Document], form: AnswerFormat, config: RMTConfig, where: str) -> list[Text]:
     """Tokenize documents and cut long ones into parts of equal length, at most document_tokens each.
 
-    A document that says so (``cut``) keeps its first document_tokens only. Left out are documents of fewer than
-    min_document_tokens (and of one token, which has none before it). First parts come first, then second ones and so
-    on, so that the first few texts are of many documents.
-
-    Args:
-        documents: of one side of the split.
-        form: the answer format.
-        config: document_tokens and min_document_tokens; corpus and model, for messages.
-        where: names that side, for messages.
+    A document with ``cut`` keeps its first document_tokens only; those of fewer than min_document_tokens (or two) are
+    left out. First parts come first, then second ones and so on, so that the first few texts are of many documents.
+    ``where`` names the side of the split, for messages.
 
     Raises:
         UserError: if none is left, or too much is unknown to the tokenizer.
@@ -201,7 +152,7 @@ def to_texts(documents: Sequence[Document], form: AnswerFormat, config: RMTConfi
 
 
 def unknown_tokens(tokenizer: Any) -> set[int]:
-    """Return the ids that stand for what a tokenizer does not know; byte-level ones have none that a text can hold.
+    """Return the ids of what a tokenizer does not know; byte-level ones have none that a text can hold.
 
     A tokenizer need not declare its own, so two letters that hardly any vocabulary has are tried as well.
     """
@@ -217,7 +168,7 @@ def unknown_share(tokenizer: Any, texts: Sequence[Text]) -> float:
 
 
 def _sorts(document: Document, form: AnswerFormat) -> list[str]:
-    """Carry the sorts of a document's spans over to its tokens."""
+    """Assign the sorts of a document's spans to its tokens."""
     if not document.spans:
         return []
     encoded = form.tokenizer(
@@ -225,35 +176,3 @@ def _sorts(document: Document, form: AnswerFormat) -> list[str]:
     )
     offsets = encoded["offset_mapping"]
     return [next((s.sort for s in document.spans if start < s.stop and s.start < stop), "") for start, stop in offsets]
-
-
-def outside(texts: Sequence[Text], positions: Sequence[Position]) -> list[Tensor]:
-    """Mark the tokens of a step's texts that the next-token loss trains on: the known ones outside C.
-
-    A text may come twice in a step, where an epoch ends within it, say. A position of one copy is in C for both.
-
-    Args:
-        texts: of the step.
-        positions: C; ``trunk`` counts the texts.
-
-    Returns:
-        For each text bool (T,), on the CPU.
-
-    Example:
-        >>> twice = [Text("a", (5, 6, 7), first=1)] * 2
-        >>> [mask.int().tolist() for mask in outside(twice, [Position(1, 2, tier=0, entropy=0.5)])]
-        [[0, 1, 0], [0, 1, 0]]
-    """
-    chosen: dict[tuple[int, ...], list[int]] = {}
-    for position in positions:
-        chosen.setdefault(texts[position.trunk].ids, []).append(position.index)
-    return [ntp_mask(len(text.ids), [*chosen.get(text.ids, []), *text.unknown], text.first) for text in texts]
-
-
-def endless(texts: Sequence[Text], seed: int, start: int = 0) -> Iterator[Text]:
-    """Yield texts in a new random order every epoch, from the ``start``-th on."""
-    epoch, place = divmod(start, len(texts))
-    while True:
-        order = torch.randperm(len(texts), generator=generator_for(seed, "order", epoch)).tolist()
-        yield from (texts[index] for index in order[place:])
-        epoch, place = epoch + 1, 0

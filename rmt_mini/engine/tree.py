@@ -1,31 +1,22 @@
 """The document tree: one trunk, many branches, nothing computed twice.
 
-Every position of a document shares the document's prefix, and every rollout of a position shares the position's
-prefix. So the document is read once as a *trunk*; thoughts grow off it as *branches*:
+All positions of a document share the document's prefix, and all rollouts of a position the position's. So the document
+is read once as a *trunk*; thoughts grow off it as *branches*:
 
     trunk    t0 t1 t2 ... t_pos ...                        next-token loss, entropies, keys and values
     branch   at pos: opening thought closing cue answer    sees trunk tokens before pos, and itself so far;
                                                            position ids restart at pos
 
-A branch attends to two sets of keys, and one softmax runs over both:
-
-    scores = [ q . K_trunk  where trunk index < pos | q . K_own  where own index <= mine ]
-
-All branches of a document share K_trunk, so that product is one large matrix product (as Hydragen does) instead of
-one per rollout, and nothing is padded to the longest prompt. Everything differs only *after* the trunk, which is why
-the instruction with B_t stands in the branch. The same attention serves sampling, where a branch grows by a few
-tokens at a time, and training, where it stands whole.
-
-Training splits at the trunk's keys and values: branch chunks run forward and backward one after another and leave
+Training splits at the trunk's keys and values: chunks of branches run forward and backward one after another and leave
 their gradients on detached copies; the trunk goes backward once, at the end, with their sum. So the memory is that
 of one trunk and one chunk, and no trunk is read twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -35,17 +26,17 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
 from rmt_mini.engine.attention import branch_attention, fused_branch_attention
+from rmt_mini.records import Position
 
 IMPLEMENTATION = "rmt_tree"
+Documents = Sequence[Sequence[int]] | Mapping[int, Sequence[int]]
 
 
 def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: object, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Hand one layer's queries, keys and values, each (1, heads, tokens, D), to the pass that is running."""
-    scaling = kwargs.get("scaling")
-    if scaling is None:
-        scaling = query.shape[-1] ** -0.5
+    """Pass one layer's queries, keys and values, each (1, heads, tokens, D), to the pass that is running."""
+    scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
     attended = kwargs["tree_pass"].attend(module.layer_idx, query[0], key[0], value[0], scaling)  # (tokens, H, D)
     return attended[None], None
 
@@ -53,32 +44,34 @@ def _attention(
 AttentionInterface.register(IMPLEMENTATION, _attention)
 
 
-@contextmanager
-def _tree_attention(model: Any) -> Iterator[None]:
-    """Switch the model to the tree's attention for one call, so that it stays an ordinary model outside."""
-    before = model.config._attn_implementation
-    model.config._attn_implementation = IMPLEMENTATION
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = before
-
-
 @dataclass
 class Trunks:
-    """N documents read once: their hidden states and every layer's keys and values.
+    """N documents read once: their hidden states and every layer's keys and values."""
 
-    Attributes:
-        ids: N tensors (T_n,).
-        hidden: N tensors (T_n, d), after the final norm; hidden[n][i - 1] predicts token i.
-        keys: by layer, (N, H_kv, T, D), short documents padded to the longest.
-        values: the same shapes.
-    """
+    documents: Mapping[int, tuple[int, ...]]  # their tokens, by the number that ``Position.trunk`` gives each
+    ids: Sequence[Tensor]  # the same, N tensors (T_n,)
+    hidden: Sequence[Tensor] = ()  # N tensors (T_n, d), after the final norm; hidden[n][i - 1] predicts token i
+    keys: list[Tensor] = field(default_factory=list)  # by layer, (N, H_kv, T, D), padded to the longest document
+    values: list[Tensor] = field(default_factory=list)  # the same shapes
 
-    ids: Sequence[Tensor]
-    hidden: Sequence[Tensor] = ()
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
+    @classmethod
+    def of(cls, documents: Documents, device: torch.device) -> Trunks:
+        """Return documents before they are read, numbered from 0 where they are no mapping."""
+        numbered = documents if isinstance(documents, Mapping) else dict(enumerate(documents))
+        if not numbered or any(len(document) == 0 for document in numbered.values()):
+            raise ValueError("read needs at least one document, and each at least one token")
+        kept = {number: tuple(map(int, document)) for number, document in numbered.items()}
+        return cls(kept, [torch.tensor(document, device=device) for document in kept.values()])
+
+    def rows(self, positions: Sequence[Position]) -> list[int]:
+        """Return which of the N documents each position is in."""
+        row = {number: place for place, number in enumerate(self.documents)}
+        return [row[position.trunk] for position in positions]
+
+    def before(self, positions: Sequence[Position]) -> Tensor:
+        """Return the hidden states that predict the tokens at some positions, (P, d)."""
+        rows = self.rows(positions)
+        return torch.stack([self.hidden[row][one.index - 1] for row, one in zip(rows, positions, strict=True)])
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Causal attention inside each document; keeps the keys and values for the branches."""
@@ -97,7 +90,7 @@ class Trunks:
     def detached(self) -> Trunks:
         """Copy whose keys and values are leaves that collect the branches' gradients."""
         keys, values = ([tensor.detach().requires_grad_() for tensor in kept] for kept in (self.keys, self.values))
-        return Trunks(self.ids, self.hidden, keys, values)
+        return replace(self, keys=keys, values=values)
 
 
 def backward_through_trunk(trunks: Trunks, leaves: Trunks, loss: Tensor | None) -> None:
@@ -110,15 +103,18 @@ def backward_through_trunk(trunks: Trunks, leaves: Trunks, loss: Tensor | None) 
         torch.autograd.backward(roots, gradients)
 
 
+def _located(trunks: Trunks, positions: Sequence[Position]) -> tuple[Tensor, Tensor]:
+    """Document and index of R branches, (R,) each, on the CPU."""
+    rows = trunks.rows(positions)
+    if rows != sorted(rows):
+        raise ValueError("trunk must be ascending: sort the branches by document")
+    return torch.tensor(rows), torch.tensor([position.index for position in positions])
+
+
 class _ByTrunk:
     """Arrange R rows, sorted by document, as (N, rows of the fullest document); pads repeat a row.
 
-    Which row stands where is worked out on the CPU, so that no layer waits for a device to say it.
-
-    Args:
-        trunk: (R,) on the CPU.
-        index: (R,) on the CPU.
-        device: of the model.
+    ``trunk`` and ``index`` are (R,) on the CPU, so that nothing waits for the device.
     """
 
     def __init__(self, trunk: Tensor, index: Tensor, device: torch.device) -> None:
@@ -132,37 +128,25 @@ class _ByTrunk:
         self.used, self.rows, self.slot, self.seen = (part.to(device) for part in (used, rows, slot, index[rows]))
 
     def attend(
-        self,
-        trunks: Trunks,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        own_length: Tensor,
-        scaling: float,
+        self, trunks: Trunks, layer: int, query: Tensor, key: Tensor, value: Tensor, own: Tensor, scaling: float
     ) -> Tensor:
         """Run branch_attention on rows: query (R, H, C, D), key and value (R, H_kv, L, D); returns (R, H, C, D)."""
-        trunk_key, trunk_value = trunks.keys[layer][:, :, : self.longest], trunks.values[layer][:, :, : self.longest]
+        trunk_key, trunk_value = (kept[layer][:, :, : self.longest] for kept in (trunks.keys, trunks.values))
         if len(self.used) < len(trunk_key):
             trunk_key, trunk_value = trunk_key[self.used], trunk_value[self.used]
-        query, key, value, own_length = (
+        query, key, value, own = (
             part.view(*self.rows.shape, *part.shape[1:]) if self.even else part[self.rows]
-            for part in (query, key, value, own_length)
+            for part in (query, key, value, own)
         )
-        inputs = (query, trunk_key, trunk_value, key, value, self.seen, own_length, scaling)
+        inputs = (query, trunk_key, trunk_value, key, value, self.seen, own, scaling)
         if not torch.is_grad_enabled():
             grouped = branch_attention(*inputs)
         elif query.device.type == "cpu":
             grouped = fused_branch_attention(*inputs)
         else:
-            # scores are made again in the backward pass: kept, they would cost memory that grows with the prefix
+            # scores are recomputed in the backward pass: kept, they would cost memory that grows with the prefix
             grouped = checkpoint(branch_attention, *inputs, use_reentrant=False, preserve_rng_state=False)
         return grouped.flatten(0, 1) if self.even else grouped.flatten(0, 1)[self.slot]
-
-
-def _require_sorted(trunk: Tensor) -> None:
-    if bool((trunk[1:] < trunk[:-1]).any()):
-        raise ValueError("trunk must be ascending: sort the branches by document")
 
 
 class _Packed(torch.autograd.Function):
@@ -181,10 +165,10 @@ class _Packed(torch.autograd.Function):
 
 
 class _WholeBranches:
-    """Training pass: R branches of unequal length stand whole, packed one after another without padding."""
+    """Training pass: R branches of unequal length are read whole, packed one after another without padding."""
 
-    def __init__(self, trunks: Trunks, trunk: Tensor, index: Tensor, lengths: Tensor, device: torch.device) -> None:
-        _require_sorted(trunk)
+    def __init__(self, trunks: Trunks, positions: Sequence[Position], lengths: Tensor, device: torch.device) -> None:
+        trunk, index = _located(trunks, positions)
         self.trunks, self.by_trunk = trunks, _ByTrunk(trunk, index, device)
         row = torch.repeat_interleave(torch.arange(len(lengths)), lengths)  # packed place -> row
         column = torch.arange(len(row)) - (lengths.cumsum(0) - lengths)[row]  # packed place -> place in its row
@@ -207,31 +191,21 @@ class _WholeBranches:
 
 
 class GrowingBranches:
-    """Sampling pass: R branches that grow a few tokens at a time, keys and values kept in storage made once.
+    """Sampling pass: R branches, of at most ``capacity`` tokens, that grow a few tokens at a time."""
 
-    Args:
-        trunks: what they leave.
-        trunk: (R,) ascending, on the CPU: which document.
-        index: (R,) on the CPU: at which token.
-        capacity: most tokens a branch can hold.
-    """
-
-    def __init__(self, trunks: Trunks, trunk: Tensor, index: Tensor, capacity: int) -> None:
-        _require_sorted(trunk)
-        self.trunks, self.trunk, self.index = trunks, trunk, index
-        self.lengths = torch.zeros_like(index)  # (R,) own tokens so far
+    def __init__(self, trunks: Trunks, positions: Sequence[Position], capacity: int) -> None:
+        self.trunks = trunks
+        self.trunk, self.index = _located(trunks, positions)
+        self.lengths = torch.zeros_like(self.index)  # (R,) own tokens so far
         _, kv_heads, _, dim = trunks.keys[0].shape
-        self.keys = trunks.keys[0].new_zeros(len(trunks.keys), len(index), kv_heads, capacity, dim)
+        self.keys = trunks.keys[0].new_zeros(len(trunks.keys), len(positions), kv_heads, capacity, dim)
         self.values = torch.zeros_like(self.keys)
 
     def fork(self, copies: int) -> GrowingBranches:
         """Return ``copies`` branches in place of each, side by side, that share what was read so far."""
-        forked = GrowingBranches.__new__(GrowingBranches)
-        forked.trunks = self.trunks
-        forked.trunk, forked.index, forked.lengths = (
-            tensor.repeat_interleave(copies) for tensor in (self.trunk, self.index, self.lengths)
-        )
-        forked.keys, forked.values = (tensor.repeat_interleave(copies, dim=1) for tensor in (self.keys, self.values))
+        forked = copy.copy(self)
+        for name, dim in (("trunk", 0), ("index", 0), ("lengths", 0), ("keys", 1), ("values", 1)):
+            setattr(forked, name, getattr(self, name).repeat_interleave(copies, dim=dim))
         return forked
 
     def forget(self, rows: Tensor, counts: Tensor) -> None:
@@ -241,11 +215,11 @@ class GrowingBranches:
     def aim(self, rows: Tensor, new: int) -> Tensor:
         """Prepare for ``new`` tokens on each of ``rows`` (ascending); returns their position ids (rows, new)."""
         device, columns = self.keys.device, self.lengths[rows, None] + torch.arange(new)
-        reach = int(columns.max()) + 1
-        if reach > self.keys.shape[3]:
-            raise ValueError(f"branches of {reach} tokens do not fit the capacity {self.keys.shape[3]}")
+        self.reach = int(columns.max()) + 1
+        if self.reach > self.keys.shape[3]:
+            raise ValueError(f"branches of {self.reach} tokens do not fit the capacity {self.keys.shape[3]}")
         self.lengths[rows] += new
-        self.everyone, self.reach = len(rows) == len(self.index), reach
+        self.everyone = len(rows) == len(self.index)
         self.rows, self.columns = rows.to(device), columns.to(device)
         self.by_trunk = _ByTrunk(self.trunk[rows], self.index[rows], device)
         return (self.index[rows, None] + columns).to(device)
@@ -267,51 +241,45 @@ class GrowingBranches:
 
 
 class DocumentTree:
-    """Run a causal language model over trunks and their branches.
-
-    Args:
-        model: a transformers causal LM whose attention goes through ``AttentionInterface`` and takes explicit
-            ``position_ids`` (Llama, Qwen2, Qwen3, SmolLM and most others).
-    """
+    """Run a transformers causal LM, whose attention goes through ``AttentionInterface``, over trunks and branches."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.decoder = model.get_decoder()
 
     def _run(self, tokens: Tensor, position_ids: Tensor, tree_pass: object) -> Tensor:
-        with _tree_attention(self.model):
-            output = self.decoder(
-                input_ids=tokens[None], position_ids=position_ids[None], use_cache=False, tree_pass=tree_pass
-            )
-        hidden: Tensor = output.last_hidden_state[0]
+        inputs = {"input_ids": tokens[None], "position_ids": position_ids[None], "use_cache": False}
+        config, before = self.model.config, self.model.config._attn_implementation
+        config._attn_implementation = IMPLEMENTATION  # for this call only: outside it is an ordinary model
+        try:
+            hidden: Tensor = self.decoder(**inputs, tree_pass=tree_pass).last_hidden_state[0]
+        finally:
+            config._attn_implementation = before
         return hidden
 
-    def read(self, ids: Sequence[Tensor]) -> Trunks:
+    def read(self, documents: Documents) -> Trunks:
         """Read N documents in one pass; under autograd the graph is kept for ``backward_through_trunk``."""
-        if not ids or any(len(document) == 0 for document in ids):
-            raise ValueError("read needs at least one document, and each at least one token")
-        trunks = Trunks(ids)
-        positions = torch.cat([torch.arange(len(document), device=document.device) for document in ids])
-        hidden = self._run(torch.cat(list(ids)), positions, trunks)
-        trunks.hidden = hidden.split([len(document) for document in ids])
+        trunks = Trunks.of(documents, self.model.device)
+        positions = torch.cat([torch.arange(len(ids), device=ids.device) for ids in trunks.ids])
+        hidden = self._run(torch.cat(list(trunks.ids)), positions, trunks)
+        trunks.hidden = hidden.split([len(ids) for ids in trunks.ids])
         return trunks
 
-    def branches(self, trunks: Trunks, trunk: Tensor, index: Tensor, capacity: int) -> GrowingBranches:
-        """Start R empty branches of at most ``capacity`` tokens, at ``index`` of ``trunk``, each (R,)."""
-        return GrowingBranches(trunks, trunk.cpu(), index.cpu(), capacity)
+    def branches(self, trunks: Trunks, positions: Sequence[Position], capacity: int) -> GrowingBranches:
+        """Start a branch of at most ``capacity`` tokens at each position, sorted by trunk."""
+        return GrowingBranches(trunks, positions, capacity)
 
     @torch.no_grad()
     def grow(self, branches: GrowingBranches, rows: Tensor, tokens: Tensor) -> Tensor:
-        """Append tokens (rows, C) to some branches; returns the hidden state of each one's last token (rows, d).
-
-        ``rows`` stands on the CPU and ``tokens`` on the model's device: nothing here waits for the device.
-        """
+        """Append tokens (rows, C), on the device, to some branches; returns each one's last hidden state (rows, d)."""
         positions = branches.aim(rows, tokens.shape[1])
         hidden = self._run(tokens.flatten(), positions.flatten(), branches)
         return hidden.view(*tokens.shape, -1)[:, -1]
 
-    def whole(self, trunks: Trunks, trunk: Tensor, index: Tensor, tokens: Sequence[Tensor]) -> Tensor:
-        """Hidden states of R whole branches, packed: (sum of lengths, d). Rows must be sorted by trunk."""
+    def whole(self, trunks: Trunks, positions: Sequence[Position], tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Hidden states of whole branches, packed: (sum of lengths, d). Positions are sorted by trunk."""
+        device = trunks.ids[0].device
         lengths = torch.tensor([len(row) for row in tokens])
-        branches = _WholeBranches(trunks, trunk.cpu(), index.cpu(), lengths, tokens[0].device)
-        return self._run(torch.cat(list(tokens)), branches.position_ids, branches)
+        branches = _WholeBranches(trunks, positions, lengths, device)
+        packed = torch.tensor([token for row in tokens for token in row], device=device)
+        return self._run(packed, branches.position_ids, branches)

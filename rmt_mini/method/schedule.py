@@ -1,17 +1,19 @@
-"""What the settings say of a step: its budget, each position's budget, and the sampler of positions.
+"""The paper's formulas under a run's settings: a step's budget, each position's budget, the sampler, and the NTP mask.
 
-The paper's formulas stand in ``budget`` and ``curriculum``; here a run's settings are put into them, once for every
-trainer: the tree's (``stages/midtrain.py``) and TRL's (``scale``).
+Written once for both trainers: the tree's (``stages/midtrain.py``) and TRL's (``scale``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from rmt_mini.config import RMTConfig
 from rmt_mini.method.budget import budget_at_step, budgets_by_entropy
 from rmt_mini.method.curriculum import TierSampler
-from rmt_mini.records import Position
+from rmt_mini.method.objective import ntp_mask
+from rmt_mini.records import Position, Text
 
 
 def budget_of(config: RMTConfig, step: int) -> int:
@@ -28,7 +30,7 @@ def budget_of(config: RMTConfig, step: int) -> int:
         ValueError: if the step lies outside the run.
 
     Source:
-        Tian et al., arXiv 2509.24375, dynamic token budget.
+        arXiv 2509.24375, dynamic token budget.
 
     Example:
         >>> [budget_of(RMTConfig(steps=4, budget_start=20), step) for step in range(5)]
@@ -51,7 +53,7 @@ def budgets_for(config: RMTConfig, budget: int, positions: Sequence[Position]) -
         A budget for each, tokens.
 
     Source:
-        Tian et al., arXiv 2509.24375, dynamic token budget; the rule "entropy" is ours.
+        arXiv 2509.24375, dynamic token budget; the rule "entropy" is ours.
 
     Example:
         >>> asked = [Position(0, 3, 0, entropy=0.5), Position(0, 7, 1, entropy=1.5)]
@@ -74,7 +76,7 @@ def sampler_for(config: RMTConfig) -> TierSampler:
         The sampler.
 
     Source:
-        Tian et al., arXiv 2509.24375, curriculum-based adaptive sampling.
+        arXiv 2509.24375, curriculum-based adaptive sampling.
 
     Example:
         >>> sampler_for(RMTConfig(steps=3, use_curriculum=False)).enabled
@@ -89,3 +91,29 @@ def sampler_for(config: RMTConfig) -> TierSampler:
         seed=config.seed,
         enabled=config.use_curriculum,
     )
+
+
+def outside(texts: Sequence[Text], positions: Sequence[Position]) -> list[Tensor]:
+    """Mark the tokens of a step's texts that the next-token loss trains on: the known ones outside C.
+
+    A text may come twice in a step, where an epoch ends within it, say. A position of one copy is in C for both.
+
+    Args:
+        texts: of the step.
+        positions: C.
+
+    Returns:
+        For each text bool (T,), on the CPU.
+
+    Source:
+        arXiv 2509.24375, dual training, the mask m_pos.
+
+    Example:
+        >>> twice = [Text("a", (5, 6, 7), first=1)] * 2
+        >>> [mask.int().tolist() for mask in outside(twice, [Position(1, 2, tier=0, entropy=0.5)])]
+        [[0, 1, 0], [0, 1, 0]]
+    """
+    chosen: dict[tuple[int, ...], list[int]] = {}
+    for position in positions:
+        chosen.setdefault(texts[position.trunk].ids, []).append(position.index)
+    return [ntp_mask(len(text.ids), [*chosen.get(text.ids, []), *text.unknown], text.first) for text in texts]

@@ -5,7 +5,6 @@ The pages are templates (templates/*.md.j2). Text that a model wrote passes the 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -243,7 +242,7 @@ def _drawn(folder: Path, figures: dict[str, Figured]) -> dict[str, Figured]:
 def _compared_with_preset(config: RMTConfig) -> list[tuple[str, str, str, str]]:
     """List every setting, its value, that of the preset, and what it means."""
     base = preset(config.preset) if config.preset in PRESETS else RMTConfig()
-    helps = {field.name: field.metadata["help"] for field in dataclasses.fields(RMTConfig)}
+    helps = {name: field.description or "" for name, field in RMTConfig.model_fields.items()}
     both = {name: [getattr(one, name) for one in (config, base)] for name in helps}
     shown = {
         name: [", ".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in two] for name, two in both.items()

@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -94,12 +95,7 @@ def compare(
 
 
 def go_on(folder: Path, workers: int = 0, progress: bool = True, stop: threading.Event | None = None) -> str:
-    """Do the runs of a comparison that are not done, and report; returns the table of accuracies.
-
-    Raises:
-        UserError: if the folder holds no comparison, or for anything else that a user can set right.
-        Stopped: as ``compare``.
-    """
+    """Do the runs of a comparison that are not done, and report; returns the table of accuracies."""
     plan = ComparisonPlan.read(folder)
     wanted = [(arm, seed) for seed in plan.all_seeds for arm in plan.arms]  # all arms of one seed, then the next
     paths = [run_folder(folder, arm.name, seed) for arm, seed in wanted]
@@ -215,9 +211,14 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.ERROR)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    while parent is not None and parent.is_alive():  # not join: on some kernels it hides that this process is killed
+        time.sleep(GLANCE)
+    os._exit(1)
 
 
 def _open(folder: Path, plan: ComparisonPlan) -> None:

@@ -48,14 +48,14 @@ def exams(
     Args:
         folder: of the comparison.
         arms: whose checkpoints; RMT is always among them; empty takes NTP only and RPT, if they are there.
-        source: of the questions, count, samples: as for ``posttrain_run``.
+        source: as for ``posttrain_run``; so are count, samples, every and changes.
         count: questions, those held out included.
         samples: answers sampled to each held-out question.
         every: steps between measurements on the way.
-        changes: config fields that replace the defaults of post-training; "steps" among them.
-        workers: as for ``compare``.
+        changes: config fields that replace the defaults of post-training.
+        workers: as for ``compare``; so are progress and stop.
         progress: show a progress bar.
-        stop: as for ``compare``.
+        stop: once set, the runs end and this raises.
 
     Returns:
         The table of what was answered.
@@ -75,8 +75,9 @@ def exams(
     path = folder / "exams" / as_file_name(source)
     before, now = ExamPlan.find(path), plan.model_dump(mode="json")
     if before is not None:
-        differ = [name for name, value in before.model_dump(mode="json").items() if value != now[name]]
-        if {*differ} - {"arms"}:
+        old = before.model_dump(mode="json", exclude={"arms"})
+        differ = [name for name, value in old.items() if value != now[name]]
+        if differ:
             raise UserError(
                 f"{str(path)!r} holds exams with other settings ({', '.join(differ)}); delete it, or give those"
             )
@@ -86,12 +87,7 @@ def exams(
 
 
 def go_on(path: Path, workers: int = 0, progress: bool = True, stop: threading.Event | None = None) -> str:
-    """Do the runs of DIR/exams/SOURCE that are not done, and report; returns the table.
-
-    Raises:
-        UserError: if a checkpoint is not there, or for anything else that a user can set right.
-        Stopped: as ``compare``.
-    """
+    """Do the runs of DIR/exams/SOURCE that are not done, and report; returns the table."""
     plan, folder = ExamPlan.read(path), path.parents[1]
     comparison = ComparisonPlan.read(folder)
     wanted = [

@@ -20,10 +20,9 @@ import torch
 from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
-from rmt_mini.engine.text import Text
 from rmt_mini.errors import Stopped
 from rmt_mini.files import AnswerLine, Kind, Notes, RolloutLine, Time
-from rmt_mini.records import Answer, Judged
+from rmt_mini.records import Answer, Judged, Text
 from rmt_mini.runs.folder import RunFolder
 from rmt_mini.stages.midtrain import StepResult
 
@@ -126,9 +125,7 @@ def rollout_line(policy: Policy, step: int, texts: Sequence[Text], judged: Judge
     assert rollout is not None  # only answers read back from a file have lost it
     position = judged.position if isinstance(judged, Answer) else rollout.position
     text = texts[position.trunk]
-    rewards: dict[str, float] = {}
-    if isinstance(judged, Judged):
-        rewards = {name: getattr(judged, name) for name in ("length_reward", "reward", "advantage")}
+    rewards = ("length_reward", "reward", "advantage") if isinstance(judged, Judged) else ()
     return RolloutLine(
         step=step,
         document=text.id,
@@ -136,13 +133,13 @@ def rollout_line(policy: Policy, step: int, texts: Sequence[Text], judged: Judge
         tier=position.tier,
         entropy=position.entropy,
         context=decode(list(text.ids[: position.index]))[-CONTEXT_CHARACTERS:],
-        budget=rollout.budget or None,
+        budget=rollout.budget,
         thought=decode(list(rollout.thought)),
         closed=rollout.closed,
         answer=decode(list(rollout.answer)),
         truth=decode([text.ids[position.index]]),
         match=judged.match,
-        **rewards,
+        **{name: getattr(judged, name) for name in rewards},
     )
 
 
@@ -154,11 +151,7 @@ def answer_line(when: Time, texts: Sequence[Text], answer: Answer) -> AnswerLine
         document=texts[position.trunk].id,
         position=position.index,
         tier=position.tier,
-        sort=answer.sort,
-        plain=answer.plain,
-        match=answer.match,
-        length=answer.length,
-        closed=answer.closed,
+        **{name: getattr(answer, name) for name in ("sort", "plain", "match", "length", "closed")},
     )
 
 
@@ -200,14 +193,6 @@ def model_digest(policy: Policy) -> str:
 
 
 def token_digest(form: AnswerFormat, texts: Sequence[Text], budget: int) -> str:
-    """Return a sha256 over what a model reads: the texts as tokens, and the delimiters of a branch.
-
-    It differs wherever another tokenizer, another version of it or another chat template makes a difference.
-
-    Args:
-        form: the answer format.
-        texts: of the run.
-        budget: that an opening states, tokens.
-    """
+    """Return a sha256 over what a model reads: texts as tokens, and delimiters of a branch under ``budget``."""
     frame = [form.opening(budget), form.close, form.cue([0] * 2 * TAIL_TOKENS, 2 * TAIL_TOKENS)]
     return hashlib.sha256(json.dumps([frame, [(text.first, text.ids) for text in texts]]).encode()).hexdigest()

@@ -30,45 +30,18 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
+from rmt_mini import files
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, absolute_name, load_policy
-from rmt_mini.engine.text import Text, to_texts, unknown_share
+from rmt_mini.engine.text import to_texts, unknown_share
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import (
-    DIGESTS,
-    TIMES,
-    AnswerLine,
-    Evaluation,
-    Measured,
-    Notes,
-    Positions,
-    Preflight,
-    RolloutLine,
-    Samples,
-    Seen,
-    Time,
-    Turn,
-    damaged,
-    read_lines,
-    read_metrics,
-    require_free,
-)
+from rmt_mini.files import Evaluation, Measured, Notes, Positions, Preflight, Samples, Turn
 from rmt_mini.method.schedule import budget_of
-from rmt_mini.records import Answer, Position, StepMetrics
+from rmt_mini.records import Answer, Position, StepMetrics, Text
 from rmt_mini.report.report import write_report
+from rmt_mini.runs import journal
 from rmt_mini.runs.folder import RunFolder, drop_states, folder_for, load_state, save_state
-from rmt_mini.runs.journal import (
-    Journal,
-    answer_line,
-    evenly,
-    first_notes,
-    machine,
-    model_digest,
-    now,
-    rollout_line,
-    token_digest,
-    versions,
-)
+from rmt_mini.runs.journal import Journal, rollout_line, versions
 from rmt_mini.runs.remedies import explained, warn_of_little_memory
 from rmt_mini.stages.coldstart import cold_start
 from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions, yardstick
@@ -113,10 +86,10 @@ class Inputs:
 
     def digests(self) -> dict[str, str]:
         """Return digests of text, tokens and weights; all must be the same where a run is resumed."""
-        values = [self.corpus_digest, self.token_digest, model_digest(self.policy)]
+        values = [self.corpus_digest, self.token_digest, journal.model_digest(self.policy)]
         if self.policy.proxy is not None:
-            values.append(model_digest(self.policy.proxy))
-        return dict(zip(DIGESTS, values, strict=False))
+            values.append(journal.model_digest(self.policy.proxy))
+        return dict(zip(files.DIGESTS, values, strict=False))
 
 
 def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None = None) -> Inputs:
@@ -140,7 +113,7 @@ def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None =
     asked = to_texts(held_out, form, config, "held-out")[: config.evaluation_documents]
     texts = [*training, *asked]
     proxy_of(policy, config, max(len(text.ids) for text in texts))  # fails before there is a folder
-    return Inputs(policy, training, asked, corpus.digest, token_digest(form, texts, config.budget_start))
+    return Inputs(policy, training, asked, corpus.digest, journal.token_digest(form, texts, config.budget_start))
 
 
 def anywhere(config: RMTConfig) -> RMTConfig:
@@ -176,12 +149,12 @@ def run(
     """
     config = anywhere(config)
     path = folder_for(config.out, f"{config.preset}-seed{config.seed}")
-    require_free(path)  # before anything slow; the folder is made only when all else is ready
+    files.require_free(path)  # before anything slow; the folder is made only when all else is ready
     began = time.perf_counter()
     with explained(config):
         inputs = prepare(config, policy, turn)
         policy = inputs.policy
-        notes = first_notes("mid-training", config, parameters=policy.parameters, **inputs.digests())
+        notes = journal.first_notes("mid-training", config, parameters=policy.parameters, **inputs.digests())
         unknown = unknown_share(policy.tokenizer, [*inputs.train, *inputs.held_out])
         if unknown:
             notes.unknown_share = round(unknown, 4)
@@ -193,11 +166,12 @@ def run(
     try:
         with explained(config, policy, path, resumable=False):
             notes.seconds["loading"] = round(time.perf_counter() - began, 2)
-            Journal(folder, notes).note(status="running")  # from here on the run can be resumed
+            noted = Journal(folder, notes)
+            noted.note(status="running")  # from here on the run can be resumed
     except BaseException:
         folder.release()
         raise
-    return _Run(config, folder, notes, inputs, None, progress, stop).to_the_end(on_step)
+    return _Run(config, folder, noted, inputs, None, progress, stop).to_the_end(on_step)
 
 
 def resume(
@@ -251,8 +225,9 @@ def resume(
         folder.release()
         raise
     kept = notes.model_dump(exclude_unset=True, exclude={"config", "end", "error", "resumed"})
-    again = Notes(**kept, config=config, resumed=[*notes.resumed, now()])
-    return _Run(config, folder, again, inputs, state, progress, stop).to_the_end(on_step)
+    again = Journal(folder, Notes(**kept, config=config, resumed=[*notes.resumed, journal.now()]))
+    early = [(tier, signal) for tier, signal in state.plain["early"]] if state else []
+    return _Run(config, folder, again, inputs, state, progress, stop, early).to_the_end(on_step)
 
 
 def _require_same(what: str, path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -270,7 +245,7 @@ def _require_same_code(path: Path, notes: Notes) -> None:
     now = versions()
     _require_same("version of ", path, {"rmt-mini": notes.versions.get("rmt-mini")}, now)
     changed = [f"{name} {old} to {now.get(name)}" for name, old in notes.versions.items() if now.get(name) != old]
-    threads = notes.machine.get("threads"), machine()["threads"]
+    threads = notes.machine.get("threads"), journal.machine()["threads"]
     changed += [f"threads {threads[0]} to {threads[1]}"] * (threads[0] != threads[1])
     if changed:
         logger.warning("Changed since the run started: %s; last digits may differ", ", ".join(changed))
@@ -281,7 +256,7 @@ def _result_of(folder: RunFolder, config: RMTConfig) -> RunResult:
     path = folder.path
     logger.info("The run in %s is done; nothing is left to do", path)
     policy = load_policy(str(path / "checkpoint"), config.device, config.dtype)
-    result = RunResult(path, Evaluation.read(path), read_metrics(path), write_report(path), policy)
+    result = RunResult(path, Evaluation.read(path), files.read_metrics(path), write_report(path), policy)
     drop_states(path)
     folder.release()
     return result
@@ -291,13 +266,13 @@ def read_positions(folder: Path, texts: Sequence[Text]) -> list[Position]:
     """Read the held-out positions of a run.
 
     Raises:
-        UserError: if the file is damaged, or the texts are not those it was made for.
+        UserError: if the file is files.damaged, or the texts are not those it was made for.
     """
     found = Positions.read(folder).positions
     places = [(one.trunk, one.index) for one in found]
     known = all(0 <= trunk < len(texts) and index in texts[trunk].places for trunk, index in places)
     if not places or places != sorted(set(places)) or not known:
-        raise damaged(folder / Positions.NAME, "it does not list positions of the held-out text in order")
+        raise files.damaged(folder / Positions.NAME, "it does not list positions of the held-out text in order")
     return found
 
 
@@ -313,11 +288,6 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
             far as a thought under ``budget`` may reach.
     """
     folder = path.parent if path.name == "checkpoint" else path
-    if not (folder / Notes.NAME).is_file() or not (folder / Positions.NAME).is_file():
-        raise UserError(
-            f"{str(path)!r} is not a checkpoint of a run: {str(folder)!r} has no readable run.json or positions.json; "
-            f"give runs/NAME or runs/NAME/checkpoint"
-        )
     notes = Notes.read(folder)
     config = notes.settings
     with explained(config):
@@ -345,23 +315,26 @@ def step_bar(title: str, total: int, progress: bool) -> tqdm[Any]:
     return tqdm(total=total, desc=title, disable=not seen, dynamic_ncols=True, unit="step")
 
 
+@dataclass
 class _Run:
     """The stages of one run, from its start or from where it stopped."""
 
-    def __init__(
-        self,
-        config: RMTConfig,
-        folder: RunFolder,
-        notes: Notes,
-        inputs: Inputs,
-        saved: State | None,
-        progress: bool,
-        stop: threading.Event | None,
-    ) -> None:
-        self.config, self.folder, self.inputs, self.policy = config, folder, inputs, inputs.policy
-        self.path, self.journal = folder.path, Journal(folder, notes)
-        self.saved, self.progress, self.stop = saved, progress, stop
-        self.early: list[tuple[int, bool]] = [(tier, signal) for tier, signal in saved.plain["early"]] if saved else []
+    config: RMTConfig
+    folder: RunFolder
+    journal: Journal
+    inputs: Inputs
+    saved: State | None = None
+    progress: bool = True
+    stop: threading.Event | None = None
+    early: list[tuple[int, bool]] = field(default_factory=list)  # tier and signal of the groups of the first steps
+
+    @property
+    def policy(self) -> Policy:
+        return self.inputs.policy
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
 
     def to_the_end(self, on_step: OnStep | None) -> RunResult:
         try:
@@ -416,13 +389,13 @@ class _Run:
         return read_positions(self.path, self.inputs.held_out)
 
     def measure(
-        self, when: Time, positions: Sequence[Position], budget: int, gone: bool = False
+        self, when: files.Time, positions: Sequence[Position], budget: int, gone: bool = False
     ) -> tuple[int, list[Answer]]:
         """Answer the held-out positions, once: answers that a run left are read again.
 
         Damaged answers are sampled anew, unless the policy that gave them is ``gone``.
         """
-        held_out, known = self.inputs.held_out, read_lines(self.path / "answers.jsonl", AnswerLine).good
+        held_out, known = self.inputs.held_out, files.read_lines(self.path / "answers.jsonl", files.AnswerLine).good
         here, others = ([line for line in known if (line.when == when) == is_here] for is_here in (True, False))
         if [line.position for line in here] == [position.index for position in positions]:
             return budget, [line.answer(position) for line, position in zip(here, positions, strict=True)]
@@ -433,8 +406,8 @@ class _Run:
             answers = answer_positions(self.policy, held_out, positions, self.config, budget)
         if when != "cold_start":
             self.show(when, answers)
-        lines = [*others, *(answer_line(when, held_out, one) for one in answers)]
-        lines.sort(key=lambda line: TIMES.index(line.when))  # as they were first asked
+        lines = [*others, *(journal.answer_line(when, held_out, one) for one in answers)]
+        lines.sort(key=lambda line: files.TIMES.index(line.when))  # as they were first asked
         self.folder.write_lines("answers.jsonl", lines)
         self.check_stop()
         return budget, answers
@@ -445,15 +418,15 @@ class _Run:
         shown = [
             rollout_line(self.policy, self.config.steps, self.inputs.held_out, answer)
             for tier in per_tier
-            for answer in evenly(tier, SAMPLES // 3)
+            for answer in journal.evenly(tier, SAMPLES // 3)
         ]
         samples = Samples.find(self.path) or Samples()
         samples.model_copy(update={when: shown}).write(self.path)
 
     def lost(self, name: str, what: str) -> UserError:
-        """Say that a damaged file held what only the steps already done can give."""
+        """Say that a files.damaged file held what only the steps already done can give."""
         return UserError(
-            f"{str(self.path / name)!r} is damaged: {what} are missing; restore it from a copy, or delete "
+            f"{str(self.path / name)!r} is files.damaged: {what} are missing; restore it from a copy, or delete "
             f"{str(self.path / 'state')!r} to train again from the start"
         )
 
@@ -483,7 +456,7 @@ class _Run:
         """Add what the first steps saw to what the pre-flight predicted."""
         if self.early:
             steps = min(CHECKED_STEPS, self.config.steps)
-            seen = Seen.model_validate({"steps": steps, "tiers": signal_by_tier(self.early)})
+            seen = files.Seen.model_validate({"steps": steps, "tiers": signal_by_tier(self.early)})
             predicted.model_copy(update={"seen": seen}).write(self.path)
 
     def save(self, trainer: RMTTrainer) -> None:
@@ -496,8 +469,8 @@ class _Run:
 
     def cut_back(self, steps: int) -> list[StepMetrics]:
         """Remove the lines of steps that no saved state knows; returns the metrics of the ``steps`` that are done."""
-        metrics = [line for line in read_metrics(self.path) if line.step < steps]
-        rollouts = read_lines(self.path / "rollouts.jsonl", RolloutLine).good
+        metrics = [line for line in files.read_metrics(self.path) if line.step < steps]
+        rollouts = files.read_lines(self.path / "rollouts.jsonl", files.RolloutLine).good
         if [line.step for line in metrics] != list(range(steps)):
             raise self.lost("metrics.jsonl", f"some of the {steps} steps that are done")
         self.folder.write_lines("metrics.jsonl", metrics)

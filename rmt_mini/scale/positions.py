@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine.text import QUANTILE_TEXTS, Text, endless, outside
+from rmt_mini.engine.text import QUANTILE_TEXTS, endless
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import assign_tiers, quantile_thresholds
-from rmt_mini.method.schedule import budget_of, budgets_for, sampler_for
-from rmt_mini.records import Position
+from rmt_mini.method.schedule import budget_of, budgets_for, outside, sampler_for
+from rmt_mini.records import Position, Text
 
 Read = Callable[[Sequence[Text]], Sequence[Tensor]]
 

@@ -1,15 +1,13 @@
 """The cold start: a short supervised stage that teaches the answer format before RL can reward anything.
 
-Not in the paper, whose 14B reasoning models think and box by themselves; ``warmup_steps=0`` switches it off. A small
-model first needs two habits: to answer after the cue, and to close its thoughts near the budget that the opening
-states.
-
-The thoughts are the model's own, sampled at lengths drawn around budgets that vary by position. At every place of a
-thought the closing decision is trained, close here or do not close here, and nothing else of it:
+Not in the paper, whose 14B reasoning models think and box by themselves. A small model first needs two habits: to
+answer after the cue, and to close its thoughts near the budget that the opening states. The thoughts are the model's
+own, sampled at lengths drawn around budgets that vary by position. At every place of a thought the closing decision is
+trained, close here or do not close here, and nothing else of it:
 
     loss = -log p(answer) - [ log p(close) at the end + sum over earlier places log(1 - p(close)) ] / places
 
-Two traps, both seen. Without training of the closing tag every thought runs into its cap, all lengths are equal, and
+Two failures were seen. Without training of the closing tag every thought reaches its cap, all lengths are equal, and
 the length reward has no spread to learn from. With the tag trained only where thoughts end it becomes all that the
 model says, and thoughts collapse to nothing.
 """
@@ -25,13 +23,13 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import AnswerFormat
-from rmt_mini.engine.rollout import Asking, chunks, lay_out, roll_out, whole_branches
-from rmt_mini.engine.text import Text, endless, generator_for
+from rmt_mini.engine.rollout import Asking, chunks, lay_out, read_branches, roll_out
+from rmt_mini.engine.text import endless, generator_for
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
 from rmt_mini.errors import NonFiniteError
-from rmt_mini.method.objective import ntp_loss, ntp_mask
-from rmt_mini.records import Position, Rollout
-from rmt_mini.stages.material import on_device
+from rmt_mini.method.schedule import outside
+from rmt_mini.records import Position, Rollout, Text
+from rmt_mini.stages.midtrain import text_loss
 from rmt_mini.stages.optimizer import MasterAdamW, require_finite
 
 LENGTH_SPREAD = 0.25  # standard deviation of the lengths around the stated budget, as a share of it
@@ -44,14 +42,7 @@ def cold_start(
     config: RMTConfig,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> None:
-    """Run ``warmup_steps`` supervised steps on the policy, in place.
-
-    Args:
-        policy: the model.
-        form: the answer format to teach.
-        texts: training texts.
-        config: warmup_steps, warmup_positions, warmup_learning_rate, documents_per_step, budgets.
-        on_step: called after each step with its number and losses.
+    """Run ``warmup_steps`` supervised steps on the policy, in place; ``on_step`` gets each one's number and losses.
 
     Raises:
         NonFiniteError: if a loss or a gradient is not finite.
@@ -74,7 +65,7 @@ def _step(
     policy: Policy, form: AnswerFormat, texts: Sequence[Text], config: RMTConfig, generator: torch.Generator
 ) -> dict[str, float]:
     """Leave the gradients of one step on the model: one thought at each of ``warmup_positions`` positions."""
-    trunks = policy.tree.read(on_device(texts, policy))
+    trunks = policy.tree.read([text.ids for text in texts])
     require_finite("the hidden state of a document", torch.cat(list(trunks.hidden)))
     per_text = max(1, config.warmup_positions // len(texts))
     positions = [
@@ -88,7 +79,7 @@ def _step(
     rollouts = roll_out(policy, form, trunks, positions, 1, asking, generator)
     leaves = trunks.detached()
     sums = {"answer_loss": 0.0, "close_loss": 0.0}
-    for chunk in chunks(rollouts, form, config.branch_tokens):
+    for chunk in chunks(rollouts, lambda rollout: rollout, form, config.branch_tokens):
         answer, close = _losses(policy, form, leaves, chunk)
         loss = (answer + close) / len(rollouts)
         require_finite("the cold start's loss", loss)
@@ -97,16 +88,9 @@ def _step(
         sums["close_loss"] += float(close.detach()) / len(rollouts)
     keep_language = None
     if config.use_ntp and config.ntp_weight:
-        keep_language = config.ntp_weight * _trunk_loss(policy, trunks, texts)
+        keep_language = config.ntp_weight * text_loss(policy, trunks, outside(texts, []))[0]
     backward_through_trunk(trunks, leaves, keep_language)
     return sums
-
-
-def _trunk_loss(policy: Policy, trunks: Trunks, texts: Sequence[Text]) -> Tensor:
-    places = [ntp_mask(len(text.ids), text.unknown, text.first).nonzero()[:, 0] for text in texts]
-    hidden = torch.cat([h[at.to(h.device) - 1] for h, at in zip(trunks.hidden, places, strict=True)])
-    targets = torch.cat([ids[at.to(ids.device)] for ids, at in zip(trunks.ids, places, strict=True)])
-    return ntp_loss(target_logprobs(policy.head, hidden, targets), torch.ones_like(targets, dtype=torch.bool))
 
 
 def _draw_lengths(count: int, config: RMTConfig, generator: torch.Generator) -> tuple[list[int], list[int]]:
@@ -120,26 +104,20 @@ def _draw_lengths(count: int, config: RMTConfig, generator: torch.Generator) -> 
 
 def _losses(policy: Policy, form: AnswerFormat, trunks: Trunks, rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor]:
     """Sums over rollouts of the answer's loss and of the mean closing loss."""
-    device, start = policy.device, 0
-    tokens, answering, truths = [], [], []
-    thinking: list[int] = []
-    sizes: list[int] = []
-    for rollout in rollouts:
-        ids = trunks.ids[rollout.position.trunk]
-        branch = lay_out(form, ids.tolist(), rollout)
-        tokens.append(torch.tensor(branch.tokens, device=device))
-        thinking += [start + place for place in branch.thinking]
-        sizes.append(len(branch.thinking))
-        answering.append(start + branch.answering[0])
-        truths.append(int(ids[rollout.position.index]))
-        start += len(branch.tokens)
-    hidden = whole_branches(policy, trunks, rollouts, tokens)
-    right = target_logprobs(
-        policy.head, hidden[torch.tensor(answering, device=device)], torch.tensor(truths, device=device)
-    )
-    targets = torch.full((len(thinking),), form.close[0], device=device)
-    close = target_logprobs(policy.head, hidden[torch.tensor(thinking, device=device)], targets)
-    size = torch.tensor(sizes, device=device)
+    texts = [trunks.documents[rollout.position.trunk] for rollout in rollouts]
+    branches = [lay_out(form, text, rollout) for text, rollout in zip(texts, rollouts, strict=True)]
+    hidden, starts = read_branches(policy, trunks, branches)
+
+    def tensor(values: list[int]) -> Tensor:
+        return torch.tensor(values, device=policy.device)
+
+    located = list(zip(starts, branches, strict=True))
+    answering = tensor([start + branch.answering[0] for start, branch in located])
+    truths = tensor([text[rollout.position.index] for text, rollout in zip(texts, rollouts, strict=True)])
+    right = target_logprobs(policy.head, hidden[answering], truths)
+    thinking = tensor([start + place for start, branch in located for place in branch.thinking])
+    close = target_logprobs(policy.head, hidden[thinking], torch.full_like(thinking, form.close[0]))
+    size = tensor([len(branch.thinking) for branch in branches])
     last = torch.zeros_like(close, dtype=torch.bool)
     last[size.cumsum(0) - 1] = True
     # log(1 - p) by expm1, and away from p = 1 where it has no finite gradient

@@ -1,106 +1,139 @@
-"""Other answers to "how hard is this token?" than entropy, for the setting ``difficulty``.
+"""What a step chooses from: the positions of its texts, and how hard each is.
 
-Entropy cannot tell a token that nothing determines from one that a short calculation would settle. These scores, higher
-is harder, replace it in training; the tiers keep the sizes that entropy gives them in the step, and held-out positions
-keep entropy's tiers, so that runs differ in what they train on alone.
+Entropy is the paper's measure. It cannot distinguish a token that nothing determines from one that a short calculation
+would settle, so the setting ``difficulty`` offers others. Their scores, higher is harder, assign the tiers anew, in the
+sizes that entropy gives them in the step; held-out positions keep entropy's tiers.
 
     loss                -log p(true token): hard is what the policy does not expect
-    learning-progress   the loss under the weights RMT began with, minus the loss now: "hard", which the curriculum
-                        comes to in the end, is what is being learned; what is known and what is hopeless is "easy"
-    pass-rate           the share of wrong answers after a thought
+    learning-progress   the loss under the weights RMT began with, minus the loss now: hard is what is being learned
+    pass-rate           the share of wrong answers after PROBES thoughts, asked at CANDIDATES times as many positions as
+                        are wanted: with G = 8 about three quarters more rollouts
     random              no measure at all
-
-The loss costs nothing, since the step has read its documents. Learning progress reads them once more, with weights that
-are kept. The pass rate has no cheap form: a text is read again after an epoch, if at all, so that no earlier rollouts
-tell of it, and a rate needs rollouts. It asks PROBES thoughts at CANDIDATES times as many positions as are wanted,
-drawn uniformly, and the step's positions come from those: with G = 8 about three quarters more rollouts, which the
-step's seconds and tokens count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, roll_out
+from rmt_mini.engine.text import QUANTILE_TEXTS
 from rmt_mini.engine.tree import Trunks
-from rmt_mini.records import Position, Rollout
+from rmt_mini.method.entropy import assign_tiers, quantile_thresholds, tiers_by_score
+from rmt_mini.records import Position, Rollout, Text
+from rmt_mini.stages.material import proxy_of, trunk_entropy
 
 PROBES, CANDIDATES = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """Scores of a step's positions, and what they cost.
+class Pool:
+    """Positions that a step may ask, sorted by trunk and index, and what was spent on finding out how hard they are."""
 
-    Attributes:
-        kept: which of the positions may be drawn.
-        score: (len(kept),), higher is harder.
-        rollouts: sampled for it.
-        trunk_reads: how often the documents were read for it.
-    """
-
-    kept: Sequence[int]
-    score: Tensor
-    rollouts: Sequence[Rollout] = ()
+    positions: Sequence[Position]
+    probes: Sequence[Rollout] = ()
     trunk_reads: int = 0
 
 
-@torch.no_grad()
-def score_positions(
-    kind: str,
-    policy: Policy,
-    start: Policy | None,
-    form: AnswerFormat,
-    trunks: Trunks,
-    positions: Sequence[Position],
-    wanted: int,
-    ask: Callable[[Sequence[Position]], Asking],
-    generator: torch.Generator,
-) -> Scored:
-    """Score positions of a step by one of the measures above.
+class Difficulty:
+    """Sort the tokens of trunks into tiers: by the policy's own entropy, which drifts as it learns, or a proxy model's.
 
-    Args:
-        kind: of config.difficulty, but not "entropy".
-        policy: as it is now.
-        start: as RMT began; for "learning-progress" only.
-        form: the answer format.
-        trunks: as the policy read them.
-        positions: that may be asked for, sorted by trunk.
-        wanted: how many will be drawn.
-        ask: how thoughts are asked for at some positions.
-        generator: on the CPU.
-
-    Raises:
-        ValueError: for another kind, or where the weights RMT began with are missing.
+    The rule ``quantile`` takes its thresholds from the first of ``texts``, once.
     """
-    everywhere = range(len(positions))
-    if kind == "random":
-        return Scored(everywhere, torch.rand(len(positions), generator=generator))
-    if kind == "loss":
-        return Scored(everywhere, _losses(policy, trunks, positions))
-    if kind == "learning-progress" and start is not None:
-        then = _losses(start, start.tree.read(trunks.ids), positions)
-        return Scored(everywhere, then - _losses(policy, trunks, positions), trunk_reads=1)
-    if kind == "pass-rate":
-        order = torch.randperm(len(positions), generator=generator)[: CANDIDATES * wanted]
-        kept = sorted(order.tolist())
-        asked = [positions[place] for place in kept]
-        rollouts = roll_out(policy, form, trunks, asked, PROBES, ask(asked), generator)
-        texts = [ids.tolist() for ids in trunks.ids]
-        right = [form.judge(r.answer, texts[r.position.trunk], r.position.index) for r in rollouts]
-        return Scored(kept, 1 - torch.tensor(right).view(-1, PROBES).mean(1), rollouts)
-    raise ValueError(f"difficulty {kind!r} is unknown, or lacks the weights to compare with")
+
+    def __init__(self, policy: Policy, config: RMTConfig, texts: Sequence[Text]) -> None:
+        self.policy, self.top_k = policy, config.entropy_top_k
+        self.proxy = proxy_of(policy, config)
+        self.thresholds = config.tier_thresholds
+        if config.tier_rule == "quantile":
+            sample = texts[:QUANTILE_TEXTS]
+            with torch.no_grad():
+                entropies = [self.entropy(policy.tree.read([text.ids]))[0][list(text.places)] for text in sample]
+            self.thresholds = quantile_thresholds(torch.cat(entropies), config.tier_thresholds)
+
+    def entropy(self, trunks: Trunks) -> list[Tensor]:
+        """Entropies of every token of every trunk, (T_n,) each, on the CPU."""
+        if self.proxy is None:
+            return trunk_entropy(self.policy, trunks, self.top_k)
+        with torch.no_grad():
+            return trunk_entropy(self.proxy, self.proxy.tree.read(trunks.documents), self.top_k)
+
+    def tiers(self, entropies: Sequence[Tensor]) -> list[Tensor]:
+        """Tiers of the same shape as the entropies."""
+        return [assign_tiers(entropy, self.thresholds) for entropy in entropies]
+
+    def pool(self, texts: Sequence[Text], trunks: Trunks) -> Pool:
+        """Return all positions of some texts that may be asked for."""
+        entropies, found = self.entropy(trunks), list[Position]()
+        for n, text, entropy, tiers in zip(trunks.documents, texts, entropies, self.tiers(entropies), strict=True):
+            measured = list(zip(tiers.tolist(), entropy.tolist(), strict=True))
+            found += [Position(n, index, *measured[index]) for index in text.places]
+        return Pool(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What a measure other than entropy may look at."""
+
+    policy: Policy
+    start: Policy | None  # the weights RMT began with
+    form: AnswerFormat
+    trunks: Trunks
+    positions: Sequence[Position]
+    wanted: int
+    ask: Callable[[Sequence[Position]], Asking]
+    generator: torch.Generator
+
+
+@torch.no_grad()
+def rescored(kind: str, scoring: Scoring) -> Pool:
+    """Assign the tiers anew by another measure than entropy, one of MEASURES."""
+    pool, score = MEASURES[kind](scoring)
+    tiers, entropies = ([getattr(one, name) for one in pool.positions] for name in ("tier", "entropy"))
+    found = tiers_by_score(score, torch.tensor(tiers), torch.tensor(entropies)).tolist()
+    return replace(pool, positions=[replace(one, tier=own) for one, own in zip(pool.positions, found, strict=True)])
 
 
 def _losses(policy: Policy, trunks: Trunks, positions: Sequence[Position]) -> Tensor:
     """-log p(true token) at each position, (len(positions),), on the CPU."""
-    hidden = torch.stack([trunks.hidden[one.trunk][one.index - 1] for one in positions])
-    targets = torch.stack([trunks.ids[one.trunk][one.index] for one in positions])
-    return -target_logprobs(policy.head, hidden, targets).cpu()
+    targets = [trunks.documents[one.trunk][one.index] for one in positions]
+    return -target_logprobs(policy.head, trunks.before(positions), torch.tensor(targets, device=policy.device)).cpu()
+
+
+def _random(scoring: Scoring) -> tuple[Pool, Tensor]:
+    return Pool(scoring.positions), torch.rand(len(scoring.positions), generator=scoring.generator)
+
+
+def _loss(scoring: Scoring) -> tuple[Pool, Tensor]:
+    return Pool(scoring.positions), _losses(scoring.policy, scoring.trunks, scoring.positions)
+
+
+def _learning_progress(scoring: Scoring) -> tuple[Pool, Tensor]:
+    if scoring.start is None:
+        raise ValueError("learning progress needs the weights that RMT began with")
+    then = _losses(scoring.start, scoring.start.tree.read(scoring.trunks.documents), scoring.positions)
+    return Pool(scoring.positions, trunk_reads=1), then - _losses(scoring.policy, scoring.trunks, scoring.positions)
+
+
+def _pass_rate(scoring: Scoring) -> tuple[Pool, Tensor]:
+    form, trunks = scoring.form, scoring.trunks
+    order = torch.randperm(len(scoring.positions), generator=scoring.generator)[: CANDIDATES * scoring.wanted]
+    asked = [scoring.positions[place] for place in sorted(order.tolist())]
+    rollouts = roll_out(scoring.policy, form, trunks, asked, PROBES, scoring.ask(asked), scoring.generator)
+    right = [form.judge(one.answer, trunks.documents[one.position.trunk], one.position.index) for one in rollouts]
+    return Pool(asked, rollouts), 1 - torch.tensor(right).view(-1, PROBES).mean(1)
+
+
+MEASURES: dict[str, Callable[[Scoring], tuple[Pool, Tensor]]] = {
+    "random": _random,
+    "loss": _loss,
+    "learning-progress": _learning_progress,
+    "pass-rate": _pass_rate,
+}

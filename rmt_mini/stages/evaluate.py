@@ -2,14 +2,13 @@
 
 Positions are drawn once, evenly over the tiers, by the entropy of the policy as it was before training; every later
 measurement asks the same questions. Plain prediction (the paper's NTP row) takes the likeliest token. Thinking (its
-NTR row, and RMT after training) samples a thought and then takes the likeliest answer. ``stages/summary.py`` turns
+NTR row, and RMT after training) samples a thought and then takes the likeliest answer. ``stages/statistics.py`` turns
 answers into accuracies with intervals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,13 +16,14 @@ import torch
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import roll_out
-from rmt_mini.engine.text import Text, generator_for
+from rmt_mini.engine.text import generator_for
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.method.schedule import budgets_for
-from rmt_mini.records import Answer, Position
-from rmt_mini.stages.material import Difficulty, format_for, on_device
+from rmt_mini.records import Answer, Position, Text
+from rmt_mini.stages.difficulty import Difficulty
+from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import asking_for
 from rmt_mini.stages.optimizer import require_finite
 from rmt_mini.stages.statistics import summarize
@@ -38,31 +38,22 @@ def plan_positions(
     count: int | None = None,
     train: Sequence[Text] | None = None,
 ) -> list[Position]:
-    """Draw positions evenly over the tiers, by the policy's entropy as it is now.
+    """Draw ``count`` (or evaluation_positions) positions evenly over the tiers, by the policy's entropy as it is now.
 
-    Args:
-        policy: the model before training.
-        texts: held-out texts; ``Position.trunk`` counts them.
-        config: evaluation_positions, tiers, seed.
-        count: how many, where not evaluation_positions.
-        train: training texts, from which the rule ``quantile`` takes its thresholds; ``texts`` where None.
+    The rule ``quantile`` takes its thresholds from ``train``, or else from the texts themselves.
 
     Returns:
         Positions sorted by text and index; fewer than asked for where a tier is small.
     """
     difficulty = Difficulty(policy, config, texts if train is None else train)
-    pools: list[list[Position]] = [[] for _ in TIERS]
-    for n, text in enumerate(texts):
-        with torch.no_grad():
-            (entropy,) = difficulty.entropy(policy.tree.read(on_device([text], policy)))
-        (tiers,) = difficulty.tiers([entropy])
-        for index in text.places:
-            pools[int(tiers[index])].append(Position(n, index, int(tiers[index]), float(entropy[index])))
+    with torch.no_grad():
+        pools = [difficulty.pool([text], policy.tree.read({n: text.ids})) for n, text in enumerate(texts)]
     drawn: list[Position] = []
     each = max(1, (count or config.evaluation_positions) // len(TIERS))
-    for tier, pool in enumerate(pools):
-        order = torch.randperm(len(pool), generator=generator_for(config.seed, "evaluation", tier))
-        drawn += [pool[place] for place in order[:each].tolist()]
+    for tier in range(len(TIERS)):
+        own = [position for pool in pools for position in pool.positions if position.tier == tier]
+        order = torch.randperm(len(own), generator=generator_for(config.seed, "evaluation", tier))
+        drawn += [own[place] for place in order[:each].tolist()]
     return sorted(drawn, key=lambda position: (position.trunk, position.index))
 
 
@@ -72,7 +63,7 @@ def yardstick(config: RMTConfig) -> RMTConfig:
 
 
 def batches(positions: Sequence[Position], rows: int) -> list[list[Position]]:
-    """Cut positions, sorted by text, into batches of about ``rows`` without parting a text."""
+    """Cut positions, sorted by text, into batches of about ``rows`` that divide no text."""
     batches: list[list[Position]] = []
     for position in positions:
         whole = batches and (len(batches[-1]) < rows or batches[-1][-1].trunk == position.trunk)
@@ -82,18 +73,12 @@ def batches(positions: Sequence[Position], rows: int) -> list[list[Position]]:
     return batches
 
 
-def read_for(policy: Policy, texts: Sequence[Text], batch: Sequence[Position]) -> tuple[Trunks, list[Position]]:
-    """Read only the texts that a batch asks about, and return its positions as they count those.
-
-    Raises:
-        NonFiniteError: if the policy has run away.
-    """
-    used = sorted({position.trunk for position in batch})
-    local = [replace(position, trunk=used.index(position.trunk)) for position in batch]
-    trunks = policy.tree.read(on_device([texts[n] for n in used], policy))
+def read_for(policy: Policy, texts: Sequence[Text], batch: Sequence[Position]) -> Trunks:
+    """Read only the texts that a batch asks about; NonFiniteError if the policy has run away."""
+    trunks = policy.tree.read({n: texts[n].ids for n in sorted({position.trunk for position in batch})})
     remedy = "the weights have run away; lower learning_rate"
     require_finite("the hidden state of a document", torch.cat(list(trunks.hidden)), remedy)
-    return trunks, local
+    return trunks
 
 
 @torch.no_grad()
@@ -105,16 +90,14 @@ def answer_positions(
     budgets = dict(zip(positions, budgets_for(config, budget, positions), strict=True))
     answers = []
     for number, batch in enumerate(batches(positions, ROWS)):
-        trunks, local = read_for(policy, texts, batch)
-        generator = generator_for(config.seed, "evaluate", number)
+        trunks, generator = read_for(policy, texts, batch), generator_for(config.seed, "evaluate", number)
         asking = asking_for(config, [budgets[position] for position in batch], answer_temperature=0.0)
-        rollouts = roll_out(policy, form, trunks, local, 1, asking, generator)
-        for position, place, rollout in zip(batch, local, rollouts, strict=True):
-            trunk = texts[position.trunk].ids
-            guess = int(policy.head(trunks.hidden[place.trunk][place.index - 1]).argmax())
-            match = form.judge(rollout.answer, trunk, position.index)
-            sort = (texts[position.trunk].sorts or [""] * len(trunk))[position.index]
-            plain = float(guess == trunk[position.index])
+        rollouts = roll_out(policy, form, trunks, batch, 1, asking, generator)
+        for position, hidden, rollout in zip(batch, trunks.before(batch), rollouts, strict=True):
+            text, index = texts[position.trunk], position.index
+            plain = float(int(policy.head(hidden).argmax()) == text.ids[index])
+            match = form.judge(rollout.answer, text.ids, index)
+            sort = text.sorts[index] if text.sorts else ""
             answers.append(Answer(position, plain, match, rollout.length, rollout.closed, sort, rollout=rollout))
     return answers
 
@@ -126,18 +109,14 @@ def evaluate(
     positions: Sequence[Position] | None = None,
     budget: int | None = None,
 ) -> dict[str, Any]:
-    """Measure next-token accuracy by tier, plain and after thinking.
+    """Measure next-token accuracy by tier on held-out texts, plain and after thinking.
 
-    Args:
-        policy: the model.
-        texts: held-out texts.
-        config: settings.
-        positions: from ``plan_positions``; drawn by this policy's own entropy where None.
-        budget: stated and used for the cap, tokens; evaluation_budget or budget_start where None.
+    ``positions`` come from ``plan_positions``, or are drawn by this policy's own entropy. ``budget`` is stated and used
+    for the cap, tokens; evaluation_budget or budget_start where None.
 
     Returns:
-        {"ntp": R, "think": R}, R as DESIGN names it: by tier and average {"accuracy", "low", "high", "n"}, and
-        thought_length, closed_share, budget; for a generated text also "sorts", by name as by tier.
+        {"ntp": R, "think": R} with R by tier and average {"accuracy", "low", "high", "n"}, and thought_length,
+        closed_share, budget; for a generated text also "sorts", by name as by tier.
 
     Raises:
         UserError: if there is nothing to evaluate.

@@ -1,17 +1,17 @@
 """Reinforcement mid-training: the paper's algorithm as a short loop.
 
-One step t of T:
+One step t of T, as ``RMTTrainer.step`` takes it:
 
     1. read N documents; the entropies of their tokens give the tiers          (section 2 of the paper's method, CAS)
     2. draw the positions C by the curriculum p_t
     3. at each, sample G thoughts and answers under the budget B_t             (DTB)
     4. reward (1 - w) * match + w * length; advantages within each group
     5. L = L_RL on C + lambda * L_NTP on every other position                  (dual objective)
+    6. update the weights
 
-Departures from the paper: L_NTP and, by default, L_RL are means over their own tokens where the paper writes sums, so
+Differences from the paper: L_NTP and, by default, L_RL are means over their own tokens where the paper writes sums, so
 that lambda means the same for every document length (``loss_per='rollout'`` gives the paper's L_RL). The positions
-are drawn from all documents of a step together. A group without spread has advantage zero and is left out of the
-backward pass; the gradient is the same. The reference of the optional KL is the policy RMT began with.
+are drawn from all documents of a step together. The reference of the optional KL is the policy RMT began with.
 """
 
 from __future__ import annotations
@@ -19,39 +19,34 @@ from __future__ import annotations
 import copy
 import logging
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from operator import attrgetter
 
 import torch
 from torch import Tensor
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import target_logprobs
-from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat
-from rmt_mini.engine.rollout import Asking, chunks, lay_out, roll_out, rollout_logprobs
-from rmt_mini.engine.text import Text, endless, generator_for, outside
+from rmt_mini.engine.rollout import Asking, chunks, roll_out, rollout_logprobs
+from rmt_mini.engine.text import endless, generator_for
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
-from rmt_mini.errors import NonFiniteError
 from rmt_mini.method.budget import length_reward, thought_cap
-from rmt_mini.method.curriculum import tier_probabilities
-from rmt_mini.method.entropy import tiers_by_score
-from rmt_mini.method.grpo import group_advantages, groups_with_signal, rl_loss
+from rmt_mini.method.grpo import group_advantages, rl_loss
 from rmt_mini.method.objective import ntp_loss, rmt_loss
 from rmt_mini.method.rewards import total_reward
-from rmt_mini.method.schedule import budget_of, budgets_for, sampler_for
-from rmt_mini.records import Judged, Position, Rollout, StepMetrics
-from rmt_mini.stages.difficulty import PROBES, score_positions
-from rmt_mini.stages.material import Difficulty, format_for, on_device
-from rmt_mini.stages.optimizer import MasterAdamW, require_finite
+from rmt_mini.method.schedule import budget_of, budgets_for, outside, sampler_for
+from rmt_mini.records import Judged, Position, Rollout, StepMetrics, Text
+from rmt_mini.stages.difficulty import Difficulty, Pool, Scoring, rescored
+from rmt_mini.stages.material import format_for
+from rmt_mini.stages.metrics import Clock, Update, Work, step_metrics
+from rmt_mini.stages.optimizer import Guard, MasterAdamW, require_finite
 from rmt_mini.stages.state import State
 
 logger = logging.getLogger(__name__)
-
-SKIPPED_IN_A_ROW = 5  # updates that may be skipped before a run gives up
 
 
 def asking_for(config: RMTConfig, budgets: Sequence[int], answer_temperature: float | None = None) -> Asking:
@@ -64,24 +59,20 @@ def asking_for(config: RMTConfig, budgets: Sequence[int], answer_temperature: fl
     )
 
 
-def judge(
-    rollouts: Sequence[Rollout], form: AnswerFormat, trunks: Trunks, config: RMTConfig, budget: int
-) -> list[Judged]:
-    """Reward rollouts and compare each with its group; see section 4 of the loop.
+def judge(rollouts: Sequence[Rollout], form: AnswerFormat, trunks: Trunks, config: RMTConfig) -> list[Judged]:
+    """Reward rollouts and compare each with its group; see point 4 of the loop.
 
-    Two controls part from it. ``rl_rule`` "shuffled" deals all rewards of the step out at random before groups are
-    compared. With "correct" the advantage is the match itself: right rollouts are learned by heart, no matter how the
-    others of their group did, which is supervised learning on the model's own right answers.
+    Two controls differ: ``rl_rule`` "shuffled" permutes the rewards of the whole step before groups are compared; with
+    "correct" the advantage is the match itself, which is supervised learning on the model's own right answers.
     """
-    texts = [ids.tolist() for ids in trunks.ids]
     rewarded = []
     for rollout in rollouts:
-        match = form.judge(rollout.answer, texts[rollout.position.trunk], rollout.position.index)
-        length = length_reward(rollout.length, rollout.budget or budget) if config.use_budget else 0.0
-        weight = config.length_weight if config.use_budget else 0.0
+        match = form.judge(rollout.answer, trunks.documents[rollout.position.trunk], rollout.position.index)
+        length = 0.0 if rollout.budget is None else float(length_reward(rollout.length, rollout.budget))
+        weight = 0.0 if rollout.budget is None else config.length_weight
         rewarded.append((match, length, total_reward(match, length, weight, config.length_if_correct)))
     if config.rl_rule == "shuffled":
-        # the rollouts themselves seed the deal, so that a step means the same wherever a run was taken up again
+        # the rollouts themselves seed the permutation, so that a step is the same in a resumed run
         random.Random(f"{config.seed}/{[rollout.logprobs for rollout in rollouts]}").shuffle(rewarded)
     if config.rl_rule == "correct":
         advantages = [match for match, _, _ in rewarded]
@@ -91,24 +82,32 @@ def judge(
     return [Judged(one, *parts, by) for one, parts, by in zip(rollouts, rewarded, advantages, strict=True)]
 
 
+Judge = Callable[[Sequence[Rollout], AnswerFormat, Trunks, RMTConfig], list[Judged]]
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one step leaves behind: its metrics, its texts, and its rollouts, whose positions count the texts."""
+    """What a caller sees of a step; the positions of its rollouts count its texts."""
 
     metrics: StepMetrics
     texts: Sequence[Text]
     judged: list[Judged]
 
 
-class RMTTrainer:
-    """Mid-train a policy by RMT.
+def text_loss(policy: Policy, trunks: Trunks, masks: Sequence[Tensor]) -> tuple[Tensor, int]:
+    """L_NTP on the tokens that each document's mask marks, and how many those are."""
+    places = [mask.nonzero()[:, 0].to(policy.device) for mask in masks]
+    hidden = torch.cat([states[at - 1] for states, at in zip(trunks.hidden, places, strict=True)])
+    targets = torch.cat([ids[at] for ids, at in zip(trunks.ids, places, strict=True)])
+    logprobs = target_logprobs(policy.head, hidden, targets)
+    return ntp_loss(logprobs, torch.ones_like(targets, dtype=torch.bool)), len(targets)
 
-    Args:
-        config: all settings.
-        policy: the model, trained in place.
-        texts: training texts.
-        judge: rewards rollouts; a control may pass another (shuffled rewards, say).
-        form: the answer format, where it is not the one that the configuration names (post-training asks questions).
+
+class RMTTrainer:
+    """Mid-train a policy by RMT, in place.
+
+    ``judge`` rewards rollouts; a control may pass another. ``form`` is the answer format, where it is not the one that
+    the configuration names (post-training asks questions).
     """
 
     def __init__(
@@ -116,7 +115,7 @@ class RMTTrainer:
         config: RMTConfig,
         policy: Policy,
         texts: Sequence[Text],
-        judge: Callable[[Sequence[Rollout], AnswerFormat, Trunks, RMTConfig, int], list[Judged]] = judge,
+        judge: Judge = judge,
         form: AnswerFormat | None = None,
     ) -> None:
         self.config, self.policy, self.texts, self.judge = config, policy, texts, judge
@@ -124,15 +123,15 @@ class RMTTrainer:
         self.difficulty = Difficulty(policy, config, texts)
         self.sampler = sampler_for(config)
         self.optimizer = MasterAdamW(policy.model, config.learning_rate, config.weight_decay, config.max_grad_norm)
-        self.next_step = self.skipped_in_a_row = self.skipped = 0
+        self.guard = Guard(self.optimizer, config)
+        self.next_step = 0
         self.reference = None  # the policy as it is now, for the KL and for learning progress
         if config.use_rl and (config.kl_weight or config.difficulty == "learning-progress"):
-            self.reference = make_policy(
-                "reference", copy.deepcopy(policy.model).requires_grad_(False), policy.tokenizer
-            )
+            frozen = copy.deepcopy(policy.model).requires_grad_(False)
+            self.reference = make_policy("reference", frozen, policy.tokenizer)
 
     def fit(self, on_step: Callable[[StepResult], None] | None = None) -> list[StepMetrics]:
-        """Run all steps that are left; ``on_step`` sees each as it ends."""
+        """Run all steps that are left; ``on_step`` is called after each."""
         history = []
         config, size = self.config, self.config.documents_per_step
         documents = endless(self.texts, config.seed, self.next_step * size)
@@ -142,37 +141,9 @@ class RMTTrainer:
             history.append(result.metrics)
             if on_step is not None:
                 on_step(result)
-        if self.skipped > 1:
-            logger.warning("%d updates were skipped; metrics.jsonl says which", self.skipped)
+        if self.guard.skipped > 1:
+            logger.warning("%d updates were skipped; metrics.jsonl says which", self.guard.skipped)
         return history
-
-    def state(self) -> State:
-        """Return everything that the steps to come depend on, beside settings, texts and seed."""
-        tensors = self.optimizer.state_dict()
-        if self.reference is not None:
-            tensors |= {f"reference/{name}": p.detach() for name, p in self.reference.model.named_parameters()}
-        sampler = self.sampler.state_dict()
-        tensors["sampler"] = sampler.pop("generator")
-        thresholds = list(self.difficulty.thresholds)
-        return State(
-            tensors,
-            {"step": self.next_step, "sampler": sampler, "thresholds": thresholds, "skipped": self.skipped_in_a_row},
-        )
-
-    def load_state(self, state: State) -> None:
-        """Go on where another trainer, of the same settings, texts and seed, stood; the weights are its as well."""
-        of_reference = {name.removeprefix("reference/"): t for name, t in state.tensors.items() if "reference/" in name}
-        self.optimizer.load_state_dict(
-            {name: t for name, t in state.tensors.items() if "reference/" not in name and name != "sampler"}
-        )
-        if self.reference is not None:
-            with torch.no_grad():
-                for name, parameter in self.reference.model.named_parameters():
-                    parameter.copy_(of_reference[name])
-        self.sampler.load_state_dict(state.plain["sampler"] | {"generator": state.tensors["sampler"]})
-        low, high = state.plain["thresholds"]
-        self.difficulty.thresholds = (low, high)
-        self.next_step, self.skipped_in_a_row = state.plain["step"], state.plain["skipped"]
 
     def step(self, step: int, texts: Sequence[Text]) -> StepResult:
         """Run step ``step`` on some texts.
@@ -180,188 +151,99 @@ class RMTTrainer:
         Raises:
             NonFiniteError: if a loss or a gradient is not finite; the weights are as before then.
         """
-        config, began = self.config, time.perf_counter()
-        generator = generator_for(config.seed, "rollout", step)
-        budget = budget_of(config, step)
-        trunks = self.policy.tree.read(on_device(texts, self.policy))
-        require_finite(
-            f"step {step}: the hidden state of a document",
-            torch.cat(list(trunks.hidden)),
-            f"the weights have run away; lower learning_rate ({config.learning_rate}) and begin again",
-        )
-        read = time.perf_counter() - began
+        config, clock = self.config, Clock()
         judged: list[Judged] = []
-        positions, extra = self._choose(texts, trunks, step)
-        if config.use_rl:
-            asking = self.ask(budget, positions)
-            rollouts = roll_out(self.policy, self.form, trunks, positions, config.group_size, asking, generator)
-            judged = self.judge(rollouts, self.form, trunks, config, budget)
-        sampled = time.perf_counter()
-        losses = self._update(step, texts, trunks, positions, judged)
-        losses["trunk_seconds"] += read
-        losses["forward_tokens"] += extra
-        return StepResult(
-            self._metrics(step, budget, judged, losses, sampled - began, time.perf_counter() - sampled), texts, judged
-        )
+        with clock("rollout"):
+            trunks = self._read(step, texts, clock)
+            chosen = self.choose(step, texts, trunks)
+            if config.use_rl:
+                asking = self.ask(budget_of(config, step), chosen.positions)
+                asked = (self.policy, self.form, trunks, chosen.positions, config.group_size, asking)
+                rollouts = roll_out(*asked, generator_for(config.seed, "rollout", step))
+                judged = self.judge(rollouts, self.form, trunks, config)
+        with clock("update"), self.guard.step(step) as updates:
+            for number in range(config.updates_per_step):
+                if number > 0:
+                    trunks = self._read(step, texts, clock)
+                losses = self._backward(texts, trunks, chosen, judged, clock)
+                with clock("trunk"):
+                    updates.append(replace(losses, grad_norm=self.optimizer.step()))
+        done = Work(step, texts, chosen, judged, updates, clock.seconds)
+        return StepResult(step_metrics(done, self.policy, self.form, config), texts, judged)
 
-    def _update(
-        self,
-        step: int,
-        texts: Sequence[Text],
-        trunks: Trunks,
-        positions: Sequence[Position],
-        judged: Sequence[Judged],
-    ) -> dict[str, Any]:
-        """Take the step's updates; returns losses, gradient norm and token counts.
+    def _read(self, step: int, texts: Sequence[Text], clock: Clock) -> Trunks:
+        with clock("trunk"):
+            trunks = self.policy.tree.read([text.ids for text in texts])
+            remedy = f"the weights have run away; lower learning_rate ({self.config.learning_rate}) and begin again"
+            require_finite(f"step {step}: the hidden state of a document", torch.cat(list(trunks.hidden)), remedy)
+        return trunks
 
-        Where something is not finite nothing of it reaches the weights; ``on_nan`` says whether the run goes on.
-        """
-        trunk = sum(len(text.ids) for text in texts)
-        found: dict[str, Any] = {"rl_loss": 0.0, "ntp_loss": 0.0, "grad_norm": 0.0, "ntp_tokens": 0, "skipped": 0}
-        found |= {"trunk_tokens": trunk, "trunk_seconds": 0.0}
-        found |= {
-            "rl_tokens": sum(len(j.rollout.logprobs) for j in judged),
-            "forward_tokens": trunk
-            + tokens_read(self.form, texts, [j.rollout for j in judged], self.config.group_size),
-            "backward_tokens": 0,
-        }
-        several = self.config.updates_per_step > 1
-        start = {name: value.clone() for name, value in self.optimizer.state_dict().items()} if several else None
-        nothing = dict(found)
-        try:
-            for update in range(self.config.updates_per_step):
-                if update > 0:
-                    trunks = self.policy.tree.read(trunks.ids)
-                    found["forward_tokens"] += trunk
-                    found["trunk_tokens"] += trunk
-                losses, branches, reference, seconds = self._accumulate(texts, trunks, positions, judged)
-                began = time.perf_counter()
-                found |= losses | {"grad_norm": self.optimizer.step()}
-                found["trunk_seconds"] += seconds + time.perf_counter() - began
-                found["forward_tokens"] += branches + reference
-                found["backward_tokens"] += branches + trunk
-        except NonFiniteError as error:
-            self.optimizer.drop_gradients()
-            if start is not None:
-                self.optimizer.load_state_dict(start)  # takes back the step's earlier updates
-            self._go_on_after(error, step)
-            return nothing | {"skipped": 1}
-        self.skipped_in_a_row = 0
-        return found
-
-    def _go_on_after(self, error: NonFiniteError, step: int) -> None:
-        """Stop the run, or count a step that was skipped."""
-        self.skipped_in_a_row += 1
-        self.skipped += 1
-        rate = f"lower learning_rate ({self.config.learning_rate})"
-        if self.config.on_nan == "stop":
-            raise NonFiniteError(
-                f"step {step}: {error}; the weights are those of the step before; {rate}, or skip such steps (on_nan)",
-                can_skip=True,
-            ) from error
-        if self.skipped_in_a_row >= SKIPPED_IN_A_ROW:
-            raise NonFiniteError(
-                f"step {step}: {error}, as in the {SKIPPED_IN_A_ROW - 1} steps before; {rate}"
-            ) from error
-        if self.skipped == 1:  # once: a run of thousands of steps may skip many
-            logger.warning("Step %d: %s; its update is skipped, and so are others like it", step, error)
+    def choose(self, step: int, texts: Sequence[Text], trunks: Trunks) -> Pool:
+        """Draw the set C of this step, sorted by trunk and index; empty where no RL takes place."""
+        config = self.config
+        if not config.use_rl:
+            return Pool([])
+        pool = self.difficulty.pool(texts, trunks)
+        wanted = config.positions_per_document * len(texts)
+        if config.difficulty != "entropy":
+            budget, generator = budget_of(config, step), generator_for(config.seed, "difficulty", step)
+            ask = partial(self.ask, budget)
+            asked = Scoring(self.policy, self.reference, self.form, trunks, pool.positions, wanted, ask, generator)
+            pool = rescored(config.difficulty, asked)
+        drawn = self.sampler.sample(torch.tensor([position.tier for position in pool.positions]), wanted, step)
+        return replace(pool, positions=[pool.positions[place] for place in sorted(drawn.tolist())])
 
     def ask(self, budget: int, positions: Sequence[Position]) -> Asking:
         """Return how thoughts are asked for in a step; a measurement may ask for another length."""
         return asking_for(self.config, budgets_for(self.config, budget, positions))
 
-    def _choose(self, texts: Sequence[Text], trunks: Trunks, step: int) -> tuple[list[Position], int]:
-        """Draw the set C of this step, sorted by trunk and index; empty where no RL takes place.
+    def _backward(
+        self, texts: Sequence[Text], trunks: Trunks, chosen: Pool, judged: Sequence[Judged], clock: Clock
+    ) -> Update:
+        """Leave the gradient of L = L_RL + lambda * L_NTP on the model.
 
-        Returns:
-            C, and the tokens that were read to find out how hard positions are, beside the documents.
+        The gradient of a sum is the sum of the gradients. So L_RL goes backward a chunk of branches at a time, down to
+        the trunks' keys and values; from there it goes back through the trunks together with lambda * L_NTP.
         """
-        config = self.config
-        if not config.use_rl:
-            return [], 0
-        measured = self.difficulty.entropy(trunks)
-        entropies, tiers = ([one.tolist() for one in all_] for all_ in (measured, self.difficulty.tiers(measured)))
-        pool = [
-            Position(n, index, tiers[n][index], entropies[n][index])
-            for n, text in enumerate(texts)
-            for index in text.places
-        ]
-        wanted, extra = config.positions_per_document * len(texts), 0
-        if config.difficulty != "entropy":
-            pool, extra = self._by_difficulty(pool, texts, trunks, wanted, step)
-        drawn = self.sampler.sample(torch.tensor([position.tier for position in pool]), wanted, step)
-        return [pool[place] for place in sorted(drawn.tolist())], extra
-
-    def _by_difficulty(
-        self, pool: Sequence[Position], texts: Sequence[Text], trunks: Trunks, wanted: int, step: int
-    ) -> tuple[list[Position], int]:
-        """Deal the tiers out anew by another measure than entropy; returns the positions, and the tokens it read."""
-        config = self.config
-        budget, generator = budget_of(config, step), generator_for(config.seed, "difficulty", step)
-        scored = score_positions(
-            config.difficulty, self.policy, self.reference, self.form, trunks, pool, wanted,
-            lambda positions: self.ask(budget, positions), generator,
-        )  # fmt: skip
-        kept = [pool[place] for place in scored.kept]
-        tiers = tiers_by_score(
-            scored.score, torch.tensor([one.tier for one in kept]), torch.tensor([one.entropy for one in kept])
-        )
-        read = scored.trunk_reads * sum(len(text.ids) for text in texts)
-        read += tokens_read(self.form, texts, scored.rollouts, PROBES)
-        return [replace(one, tier=tier) for one, tier in zip(kept, tiers.tolist(), strict=True)], read
-
-    def _accumulate(
-        self, texts: Sequence[Text], trunks: Trunks, positions: Sequence[Position], judged: Sequence[Judged]
-    ) -> tuple[dict[str, Any], int, int, float]:
-        """Leave the gradients of the dual objective on the model.
-
-        Returns:
-            The losses, the branch tokens that were read for them, the tokens that the reference of the KL read, and the
-            seconds that went to the trunks.
-        """
-        config = self.config
-        leaves = trunks.detached()
+        config, leaves = self.config, trunks.detached()
         reference = None
         if self.reference is not None and config.kl_weight:
             with torch.no_grad():
-                reference = self.reference.tree.read(trunks.ids)
-        rl_tokens = sum(len(j.rollout.logprobs) for j in judged)
-        rl_total, read = 0.0, 0
-        silent_too = reference is not None  # a group without signal still feels the KL
-        heard = {id(j.rollout): j for j in judged if silent_too or j.advantage != 0.0}
-        for part in chunks([j.rollout for j in heard.values()], self.form, config.branch_tokens):
-            chunk = [heard[id(rollout)] for rollout in part]
-            loss = self._rl_loss(leaves, reference, chunk, rl_tokens if config.loss_per == "token" else len(judged))
-            require_finite("the RL loss", loss)
-            loss.backward()
-            rl_total += float(loss.detach())
-            read += tokens_read(self.form, texts, part)
-        began = time.perf_counter()
-        ntp, ntp_tokens = self._ntp_loss(texts, trunks, positions)
-        require_finite("the next-token loss", ntp)
-        zero = ntp.new_zeros(())
-        weight = config.ntp_weight if config.use_ntp else 0.0
-        backward_through_trunk(trunks, leaves, rmt_loss(zero, ntp, weight) if weight else None)
-        losses = {"rl_loss": rl_total, "ntp_loss": float(ntp.detach()), "ntp_tokens": ntp_tokens}
-        by_reference = 0 if reference is None else sum(map(len, trunks.ids)) + read
-        return losses, read, by_reference, time.perf_counter() - began
+                reference = self.reference.tree.read([text.ids for text in texts])
+        # a group without spread has advantage 0: no policy gradient, though it has a KL
+        trained = [one for one in judged if one.advantage != 0.0 or reference is not None]
+        tokens = sum(len(one.rollout.logprobs) for one in judged)
+        rl = torch.zeros((), dtype=torch.float64, device=self.policy.device)
+        for chunk in chunks(trained, attrgetter("rollout"), self.form, config.branch_tokens):
+            part = self._rl_loss(leaves, reference, chunk, tokens if config.loss_per == "token" else len(judged))
+            part.backward()
+            rl = rl + part.detach()
+        with clock("trunk"):
+            with torch.set_grad_enabled(config.use_ntp):
+                ntp, ntp_tokens = text_loss(self.policy, trunks, outside(texts, chosen.positions))
+            require_finite("the RL loss", rl)
+            require_finite("the next-token loss", ntp)
+            ntp_weight = config.ntp_weight if config.use_ntp else 0.0
+            backward_through_trunk(trunks, leaves, ntp_weight * ntp if ntp_weight else None)
+        ntp = ntp.detach()
+        branches = [one.rollout for one in trained]
+        loss = rmt_loss(rl, ntp, ntp_weight)
+        return Update(float(rl), float(ntp), float(loss), ntp_tokens, branches, reference is not None)
 
     def _rl_loss(self, trunks: Trunks, reference: Trunks | None, judged: Sequence[Judged], count: int) -> Tensor:
-        config = self.config
-        rollouts = [j.rollout for j in judged]
+        """L_RL of a chunk of branches, as its part of a mean over ``count`` tokens or rollouts."""
+        config, rollouts = self.config, [one.rollout for one in judged]
         logprobs, mask = rollout_logprobs(self.policy, self.form, trunks, rollouts, config.temperature)
         old = other = None
         if config.clip_epsilon:
-            flat = torch.tensor(
-                [lp for r in rollouts for lp in r.logprobs], dtype=logprobs.dtype, device=logprobs.device
-            )
-            old = torch.zeros_like(logprobs).masked_scatter(mask, flat)
+            old = logprobs.new_tensor([logprob for one in rollouts for logprob in one.logprobs])
+            old = torch.zeros_like(logprobs).masked_scatter(mask, old)
         if self.reference is not None and reference is not None:
             with torch.no_grad():
                 other, _ = rollout_logprobs(self.reference, self.form, reference, rollouts, config.temperature)
         return rl_loss(
             logprobs,
-            torch.tensor([j.advantage for j in judged], dtype=logprobs.dtype, device=logprobs.device),
+            logprobs.new_tensor([one.advantage for one in judged]),
             mask,
             old_logprobs=old,
             clip_epsilon=config.clip_epsilon or None,
@@ -371,66 +253,26 @@ class RMTTrainer:
             count=count,
         )
 
-    def _ntp_loss(self, texts: Sequence[Text], trunks: Trunks, positions: Sequence[Position]) -> tuple[Tensor, int]:
-        """Next-token loss on every known token outside C, and how many those are."""
-        hidden, targets = [], []
-        for n, mask in enumerate(outside(texts, positions)):
-            places = mask.nonzero()[:, 0].to(self.policy.device)
-            hidden.append(trunks.hidden[n][places - 1])
-            targets.append(trunks.ids[n][places])
-        wanted = torch.cat(targets)
-        with torch.set_grad_enabled(self.config.use_ntp):
-            logprobs = target_logprobs(self.policy.head, torch.cat(hidden), wanted)
-        return ntp_loss(logprobs, torch.ones_like(wanted, dtype=torch.bool)), len(wanted)
+    def state(self) -> State:
+        """Return everything that the steps to come depend on, beside settings, texts and seed."""
+        tensors = self.optimizer.state_dict()
+        if self.reference is not None:
+            tensors |= {f"reference/{name}": p.detach() for name, p in self.reference.model.named_parameters()}
+        sampler = self.sampler.state_dict()
+        tensors["sampler"] = sampler.pop("generator")
+        thresholds, skipped = list(self.difficulty.thresholds), self.guard.in_a_row
+        plain = {"step": self.next_step, "sampler": sampler, "thresholds": thresholds, "skipped": skipped}
+        return State(tensors, plain)
 
-    def _metrics(
-        self,
-        step: int,
-        budget: int,
-        judged: Sequence[Judged],
-        losses: dict[str, Any],
-        rollout_seconds: float,
-        update_seconds: float,
-    ) -> StepMetrics:
-        config = self.config
-        tiers = [j.rollout.position.tier for j in judged[:: config.group_size]]
-        by_tier = [0, 0, 0]
-        for one in judged:
-            by_tier[one.rollout.position.tier] += len(one.rollout.logprobs)
-
-        def mean(values: Sequence[float]) -> float:
-            return sum(values) / max(1, len(values))
-
-        matches = torch.tensor([j.match for j in judged])
-        signal = groups_with_signal(matches, config.group_size).tolist() if judged else []
-        return StepMetrics(
-            step=step,
-            budget=budget,
-            tier_probabilities=tier_probabilities(
-                step,
-                config.steps,
-                config.tier_probs_early,
-                config.tier_probs_late,
-                config.curriculum_start,
-                config.curriculum_end,
-            ),
-            tier_counts=(tiers.count(0), tiers.count(1), tiers.count(2)),
-            rl_tokens_by_tier=(by_tier[0], by_tier[1], by_tier[2]),
-            match_reward=mean([j.match for j in judged]),
-            length_reward=mean([j.length_reward for j in judged]),
-            reward=mean([j.reward for j in judged]),
-            thought_length=mean([j.rollout.length for j in judged]),
-            closed_share=mean([float(j.rollout.closed) for j in judged]),
-            signal_groups=mean([float(s) for s in signal]),
-            rollout_seconds=rollout_seconds,
-            update_seconds=update_seconds,
-            peak_memory_mb=peak_memory_mb(self.policy.device),
-            **losses,
-        )
-
-
-def tokens_read(form: AnswerFormat, texts: Sequence[Text], rollouts: Sequence[Rollout], sharing: int = 1) -> int:
-    """Count the tokens of some rollouts' branches; ``sharing`` of them, side by side, read their opening once."""
-    sizes = [len(lay_out(form, texts[one.position.trunk].ids, one).tokens) for one in rollouts]
-    openings = [len(form.opening(one.budget or None)) for one in rollouts]
-    return sum(sizes) - sum(openings) + sum(openings[::sharing])
+    def load_state(self, state: State) -> None:
+        """Continue where another trainer of the same settings, texts and seed was; its weights are loaded as well."""
+        tensors = dict(state.tensors)
+        self.sampler.load_state_dict(state.plain["sampler"] | {"generator": tensors.pop("sampler")})
+        if self.reference is not None:
+            with torch.no_grad():
+                for name, parameter in self.reference.model.named_parameters():
+                    parameter.copy_(tensors.pop(f"reference/{name}"))
+        self.optimizer.load_state_dict(tensors)
+        low, high = state.plain["thresholds"]
+        self.difficulty.thresholds = (low, high)
+        self.next_step, self.guard.in_a_row = state.plain["step"], state.plain["skipped"]

@@ -1,53 +1,45 @@
 """AdamW that keeps float32 master weights where the model runs in bfloat16.
 
-At a learning rate of 1e-5 most updates are smaller than bfloat16 can add to a weight, so the sums are kept in float32
-and the model holds a rounded copy. Weights are rounded once a step; nothing is cast inside a layer.
+At a learning rate of 1e-5 most updates are smaller than bfloat16 can add to a weight; the model has a rounded copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.errors import NonFiniteError
 
+logger = logging.getLogger(__name__)
+
+SKIPPED_IN_A_ROW = 5  # updates that may be skipped before a run gives up
+
 
 def require_finite(name: str, value: Tensor, remedy: str = "") -> None:
-    """Stop on NaN or infinity.
-
-    Raises:
-        NonFiniteError: naming the tensor, and the remedy where one is given.
-    """
+    """Raise NonFiniteError, with the tensor's name and a remedy, on NaN or infinity."""
     if not bool(torch.isfinite(value).all()):
-        raise NonFiniteError(f"{name} is not finite" + f"; {remedy}" * bool(remedy))
+        raise NonFiniteError(f"{name} is not finite; {remedy}" if remedy else f"{name} is not finite")
 
 
 @torch.no_grad()
 def require_sound(policy: Policy) -> None:
-    """Stop before a policy is saved whose last update has run away: its weights, or what it computes, are not finite.
-
-    Raises:
-        NonFiniteError: naming the first tensor at fault.
-    """
+    """Raise NonFiniteError before a policy is saved whose weights, or what it computes, are not finite."""
     remedy = "the weights have run away and are not saved; lower the learning rate and begin again"
     for name, parameter in policy.model.named_parameters():
         require_finite(f"after the last update {name}", parameter, remedy)
-    (hidden,) = policy.tree.read([torch.arange(8, device=policy.device)]).hidden  # finite weights may overflow
+    (hidden,) = policy.tree.read([range(8)]).hidden  # finite weights may overflow
     require_finite("after the last update a hidden state", hidden, remedy)
 
 
 class MasterAdamW:
-    """AdamW over a model's parameters, in float32 whatever the model's dtype.
-
-    Args:
-        model: its parameters are updated in place.
-        learning_rate: constant.
-        weight_decay: as torch.optim.AdamW.
-        max_grad_norm: gradients are scaled down to this global norm.
-    """
+    """AdamW over a model's parameters, in float32 whatever their dtype; gradients are clipped to a global norm."""
 
     def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float, max_grad_norm: float) -> None:
         self.named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -61,13 +53,9 @@ class MasterAdamW:
         )
 
     def step(self) -> float:
-        """Apply the gradients that backward left on the model, and clear them.
+        """Apply the model's gradients and clear them; returns their norm before clipping.
 
-        Returns:
-            The gradients' global norm before clipping.
-
-        Raises:
-            NonFiniteError: if it is not finite, naming the first parameter at fault; nothing is updated then.
+        Where it is not finite nothing is updated, and NonFiniteError names the first parameter at fault.
         """
         for (_, parameter), master in zip(self.named, self.masters, strict=True):
             if master is not parameter and parameter.grad is not None:
@@ -116,3 +104,42 @@ class MasterAdamW:
                         key: value.to(master.device, torch.float32 if key == "step" else master.dtype)
                         for key, value in moments.items()
                     }
+
+
+class Guard:
+    """Apply a step's updates all or not at all: where something is not finite, ``on_nan`` says whether to continue."""
+
+    def __init__(self, optimizer: MasterAdamW, config: RMTConfig) -> None:
+        self.optimizer, self.config = optimizer, config
+        self.skipped = self.in_a_row = 0  # steps left out: all, and those since the last good one
+
+    @contextmanager
+    def step(self, step: int) -> Iterator[list[Any]]:
+        """Collect the updates of a step in a list, emptied if they are skipped; NonFiniteError if the run must stop."""
+        several = self.config.updates_per_step > 1
+        start = {name: value.clone() for name, value in self.optimizer.state_dict().items()} if several else None
+        updates: list[Any] = []
+        try:
+            yield updates
+        except NonFiniteError as error:
+            updates.clear()
+            self.optimizer.drop_gradients()
+            if start is not None:
+                self.optimizer.load_state_dict(start)  # takes back the step's earlier updates
+            self._count(step, error)
+        else:
+            self.in_a_row = 0
+
+    def _count(self, step: int, error: NonFiniteError) -> None:
+        self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
+        rate = f"lower learning_rate ({self.config.learning_rate})"
+        if self.config.on_nan == "stop":
+            raise NonFiniteError(
+                f"step {step}: {error}; the weights are those of the step before; {rate}, or skip such steps (on_nan)",
+                can_skip=True,
+            ) from error
+        if self.in_a_row >= SKIPPED_IN_A_ROW:
+            before = SKIPPED_IN_A_ROW - 1
+            raise NonFiniteError(f"step {step}: {error}, as in the {before} steps before; {rate}") from error
+        if self.skipped == 1:  # once: a run of thousands of steps may skip many
+            logger.warning("Step %d: %s; its update is skipped, and so are others like it", step, error)

@@ -25,10 +25,10 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import ANSWER_TOKENS, QUESTION, AnswerFormat, Chat, answer_format, encode_text, last_boxed
 from rmt_mini.engine.rollout import roll_out
-from rmt_mini.engine.text import MOST_UNKNOWN, Text, generator_for, require_room, unknown_share
+from rmt_mini.engine.text import MOST_UNKNOWN, generator_for, require_room, unknown_share
 from rmt_mini.errors import UserError
 from rmt_mini.method.schedule import budget_of
-from rmt_mini.records import Position, Rollout
+from rmt_mini.records import Position, Rollout, Text
 from rmt_mini.stages.evaluate import ROWS, batches, read_for
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, asking_for
 from rmt_mini.stages.statistics import RESAMPLES
@@ -192,13 +192,13 @@ def answer_questions(policy: Policy, exam: Exam, config: RMTConfig, samples: int
     positions = [Position(n, (text.asked or (0,))[0], 2, 0.0) for n, text in enumerate(exam.texts)]
     rollouts: list[Rollout] = []
     for number, batch in enumerate(batches(positions, max(1, ROWS // samples))):
-        trunks, local = read_for(policy, exam.texts, batch)
+        trunks = read_for(policy, exam.texts, batch)
         asking = asking_for(config, [budget_of(config, config.steps)] * len(batch))
         generator = generator_for(config.seed, "exam", number)
-        rollouts += roll_out(policy, exam, trunks, local, samples, asking, generator)
+        rollouts += roll_out(policy, exam, trunks, batch, samples, asking, generator)
     right = [
-        exam.judge(rollout.answer, exam.texts[n // samples].ids, rollout.position.index)
-        for n, rollout in enumerate(rollouts)
+        exam.judge(rollout.answer, exam.texts[rollout.position.trunk].ids, rollout.position.index)
+        for rollout in rollouts
     ]
     return torch.tensor(right).view(len(exam.texts), samples), rollouts
 

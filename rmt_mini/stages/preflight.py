@@ -1,8 +1,7 @@
 """Before RL: will GRPO have any signal here?
 
 A group whose rollouts all earn the same match reward teaches nothing about the answer. With RPT's first prompt pass@8
-was 8.5 %, so more than nine groups in ten were silent at the start. This measures it on training text, by tier,
-before time is spent.
+was 8.5 %, so more than nine groups in ten had no signal at the start. Measured on training text, by tier.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from scipy.stats import fisher_exact
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import roll_out
-from rmt_mini.engine.text import Text, generator_for
+from rmt_mini.engine.text import generator_for
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.method.schedule import budget_of, budgets_for
-from rmt_mini.records import Judged
+from rmt_mini.records import Judged, Rollout, Text
 from rmt_mini.stages.evaluate import ROWS, batches, plan_positions, read_for
 from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import asking_for
@@ -28,50 +27,29 @@ from rmt_mini.stages.midtrain import asking_for
 
 @torch.no_grad()
 def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, positions: int | None = None) -> dict[str, Any]:
-    """Sample groups at positions of every tier and say what share carries a signal.
-
-    Args:
-        policy: the model that RL would start from.
-        texts: training texts; the first few are used.
-        config: settings.
-        positions: how many, over all tiers; preflight_positions where None.
+    """Sample groups at positions of every tier, preflight_positions where not given, and measure their signal.
 
     Returns:
         {"tiers": {tier: {"positions", "accuracy", "pass_at_g", "signal_groups"}}, "signal_groups", "closed_share",
         "thought_length", "length_spread", "budget", "advice": [sentence, ...]}. Shares are of 1; lengths are tokens;
         length_spread is the mean standard deviation within a group.
     """
-    form = format_for(policy, config)
+    form, size, budget = format_for(policy, config), config.group_size, budget_of(config, 0)
     chosen = plan_positions(policy, texts[:24], config, positions or config.preflight_positions, texts)
-    budget = budget_of(config, 0)
-    groups = []
-    for number, batch in enumerate(batches(chosen, ROWS // config.group_size)):
-        trunks, local = read_for(policy, texts, batch)
-        generator = generator_for(config.seed, "preflight", number)
+    rollouts: list[Rollout] = []
+    for number, batch in enumerate(batches(chosen, ROWS // size)):
+        trunks, generator = read_for(policy, texts, batch), generator_for(config.seed, "preflight", number)
         asking = asking_for(config, budgets_for(config, budget, batch))
-        rollouts = roll_out(policy, form, trunks, local, config.group_size, asking, generator)
-        groups += [rollouts[i : i + config.group_size] for i in range(0, len(rollouts), config.group_size)]
-    matches = torch.tensor(
-        [
-            [form.judge(r.answer, texts[p.trunk].ids, p.index) for r in group]
-            for group, p in zip(groups, chosen, strict=True)
-        ]
-    )  # (positions, G)
-    lengths = torch.tensor([[float(r.length) for r in group] for group in groups])
-    closed = torch.tensor([[float(r.closed) for r in group] for group in groups])
+        rollouts += roll_out(policy, form, trunks, batch, size, asking, generator)
+    right = [form.judge(one.answer, texts[one.position.trunk].ids, one.position.index) for one in rollouts]
+    matches, lengths, closed = (  # (positions, G)
+        torch.tensor(values).float().view(-1, size)
+        for values in (right, [one.length for one in rollouts], [one.closed for one in rollouts])
+    )
     spread = (matches.max(1).values > matches.min(1).values).float()
-    tiers = torch.tensor([p.tier for p in chosen])
-    report: dict[str, Any] = {"tiers": {}}
-    for tier, name in enumerate(TIERS):
-        here_mask = tiers == tier
-        count = int(here_mask.sum())
-        report["tiers"][name] = {
-            "positions": count,
-            "accuracy": float(matches[here_mask].mean()) if count else None,
-            "pass_at_g": float(matches[here_mask].max(1).values.mean()) if count else None,
-            "signal_groups": float(spread[here_mask].mean()) if count else None,
-        }
-    report |= {
+    tiers = torch.tensor([position.tier for position in chosen])
+    report: dict[str, Any] = {
+        "tiers": {name: _tier(matches[tiers == tier], spread[tiers == tier]) for tier, name in enumerate(TIERS)},
         "signal_groups": float(spread.mean()),
         "closed_share": float(closed.mean()),
         "thought_length": float(lengths.mean()),
@@ -81,6 +59,13 @@ def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, position
     return report | {"advice": _advice(report, config)}
 
 
+def _tier(matches: torch.Tensor, spread: torch.Tensor) -> dict[str, Any]:
+    """Summarize the groups of one tier, (positions, G); shares are None where there is none."""
+    shares = {"accuracy": matches, "pass_at_g": matches.amax(1), "signal_groups": spread}
+    found = {name: float(values.mean()) if len(matches) else None for name, values in shares.items()}
+    return {"positions": len(matches), **found}
+
+
 def groups_seen(judged: Sequence[Judged], group_size: int) -> list[tuple[int, bool]]:
     """Return each group's tier, and whether it carried a match signal."""
     groups = [judged[start : start + group_size] for start in range(0, len(judged), group_size)]
@@ -88,14 +73,7 @@ def groups_seen(judged: Sequence[Judged], group_size: int) -> list[tuple[int, bo
 
 
 def signal_by_tier(groups: Sequence[tuple[int, bool]]) -> dict[str, Any]:
-    """Count, by tier, the groups of training steps and the share with a match signal: what pre-flight predicted.
-
-    Args:
-        groups: as ``groups_seen`` returns them.
-
-    Returns:
-        {tier: {"groups", "signal_groups"}}; the share is None where a tier had no group.
-    """
+    """Count, by tier, the groups of training steps and the share with a match signal, None where there is no group."""
     counted = {}
     for tier, name in enumerate(TIERS):
         spread = [signal for of_tier, signal in groups if of_tier == tier]
@@ -103,12 +81,8 @@ def signal_by_tier(groups: Sequence[tuple[int, bool]]) -> dict[str, Any]:
     return counted
 
 
-def agreement(foretold: dict[str, Any], seen: dict[str, Any]) -> bool | None:
-    """Say whether a tier's share of groups with a signal came as foretold: Fisher's exact test at 5 %.
-
-    Args:
-        foretold: {"signal_groups", "positions"} of the pre-flight.
-        seen: {"signal_groups", "groups"} of training steps.
+def agreement(predicted: dict[str, Any], seen: dict[str, Any]) -> bool | None:
+    """Test by Fisher's exact test at 5 % whether a tier's share of groups with a signal is as predicted.
 
     Returns:
         None where either has no group.
@@ -117,32 +91,31 @@ def agreement(foretold: dict[str, Any], seen: dict[str, Any]) -> bool | None:
         >>> agreement({"signal_groups": 0.5, "positions": 30}, {"signal_groups": 0.4, "groups": 75})
         True
     """
-    if foretold["signal_groups"] is None or seen["signal_groups"] is None:
+    if predicted["signal_groups"] is None or seen["signal_groups"] is None:
         return None
-    pairs = ((foretold["signal_groups"], foretold["positions"]), (seen["signal_groups"], seen["groups"]))
+    pairs = ((predicted["signal_groups"], predicted["positions"]), (seen["signal_groups"], seen["groups"]))
     counts = np.array([[round(share * total), round((1 - share) * total)] for share, total in pairs])
     return bool(fisher_exact(counts).pvalue >= 0.05)
 
 
 def _advice(report: dict[str, Any], config: RMTConfig) -> list[str]:
-    """Say what to change where a signal is missing."""
+    """List what to change where a signal is missing."""
     advice = []
+    steps = f"raise warmup_steps ({config.warmup_steps})"
     if report["signal_groups"] < 0.1:
         advice.append(
-            f"only {report['signal_groups']:.0%} of groups carry a match signal: raise warmup_steps "
-            f"({config.warmup_steps}), group_size ({config.group_size}) or temperature ({config.temperature}), or "
-            f"begin with easier tiers"
+            f"only {report['signal_groups']:.0%} of groups carry a match signal: {steps}, group_size "
+            f"({config.group_size}) or temperature ({config.temperature}), or begin with easier tiers"
         )
     if report["closed_share"] < 0.2:
         advice.append(
-            f"only {report['closed_share']:.0%} of thoughts close themselves: raise warmup_steps "
-            f"({config.warmup_steps}); thoughts that all run into the cap leave the length reward without a spread"
+            f"only {report['closed_share']:.0%} of thoughts close themselves: {steps}; thoughts that all reach the cap "
+            f"leave the length reward without a spread"
         )
     if report["thought_length"] < 1:
         advice.append("thoughts have collapsed to nothing: lower length_weight or warmup_learning_rate")
-    for name, tier in report["tiers"].items():
-        if tier["positions"] == 0:
-            advice.append(
-                f"no position is {name}: move tier_thresholds {config.tier_thresholds}, or use tier_rule quantile"
-            )
-    return advice
+    return advice + [
+        f"no position is {name}: move tier_thresholds {config.tier_thresholds}, or use tier_rule quantile"
+        for name, tier in report["tiers"].items()
+        if tier["positions"] == 0
+    ]

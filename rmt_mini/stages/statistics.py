@@ -1,8 +1,8 @@
 """From answers to numbers: next-token accuracy by tier, and thought length, each with an interval.
 
 "average" is the mean of the tiers, as in the paper's tables. Intervals are 95 % bootstrap intervals over documents,
-since positions of one document are not independent; the paper gives none. Answers of several runs draw the runs anew
-too: every run asks about one held-out set, so runs and documents are crossed, which scipy's bootstrap does not know.
+since positions of one document are not independent; the paper gives none. With answers of several runs the runs are
+resampled too: every run asks about one held-out set, so runs and documents are crossed, which scipy does not offer.
 """
 
 from __future__ import annotations
@@ -31,16 +31,11 @@ def _mean_of_tiers(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def resample(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over tiers of some values per answer, and what the means are when runs and documents are drawn anew.
-
-    Args:
-        answers: to which the values belong; those of other tiers are left out.
-        values: (k, len(answers)).
-        tiers: whose means are averaged.
+    """Mean over ``tiers`` of values per answer, and these means when runs and documents are resampled.
 
     Returns:
-        Means (k,), and resampled means (k, RESAMPLES); the k stem from the same draws, so their differences and ratios
-        are paired.
+        Means (k,) of values (k, len(answers)), and resampled means (k, RESAMPLES) of the same draws, so that their
+        differences and ratios are paired.
     """
     asked = [place for place, answer in enumerate(answers) if answer.position.tier in tiers]
     runs, run = np.unique([answers[n].run for n in asked], return_inverse=True)
@@ -57,46 +52,41 @@ def resample(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int]
 
 
 def interval(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
-    """Mean over tiers of a value per answer, with its 95 % bootstrap interval over documents and runs.
-
-    Returns:
-        {"mean", "low", "high", "n"}; all None but n where there is no answer.
-    """
+    """Mean over tiers of a value per answer, {"mean", "low", "high", "n"}; all None but n where there is no answer."""
     asked = [answer for answer in answers if answer.position.tier in tiers]
     if not asked:
         return {"mean": None, "low": None, "high": None, "n": 0}
     (mean,), (drawn,) = resample(answers, values[None], tiers)
-    if len({answer.position.trunk for answer in asked}) < 2:  # one document tells nothing
+    if len({answer.position.trunk for answer in asked}) < 2:  # one document has no spread
         return {"mean": float(mean), "low": 0.0 if values.min() >= 0 else -1.0, "high": 1.0, "n": len(asked)}
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return {"mean": float(mean), "low": float(low), "high": float(high), "n": len(asked)}
 
 
-def _cell(answers: Sequence[Answer], values: Sequence[float], tiers: Sequence[int]) -> dict[str, Any]:
-    found = interval(answers, np.array(values), tiers)
-    return {"accuracy": found["mean"], **{key: found[key] for key in ("low", "high", "n")}}
+def _cell(answers: Sequence[Answer], name: str, tiers: Sequence[int]) -> dict[str, Any]:
+    found = interval(answers, np.array([getattr(answer, name) for answer in answers]), tiers)
+    return {"accuracy": found.pop("mean"), **found}
 
 
-def _row(answers: Sequence[Answer], values: Sequence[float]) -> dict[str, Any]:
-    rows = [*((name, [tier]) for tier, name in enumerate(TIERS)), ("average", [0, 1, 2])]
-    return {name: _cell(answers, values, tiers) for name, tiers in rows}
+def _row(answers: Sequence[Answer], name: str, thinks: bool, budget: int) -> dict[str, Any]:
+    def mean(measure: str, some: Sequence[Answer]) -> float:
+        return float(np.mean([getattr(answer, measure) for answer in some])) if thinks else 0.0
+
+    chosen = {sort: of_sort(answers, sort) for sort in sorts_in(answers)}
+    sorts = {sort: _cell(own, name, [0]) | {"thought_length": mean("length", own)} for sort, own in chosen.items()}
+    return {
+        **{tier: _cell(answers, name, [number]) for number, tier in enumerate(TIERS)},
+        "average": _cell(answers, name, [0, 1, 2]),
+        "thought_length": mean("length", answers),
+        "closed_share": mean("closed", answers),
+        "budget": budget,
+        **({"sorts": sorts} if sorts else {}),
+    }
 
 
 def summarize(answers: Sequence[Answer], budget: int) -> dict[str, Any]:
     """Return the rows "ntp" and "think" of evaluation.json."""
-    plain = {**_row(answers, [a.plain for a in answers]), "thought_length": 0.0, "closed_share": 0.0, "budget": 0}
-    think = {
-        **_row(answers, [a.match for a in answers]),
-        "thought_length": float(np.mean([a.length for a in answers])),
-        "closed_share": float(np.mean([a.closed for a in answers])),
-        "budget": budget,
-    }
-    for sort in sorts_in(answers):
-        chosen = of_sort(answers, sort)
-        length = {"thought_length": float(np.mean([a.length for a in chosen]))}
-        plain.setdefault("sorts", {})[sort] = _cell(chosen, [a.plain for a in chosen], [0]) | {"thought_length": 0.0}
-        think.setdefault("sorts", {})[sort] = _cell(chosen, [a.match for a in chosen], [0]) | length
-    return {"ntp": plain, "think": think}
+    return {"ntp": _row(answers, "plain", False, 0), "think": _row(answers, "match", True, budget)}
 
 
 def sorts_in(answers: Sequence[Answer]) -> list[str]:
@@ -123,23 +113,17 @@ def difference(answers: Sequence[Answer], first: Sequence[float], second: Sequen
 def summarize_all(measured: Measured) -> dict[str, Any]:
     """Return evaluation.json: a summary of each measurement, and what changed between them.
 
-    Args:
-        measured: "before" and "after", "cold_start" where there was one: the budget stated and the answers, of the
-            same positions in the same order.
-
     Returns:
         The summaries by name; "gain": differences of accuracy; "length_change": {"all" or a sort: the change of thought
         length from before to after, tokens}.
     """
     before, after = (measured[when][1] for when in ("before", "after"))
     plain, think = (
-        {when: [getattr(a, key) for a in all_] for when, (_, all_) in measured.items()} for key in ("plain", "match")
+        {when: [getattr(answer, key) for answer in all_] for when, (_, all_) in measured.items()}
+        for key in ("plain", "match")
     )
-    gain = {
-        f"think_after_minus_{when}": difference(after, think[when], think["after"])
-        for when in measured
-        if when != "after"
-    }
+    times = [when for when in measured if when != "after"]
+    gain = {f"think_after_minus_{when}": difference(after, think[when], think["after"]) for when in times}
     gain["think_minus_ntp_after"] = difference(after, plain["after"], think["after"])
     gain["think_after_minus_ntp_before"] = difference(after, plain["before"], think["after"])
     change = {"all": _longer(before, after)}
@@ -152,7 +136,7 @@ def summarize_all(measured: Measured) -> dict[str, Any]:
 
 
 def _longer(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, Any]:
-    found = difference(as_one_tier(after), [float(a.length) for a in before], [float(a.length) for a in after])
+    found = difference(as_one_tier(after), [a.length for a in before], [a.length for a in after])
     if len({answer.position.trunk for answer in after}) < 2:  # a length has no bounds that would serve instead
         found |= {"low": None, "high": None}
     return found

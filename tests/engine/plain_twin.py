@@ -33,7 +33,7 @@ def read_and_decided(form: AnswerFormat, trunk: Sequence[int], rollout: Rollout)
         places.extend(range(len(tokens), len(tokens) + chosen))
         tokens.extend(new)
 
-    add(form.opening(rollout.budget or None), 0)
+    add(form.opening(rollout.budget), 0)
     add(rollout.thought, len(rollout.thought))
     add(form.close, 1 if rollout.closed else 0)  # closing is one decision, and only where the model made it
     add(form.cue(trunk, rollout.position.index), 0)
@@ -136,5 +136,5 @@ def naive_roll_out(
         answer: list[int] = []
         while not answer or not form.finished(answer):
             answer.append(choose(next_logits(model, [*before, *answer])[-1]))
-        rollouts.append(Rollout(position, budget or 0, tuple(thought), closed, tuple(answer), ()))
+        rollouts.append(Rollout(position, budget, tuple(thought), closed, tuple(answer), ()))
     return rollouts

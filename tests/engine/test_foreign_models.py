@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
@@ -19,10 +16,6 @@ from transformers import (
     BertForMaskedLM,
     BertModel,
     ByT5Tokenizer,
-    GPT2Config,
-    GPT2LMHeadModel,
-    OPTConfig,
-    OPTForCausalLM,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
@@ -100,43 +93,6 @@ def test_what_is_no_plain_causal_model_is_refused(make: Callable[[], Any], words
     assert any(part in message for part in words.split("|")), message
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: GPT2LMHeadModel(GPT2Config(**GPT2)),
-        lambda: OPTForCausalLM(OPTConfig(vocab_size=259, hidden_size=32, ffn_dim=48, num_hidden_layers=2,
-                                         num_attention_heads=4, word_embed_proj_dim=32, max_position_embeddings=256)),
-    ],
-    ids=["gpt2", "opt"],
-)  # fmt: skip
-def test_older_causal_models_give_their_own_predictions(make: Callable[[], Any], tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = make().eval()
-    policy, message = opened(saved(tmp_path, model))
-    assert message is None
-    assert policy is not None
-    config = small(evaluation_positions=30)
-    texts = texts_for(policy, config)
-    found = evaluate(policy, texts, config)
-    assert found["ntp"]["average"]["n"] == 30
-    ids = torch.tensor(texts[0].ids)
-    hidden = policy.tree.read([ids]).hidden[0]
-    with torch.no_grad():
-        assert torch.allclose(policy.head(hidden), model(input_ids=ids[None]).logits[0], atol=1e-4)
-
-
-def test_a_text_longer_than_the_positions_a_model_has_learned(tmp_path: Path) -> None:
-    policy, message = opened(saved(tmp_path, GPT2LMHeadModel(GPT2Config(**GPT2, n_positions=64))))
-    assert message is None
-    assert policy is not None
-    _, message = either(lambda: format_for(policy, small(document_tokens=48)))
-    assert message is not None
-    assert message.startswith("document_tokens is 48; with thoughts of up to 12 tokens that makes ")
-    assert "reads at most 64: lower --document-tokens or --budget-start" in message
-    config = small(document_tokens=20, budget_start=2)
-    assert evaluate(policy, texts_for(policy, config), config)["ntp"]["average"]["n"] > 0
-
-
 # --- damaged folders ---------------------------------------------------------------------------------------------
 
 
@@ -145,61 +101,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     saved(folder, tiny_model())
     return folder
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 300) | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=4,
-)
-KEYS = [
-    "architectures", "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "head_dim", "vocab_size", "rope_parameters", "rms_norm_eps", "hidden_act", "tie_word_embeddings", "dtype",
-    "layer_types", "attention_bias", "auto_map", "quantization_config", "max_position_embeddings",
-    "transformers_version",
-]  # fmt: skip
-
-
-@given(change=st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1, max_size=2))
-@settings(max_examples=40)
-def test_any_config_of_a_model(change: dict[str, Any], folder: Path) -> None:
-    before = (folder / "config.json").read_text()
-    try:
-        (folder / "config.json").write_text(json.dumps(json.loads(before) | change))
-        policy, message = opened(str(folder))
-    finally:
-        (folder / "config.json").write_text(before)
-    assert (policy is None) == (message is not None)
-    assert message is None or str(folder) in message
-
-
-@given(data=st.binary(max_size=20) | JSON.map(lambda value: json.dumps(value).encode()), name=st.sampled_from(
-    ["config.json", "tokenizer.json", "tokenizer_config.json"]))  # fmt: skip
-@settings(max_examples=30)
-def test_any_bytes_in_a_file_of_a_model(data: bytes, name: str, folder: Path) -> None:
-    before = (folder / name).read_bytes()
-    try:
-        (folder / name).write_bytes(data)
-        policy, message = opened(str(folder))
-    finally:
-        (folder / name).write_bytes(before)
-    assert (policy is None) == (message is not None)
-    assert name == "tokenizer_config.json" or policy is None
-
-
-@given(share=st.floats(0, 1, exclude_max=True))
-@settings(max_examples=15)
-def test_weights_cut_off_anywhere(share: float, folder: Path) -> None:
-    weights = folder / "model.safetensors"
-    before = weights.read_bytes()
-    try:
-        weights.write_bytes(before[: int(share * len(before))])
-        policy, message = opened(str(folder))
-    finally:
-        weights.write_bytes(before)
-    assert policy is None
-    assert message is not None
-    assert "cannot be opened" in message
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -222,28 +123,6 @@ def test_a_tokenizer_of_more_tokens_than_the_model_knows(tmp_path: Path) -> None
     assert policy is None
     assert message is not None
     assert "knows 259 tokens, but its tokenizer numbers them up to " in message
-
-
-def test_a_late_special_token_does_no_harm_unless_the_chat_uses_it(tmp_path: Path) -> None:
-    tokenizer = byte_tokenizer()
-    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-    policy, _ = opened(saved(tmp_path / "late", tiny_model(), tokenizer))
-    assert policy is not None
-    assert max(encode_text(tokenizer, "a [PAD] b")) < 256
-    tokenizer.chat_template = "[PAD]{{ messages[0].content }}"
-    _, message = opened(saved(tmp_path / "chat", tiny_model(), tokenizer))
-    assert message is not None
-    assert "knows 259 tokens, but its tokenizer numbers them up to 259" in message
-
-
-def test_a_model_may_know_more_tokens_than_its_tokenizer(tmp_path: Path) -> None:
-    """Embeddings are padded to a round number; a token without a word can be sampled, and is wrong."""
-    policy, message = opened(saved(tmp_path, tiny_model(vocabulary=512)))
-    assert message is None
-    assert policy is not None
-    config = small(steps=1)
-    (metrics,) = RMTTrainer(config, policy, texts_for(policy, config)).fit()
-    assert 0 <= metrics.match_reward <= 1
 
 
 def fast(model: Any, **parts: Any) -> PreTrainedTokenizerFast:
@@ -308,22 +187,12 @@ def test_a_tokenizer_without_much_serves_the_whole_of_rmt(make: Callable[[], Any
     assert evaluate(policy, texts, config)["think"]["average"]["n"] > 0
 
 
-@pytest.mark.parametrize("make", [bare, lower, wordpiece, sentencepiece])
-def test_without_a_template_there_is_no_chat(make: Callable[[], Any]) -> None:
-    _, message = either(lambda: Chat(make()))
-    assert message is not None
-    assert "needs a tokenizer with a chat template; use answer_format 'continuation'" in message
-
-
 @pytest.mark.parametrize(
     "template",
     [
         "{{ messages[0].content }}{{ messages[0].content }}",
         "nothing of it",
-        "{{ messages[0].content | tojson }}",
         "{{ raise_exception('system\nrole only') }}",
-        "{{ messages[0].content[0].text }}",
-        "{% if %}",
         "{{ messages[7].content }}",
     ],
 )
@@ -341,14 +210,6 @@ def test_a_tokenizer_that_cannot_write_the_closing_tag() -> None:
     assert message is not None
     assert "the tokenizer cannot write" in message
     assert "[UNK]" in message
-
-
-def test_a_box_that_does_not_come_back_as_it_was() -> None:
-    tokenizer = wordpiece()
-    tokenizer.chat_template = "{{ messages[0].content }}"
-    _, message = either(lambda: Chat(tokenizer))
-    assert message is not None
-    assert "use answer_format 'continuation'" in message
 
 
 @pytest.mark.parametrize("make", [wordpiece, sentencepiece])
@@ -426,13 +287,6 @@ def test_special_tokens_in_a_text_are_plain_text(make: Callable[[], Any]) -> Non
         if special != tokenizer.unk_token:
             assert steering & {*tokenizer(f"the {special}", add_special_tokens=False)["input_ids"]}
             assert not steering & {*encode_text(tokenizer, f"the {special}the{special}")}
-
-
-def test_a_text_of_unknown_words_only_is_left_out_or_read() -> None:
-    policy = make_tiny_policy(tokenizer=wordpiece(), vocabulary=300)
-    form = format_for(policy, small())
-    texts, message = either(lambda: to_texts([Document("0", "漢字" * 100)], form, small(), "training"))
-    assert (texts is None) == (message is not None)
 
 
 def test_a_tokenizer_that_begins_and_ends_every_text() -> None:

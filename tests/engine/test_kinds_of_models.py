@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file, save_file
-from tests.test_run import settings
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from rmt_mini.engine.logits import target_logprobs
@@ -19,6 +16,7 @@ from rmt_mini.engine.model import load_policy
 from rmt_mini.runs.run import resume, run
 from tests.fakes import byte_tokenizer, tiny_model
 from tests.outcomes import either
+from tests.stages.tiny import small
 
 SIZES: dict[str, Any] = {
     "vocab_size": 259, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -76,12 +74,14 @@ def make(folder: Path, kind: str, config: dict[str, Any]) -> Any:
 def test_a_model_that_is_taken_runs_to_the_end(kind: str, tmp_path: Path) -> None:
     few: dict[str, Any] = {"steps": 1, "warmup_steps": 1, "warmup_positions": 2, "evaluation_positions": 3}
     few |= {"group_size": 2, "positions_per_document": 1, "documents_per_step": 1, "preflight_positions": 3}
-    config = settings(tmp_path, model=str(tmp_path / "kind"), budget_start=2, document_tokens=16, **few)
+    (tmp_path / "tales.txt").write_text("\n\n\n".join(f"Tale {n}. The cat sat on mat {n}." for n in range(12)))
+    places = {"model": str(tmp_path / "kind"), "corpus": str(tmp_path / "tales.txt"), "out": str(tmp_path / "run")}
+    config = small(budget_start=2, document_tokens=16, **few, **places)
     model = make(tmp_path / "kind", *RUNS[kind])
     result = run(config, progress=False)
     ids = torch.arange(12)[None]
     begun = load_policy(str(tmp_path / "kind"), "cpu", "float32")
-    hidden = begun.tree.read(list(ids))
+    hidden = begun.tree.read(ids.tolist())
     with torch.no_grad():
         ours = target_logprobs(begun.head, hidden.hidden[0][:-1], ids[0, 1:])
         theirs = model(input_ids=ids, use_cache=False).logits[0, :-1].log_softmax(-1)[range(11), range(1, 12)]
@@ -136,12 +136,3 @@ def test_a_quantised_model_is_refused(tmp_path: Path) -> None:
     assert policy is None
     assert message is not None
     assert "is quantised and cannot be trained; give its weights in float32 or bfloat16" in message
-
-
-def test_weights_that_are_left_out_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    name = plain(tmp_path)
-    weights = load_file(tmp_path / "model.safetensors") | {"vision.one": torch.ones(2), "vision.two": torch.ones(2)}
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with caplog.at_level(logging.WARNING):
-        load_policy(name, "cpu", "float32")
-    assert "2 weights (vision.one) are not used, and not in checkpoints" in caplog.text

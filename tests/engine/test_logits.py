@@ -48,14 +48,6 @@ def test_values_and_gradients_are_those_of_log_softmax(
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-def test_a_head_that_is_not_trained_gets_no_gradient() -> None:
-    head, hidden = make_head(), draw(2, 3).requires_grad_()
-    head.weight.requires_grad_(False)
-    target_logprobs(head, hidden, torch.tensor([1, 2])).sum().backward()
-    assert head.weight.grad is None
-    assert hidden.grad is not None
-
-
 def test_a_chunk_makes_the_logits_of_a_chunk_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logits_room, "CHUNK", 4)
     made: list[int] = []
@@ -85,16 +77,6 @@ def test_low_precision_gives_fp32_logprobs(dtype: torch.dtype) -> None:
     assert hidden.grad.dtype == dtype
 
 
-def test_no_targets_give_an_empty_tensor_with_a_graph() -> None:
-    hidden = draw(4, 3, dtype=torch.float32).requires_grad_()
-    empty = target_logprobs(make_head(torch.float32), hidden[:0], torch.empty(0, dtype=torch.long))
-    assert empty.shape == (0,)
-    assert empty.dtype == torch.float32
-    empty.sum().backward()
-    assert hidden.grad is not None
-    assert hidden.grad.abs().sum() == 0
-
-
 # --- Sampling ----------------------------------------------------------------------------------------------------
 
 
@@ -119,13 +101,6 @@ def test_frequencies_are_those_of_the_softmax(temperature: float) -> None:
     torch.testing.assert_close(logprobs, expected.log()[tokens].float(), rtol=1e-5, atol=1e-5)
 
 
-def test_rows_have_their_own_distributions() -> None:
-    sure = torch.full((5, 5), -torch.inf).fill_diagonal_(0.0)
-    tokens, logprobs = sample(sure, 1.0, uniform(5))
-    assert tokens.tolist() == [0, 1, 2, 3, 4]
-    assert logprobs.tolist() == [0.0] * 5
-
-
 @pytest.mark.parametrize("number", [0.0, 0.5, 1 - 2**-24])
 def test_the_ends_of_the_uniform_draw_hit_no_impossible_token(number: float) -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]])
@@ -144,11 +119,3 @@ def test_temperature_0_takes_the_likeliest_and_reports_the_plain_probability() -
     tokens, logprobs = sample(logits, 0, torch.tensor([0.0, 0.99]))
     assert tokens.tolist() == [1, 0]
     torch.testing.assert_close(logprobs, torch.log_softmax(logits, -1)[[0, 1], tokens])
-
-
-def test_sampling_leaves_its_input_and_the_global_generator_alone() -> None:
-    logits = draw(4, 6, dtype=torch.float32)
-    copy, state = logits.clone(), torch.get_rng_state()
-    sample(logits, 0.5, uniform(4))
-    assert torch.equal(logits, copy)
-    assert torch.equal(torch.get_rng_state(), state)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,17 +15,15 @@ from transformers import ByT5Tokenizer
 
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import Chat, Continuation, encode_text
-from rmt_mini.engine.text import Text, to_texts, unknown_tokens
+from rmt_mini.engine.text import to_texts
 from rmt_mini.errors import UserError
-from rmt_mini.records import Document
-from rmt_mini.runs.run import run
+from rmt_mini.method.schedule import outside
+from rmt_mini.records import Document, Text
 from rmt_mini.scale.positions import Positions
 from rmt_mini.stages import coldstart as warmup
 from rmt_mini.stages.evaluate import plan_positions
-from rmt_mini.stages.material import Difficulty, format_for, on_device
-from rmt_mini.stages.midtrain import RMTTrainer
-from rmt_mini.worlds import micro
-from rmt_mini.worlds.corpus import load_corpus
+from rmt_mini.stages.material import format_for
+from rmt_mini.stages.midtrain import RMTTrainer, text_loss
 from tests.engine.test_foreign_models import ASCII, bare, fast, sentencepiece, wordpiece
 from tests.fakes import byte_tokenizer, make_tiny_policy
 from tests.stages.tiny import small
@@ -74,36 +70,6 @@ def test_every_part_has_the_header_of_its_format() -> None:
     texts = to_texts([Document("0", "abcdef")], form, small(document_tokens=3, min_document_tokens=3), "training")
     assert [text.ids for text in texts] == [(*header, *b"abc"), (*header, *b"def")]
     assert [(text.first, list(text.places)) for text in texts] == [(first, [first, first + 1])] * 2
-
-
-def test_what_is_kept_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    documents = [Document("0", "abcdefghij"), Document("1", "kl"), Document("2", "mnopqrst", cut=True)]
-    with caplog.at_level("INFO"):
-        to_texts(documents, BYTES, small(document_tokens=4, min_document_tokens=3), "held-out")
-    assert caplog.messages == [
-        "held-out: 3 documents, 20 tokens, 14 kept (70.0 %) in 4 texts; 1 documents of fewer than 3 tokens are left out"
-    ]
-
-
-def test_short_chinese_paragraphs_are_counted_in_tokens() -> None:
-    documents = [Document(str(n), f"今天天气很好{n}") for n in range(3)]  # 7 characters, 19 bytes
-    assert len(to_texts(documents, BYTES, small(min_document_tokens=19), "training")) == 3
-    with pytest.raises(UserError, match=r"none of the 3 training documents .* \(20\) tokens, the longest has 19; give"):
-        to_texts(documents, BYTES, small(min_document_tokens=20), "training")
-
-
-def test_a_book_is_read_whole_on_either_side(tmp_path: Any) -> None:
-    book = " ".join(f"Sentence {n} is one of many." for n in range(400))
-    (tmp_path / "book.txt").write_text(book, "utf-8")
-    sides = load_corpus(str(tmp_path / "book.txt")).split(0.25)
-    kept = ["".join(read(text) for text in to_texts(side, BYTES, small(), "one")) for side in sides]
-    assert " ".join(kept) == book
-    assert len(kept[1]) == pytest.approx(len(book) / 4, rel=0.01)
-
-
-def test_only_the_documents_of_champ_are_cut() -> None:
-    assert all(document.cut for document in load_corpus("champ").documents)
-    assert not any(document.cut for name in micro.TEXTS for document in load_corpus(name, limit=9).documents)
 
 
 # --- tokens that a tokenizer does not know ---------------------------------------------------------------------
@@ -155,12 +121,6 @@ def test_a_tokenizer_that_covers_all_characters_knows_every_token(make: Callable
     assert tokenizer.decode(list(made.ids)) == text
 
 
-def test_an_unknown_token_that_is_declared_is_known_without_a_trial() -> None:
-    assert unknown_tokens(wordpiece()) == {wordpiece().unk_token_id}
-    assert unknown_tokens(undeclared()) == {0}
-    assert unknown_tokens(bare()) == set()
-
-
 def test_their_share_is_said_and_a_large_one_refused(caplog: pytest.LogCaptureFixture) -> None:
     config, form = small(min_document_tokens=2, document_tokens=100), Continuation(sentencepiece())
     kept = Document("0", " ".join(["a" * 8] * 10 + ["漢"]))  # 11 blanks, 80 letters, 1 unknown
@@ -189,7 +149,7 @@ def test_no_stage_asks_an_unknown_token(foreign: tuple[Policy, list[Text]], monk
     known = [(n, index) for n, text in enumerate(texts) for index in text.places]
     config = small(evaluation_positions=999, positions_per_document=20, warmup_positions=999, warmup_steps=1)
     assert [(p.trunk, p.index) for p in plan_positions(policy, texts, config)] == known
-    asked = RMTTrainer(config, policy, texts)._choose(texts, policy.tree.read(on_device(texts, policy)), 0)[0]
+    asked = RMTTrainer(config, policy, texts).choose(0, texts, policy.tree.read([text.ids for text in texts])).positions
     assert len(asked) == 40
     assert {(p.trunk, p.index) for p in asked} <= {*known}
     warmed: list[Any] = []
@@ -207,15 +167,13 @@ def test_no_stage_asks_an_unknown_token(foreign: tuple[Policy, list[Text]], monk
 
 def test_no_loss_trains_on_an_unknown_token(foreign: tuple[Policy, list[Text]]) -> None:
     policy, texts = foreign
-    trunks = policy.tree.read(on_device(texts, policy))
+    trunks = policy.tree.read([text.ids for text in texts])
     terms = []
     for text in texts:
         logits = policy.model(input_ids=torch.tensor([text.ids])).logits[0].detach()
         terms += [F.cross_entropy(logits[i - 1], torch.tensor(text.ids[i])) for i in text.places]
     wanted = float(torch.stack(terms).mean())
-    assert warmup._trunk_loss(policy, trunks, texts).item() == pytest.approx(wanted, rel=1e-6)
-    trainer = RMTTrainer(small(use_rl=False), policy, texts)
-    loss, count = trainer._ntp_loss(texts, trunks, [])
+    loss, count = text_loss(policy, trunks, outside(texts, []))  # of mid-training and of the cold start
     assert (loss.item(), count) == (pytest.approx(wanted, rel=1e-6), len(terms))
 
 
@@ -229,23 +187,3 @@ def test_thresholds_come_from_tokens_that_may_be_asked() -> None:
     assert positions.thresholds == pytest.approx((1.0, 1.8))
     assert [question.position.index for question in plan.questions] == [1, 2, 9, 10, 11]
     assert not plan.masks[0].any()
-
-
-def test_thresholds_of_the_tree_are_of_the_same_tokens(foreign: tuple[Policy, list[Text]]) -> None:
-    policy, texts = foreign
-    difficulty = Difficulty(policy, small(), texts)
-    measured = difficulty.entropy(policy.tree.read(on_device(texts, policy)))
-    known = torch.cat([of_text[list(text.places)] for of_text, text in zip(measured, texts, strict=True)])
-    assert difficulty.thresholds == pytest.approx(torch.quantile(known, torch.tensor([0.3, 0.7]).double()).tolist())
-
-
-def test_the_share_of_unknown_tokens_is_in_run_json_and_report(
-    foreign: tuple[Policy, list[Text]], tmp_path: Path
-) -> None:
-    corpus = tmp_path / "corpus.txt"
-    corpus.write_text("\n\n\n".join(f"abcdef ghijkl {letter} mnopqr 漢" for letter in "stuvwxyz"), encoding="utf-8")
-    config = small(warmup_steps=0, dtype="auto", corpus=str(corpus), out=str(tmp_path / "run"), evaluation_positions=9)
-    run(config, foreign[0], progress=False)
-    kept = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["unknown_share"]
-    assert kept == round(1 / len(encode_text(foreign[0].tokenizer, "abcdef ghijkl s mnopqr 漢")), 4)
-    assert f"| unknown share | <code>{kept}</code> |" in (tmp_path / "run" / "report.md").read_text("utf-8")

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import random
 import re
-import types
 from typing import Any
 
 import pytest
@@ -48,7 +46,7 @@ def make_work(form: Any, texts: list[str], seed: int = 0) -> Work:
         for index in sorted({1, (first + len(ids)) // 2, len(ids) - 1}):
             if not 1 <= index < len(ids):
                 continue  # the document of one token has no position in `continuation`
-            for length, closed, budget in ((0, False, 7), (0, True, 0), (3, False, 12), (6, True, 7))[: 4 - n]:
+            for length, closed, budget in ((0, False, 7), (0, True, None), (3, False, 12), (6, True, 7))[: 4 - n]:
                 thought = tuple(rng.randrange(256) for _ in range(length))
                 answer = tuple(rng.randrange(256) for _ in range(rng.randint(1, min(5, form.answer_limit))))
                 rollouts.append(Rollout(Position(n, index, 0, 0.0), budget, thought, closed, answer, ()))
@@ -63,7 +61,7 @@ def tree_step(policy: Policy, form: Any, work: Work, chunk: int = 5) -> Outcome:
     ``work.old`` stems from the twin, which goes first.
     """
     policy.model.zero_grad(set_to_none=True)
-    trunks = policy.tree.read([torch.tensor(ids, device=policy.device) for ids in work.trunks])
+    trunks = policy.tree.read(work.trunks)
     leaves = trunks.detached()
     count = sum(map(len, work.old))
     rl, kept = 0.0, []
@@ -140,169 +138,48 @@ def test_a_step_equals_its_plain_twin_on_a_gpu(shape: str) -> None:
         assert_equal_steps(tree_step(policy, form, work), theirs, torch.float32)
 
 
-def test_chunks_do_not_matter() -> None:
-    policy = make_tiny_policy("llama", torch.float64)
-    form = Continuation(policy.tokenizer)
-    work = make_work(form, TEXTS)
-    twin_step(policy.model, form, work)
-    whole = tree_step(policy, form, work, chunk=len(work.rollouts))
-    for chunk in (1, 3):
-        assert_equal_steps(tree_step(policy, form, work, chunk), whole, torch.float64)
-
-
-def test_a_document_without_branches_gets_its_next_token_loss() -> None:
-    policy = make_tiny_policy("qwen2", torch.float64)
-    form = Continuation(policy.tokenizer)
-    work = make_work(form, [TEXTS[0], TEXTS[2], TEXTS[0]])
-    kept = [n for n, rollout in enumerate(work.rollouts) if rollout.position.trunk == 1]
-    picked = ([values[n] for n in kept] for values in (work.rollouts, work.advantages, work.drift))
-    work = Work(work.trunks, *picked, work.first)
-    theirs = twin_step(policy.model, form, work)
-    assert_equal_steps(tree_step(policy, form, work), theirs, torch.float64)
-
-
-def test_without_a_next_token_loss_the_trunk_still_learns_from_its_branches() -> None:
-    policy = make_tiny_policy("llama", torch.float64)
-    form = Continuation(policy.tokenizer)
-    work = make_work(form, TEXTS[:1])
-    work.ntp_weight = 0.0
-    theirs = twin_step(policy.model, form, work)
-    trunks = policy.tree.read([torch.tensor(ids) for ids in work.trunks])
-    leaves = trunks.detached()
-    logprobs, mask = rollout_logprobs(policy, form, leaves, work.rollouts, work.temperature)
-    old = torch.zeros_like(logprobs).masked_scatter(mask, torch.cat(work.old))
-    rl_loss(logprobs, torch.tensor(work.advantages, dtype=torch.float64), mask, old_logprobs=old).backward()
-    backward_through_trunk(trunks, leaves, None)
-    ours = Outcome(theirs.rl, theirs.ntp, [], gradients_of(policy.model))
-    assert gradient_gap(ours, theirs) < GRADIENT[torch.float64]
-
-
 # --- What the comparison above would catch -----------------------------------------------------------------------
 
-
-def shift_positions(monkeypatch: pytest.MonkeyPatch, shift: Any) -> None:
-    """Add to every position id of a branch what ``shift`` makes of its document's length and its index."""
-    whole, run = DocumentTree.whole, DocumentTree._run
-    shifts: list[Tensor] = []
-
-    def mutant_whole(self: DocumentTree, trunks: Any, trunk: Tensor, index: Tensor, tokens: Any) -> Tensor:
-        lengths = torch.tensor([len(row) for row in tokens])
-        ends = torch.tensor([len(ids) for ids in trunks.ids])[trunk]
-        shifts.append(torch.repeat_interleave(shift(ends, index), lengths))
-        return whole(self, trunks, trunk, index, tokens)
-
-    def mutant_run(self: DocumentTree, tokens: Tensor, position_ids: Tensor, tree_pass: object) -> Tensor:
-        return run(self, tokens, position_ids + (shifts.pop() if shifts else 0), tree_pass)
-
-    monkeypatch.setattr(DocumentTree, "whole", mutant_whole)
-    monkeypatch.setattr(DocumentTree, "_run", mutant_run)
+SHIFTS: dict[str, Any] = {
+    "positions go on from the end": lambda ends, index: ends - index,
+    "positions restart at 0": lambda ends, index: -index,
+    "positions are one too high": lambda ends, index: torch.ones_like(index),
+}
+ATTENTIONS: dict[str, Any] = {
+    "sees the answer": lambda q, k, v, ok, ov, seen, own, s: (q, k, v, ok, ov, seen + 1, own, s),
+    "misses the last token": lambda q, k, v, ok, ov, seen, own, s: (q, k, v, ok, ov, seen - 1, own, s),
+    "sees its own future": lambda q, k, v, ok, ov, seen, own, s: (q, k, v, ok, ov, seen, own + 1, s),
+    "mixes up key heads": lambda q, k, v, ok, ov, seen, own, s: (q, k.flip(-3), v, ok, ov, seen, own, s),
+    "forgets scaling": lambda q, k, v, ok, ov, seen, own, s: (q, k, v, ok, ov, seen, own, 1.0),
+}
 
 
-def positions_go_on_from_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    shift_positions(monkeypatch, lambda ends, index: ends - index)
+def change_tree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name in ATTENTIONS:
+        change, true = ATTENTIONS[name], fused_branch_attention
+        monkeypatch.setattr(tree_room, "fused_branch_attention", lambda *given: true(*change(*given)))
+        return
+    begin = tree_room._WholeBranches.__init__
+
+    def shifted(self: Any, trunks: Any, positions: Any, lengths: Tensor, device: Any) -> None:
+        begin(self, trunks, positions, lengths, device)
+        ends = torch.tensor([len(trunks.documents[one.trunk]) for one in positions])
+        shift = SHIFTS[name](ends, torch.tensor([one.index for one in positions]))
+        self.position_ids = self.position_ids + torch.repeat_interleave(shift, lengths)
+
+    monkeypatch.setattr(tree_room._WholeBranches, "__init__", shifted)
 
 
-def positions_restart_at_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    shift_positions(monkeypatch, lambda ends, index: -index)
-
-
-def positions_are_one_too_high(monkeypatch: pytest.MonkeyPatch) -> None:
-    shift_positions(monkeypatch, lambda ends, index: torch.ones_like(index))
-
-
-def change_attention(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
-    for name, true in (("branch_attention", branch_attention), ("fused_branch_attention", fused_branch_attention)):
-
-        def attention(*args: Any, true: Any = true) -> Tensor:
-            return true(*change(*args))
-
-        monkeypatch.setattr(tree_room, name, attention)
-
-
-def sees_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Branches that see trunk token pos itself, which is the answer."""
-    change_attention(monkeypatch, lambda q, k, v, ok, ov, seen, own, s: (q, k, v, ok, ov, seen + 1, own, s))
-
-
-def misses_the_last_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    change_attention(monkeypatch, lambda q, k, v, ok, ov, seen, own, s: (q, k, v, ok, ov, seen - 1, own, s))
-
-
-def sees_its_own_future(monkeypatch: pytest.MonkeyPatch) -> None:
-    change_attention(monkeypatch, lambda q, k, v, ok, ov, seen, own, s: (q, k, v, ok, ov, seen, own + 1, s))
-
-
-def mixes_up_key_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    change_attention(monkeypatch, lambda q, k, v, ok, ov, seen, own, s: (q, k.flip(-3), v, ok, ov, seen, own, s))
-
-
-def forgets_scaling(monkeypatch: pytest.MonkeyPatch) -> None:
-    change_attention(monkeypatch, lambda q, k, v, ok, ov, seen, own, s: (q, k, v, ok, ov, seen, own, 1.0))
-
-
-MUTANTS = [
-    positions_go_on_from_the_end,
-    positions_restart_at_0,
-    positions_are_one_too_high,
-    sees_the_answer,
-    misses_the_last_token,
-    sees_its_own_future,
-    mixes_up_key_heads,
-    forgets_scaling,
-]
-
-
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_comparison_sees_a_wrong_tree(shape: str, mutant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    policy = make_tiny_policy(shape)
-    form = Continuation(policy.tokenizer)
-    work = make_work(form, TEXTS[:1])
-    theirs = twin_step(policy.model, form, work)
-    mutant(monkeypatch)
-    ours = tree_step(policy, form, work)
-    assert abs(ours.rl - theirs.rl) > 100 * LOSS[torch.float32] * abs(theirs.rl)
-    assert gradient_gap(ours, theirs) > 100 * GRADIENT[torch.float32]
-
-
-def test_the_comparison_sees_a_forgotten_trunk_gradient() -> None:
+@pytest.mark.parametrize("mutant", [*SHIFTS, *ATTENTIONS])
+def test_the_comparison_sees_a_wrong_tree(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = make_tiny_policy()
     form = Continuation(policy.tokenizer)
     work = make_work(form, TEXTS[:1])
     theirs = twin_step(policy.model, form, work)
-    trunks = policy.tree.read([torch.tensor(ids) for ids in work.trunks])
-    logprobs, mask = rollout_logprobs(policy, form, trunks.detached(), work.rollouts, work.temperature)
-    rl_loss(logprobs, torch.tensor(work.advantages), mask).backward()
-    assert gradient_gap(Outcome(0, 0, [], gradients_of(policy.model)), theirs) > 0.01
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_branch_sees_exactly_what_stands_before_its_position(shape: str) -> None:
-    policy = make_tiny_policy(shape)
-    ids = torch.arange(20, 32)
-    rows = [torch.tensor([1, 2, 3]), torch.tensor([4, 5])]
-    trunk, index = torch.tensor([0, 0]), torch.tensor([5, 12])
-
-    def run(ids: Tensor, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            hidden = policy.tree.whole(policy.tree.read([ids]), trunk, index, rows)
-        return hidden[:3], hidden[3:]
-
-    def changed(ids: Tensor, place: int) -> Tensor:
-        ids = ids.clone()
-        ids[place] = 99
-        return ids
-
-    first, second = run(ids, rows)
-    for place, (seen_by_first, seen_by_second) in {0: (1, 1), 4: (1, 1), 5: (0, 1), 11: (0, 1)}.items():
-        a, b = run(changed(ids, place), rows)
-        assert (not torch.equal(a, first)) == bool(seen_by_first)
-        assert (not torch.equal(b, second)) == bool(seen_by_second)
-    a, b = run(ids, [changed(rows[0], 1), rows[1]])
-    assert torch.equal(a[0], first[0])  # a token sees itself and those before it
-    assert not torch.equal(a[1], first[1])
-    assert not torch.equal(a[2], first[2])
-    torch.testing.assert_close(b, second, rtol=0, atol=1e-6)  # and nothing of another branch
+    change_tree(mutant, monkeypatch)
+    ours = tree_step(policy, form, work)
+    assert abs(ours.rl - theirs.rl) > 100 * LOSS[torch.float32] * abs(theirs.rl)
+    assert gradient_gap(ours, theirs) > 100 * GRADIENT[torch.float32]
 
 
 # --- The attention itself ----------------------------------------------------------------------------------------
@@ -360,23 +237,15 @@ def test_branch_attention_is_masked_attention(
 # --- Growing -----------------------------------------------------------------------------------------------------
 
 
-def grow_in_pieces(policy: Policy, trunks: Any, trunk: list[int], index: list[int]) -> None:
-    """Feed 1 token to all, 3 to some, 2 to others, 2 to all; compare with whole branches each time."""
-    branches = policy.tree.branches(trunks, torch.tensor(trunk), torch.tensor(index), capacity=9)
-    fed: list[list[int]] = [[] for _ in trunk]
-    generator = torch.Generator().manual_seed(1)
-    everyone = list(range(len(trunk)))
-    for rows, new in ((everyone, 1), (everyone[::2], 3), (everyone[1::2], 2), (everyone[:1], 1), (everyone, 2)):
-        tokens = torch.randint(0, 256, (len(rows), new), generator=generator)
-        hidden = policy.tree.grow(branches, torch.tensor(rows), tokens)
-        for row, more in zip(rows, tokens.tolist(), strict=True):
-            fed[row] += more
-        with torch.no_grad():
-            whole = policy.tree.whole(
-                trunks, torch.tensor(trunk), torch.tensor(index), [torch.tensor(row) for row in fed]
-            )
-        last = torch.tensor([len(row) for row in fed]).cumsum(0) - 1
-        torch.testing.assert_close(hidden, whole[last[rows]], rtol=1e-4, atol=1e-4)
+def at(*places: tuple[int, int]) -> list[Position]:
+    return [Position(trunk, index, 0, 0.0) for trunk, index in places]
+
+
+@torch.no_grad()
+def last_of_whole(policy: Policy, trunks: Any, positions: list[Position], rows: list[list[int]]) -> Tensor:
+    """Hidden state of each branch's last token, read whole."""
+    hidden = policy.tree.whole(trunks, positions, rows)
+    return hidden[torch.tensor([len(row) for row in rows]).cumsum(0) - 1]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -384,9 +253,19 @@ def grow_in_pieces(policy: Policy, trunks: Any, trunk: list[int], index: list[in
 def test_branches_grow_to_what_they_are_whole(shape: str, tree: type) -> None:
     policy = make_tiny_policy(shape)
     policy.tree = tree(policy.model)
-    with torch.no_grad():
-        trunks = policy.tree.read([torch.arange(9), torch.arange(30, 32), torch.arange(50, 66)])
-    grow_in_pieces(policy, trunks, [0, 0, 2, 2, 2], [1, 9, 3, 16, 7])
+    with torch.no_grad():  # numbered as in a list of which only some are read
+        trunks = policy.tree.read({0: range(9), 3: range(30, 32), 7: range(50, 66)})
+    positions = at((0, 1), (0, 9), (7, 3), (7, 16), (7, 7))
+    branches = policy.tree.branches(trunks, positions, capacity=9)
+    fed: list[list[int]] = [[] for _ in positions]
+    generator = torch.Generator().manual_seed(1)
+    for rows, new in (([0, 1, 2, 3, 4], 1), ([0, 2, 4], 3), ([1, 3], 2), ([0], 1), ([0, 1, 2, 3, 4], 2)):
+        tokens = torch.randint(0, 256, (len(rows), new), generator=generator)
+        hidden = policy.tree.grow(branches, torch.tensor(rows), tokens)
+        for row, more in zip(rows, tokens.tolist(), strict=True):
+            fed[row] += more
+        whole = last_of_whole(policy, trunks, positions, fed) if all(fed) else hidden
+        torch.testing.assert_close(hidden, whole[rows], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("tree", [DocumentTree, PlainTree])
@@ -394,22 +273,20 @@ def test_a_fork_shares_what_was_read_and_nothing_after(tree: type) -> None:
     policy = make_tiny_policy("qwen3")
     policy.tree = tree(policy.model)
     with torch.no_grad():
-        trunks = policy.tree.read([torch.arange(9), torch.arange(30, 40)])
-    trunk, index = torch.tensor([0, 1]), torch.tensor([4, 10])
-    stem = policy.tree.branches(trunks, trunk, index, capacity=6)
-    opening = torch.tensor([[7, 8], [9, 10]])
-    policy.tree.grow(stem, torch.arange(2), opening)
-    forked = stem.fork(3)
-    twigs = torch.tensor([[1], [2], [3], [4], [5], [6]])
-    hidden = policy.tree.grow(forked, torch.arange(6), twigs)
-    rows = [torch.cat([opening[n // 3], twigs[n]]) for n in range(6)]  # copies stand side by side
-    with torch.no_grad():
-        whole = policy.tree.whole(trunks, trunk.repeat_interleave(3), index.repeat_interleave(3), rows)
-    torch.testing.assert_close(hidden, whole[2::3], rtol=1e-4, atol=1e-4)
-    stem_hidden = policy.tree.grow(stem, torch.arange(2), twigs[:2])  # the stem goes on as if never forked
-    with torch.no_grad():
-        again = policy.tree.whole(trunks, trunk, index, [torch.cat([opening[n], twigs[n]]) for n in range(2)])
-    torch.testing.assert_close(stem_hidden, again[2::3], rtol=1e-4, atol=1e-4)
+        trunks = policy.tree.read([range(9), range(30, 40)])
+    positions, openings = at((0, 4), (1, 10)), [[7, 8], [9, 10]]
+    stem = policy.tree.branches(trunks, positions, capacity=6)
+    policy.tree.grow(stem, torch.arange(2), torch.tensor(openings))
+    hidden = policy.tree.grow(stem.fork(3), torch.arange(6), torch.arange(1, 7)[:, None])
+    rows = [[*openings[n // 3], n + 1] for n in range(6)]  # copies are side by side
+    whole = last_of_whole(policy, trunks, [one for one in positions for _ in range(3)], rows)
+    torch.testing.assert_close(hidden, whole, rtol=1e-4, atol=1e-4)
+    hidden = policy.tree.grow(stem, torch.arange(2), torch.tensor([[1], [2]]))  # the stem is as if never forked
+    whole = last_of_whole(policy, trunks, positions, [[7, 8, 1], [9, 10, 2]])
+    torch.testing.assert_close(hidden, whole, rtol=1e-4, atol=1e-4)
+
+
+POLICIES = [make_tiny_policy(shape) for shape in SHAPES]
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -417,98 +294,49 @@ def test_a_fork_shares_what_was_read_and_nothing_after(tree: type) -> None:
 def test_any_layout_gives_the_plain_hidden_states(seed: int) -> None:
     rng = random.Random(seed)
     policy = POLICIES[rng.randrange(len(POLICIES))]
-    ids = [torch.tensor([rng.randrange(256) for _ in range(rng.randint(1, 12))]) for _ in range(rng.randint(1, 4))]
+    ids = [[rng.randrange(256) for _ in range(rng.randint(1, 12))] for _ in range(rng.randint(1, 4))]
     trunk = sorted(rng.randrange(len(ids)) for _ in range(rng.randint(1, 7)))
-    index = [rng.randint(1, len(ids[n])) for n in trunk]
-    rows = [torch.tensor([rng.randrange(256) for _ in range(rng.randint(1, 9))]) for _ in trunk]
+    positions = at(*((n, rng.randint(1, len(ids[n]))) for n in trunk))
+    rows = [[rng.randrange(256) for _ in range(rng.randint(1, 9))] for _ in trunk]
     plain = PlainTree(policy.model)
     with torch.no_grad():
         ours, theirs = policy.tree.read(ids), plain.read(ids)
         torch.testing.assert_close(torch.cat(list(ours.hidden)), torch.cat(list(theirs.hidden)), rtol=1e-4, atol=1e-4)
-        place = torch.tensor(trunk), torch.tensor(index)
-        torch.testing.assert_close(
-            policy.tree.whole(ours, *place, rows), plain.whole(theirs, *place, rows), rtol=1e-4, atol=1e-4
-        )
-
-
-POLICIES = [make_tiny_policy(shape) for shape in SHAPES]
-
-
-# --- Misuse ------------------------------------------------------------------------------------------------------
+        whole = (tree.whole(read, positions, rows) for tree, read in ((policy.tree, ours), (plain, theirs)))
+        torch.testing.assert_close(*whole, rtol=1e-4, atol=1e-4)
 
 
 def test_misuse_is_refused() -> None:
     policy = make_tiny_policy()
     with torch.no_grad():
-        trunks = policy.tree.read([torch.arange(5), torch.arange(6)])
+        trunks = policy.tree.read([range(5), range(6)])
     with pytest.raises(ValueError, match="sort the branches by document"):
-        policy.tree.branches(trunks, torch.tensor([1, 0]), torch.tensor([2, 2]), capacity=3)
+        policy.tree.branches(trunks, at((1, 2), (0, 2)), capacity=3)
     with pytest.raises(ValueError, match="sort the branches by document"):
-        policy.tree.whole(trunks, torch.tensor([1, 0]), torch.tensor([2, 2]), [torch.arange(2), torch.arange(3)])
-    branches = policy.tree.branches(trunks, torch.tensor([0, 1]), torch.tensor([2, 2]), capacity=3)
+        policy.tree.whole(trunks, at((1, 2), (0, 2)), [[0, 1], [0, 1, 2]])
+    branches = policy.tree.branches(trunks, at((0, 2), (1, 2)), capacity=3)
     policy.tree.grow(branches, torch.arange(2), torch.ones(2, 2, dtype=torch.long))
     with pytest.raises(ValueError, match="branches of 4 tokens do not fit the capacity 3"):
         policy.tree.grow(branches, torch.arange(2), torch.ones(2, 2, dtype=torch.long))
-    for nothing in ([], [torch.arange(0)], [torch.arange(3), torch.arange(0)]):
+    for nothing in ([], [[]], [[1, 2], []]):
         with pytest.raises(ValueError, match="at least one token"):
             policy.tree.read(nothing)
 
 
 def test_outside_a_call_the_model_is_an_ordinary_one() -> None:
-    policy = make_tiny_policy()
-    model, ids = policy.model, torch.arange(6)
-    before = model.config._attn_implementation
-    expected = model(input_ids=ids[None]).logits
+    model = (policy := make_tiny_policy()).model
+    ids = torch.arange(6)[None]
+    expected = model(input_ids=ids).logits
     with torch.no_grad():
-        trunks = policy.tree.read([ids])
-        assert model.config._attn_implementation == before == "sdpa"
-        branches = policy.tree.branches(trunks, torch.tensor([0]), torch.tensor([3]), capacity=1)
-        policy.tree.grow(branches, torch.tensor([0]), torch.tensor([[1]]))
+        policy.tree.read([range(6)])
         with pytest.raises(IndexError):
-            policy.tree.read([torch.tensor([10_000])])  # no such token
-    assert model.config._attn_implementation == before
-    assert torch.equal(model(input_ids=ids[None]).logits, expected)
-    assert model.generate(ids[None], max_new_tokens=2, do_sample=False).shape == (1, 8)
+            policy.tree.read([[10_000]])  # no such token
+    assert model.config._attn_implementation == "sdpa"
+    assert torch.equal(model(input_ids=ids).logits, expected)
+    assert model.generate(ids, max_new_tokens=2, do_sample=False).shape == (1, 8)
 
 
 # --- Falling back ------------------------------------------------------------------------------------------------
-
-
-def private_attention(self: Any, hidden_states: Tensor, position_embeddings: Any, **_: Any) -> tuple[Tensor, None]:
-    """An attention that asks nobody, as in models whose code predates the interface: causal over all it is given."""
-    heads = (*hidden_states.shape[:-1], -1, self.head_dim)
-    query, key, value = (
-        project(hidden_states).view(heads).transpose(1, 2) for project in (self.q_proj, self.k_proj, self.v_proj)
-    )
-    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
-
-    query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
-    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-    return self.o_proj(mixed.transpose(1, 2).flatten(2)), None
-
-
-def deaf_model(dtype: torch.dtype = torch.float64) -> Any:
-    model = tiny_model("llama", dtype)
-    for layer in model.model.layers:
-        layer.self_attn.forward = types.MethodType(private_attention, layer.self_attn)
-    return model
-
-
-@pytest.mark.parametrize("name", FORMS)
-def test_an_unfit_model_takes_the_plain_path_and_gives_the_same_step(
-    name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        policy = make_policy("deaf", deaf_model(), byte_tokenizer())
-    assert isinstance(policy.tree, PlainTree)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "The document tree does not fit LlamaForCausalLM" in caplog.text
-    assert "plain path" in caplog.text
-    assert policy.model.config._attn_implementation == "sdpa"
-    form = FORMS[name](policy.tokenizer)
-    work = make_work(form, TEXTS)
-    theirs = twin_step(policy.model, form, work)
-    assert_equal_steps(tree_step(policy, form, work), theirs, torch.float64)
 
 
 @pytest.mark.parametrize("window", [4, 64], ids=["seen by the check", "beyond the check's few tokens"])
@@ -518,7 +346,7 @@ def test_a_sliding_window_takes_the_plain_path(window: int, caplog: pytest.LogCa
     assert "does not fit Qwen2ForCausalLM" in caplog.text
     form = BareFormat()
     long = torch.randint(6, 200, (100,), generator=torch.Generator().manual_seed(0)).tolist()
-    rollout = Rollout(Position(0, 90, 0, 0.0), 0, (9, 9), True, (7,), ())
+    rollout = Rollout(Position(0, 90, 0, 0.0), None, (9, 9), True, (7,), ())
     work = Work([long], [rollout], [1.0], [[0.1, 0.0, -0.2, 0.3]])
     theirs = twin_step(policy.model, form, work)
     assert_equal_steps(tree_step(policy, form, work), theirs, torch.float32)
@@ -535,13 +363,6 @@ def test_a_model_on_which_the_tree_fails_takes_the_plain_path(
     assert isinstance(choose_tree(model), PlainTree)
     assert "RuntimeError: no such architecture" in caplog.text
     assert model.config._attn_implementation == "sdpa"
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_fitting_models_take_the_tree_in_every_dtype(shape: str, caplog: pytest.LogCaptureFixture) -> None:
-    for dtype in (torch.float32, torch.bfloat16, torch.float64):
-        assert isinstance(make_tiny_policy(shape, dtype).tree, DocumentTree)
-    assert not caplog.records
 
 
 class _Reversed(torch.autograd.Function):

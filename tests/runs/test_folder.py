@@ -131,9 +131,10 @@ def test_a_kill_between_two_renames_loses_no_checkpoint(tmp_path: Path, monkeypa
             raise SystemExit
         return rename(self, target)
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", killed)
-        folder.save_checkpoint(policy)
+        with pytest.raises(SystemExit):
+            folder.save_checkpoint(policy)
     assert not (folder.path / "checkpoint").exists()
     users = [".draft.2", ".notes.2026-11-28", ".run.json.b2"]
     for name in (".run.json.123", ".rollouts.jsonl.7", *users):

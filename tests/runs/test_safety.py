@@ -23,12 +23,12 @@ import torch
 
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import UserError
-from rmt_mini.runs.run import run
 from rmt_mini.report.plots import Figured
+from rmt_mini.runs.run import run
 from tests.fakes import make_tiny_policy
 from tests.lab_process import lab_process
-from tests.test_cli import outcome
 from tests.runs.test_run import settings
+from tests.test_cli import outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "rmt_mini").rglob("*.py"))

@@ -23,17 +23,17 @@ from tests.stages.tiny import small, texts_for
 STEPS = 45
 
 
-def shuffled(rollouts: Sequence[Rollout], form: Any, trunks: Any, config: RMTConfig, budget: int) -> list[Judged]:
+def shuffled(rollouts: Sequence[Rollout], form: Any, trunks: Any, config: RMTConfig) -> list[Judged]:
     """Deal the step's rewards out among all its rollouts; ``match`` stays true, for the measurement."""
-    fair = judge(rollouts, form, trunks, config, budget)
+    fair = judge(rollouts, form, trunks, config)
     seed = sum((place + 1) * token for place, one in enumerate(rollouts) for token in one.answer)
     order = torch.randperm(len(fair), generator=torch.Generator().manual_seed(seed)).tolist()
     return _paid(fair, [fair[place].match for place in order], config)
 
 
-def coins(rollouts: Sequence[Rollout], form: Any, trunks: Any, config: RMTConfig, budget: int) -> list[Judged]:
+def coins(rollouts: Sequence[Rollout], form: Any, trunks: Any, config: RMTConfig) -> list[Judged]:
     """Pay every other rollout by chance: as much signal as learning could ever have, and no truth in it."""
-    fair = judge(rollouts, form, trunks, config, budget)
+    fair = judge(rollouts, form, trunks, config)
     seed = sum((place + 1) * token for place, one in enumerate(rollouts) for token in one.answer)
     flips = torch.rand(len(fair), generator=torch.Generator().manual_seed(seed)) < 0.5
     return _paid(fair, flips.double().tolist(), config)

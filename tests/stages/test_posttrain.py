@@ -1,6 +1,5 @@
 """Post-training: questions are texts with one position, and only rewards speak of their answers."""
 
-import dataclasses
 import itertools
 import json
 
@@ -301,7 +300,7 @@ def test_every_field_that_is_taken_is_read_and_others_are_refused(tmp_path, poli
     posttrain_run(
         str(tmp_path / "model"), "micro", 12, 6, {**SMALL, **changes, "out": str(tmp_path / "run")}, progress=False
     )
-    taken = {field.name for field in dataclasses.fields(RMTConfig)} - {*NOT_IN_POSTTRAINING, "preset"}
+    taken = set(RMTConfig.model_fields) - {*NOT_IN_POSTTRAINING, "preset"}
     by_hand = {"device", "dtype", "on_nan"}  # given to the loader; read where a step fails
     assert taken - by_hand <= read
     for name in NOT_IN_POSTTRAINING:

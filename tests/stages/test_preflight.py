@@ -7,15 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from rmt_mini.config import preset
-from rmt_mini.engine.model import load_policy
-from rmt_mini.engine.text import to_texts
 from rmt_mini.records import Judged, Position, Rollout
 from rmt_mini.stages import preflight as room
 from rmt_mini.stages.material import format_for
-from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.stages.preflight import agreement, groups_seen, preflight, signal_by_tier
-from rmt_mini.worlds.corpus import load_corpus
 from tests.stages.tiny import ARROWS, closing, small, texts_for
 
 
@@ -63,22 +58,6 @@ def test_shares_are_those_of_the_rollouts(monkeypatch: pytest.MonkeyPatch) -> No
     assert sum(row["signal_groups"] for row in found["tiers"].values()) > 0  # else all of this would be of zeros
 
 
-def test_it_says_what_to_change() -> None:
-    row = {"positions": 4, "accuracy": 0.0, "pass_at_g": 0.0, "signal_groups": 0.0}
-    tiers = dict.fromkeys(("easy", "medium", "hard"), row)
-    bad = {"signal_groups": 0.05, "closed_share": 0.1, "thought_length": 0.5}
-    said = room._advice({"tiers": tiers | {"hard": row | {"positions": 0}}, **bad}, small())
-    assert [next(word for word in ("signal", "close", "collapsed", "hard") if word in line) for line in said] == [
-        "signal",
-        "close",
-        "collapsed",
-        "hard",
-    ]
-    assert "raise warmup_steps" in said[0]
-    good = {"signal_groups": 0.5, "closed_share": 0.9, "thought_length": 5.0}
-    assert room._advice({"tiers": tiers, **good}, small()) == []
-
-
 @pytest.mark.parametrize(
     ("told", "seen", "agrees"),
     [((0.5, 30), (0.4, 75), True), ((0.9, 30), (0.2, 75), False), ((None, 0), (0.2, 75), None)],
@@ -90,17 +69,3 @@ def test_a_prediction_agrees_within_chance(
         agreement({"signal_groups": told[0], "positions": told[1]}, {"signal_groups": seen[0], "groups": seen[1]})
         is agrees
     )
-
-
-def test_on_micro_the_first_steps_are_as_foretold() -> None:
-    config = preset("micro", seed=11, device="cpu")
-    policy = load_policy("micro", "cpu", "float32")
-    texts = to_texts(load_corpus("micro", limit=300).documents, format_for(policy, config), config, "training")
-    found = preflight(policy, texts, config, config.preflight_positions)
-    assert found["signal_groups"] >= 0.25
-    assert found["advice"] == []
-    trainer, seen = RMTTrainer(config, policy, texts), []
-    for step in range(4):
-        seen += trainer.step(step, texts[10 * step + 100 : 10 * step + 110]).judged
-    tiers = signal_by_tier(groups_seen(seen, config.group_size))
-    assert all(agreement(found["tiers"][tier], tiers[tier]) for tier in tiers)

@@ -1,6 +1,5 @@
 """Pre-training: asides are laid out as the engine lays them out, and the recipe makes what ships."""
 
-import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -93,7 +92,7 @@ def test_padding_changes_no_loss():
 def test_the_seed_settles_everything():
     def losses(seed):
         seen = []
-        config = PretrainConfig(**{**_fields(TINY), "seed": seed})
+        config = TINY.replace(seed=seed)
         pretrain(config, new_policy(config), lambda line: seen.append(line["loss"]))
         return seen
 
@@ -104,12 +103,8 @@ def test_the_seed_settles_everything():
     assert losses(1) != first
 
 
-def _fields(config):
-    return {name: getattr(config, name) for name in config.__dataclass_fields__}
-
-
 def test_it_writes_a_run_folder_that_loads(tmp_path):
-    path = pretrain_run(PretrainConfig(**{**_fields(TINY), "out": str(tmp_path / "run")}), progress=False)
+    path = pretrain_run(TINY.replace(out=str(tmp_path / "run")), progress=False)
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2]
     notes = json.loads((path / "run.json").read_text())
@@ -124,10 +119,7 @@ def test_the_recipe_still_gives_the_recorded_losses():
     notes = json.loads((DATA / "pretrain" / "run.json").read_text())
     recorded = [json.loads(line) for line in (DATA / "pretrain" / "metrics.jsonl").read_text().splitlines()[:4]]
     config = PretrainConfig(**{**notes["config"], "out": ""})
-    assert {**_fields(config), "out": ""} == {
-        **_fields(PretrainConfig()),
-        "out": "",
-    }  # shipped = what the default makes
+    assert config.replace(out="") == PretrainConfig()  # shipped = what the default makes
     seen = []
 
     class Enough(Exception):
@@ -158,7 +150,7 @@ def test_the_shipped_model_is_small_and_speaks_the_worlds_tokens():
 
 
 def test_a_pre_training_folder_is_named_as_one(tmp_path):
-    path = pretrain_run(dataclasses.replace(TINY, out=str(tmp_path / "made")), progress=False)
+    path = pretrain_run(TINY.replace(out=str(tmp_path / "made")), progress=False)
     with pytest.raises(UserError, match="made' is a pre-training run, which cannot be taken up again"):
         resume(path)
     with pytest.raises(UserError, match=r"has no config.json; give '.*made/checkpoint'"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rmt_mini.records import Answer, Position
-from rmt_mini.stages.statistics import difference, interval, of_sort, sorts_in, summarize, summarize_all
+from rmt_mini.stages.statistics import interval, of_sort, sorts_in, summarize, summarize_all
 
 
 def answer(
@@ -59,38 +59,6 @@ def test_documents_are_resampled_not_positions() -> None:
     answers = [answer(d, 0, float(d)) for d in range(2) for _ in range(100)]
     found = interval(answers, matches(answers), [0])
     assert (found["mean"], found["low"], found["high"]) == (0.5, 0.0, 1.0)
-
-
-def test_a_paired_interval_is_narrower_than_two_apart() -> None:
-    first = [float(d % 2) for d in range(40)]
-    second = [min(1.0, value + (d % 8 == 0)) for d, value in enumerate(first)]
-    answers = [answer(d, d % 3, 0.0) for d in range(40)]
-    found = difference(answers, first, second)
-    gain = np.mean([np.mean([second[d] - first[d] for d in range(tier, 40, 3)]) for tier in range(3)])
-    assert found["difference"] == pytest.approx(gain)
-    assert 0 <= found["low"] < found["difference"] < found["high"]
-    alone = interval(answers, np.array(second))
-    assert found["high"] - found["low"] < alone["high"] - alone["low"]
-    turned = difference(answers, second, first)
-    assert turned["difference"] == pytest.approx(-gain)
-    assert turned["high"] <= 0
-
-
-@pytest.mark.parametrize("documents", [1, 2, 9])
-def test_equal_answers_differ_by_nothing_for_certain(documents: int) -> None:
-    answers = [answer(d, d % 3, float(d % 2)) for d in range(documents)]
-    values = [one.match for one in answers]
-    found = difference(answers, values, values)
-    assert found["difference"] == 0
-    if documents > 1:
-        assert (found["low"], found["high"]) == (0, 0)
-    else:
-        assert found["low"] <= 0 <= found["high"]
-
-
-def test_one_document_tells_nothing() -> None:
-    answers = [answer(3, tier, 1.0) for tier in (0, 1, 2)]
-    assert interval(answers, matches(answers)) == {"mean": 1.0, "low": 0.0, "high": 1.0, "n": 3}
 
 
 def test_no_answer_and_a_missing_tier() -> None:

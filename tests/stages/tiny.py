@@ -12,9 +12,9 @@ from torch import Tensor
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.plain import PlainTree
-from rmt_mini.engine.text import Text, to_texts
+from rmt_mini.engine.text import to_texts
 from rmt_mini.method.grpo import group_advantages
-from rmt_mini.records import Document, Judged, Rollout
+from rmt_mini.records import Document, Judged, Rollout, Text
 from rmt_mini.stages.material import format_for
 from tests.fakes import make_tiny_policy, widen
 
@@ -68,7 +68,7 @@ def plainly(policy: Policy) -> Policy:
     return dataclasses.replace(policy, tree=PlainTree(policy.model))
 
 
-def by_answer(rollouts: Sequence[Rollout], form: Any, trunks: Any, config: RMTConfig, budget: int) -> list[Judged]:
+def by_answer(rollouts: Sequence[Rollout], form: Any, trunks: Any, config: RMTConfig) -> list[Judged]:
     """Reward odd answers, but none in every third group: the tiny model's signal does not hang on luck."""
     groups = [number // config.group_size for number in range(len(rollouts))]
     rewards = [float(r.answer[0] % 2 and g % 3 != 0) for r, g in zip(rollouts, groups, strict=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from importlib import import_module
 
@@ -17,7 +16,7 @@ TEXT = (DOCS / "glossary.md").read_text(encoding="utf-8")
 ROWS = re.findall(
     r"^\| \*\*(.+?)\*\* \| (.*?) \| (.+?) \| (.*?) \| \[(\d+)\]\((.+?)\) \| `([\w.]+)` \|$", TEXT, re.MULTILINE
 )
-FIELDS = {field.name for field in dataclasses.fields(RMTConfig)}
+FIELDS = set(RMTConfig.model_fields)
 FIXED = ["position", "tier", "budget", "thought", "answer", "rollout", "group", "advantage", "trunk", "branch"]
 SYMBOLS = {
     "B_0": "budget_start", "B_min": "budget_min", "gamma": "budget_decay", "t1, t2": "curriculum_start",

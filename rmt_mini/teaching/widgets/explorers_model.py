@@ -15,12 +15,12 @@ from rmt_mini.config import RMTConfig, preset
 from rmt_mini.engine.model import Policy, load_policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat, Continuation, continuation_of, encode_text
 from rmt_mini.engine.rollout import Asking, roll_out
-from rmt_mini.engine.text import Text, to_texts
+from rmt_mini.engine.text import to_texts
 from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.curriculum import TierSampler
 from rmt_mini.method.rewards import match_reward
-from rmt_mini.records import Position
+from rmt_mini.records import Position, Text
 from rmt_mini.report.plots import (
     Marked,
     Stack,
@@ -32,7 +32,8 @@ from rmt_mini.report.plots import (
     stacked,
     who_learns,
 )
-from rmt_mini.stages.material import Difficulty, format_for, on_device, trunk_entropy
+from rmt_mini.stages.difficulty import Difficulty
+from rmt_mini.stages.material import format_for, trunk_entropy
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.worlds.corpus import load_corpus
 from rmt_mini.worlds.micro import corpus
@@ -70,7 +71,7 @@ def rollout_rows(
     """
     form, decode = Continuation(policy.tokenizer), policy.tokenizer.decode
     ids, _ = form.trunk(text)
-    trunks = policy.tree.read([torch.tensor(ids, device=policy.device)])
+    trunks = policy.tree.read([ids])
     asking = Asking([budget], [thought_cap(budget)], answer_temperature=0.0)
     generator = torch.Generator().manual_seed(seed)
     rollouts = roll_out(policy, form, trunks, [Position(0, index, 0, 0.0)], count, asking, generator)
@@ -88,7 +89,7 @@ def ask_model(document: int, index: int, budget: int, seed: int = 0) -> Stack:
     policy, form, texts = micro_world()
     ids, decode = form.trunk(texts[document])[0], policy.tokenizer.decode
     asked = question(words(form, ids), index)  # raises where there is no such token
-    trunks = policy.tree.read([torch.tensor(ids, device=policy.device)])
+    trunks = policy.tree.read([ids])
     guess = int(policy.head(trunks.hidden[0][index - 1]).argmax())
     rows = rollout_rows(policy, texts[document], index, budget, seed)
     plain = {"when": "no thought", "thought": "", "closed": True, "answer": decode([guess])}
@@ -149,7 +150,7 @@ def training_world() -> World:
     texts = to_texts(load_corpus("micro", limit=8).documents, form, config, "first")
     difficulty = Difficulty(policy, config, texts)
     with torch.no_grad():
-        tiers = difficulty.tiers(difficulty.entropy(policy.tree.read(on_device(texts, policy))))
+        tiers = difficulty.tiers(difficulty.entropy(policy.tree.read([text.ids for text in texts])))
     return World(config, policy, form, texts, tiers)
 
 

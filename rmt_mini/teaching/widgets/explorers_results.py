@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 
@@ -14,13 +12,14 @@ from rmt_mini.config import preset
 from rmt_mini.engine.rollout import Asking, roll_out
 from rmt_mini.engine.text import generator_for
 from rmt_mini.errors import UserError
+from rmt_mini.files import Change, Comparison, ExamOutcome, PostTraining
 from rmt_mini.report import plots
 from rmt_mini.report.claims import SHOWN, trained_as
 from rmt_mini.report.comparison import expected_half_width, expected_positions
 from rmt_mini.report.plots import Figured
 from rmt_mini.runs.run import prepare
 from rmt_mini.stages.evaluate import plan_positions, read_for
-from rmt_mini.stages.material import format_for, on_device, trunk_entropy
+from rmt_mini.stages.material import format_for, trunk_entropy
 from rmt_mini.stages.posttrain import pass_at_k
 from rmt_mini.teaching.begin import recorded
 from rmt_mini.teaching.widgets.explorers_model import micro_world
@@ -35,38 +34,28 @@ GRID = (50, 100, 200, 400, 800, 1600, 3200, 6400)  # positions that curves are d
 TEXTS, ASKED, EACH, LONGEST = 32, 48, 2, 64  # of a new text: texts, positions, thoughts at each, their cap in tokens
 
 
-@lru_cache
-def _read(name: str, part: str) -> dict[str, Any]:
-    path = recorded(name) / f"{part}.json"
-    if not path.exists():
-        raise UserError(f"data/{name}/{part}.json is not here; rmt-mini compare and rmt-mini exams make it")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
-def exam(questions: str) -> dict[str, Any]:
+def exam(questions: str) -> ExamOutcome:
     """Return one of the recorded EXAMS, as ``read_exams`` does.
 
     Raises:
         UserError: if it is not recorded here.
     """
     name, source = EXAMS[questions]
-    found: dict[str, Any] = _read(name, "posttraining")[source]
-    return found
+    return PostTraining.read(recorded(name)).exams[source]
 
 
 def ablations(measure: str = "average", rows: str = "all") -> Figured:
     """Draw RMT minus other arms of the recorded comparison: accuracy on a tier or kind of token, or thought length."""
-    found, length = _read("micro/comparison", "comparison"), measure == "thought length"
+    found, length = Comparison.read(recorded("micro/comparison")), measure == "thought length"
+    cells: dict[str, Change] = {pair.b: pair for pair in found.paired if pair.tier == measure}
     if length:
-        cells = {name: cell for name, cell in found["lengths"].items() if found["arms"][name]["thought_length"]}
-    else:
-        cells = {pair["b"]: pair for pair in found["paired"] if pair["tier"] == measure}
+        cells = {name: change for name, change in found.lengths.items() if found.arms[name].thought_length}
     kinds = dict.fromkeys(ABLATIONS, "ablations") | dict.fromkeys(BASE, "untrained")
     known = {
         SHOWN[name]: cells[name]
         for name in SHOWN
-        if cells.get(name, {}).get("difference") is not None
+        if name in cells
+        and cells[name].difference is not None
         and rows in ("all", kinds.get(name, "baseline and controls"))
     }
     if not known:
@@ -90,11 +79,8 @@ def interval_width(positions: int, seeds: int, gap: float = 3.65) -> Figured:
 def exams(questions: str, k: int, step: int) -> Figured:
     """Draw a recorded post-training: pass@k over all steps, and RMT minus the others at one of them."""
     found = exam(questions)
-    curves = {
-        trained_as(name): [{"step": one["step"], **one["pass_at"][str(k)]} for one in curve]
-        for name, curve in found["arms"].items()
-    }
-    pairs = {trained_as(one["b"]): one for one in found["paired"] if (one["k"], one["step"]) == (k, step)}
+    curves = {trained_as(name): steps for name, steps in found.arms.items()}
+    pairs = {trained_as(one.b): one for one in found.paired if (one.k, one.step) == (k, step)}
     return plots.exams_at(curves, pairs, k, step)
 
 
@@ -125,12 +111,12 @@ def measure_text(corpus: str) -> Measured:
     """
     policy, config = micro_world()[0], preset("micro", corpus=corpus)
     texts = prepare(config, policy).train[:TEXTS]
-    read = [trunk_entropy(policy, policy.tree.read(on_device([text], policy)), 0)[0] for text in texts]
+    read = [trunk_entropy(policy, policy.tree.read([text.ids]), 0)[0] for text in texts]
     entropies = [number for text, one in zip(texts, read, strict=True) for number in one[text.first :].tolist()]
     form, positions = format_for(policy, config), plan_positions(policy, texts, config, ASKED)
-    trunks, local = read_for(policy, texts, positions)
-    asking = Asking([None] * len(local), [LONGEST] * len(local))
-    rollouts = roll_out(policy, form, trunks, local, EACH, asking, generator_for(0, "lengths"))
+    trunks = read_for(policy, texts, positions)
+    asking = Asking([None] * len(positions), [LONGEST] * len(positions))
+    rollouts = roll_out(policy, form, trunks, positions, EACH, asking, generator_for(0, "lengths"))
     return Measured(tuple(entropies), tuple(rollout.length for rollout in rollouts))
 
 
