@@ -243,11 +243,11 @@ def _compared_with_preset(config: RMTConfig) -> list[tuple[str, str, str, str]]:
     """List every setting, its value, that of the preset, and what it means."""
     base = preset(config.preset) if config.preset in PRESETS else RMTConfig()
     helps = {name: field.description or "" for name, field in RMTConfig.model_fields.items()}
-    both = {name: [getattr(one, name) for one in (config, base)] for name in helps}
-    shown = {
-        name: [", ".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in two] for name, two in both.items()
-    }
-    return [(name, *shown[name], helps[name]) for name in helps]
+
+    def shown(value: object) -> str:
+        return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+    return [(name, shown(getattr(config, name)), shown(getattr(base, name)), help) for name, help in helps.items()]
 
 
 def _side_by_side(samples: files.Samples) -> list[tuple[RolloutLine | None, RolloutLine | None]]:

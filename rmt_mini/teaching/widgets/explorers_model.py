@@ -115,7 +115,7 @@ def judge_answer(sentence: str, index: int, answer: str) -> Stack:
 @torch.no_grad()
 def _entropies(top_k: int) -> list[list[float]]:
     policy, form, texts = micro_world()
-    read = policy.tree.read([torch.tensor(form.trunk(text)[0]) for text in texts])
+    read = policy.tree.read([form.trunk(text)[0] for text in texts])
     return [one[1:].tolist() for one in trunk_entropy(policy, read, top_k)]
 
 
