@@ -14,31 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from rmt_mini import files
 from rmt_mini.arms import BASE, METHOD
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import UserError
-from rmt_mini.files import (
-    DIGESTS,
-    AnswerLine,
-    ArmRow,
-    Cell,
-    Change,
-    Comparison,
-    Compute,
-    Evaluation,
-    ExamLine,
-    ExamPair,
-    ExamStep,
-    Measured,
-    Notes,
-    Pair,
-    Ratio,
-    Relative,
-    Tiers,
-    Variant,
-    read_lines,
-    read_metrics,
-)
+from rmt_mini.files import Cell, Change, Comparison, Evaluation, Notes
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Answer, Position
 from rmt_mini.stages.posttrain import pass_at_k
@@ -95,7 +75,7 @@ def across_seeds(folders: Sequence[Path]) -> Evaluation:
         differ = sorted(
             name for name in config if config[name] != settings[0].get(name) and name not in ("seed", "out")
         )
-        differ += [name for name in DIGESTS if getattr(note, name) != getattr(notes[0], name)]
+        differ += [name for name in files.DIGESTS if getattr(note, name) != getattr(notes[0], name)]
         if differ:
             raise UserError(
                 f"the run in {str(folder)!r} differs from the first in {', '.join(differ)}, not in seed alone"
@@ -127,7 +107,7 @@ def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, 
         UserError: if answers are missing or damaged: they are paired, so that one less would shift all others.
     """
     path, evaluation = folder / "answers.jsonl", Evaluation.read(folder)
-    lines, skipped = read_lines(path, AnswerLine)
+    lines, skipped = files.read_lines(path, files.AnswerLine)
     measured: dict[str, tuple[int, list[Answer]]] = {}
     places: list[list[tuple[str, int, int, str]]] = []
     for when, row in (
@@ -190,7 +170,7 @@ def compare_runs(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     }
 
 
-def compute(folders: Sequence[Path]) -> Compute:
+def compute(folders: Sequence[Path]) -> files.Compute:
     """Return what a run of an arm took, on average over its seeds.
 
     Operations are 2 per parameter and token read and 4 more per token trained on. What went to the documents themselves
@@ -200,11 +180,11 @@ def compute(folders: Sequence[Path]) -> Compute:
     totals = [_took(folder) for folder in folders]
     means = {name: fmean(one[name] for one in totals) for name in totals[0]}
     by_tier = [means.pop(tier) for tier in TIERS]
-    return Compute(rl_tokens_by_tier=by_tier, **means)
+    return files.Compute(rl_tokens_by_tier=by_tier, **means)
 
 
 def _took(folder: Path) -> dict[str, float]:
-    notes, lines = Notes.read(folder), read_metrics(folder)
+    notes, lines = Notes.read(folder), files.read_metrics(folder)
     forward, backward, trunk = (
         sum(getattr(line, f"{what}_tokens") for line in lines) for what in ("forward", "backward", "trunk")
     )
@@ -227,7 +207,7 @@ def steps_for_compute_of(folder: Path) -> int:
 
     Such a step reads the documents once and trains on them once, whatever is asked about them.
     """
-    lines = read_metrics(folder)
+    lines = files.read_metrics(folder)
     took = sum(line.forward_tokens + 2 * line.backward_tokens for line in lines)
     return max(1, round(len(lines) * took / (3 * sum(line.trunk_tokens for line in lines))))
 
@@ -250,33 +230,35 @@ def _change(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] 
     return Change(difference=found["mean"], low=found["low"], high=found["high"])
 
 
-def _arm(row: Answered, took: Compute | None) -> ArmRow:
+def _arm(row: Answered, took: files.Compute | None) -> files.ArmRow:
     answers, how = row
-    both = Measured.model_validate(summarize(answers, 0))
+    both = files.Measured.model_validate(summarize(answers, 0))
     length = _change(as_one_tier(answers), _lengths(row))
     mine = both.think if how == "think" else both.ntp
-    return ArmRow(
+    return files.ArmRow(
         **mine.model_dump(exclude={"budget"}),
         row="think" if how == "think" else "ntp",
         thought_length_interval=(length.low or 0.0, length.high or 0.0) if how == "think" else (0.0, 0.0),
-        plain=Tiers(**dict(zip((*TIERS, "average"), both.ntp.columns(), strict=True))),
+        plain=files.Tiers(**dict(zip((*TIERS, "average"), both.ntp.columns(), strict=True))),
         seeds=len({one.run for one in answers}),
         compute=took,
     )
 
 
-def _paired(method: Answered, other: Answered, name: str) -> list[Pair]:
+def _paired(method: Answered, other: Answered, name: str) -> list[files.Pair]:
     answers, gap = method[0], _values(method) - _values(other)
     parts = {column: _change(answers, gap, [tier]) for tier, column in enumerate(TIERS)}
     parts["average"] = _change(answers, gap)
     for sort in sorts_in(answers):
         chosen = np.array([one.sort == sort for one in answers])
         parts[sort] = _change(of_sort(answers, sort), gap[chosen], [0])
-    return [Pair(a=METHOD, b=name, tier=tier, **change.model_dump(exclude={"n"})) for tier, change in parts.items()]
+    return [
+        files.Pair(a=METHOD, b=name, tier=tier, **change.model_dump(exclude={"n"})) for tier, change in parts.items()
+    ]
 
 
-def _relative(method: Answered, other: Answered) -> Relative:
-    ratios: list[Ratio | None] = []
+def _relative(method: Answered, other: Answered) -> files.Relative:
+    ratios: list[files.Ratio | None] = []
     for values, tiers, less in ((_values, (0, 1, 2), 1.0), (_lengths, (0,), 0.0)):
         answers = method[0] if values is _values else as_one_tier(method[0])
         (ours, theirs), drawn = resample(answers, np.stack([values(method), values(other)]), tiers)
@@ -285,14 +267,14 @@ def _relative(method: Answered, other: Answered) -> Relative:
         if not theirs or not np.isfinite([low, high]).all():  # an arm that never thinks has no length to be a part of
             ratios.append(None)
             continue
-        ratios.append(Ratio(ratio=float(ours / theirs - less), low=float(low - less), high=float(high - less)))
-    return Relative(accuracy=ratios[0], thought_length=ratios[1])
+        ratios.append(files.Ratio(ratio=float(ours / theirs - less), low=float(low - less), high=float(high - less)))
+    return files.Relative(accuracy=ratios[0], thought_length=ratios[1])
 
 
 # Variants of a setting
 
 
-def sensitivities(found: Comparison, base: RMTConfig) -> list[Variant]:
+def sensitivities(found: Comparison, base: RMTConfig) -> list[files.Variant]:
     """Read what each variant of the method changed, those of the setting that matters most first."""
     average = {pair.b: pair for pair in found.paired if pair.tier == "average"}
     rows = []
@@ -304,7 +286,7 @@ def sensitivities(found: Comparison, base: RMTConfig) -> list[Variant]:
             shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
             changes = {"accuracy": _turned(average[name]), "thought_length": _turned(found.lengths[name])}
             took = arm.compute.operations / method.operations
-            rows.append(Variant(setting=field, value=value, default=shown, operations=took, **changes))
+            rows.append(files.Variant(setting=field, value=value, default=shown, operations=took, **changes))
     widest: dict[str, float] = {}
     for row in rows:
         widest[row.setting] = max(widest.get(row.setting, 0.0), abs(row.accuracy.difference or 0.0))
@@ -329,11 +311,14 @@ def read_exams(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     Args:
         found: "base" or the name of an arm -> run folders, one a seed, in the same order of seeds; "rmt" among them.
     """
-    lines = {name: [read_lines(one / "answers.jsonl", ExamLine).good for one in runs] for name, runs in found.items()}
+    lines = {
+        name: [files.read_lines(one / "answers.jsonl", files.ExamLine).good for one in runs]
+        for name, runs in found.items()
+    }
     samples, question = lines[METHOD][0][0].samples, dict[str, int]()
     ks = list(dict.fromkeys((1, samples)))
-    arms: dict[str, list[ExamStep]] = {name: [] for name in found}
-    paired: list[ExamPair] = []
+    arms: dict[str, list[files.ExamStep]] = {name: [] for name in found}
+    paired: list[files.ExamPair] = []
     gaps: dict[tuple[str, int], list[np.ndarray]] = {}  # by model and k, at every step measured
     for step in sorted({line.step for line in lines[METHOD][0]}):
         values: dict[tuple[str, int], np.ndarray] = {}
@@ -345,7 +330,7 @@ def read_exams(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
             values |= {(name, k): np.array([pass_at_k(line.right, samples, k) for _, line in mine]) for k in ks}
             cells = {k: _cell(answered[name], values[name, k]) for k in ks}
             length = float(np.mean([line.thought_length for _, line in mine]))
-            arms[name].append(ExamStep(step=step, pass_at=cells, thought_length=length))
+            arms[name].append(files.ExamStep(step=step, pass_at=cells, thought_length=length))
         for name in [name for name in found if name != METHOD]:
             for k in ks:
                 gaps.setdefault((name, k), []).append(values[METHOD, k] - values[name, k])
@@ -354,6 +339,8 @@ def read_exams(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     return {"arms": arms, "paired": paired, "along": along, "samples": samples}
 
 
-def _exam_pair(name: str, k: int, answers: Sequence[Answer], gap: np.ndarray, step: int | None = None) -> ExamPair:
+def _exam_pair(
+    name: str, k: int, answers: Sequence[Answer], gap: np.ndarray, step: int | None = None
+) -> files.ExamPair:
     change = _change(answers, gap, [0])
-    return ExamPair(a=METHOD, b=name, step=step, k=k, **change.model_dump(exclude={"n"}))
+    return files.ExamPair(a=METHOD, b=name, step=step, k=k, **change.model_dump(exclude={"n"}))

@@ -16,21 +16,8 @@ from rmt_mini.config import PRESETS, RMTConfig, preset
 from rmt_mini.files import ArmRow, Comparison, Evaluation, ExamOutcome, Notes, RolloutLine, Variant
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import StepMetrics
-from rmt_mini.report import plots
-from rmt_mini.report.claims import (
-    PAPER,
-    PAPER_EXAMS,
-    PAPER_LENGTHS,
-    SHOWN,
-    SYMBOLS,
-    claims,
-    exam_claims,
-    findings,
-    ordered,
-    questions_of,
-    rows_of,
-    trained_as,
-)
+from rmt_mini.report import claims, plots
+from rmt_mini.report.claims import SHOWN, SYMBOLS, findings, rows_of, trained_as
 from rmt_mini.report.comparison import across_seeds
 from rmt_mini.report.markdown import macro, render, share
 from rmt_mini.report.plots import Figured
@@ -121,9 +108,9 @@ def write_comparison_report(
     figures |= {f"posttraining-{as_file_name(source)}": exam_figure(exam) for source, exam in exams.items()}
     if variants:
         figures["sensitivity"] = plots.tornado(variants)
-    judged = claims(found)
+    judged = claims.claims(found)
     for source, exam in exams.items():
-        judged = ordered([*judged, *exam_claims(exam, source)])
+        judged = claims.ordered([*judged, *claims.exam_claims(exam, source)])
     clear: dict[str, list[str]] = {SYMBOLS[one.setting]: [] for one in variants}
     for one in variants:
         if one.accuracy.sign:
@@ -163,8 +150,8 @@ def sorts_table(found: Comparison) -> str:
 
 def paper_table() -> str:
     """Lay out the paper's accuracies."""
-    lengths = {SHOWN[name]: length for name, length in PAPER_LENGTHS.items()}
-    return macro(TABLES, "paper", {SHOWN[name]: values for name, values in PAPER.items()}, lengths)
+    lengths = {SHOWN[name]: length for name, length in claims.PAPER_LENGTHS.items()}
+    return macro(TABLES, "paper", {SHOWN[name]: values for name, values in claims.PAPER.items()}, lengths)
 
 
 def variants_table(variants: Sequence[Variant]) -> str:
@@ -180,7 +167,7 @@ def exam_table(found: ExamOutcome) -> str:
 
 def paper_exam_table() -> str:
     """Lay out the paper's results after post-training."""
-    return macro(TABLES, "paper_exams", {trained_as(name): values for name, values in PAPER_EXAMS.items()})
+    return macro(TABLES, "paper_exams", {trained_as(name): values for name, values in claims.PAPER_EXAMS.items()})
 
 
 def exam_figure(found: ExamOutcome) -> Figured:
@@ -269,7 +256,7 @@ def _exam_part(found: ExamOutcome, source: str) -> dict[str, Any]:
     first, *_ = found.arms[METHOD]
     return {
         "source": source,
-        "about": questions_of(source),
+        "about": claims.questions_of(source),
         "count": first.pass_at[1].n,
         "samples": found.samples,
         "table": exam_table(found),
