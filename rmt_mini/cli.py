@@ -267,7 +267,8 @@ def sensitivity(
     name: Name = None, /, *, fields: Fields = "", options: _Several | None = None, flags: Flags = None
 ) -> None:
     """Change one setting at a time around the preset's value, over several seeds; the same command again continues."""
-    from rmt_mini.report.sensitivity import SYMBOLS, variants
+    from rmt_mini.report.claims import SYMBOLS
+    from rmt_mini.runs.sweep import variants
 
     config = _settings(name, flags)
     config = config.replace(out=config.out or f"runs/sensitivity-{config.preset}")
@@ -382,22 +383,22 @@ def launch(
 @app.command
 def evaluate(checkpoint: Path, /, *, budget: Budget = None, out: File = None) -> None:
     """Measure a CHECKPOINT, or a run folder, on its run's held-out positions."""
-    from rmt_mini.files import require_file_name, write_keeping
+    from rmt_mini.files import Evaluation, require_file_name, write_keeping
     from rmt_mini.report.report import evaluation_table
     from rmt_mini.runs.run import evaluate_checkpoint
 
     if out is not None:
         require_file_name(out)  # before minutes of work
     found = evaluate_checkpoint(checkpoint, budget)
-    print(evaluation_table({"after": found}))
+    print(evaluation_table(Evaluation(after=found)))
     if out is not None:
-        write_keeping(out, json.dumps(found, indent=1) + "\n")
+        write_keeping(out, found.model_dump_json(indent=1, exclude_unset=True) + "\n")
 
 
 @app.command
 def seeds(*runs: Path, out: Annotated[Path, _text("folder for evaluation.json and report.md")]) -> None:
     """Read RUNS that differ in their seed alone as one result, with intervals over seeds and documents."""
-    from rmt_mini.report.seeds import write_seeds_report
+    from rmt_mini.report.report import write_seeds_report
 
     if not runs:
         raise UserError("no run folder is given; give two or more after rmt-mini seeds")

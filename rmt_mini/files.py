@@ -9,7 +9,8 @@
     rollouts.jsonl      RolloutLine      a line for each rollout that is logged
     answers.jsonl       AnswerLine       a line for each held-out position (ExamLine in post-training)
 
-``compare`` adds compare.json (ComparisonPlan), comparison.json (Comparison), sensitivity.json and posttraining.json.
+``compare`` adds compare.json (ComparisonPlan), comparison.json (Comparison) and sensitivity.json; ``exams`` adds
+exams.json (ExamPlan) and posttraining.json.
 """
 
 from __future__ import annotations
@@ -23,12 +24,25 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import to_jsonable_python
 
 from rmt_mini.arms import Arm
 from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.errors import UserError
-from rmt_mini.records import Position, StepMetrics
+from rmt_mini.records import Answer, Position, StepMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -37,17 +51,26 @@ LOCK = ".lock"
 UNBORN = (LOCK, ".run.json.")  # all that a process can leave that was killed before it wrote run.json
 TIMES = ("before", "cold_start", "after")  # at which a run is measured
 DIGESTS = ("corpus_digest", "token_digest", "model_digest", "proxy_digest")
+CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _settings(value: object) -> object:
+    return RMTConfig.from_dict(value) if isinstance(value, dict) else value
+
 
 Share = Annotated[float, Field(ge=-1e-9, le=1 + 1e-9)]
 Count = Annotated[int, Field(ge=0)]
 Tier = Annotated[int, Field(ge=0, le=2)]
 Time = Literal["before", "cold_start", "after"]
+Kind = Literal["mid-training", "pre-training", "post-training"]
+Settings = Annotated[RMTConfig, PlainValidator(_settings), PlainSerializer(to_jsonable_python)]
+Machine = dict[str, str | int | None]
 
 
 class Record(BaseModel):
     """A part of a file: frozen, with known fields only, and finite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, **CHECKED)
 
 
 class File(Record):
@@ -80,11 +103,8 @@ class File(Record):
         write_whole(folder / self.NAME, self.model_dump_json(indent=1, exclude_unset=True) + "\n")
 
 
-# run.json
-
-
 class Turn(NamedTuple):
-    """What a chat template writes before and after a text."""
+    """What a chat template writes around a user's text, the start of the thought included."""
 
     before: str
     after: str
@@ -94,15 +114,15 @@ class Notes(File):
     """run.json: what ran, with what, and how it ended; ``kind`` says which kind of run it is."""
 
     NAME: ClassVar[str] = "run.json"
-    model_config = ConfigDict(frozen=False, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=False, **CHECKED)
 
-    kind: Literal["mid-training", "pre-training", "post-training"]
-    config: RMTConfig | PretrainConfig
+    kind: Kind
+    config: Annotated[RMTConfig | PretrainConfig, PlainSerializer(to_jsonable_python)]
     seed: int
     status: Literal["running", "done", "interrupted", "failed"] = "running"
     command: str
     versions: dict[str, str]
-    machine: dict[str, str | int | None]
+    machine: Machine
     start: str
     end: str | None = None
     error: str | None = None
@@ -119,8 +139,22 @@ class Notes(File):
     questions_left_out: int | None = None
     training_questions: int | None = None
 
+    @field_validator("config", mode="plain")
+    @classmethod
+    def _by_kind(cls, value: object, info: ValidationInfo) -> object:
+        kind = PretrainConfig if info.data.get("kind") == "pre-training" else RMTConfig
+        return kind.from_dict(value) if isinstance(value, dict) else value
 
-# evaluation.json
+    @property
+    def settings(self) -> RMTConfig:
+        """The settings of a run of mid-training or post-training.
+
+        Raises:
+            UserError: if this is a run of pre-training.
+        """
+        if isinstance(self.config, RMTConfig):
+            return self.config
+        raise UserError("a pre-training run has other settings; give the folder of a mid-training run")
 
 
 class Cell(Record):
@@ -138,21 +172,31 @@ class SortCell(Cell):
     thought_length: float
 
 
-class Row(Record):
-    """One way to answer: by tier and on average."""
+class Tiers(Record):
+    """Accuracies by tier and on average."""
 
     easy: Cell
     medium: Cell
     hard: Cell
     average: Cell
-    thought_length: float
-    closed_share: Share
-    budget: Count
-    sorts: dict[str, SortCell] = {}
 
     def columns(self) -> list[Cell]:
         """Return easy, medium, hard, average."""
         return [self.easy, self.medium, self.hard, self.average]
+
+
+class Thoughts(Tiers):
+    """The same with its thoughts, and by sort of token where the text was generated."""
+
+    thought_length: float
+    closed_share: Share
+    sorts: dict[str, SortCell] = {}
+
+
+class Row(Thoughts):
+    """One way to answer the held-out positions, under a stated budget."""
+
+    budget: Count
 
 
 class Measured(Record):
@@ -209,9 +253,6 @@ class ExamEvaluation(File):
     gain: dict[int, Change]
 
 
-# preflight.json
-
-
 class Predicted(Record):
     """What the pre-flight found on one tier."""
 
@@ -249,9 +290,6 @@ class Preflight(File):
     seen: Seen | None = None
 
 
-# Positions, answers, rollouts
-
-
 class Positions(File):
     """positions.json: held-out positions, sorted by text and index."""
 
@@ -271,6 +309,10 @@ class AnswerLine(Record):
     match: Share
     length: Count
     closed: bool
+
+    def answer(self, position: Position, run: int = 0) -> Answer:
+        """Return it as a record; its rollout is not known any more."""
+        return Answer(position, self.plain, self.match, self.length, self.closed, self.sort, run)
 
 
 class RolloutLine(Record):
@@ -311,16 +353,18 @@ class ExamLine(Record):
     thought_length: float
 
 
-# Comparisons
-
-
 class ComparisonPlan(File):
     """compare.json: what a comparison compares."""
 
     NAME: ClassVar[str] = "compare.json"
-    config: RMTConfig
+    config: Settings
     arms: list[Arm]
     seeds: Count
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """The seeds of each arm, the first from the settings."""
+        return list(range(self.config.seed, self.config.seed + self.seeds))
 
 
 class Compute(Record):
@@ -337,19 +381,12 @@ class Compute(Record):
     cold_start_seconds: float
 
 
-class ArmRow(Record):
+class ArmRow(Thoughts):
     """One arm of a comparison; ``row`` says whether its result is plain prediction or thinking."""
 
-    easy: Cell
-    medium: Cell
-    hard: Cell
-    average: Cell
-    thought_length: float
-    closed_share: Share
-    sorts: dict[str, SortCell] = {}
     row: Literal["ntp", "think"]
     thought_length_interval: tuple[float, float]
-    plain: dict[str, Cell]
+    plain: Tiers
     seeds: Count
     compute: Compute | None = None
 
@@ -385,9 +422,9 @@ class Comparison(File):
     paired: list[Pair]
     relative: dict[str, Relative]
     lengths: dict[str, Change]
-    config: RMTConfig
+    config: Settings
     seeds: list[int]
-    machine: dict[str, str | int | None]
+    machine: Machine
     versions: dict[str, str]
 
 
@@ -456,8 +493,15 @@ class PostTraining(File):
     NAME: ClassVar[str] = "posttraining.json"
     exams: dict[str, ExamOutcome] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return value if "exams" in value else {"exams": value}
 
-# Lines
+    @model_serializer
+    def _to_file(self) -> dict[str, ExamOutcome]:
+        return self.exams
+
 
 Line = TypeVar("Line")
 
@@ -471,7 +515,7 @@ class Lines(NamedTuple, Generic[Line]):
 
 def read_lines(path: Path, kind: type[Line]) -> Lines[Line]:
     """Read a .jsonl file; a line that is not what it should be, or half a line, is skipped and counted."""
-    adapter, good, skipped = TypeAdapter(kind), [], 0
+    adapter, good, skipped = _adapter(kind), [], 0
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             good.append(adapter.validate_json(line))
@@ -487,10 +531,17 @@ def read_metrics(folder: Path) -> list[StepMetrics]:
 
 def as_lines(records: Iterable[object]) -> str:
     """Lay out records as the lines of a .jsonl file."""
-    return "".join(
-        json.dumps(TypeAdapter(type(one)).dump_python(one, mode="json", exclude_unset=True), ensure_ascii=False) + "\n"
-        for one in records
-    )
+    plain = (_adapter(type(one)).dump_python(one, mode="json", exclude_unset=True) for one in records)
+    return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in plain)
+
+
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def damaged(path: Path, why: object) -> UserError:
@@ -502,15 +553,7 @@ def damaged(path: Path, why: object) -> UserError:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all: to a temporary file beside it, then renamed.
-
-    A file that is replaced hands on its rights; a link to a file stays one, and its file is replaced.
-    """
-    to_no_device = path.is_symlink() and (path.is_file() or not path.exists())
-    _replace(path.resolve() if to_no_device else path, text)
-
-
-def _replace(path: Path, text: str) -> None:
+    """Write a text file whole or not at all: to a temporary file beside it, then renamed; its mode stays."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with scratch.open("w", encoding="utf-8", errors=ESCAPED) as file:
@@ -526,11 +569,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def require_file_name(path: Path) -> None:
-    """Refuse to write a file where a folder or a device is.
-
-    Raises:
-        UserError: naming it.
-    """
+    """Refuse to write a file where a folder or a device is, with a UserError that names it."""
     if path.exists() and not path.is_file():
         raise UserError(f"{str(path)!r} is a folder or a device; give the name of a file")
 
@@ -547,9 +586,6 @@ def write_keeping(path: Path, text: str, old: Path | None = None) -> bool:
 
     Returns:
         Whether the file was written; it is not if it has this content already.
-
-    Raises:
-        UserError: as ``require_file_name``.
     """
     require_file_name(path)
     if path.exists():
@@ -562,7 +598,7 @@ def write_keeping(path: Path, text: str, old: Path | None = None) -> bool:
         shutil.copy2(path, kept)
         logger.info("%s was there already; the old file is kept as %s", path, kept)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, text)
+    write_whole(path, text)
     return True
 
 

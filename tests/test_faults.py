@@ -23,17 +23,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError
-from tests.test_resume import left
-from tests.test_run import settings
 
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import NonFiniteError, Stopped, UserError
 from rmt_mini.report.plots import Figured
-from rmt_mini.runs import remedies
+from rmt_mini.runs import journal, remedies
+from rmt_mini.runs.folder import load_state
 from rmt_mini.runs.run import resume, run
-from rmt_mini.stages import journal, midtrain
+from rmt_mini.stages import midtrain
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
-from rmt_mini.stages.state import load_state
+from tests.runs.test_resume import flags as config_flags
+from tests.runs.test_resume import left
+from tests.runs.test_run import settings
 from tests.stages.tiny import closing, small, texts_for
 from tests.test_cli import outcome
 
@@ -58,15 +59,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def flags(folder: Path, **changes: Any) -> list[str]:
     """The same run, as the command line takes it."""
-    shown = settings(folder, steps=STEPS, **changes).to_dict()
-    found: list[str] = []
-    for name, value in shown.items():
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            found.append(flag if value else f"--no-{flag[2:]}")
-        elif name != "preset":
-            found += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
-    return found
+    return config_flags(settings(folder, steps=STEPS, **changes))
 
 
 def left_by_command(folder: Path) -> dict[str, Any]:
@@ -107,7 +100,7 @@ class FullDisk:
             return opened(path, mode, *arguments, **more)
 
         monkeypatch.setattr(Path, "open", opening)
-        for place in ("rmt_mini.stages.state.save_file", "transformers.modeling_utils.safe_save_file"):
+        for place in ("rmt_mini.runs.folder.save_file", "transformers.modeling_utils.safe_save_file"):
             monkeypatch.setattr(place, self._compiled(place))
 
     def _full(self, path: object) -> bool:
@@ -181,44 +174,6 @@ def test_a_failure_that_cannot_even_be_noted_is_still_the_one_that_is_told(tmp_p
             run(settings(tmp_path, warmup_steps=0), on_step=fail, progress=False)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "running"
     assert len(resume(tmp_path / "run", progress=False).metrics) == 3
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 80 MB, where this process may mount one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = shutil.which("mount")
-    command = [mount or "mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", str(place)]
-    if mount is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("cannot mount a small disk here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-@pytest.mark.slow
-def test_a_real_disk_that_fills_up(unbroken: dict[str, Any], tmp_path: Path, disk: Path) -> None:
-    config = settings(tmp_path, steps=STEPS, save_every=2, state_seconds=0.0, out=str(disk / "run"))
-    path, ballast = disk / "run", disk / "ballast"
-
-    def fill(spare: int) -> None:
-        with ballast.open("wb") as file:
-            file.write(b"0" * max(0, shutil.disk_usage(disk).free - spare))
-
-    told = []
-    for spare in [0, 4096, 30_000, 70_000, 110_000, 150_000, 200_000, 300_000, 500_000]:
-        try:
-            if (path / "run.json").exists():
-                resume(path, on_step=lambda _, spare=spare: fill(spare), progress=False)  # type: ignore[misc]
-            else:
-                run(config, on_step=lambda _, spare=spare: fill(spare), progress=False)  # type: ignore[misc]
-        except UserError as error:
-            told.append(str(error))
-        ballast.unlink(missing_ok=True)
-    resume(path, progress=False)
-    assert len(told) >= 3
-    assert all(one.startswith(f"no space left on the disk of '{path}'") for one in told), told
-    assert left(path) == unbroken
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EIO])
@@ -336,14 +291,6 @@ def spoil(monkeypatch: pytest.MonkeyPatch, *steps: int, value: float = float("na
         return loss(self, *arguments) * (value if self.next_step in steps else 1.0)
 
     monkeypatch.setattr(RMTTrainer, "_rl_loss", spoilt)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_loss_that_is_not_finite_is_named(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil(monkeypatch, 1, value=value)
-    policy, config = closing(), small()
-    with pytest.raises(NonFiniteError, match=r"^step 1: the RL loss is not finite; the weights are those of"):
-        RMTTrainer(config, policy, texts_for(policy, config)).fit()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(
@@ -490,14 +437,6 @@ def test_spaces_and_other_scripts_in_paths(
     assert found == json.loads((place / "ein Lauf ü" / "evaluation.json").read_text(encoding="utf-8"))["after"]
 
 
-def test_a_file_name_that_is_not_utf8_comes_back_from_run_json(tmp_path: Path) -> None:
-    from rmt_mini.files import write_whole
-
-    name = os.fsdecode(b"caf\xe9")
-    write_whole(tmp_path / "run.json", json.dumps({"out": name}, ensure_ascii=False))
-    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8")) == {"out": name}
-
-
 NO_NETWORK = """
 import os, socket, rmt_mini
 assert rmt_mini.__file__.startswith(os.environ.get("PYTHONPATH", ""))
@@ -545,22 +484,6 @@ def test_a_bare_machine(unbroken: dict[str, Any], tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in code.rglob("*")} == before
     for path in [code, *code.rglob("*")]:
         path.chmod(path.stat().st_mode | stat.S_IWUSR)
-
-
-@pytest.mark.slow
-def test_a_home_that_cannot_be_written_and_a_reader_that_goes_away(unbroken: dict[str, Any], tmp_path: Path) -> None:
-    settings(tmp_path)
-    nowhere: dict[str, str | None] = {"HOME": os.devnull, "XDG_CACHE_HOME": None, "LANG": "tr_TR.UTF-8"}
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = in_process(["run", *flags(tmp_path)], ROOT, nowhere, stderr=writing, stdin=subprocess.DEVNULL)
-    os.close(writing)
-    assert done.returncode == 0
-    assert left_by_command(tmp_path / "run") == unbroken
-    arguments = ["run", "--model", "smollm2-135m", "--out", str(tmp_path / "other")]
-    done = in_process(arguments, ROOT, nowhere, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 2
-    assert re.fullmatch(r"error: cache folder .* cannot be written .*; set RMT_MINI_HOME elsewhere\n", done.stderr)
 
 
 def test_many_skipped_steps_are_said_twice_at_most(

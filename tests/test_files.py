@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import stat
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 import pytest
 
-import rmt_mini.runs.run  # noqa: F401  the module, which the package hides behind its function
 from rmt_mini.cli import main
 from rmt_mini.config import preset
 from rmt_mini.errors import UserError
-from rmt_mini.files import write_keeping, write_whole
+from rmt_mini.files import Evaluation, Measured, write_keeping, write_whole
 from rmt_mini.scale.settings import ScaleSettings
 from rmt_mini.scale.train import require_same
 from rmt_mini.teaching import lessons
 from rmt_mini.teaching.cost import Cost
-from rmt_mini.teaching.slides import write_decks
+
+DATA = Path(__file__).resolve().parents[1] / "data"
 
 
 def texts(folder: Path) -> dict[str, str]:
@@ -61,18 +59,6 @@ def test_a_file_that_is_replaced_hands_on_its_rights(write: Callable[[Path, str]
         assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", mode)
 
 
-def test_a_link_stays_one_where_nothing_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    for name, target in {"link": "folder/mine", "loose": "folder/absent", "device": "/dev/null"}.items():
-        (tmp_path / name).symlink_to(target)
-    (tmp_path / "folder" / "mine").write_text("mine")
-    for name in ("link", "loose", "device"):
-        write_whole(tmp_path / name, f"new {name}")
-    assert [(tmp_path / name).is_symlink() for name in ("link", "loose", "device")] == [True, True, False]
-    assert texts(tmp_path / "folder") == {"mine": "new link", "absent": "new loose"}
-    assert Path("/dev/null").is_char_device()
-
-
 @pytest.mark.parametrize("name", [".", "/dev/null"])
 def test_a_folder_or_a_device_is_refused_before_any_work(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -89,11 +75,11 @@ def test_a_folder_or_a_device_is_refused_before_any_work(
 
 
 def test_evaluate_keeps_the_file_that_it_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["rmt_mini.runs.run"], "evaluate_checkpoint", lambda *_: {"ntp": 0.5})
-    monkeypatch.setattr("rmt_mini.report.report.evaluation_table", lambda _: "a table")
+    measured = Evaluation.read(DATA / "laptop").after
+    monkeypatch.setattr("rmt_mini.runs.run.evaluate_checkpoint", lambda *_: measured)
     (tmp_path / "out.json").write_text("mine")
     main(["evaluate", "run", "--out", str(tmp_path / "out.json")])
-    assert json.loads((tmp_path / "out.json").read_text()) == {"ntp": 0.5}
+    assert Measured.model_validate_json((tmp_path / "out.json").read_text()) == measured
     assert (tmp_path / "out.old-1.json").read_text() == "mine"
 
 
@@ -103,15 +89,6 @@ def test_training_at_scale_leaves_a_folder_of_something_else_alone(tmp_path: Pat
     both = {"config": preset("micro").to_dict(), "scale": ScaleSettings().to_dict()}
     with pytest.raises(UserError, match="is in use; choose another with --out"):
         require_same(tmp_path, both)
-
-
-def test_slides_keep_a_page_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rmt_mini.teaching.slides.deck", lambda *_: "a deck")
-    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "a.ipynb")
-    (tmp_path / "index.html").write_text("my page")
-    write_decks([tmp_path / "a.ipynb"], tmp_path)
-    assert (tmp_path / "index.old-1.html").read_text() == "my page"
-    assert "a.slides.html" in (tmp_path / "index.html").read_text()
 
 
 def test_a_lesson_that_was_edited_while_it_ran_is_left_as_it_is(

@@ -9,7 +9,6 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from rmt_mini import pre_and_post
 from rmt_mini.bench.parts import Setting, material
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, make_policy

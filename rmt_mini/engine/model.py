@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.memory import keep_freed_memory
 from rmt_mini.engine.plain import PlainTree, choose_tree, gap
-from rmt_mini.engine.prompt import Turn
 from rmt_mini.engine.tree import DocumentTree
 from rmt_mini.engine.weights import BUNDLED, MICRO, bundled_model
 from rmt_mini.errors import UserError, out_of_memory
+from rmt_mini.files import Turn
 
 logger = logging.getLogger(__name__)
 

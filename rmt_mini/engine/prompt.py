@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from rmt_mini.errors import UserError
+from rmt_mini.files import Turn
 from rmt_mini.method.rewards import match_reward, prefix_match_reward
 
 TAIL_TOKENS = 8
@@ -173,13 +174,6 @@ class Continuation:
         if self._prefix_match:
             return prefix_match_reward(self._codec.read(answer), *continuation_of(self.tokenizer, trunk, index))
         return match_reward(answer[0], trunk[index])
-
-
-class Turn(NamedTuple):
-    """What a chat template writes around a user's text, the opening of the thought included."""
-
-    before: str
-    after: str
 
 
 def _render(tokenizer: Any) -> Turn:

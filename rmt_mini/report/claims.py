@@ -1,64 +1,38 @@
-"""What a comparison says about each claim of the paper, in a sentence.
+"""What results say: the findings of a run, and the verdict of a comparison on each claim of the paper.
 
-A claim holds where the 95 % interval lies on its side, does not where it lies on the other, and cannot be told where
-the interval covers the border.
+A difference is called one only where its 95 % interval excludes zero, else it is inconclusive. The sentences are in
+templates/findings.md.j2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import yaml
 
 from rmt_mini.arms import BASELINE, METHOD
+from rmt_mini.config import RMTConfig
+from rmt_mini.files import Cell, Change, Comparison, Evaluation, ExamOutcome, Ratio, Row
+from rmt_mini.records import StepMetrics
+from rmt_mini.report.markdown import points, render
 
-Json = Mapping[str, Any]
-VERDICTS = {1: "holds", -1: "does not hold", 0: "cannot be told"}
-# Tian et al., arXiv 2509.24375: next-token accuracy of R1-Distill-Qwen-14B, %: easy, medium, hard, average
-PAPER = {
-    "base-ntp": (42.04, 31.71, 19.64, 31.13),
-    "base-ntr": (4.76, 2.43, 2.09, 3.09),
-    "rpt": (48.67, 35.84, 23.03, 35.85),
-    "rmt": (62.50, 43.96, 34.14, 46.87),
-    "rmt-no-budget": (60.35, 32.79, 27.59, 40.24),
-    "rmt-no-curriculum": (59.32, 42.66, 27.68, 43.22),
-    "rmt-no-ntp": (40.00, 34.26, 27.27, 33.84),
-}
-PAPER_GAIN = 100 * (PAPER["rmt"][3] / PAPER["rpt"][3] - 1)  # over RPT, %
-PAPER_LENGTHS = {"rpt": 872.0, "rmt": 188.0}  # mean thought, tokens
-SHOWN = {
-    "base": "untrained",
-    "base-ntp": "untrained, plain (NTP)",
-    "base-ntr": "untrained, thinking (NTR)",
-    "ntp": "NTP only, plain",
-    "ntp-equal-compute": "NTP only, as much compute, plain",
-    "sft": "own right thoughts + NTP",
-    "rpt": "RPT",
-    "rmt": "RMT",
-    "rmt-no-budget": "RMT without budget",
-    "rmt-no-curriculum": "RMT without curriculum",
-    "rmt-no-ntp": "RMT without NTP",
-    "rmt-random-tokens": "RMT on random tokens",
-    "rl-no-think": "RL without thinking",
-    "rmt-shuffled-reward": "RMT, rewards shuffled",
-}
-
-
-QUESTIONS = {
-    "micro": "kinds of questions that no text has",
-    "micro-text": "the calculations of the mid-training text",
-}
+VERDICTS = {1: "holds", -1: "does not hold", 0: "inconclusive"}
+FOLLOWED = 0.25  # a mean length within this share of the budget counts as following it
+_DATA: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text(encoding="utf-8"))
+PAPER: dict[str, list[float]] = _DATA["accuracies"]  # next tokens right, %: easy, medium, hard, average
+PAPER_LENGTHS: dict[str, float] = _DATA["lengths"]
+PAPER_EXAMS: dict[str, list[list[float] | None]] = _DATA["exams"]
+SHOWN: dict[str, str] = _DATA["shown"]
+SYMBOLS: dict[str, str] = _DATA["symbols"]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim, and what the comparison says about it.
-
-    Attributes:
-        text: the claim.
-        sign: 1 holds, -1 does not, 0 cannot be told.
-        words: the numbers behind it.
-    """
+    """One claim, the numbers that decide it, and whether it holds (1), does not (-1), or is inconclusive (0)."""
 
     text: str
     sign: int
@@ -69,93 +43,126 @@ class Claim:
         return f"**{self.text}: {VERDICTS[self.sign]}.** {self.words}"
 
 
-def claims(found: Json) -> list[Claim]:
-    """Judge every claim whose arms are there; those that do not hold come first, then those that cannot be told.
-
-    Args:
-        found: as ``compare_runs`` returns it.
-    """
+def claims(found: Comparison) -> list[Claim]:
+    """Judge every claim whose arms are there; those that do not hold come first, then the inconclusive ones."""
     return ordered(list(_claims(found)))
 
 
 def ordered(found: Sequence[Claim]) -> list[Claim]:
-    """Put claims that do not hold first, then those that cannot be told."""
+    """Put claims that do not hold first, then inconclusive ones."""
     return sorted(found, key=lambda claim: (-1, 0, 1).index(claim.sign))
 
 
-def _claims(found: Json) -> Iterator[Claim]:
-    pairs = {(one["b"], one["tier"]): one for one in found["paired"]}
-
-    def over(arm: str, text: str, tier: str = "average") -> Iterator[Claim]:
-        pair = pairs.get((arm, tier))
-        if pair is not None:
-            change, low, high = (100 * pair[key] for key in ("difference", "low", "high"))
-            sign = int(pair["low"] > 0) - int(pair["high"] < 0)
-            yield Claim(text, sign, f"RMT minus {SHOWN[arm]}: {change:+.1f} points [{low:+.1f}, {high:+.1f}].")
-
-    yield from over("base-ntp", "RMT thinks better than the untrained model predicts plainly")
-    against = found["relative"].get(BASELINE, {})
-    if against.get("accuracy"):
-        gain = against["accuracy"]
+def _claims(found: Comparison) -> Iterator[Claim]:
+    against = found.relative.get(BASELINE)
+    if against and against.accuracy:
+        over = f"By {100 * against.accuracy.ratio:+.1f} % of RPT's accuracy {_ends(against.accuracy, '+.1f')}"
+        sign = int(against.accuracy.low > 0) - int(against.accuracy.high < 0)
         yield Claim(
             "RMT is more accurate than RPT",
-            int(gain["low"] > 0) - int(gain["high"] < 0),
-            f"By {100 * gain['ratio']:+.1f} % of RPT's accuracy [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]; "
-            f"the paper: {PAPER_GAIN:+.1f} %.",
+            sign,
+            f"{over}; the paper: {100 * (PAPER[METHOD][3] / PAPER[BASELINE][3] - 1):+.1f} %.",
         )
-    if against.get("thought_length"):
-        length = against["thought_length"]
-        told = PAPER_LENGTHS["rmt"] / PAPER_LENGTHS["rpt"]
-        yield Claim(
-            "RMT's thoughts are shorter than RPT's",
-            int(length["high"] < 1) - int(length["low"] > 1),
-            f"{100 * length['ratio']:.0f} % of their length [{100 * length['low']:.0f}, {100 * length['high']:.0f}]; "
-            f"the paper: {100 * told:.0f} %.",
-        )
-    for arm, part in (("rmt-no-budget", "budget"), ("rmt-no-curriculum", "curriculum"), ("rmt-no-ntp", "NTP loss")):
-        yield from over(arm, f"The {part} adds to accuracy")
-    yield from over("ntp", "RMT is more than training on the text (NTP only, equal steps)")
-    yield from over("ntp-equal-compute", "RMT is more than training on the text (NTP only, equal compute)")
-    yield from over("sft", "Comparing within a group beats learning right thoughts by heart")
-    yield from over("rmt-random-tokens", "Choosing tokens by difficulty beats random tokens")
-    yield from over("rl-no-think", "Thinking helps, and not reward alone")
-    yield from over("rmt-shuffled-reward", "The rewards matter, and not RL's noise")
+    if against and against.thought_length:
+        part = f"{100 * against.thought_length.ratio:.0f} % of their length {_ends(against.thought_length, '.0f')}"
+        sign = int(against.thought_length.high < 1) - int(against.thought_length.low > 1)
+        paper = f"the paper: {100 * PAPER_LENGTHS[METHOD] / PAPER_LENGTHS[BASELINE]:.0f} %."
+        yield Claim("RMT's thoughts are shorter than RPT's", sign, f"{part}; {paper}")
+    pairs = {pair.b: pair for pair in found.paired if pair.tier == "average"}
+    for arm, text in _DATA["claims"].items():
+        if arm in pairs:
+            yield Claim(text, pairs[arm].sign, f"RMT minus {SHOWN[arm]}: {points(pairs[arm])} points.")
+
+
+def _ends(ratio: Ratio, form: str) -> str:
+    return f"[{100 * ratio.low:{form}}, {100 * ratio.high:{form}}]"
 
 
 def questions_of(source: str) -> str:
     """Say what an exam is about."""
-    return QUESTIONS.get(source, f"questions of {source}")
-
-
-def exam_claims(found: Json, source: str) -> list[Claim]:
-    """Judge what mid-training did for post-training, on the way and at the end.
-
-    Args:
-        found: as ``read_exams`` returns it.
-        source: of the questions.
-    """
-    last = found["arms"][METHOD][-1]["step"]
-    told = []
-    for when, pairs in (
-        ("Along the way of", found["along"]),
-        (f"After {last} steps of", [pair for pair in found["paired"] if pair["step"] == last]),
-    ):
-        for pair in (pair for pair in pairs if pair["k"] == 1):
-            sign = int(pair["low"] > 0) - int(pair["high"] < 0)
-            other = "the untrained model" if pair["b"] == "base" else trained_as(pair["b"])
-            text = f"{when} post-training on {questions_of(source)}, RMT's model answers better than "
-            text += f"that of {other}"
-            told.append(Claim(text, sign, f"pass@1: {points(pair)} points."))
-    return told
+    known: dict[str, str] = _DATA["questions"]
+    return known.get(source, f"questions of {source}")
 
 
 def trained_as(name: str) -> str:
-    """Return an arm's name where it stands for its model, and not for how that answers."""
+    """Return an arm's name where it means its model, and not how that answers."""
     return SHOWN[name].removesuffix(", plain")
 
 
-def points(cell: Json) -> str:
-    """Show a difference of accuracies in points, with its interval."""
-    if cell["difference"] is None:
-        return "-"
-    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * cell[key] for key in ("difference", "low", "high")))
+def exam_claims(found: ExamOutcome, source: str) -> list[Claim]:
+    """Judge what mid-training did for post-training on questions of a source, on the way and at the end."""
+    last = found.arms[METHOD][-1].step
+    judged = [(f"Along the way of post-training on {questions_of(source)}", pair) for pair in found.along]
+    judged += [
+        (f"After {last} steps of post-training on {questions_of(source)}", p) for p in found.paired if p.step == last
+    ]
+    return [
+        Claim(
+            f"{when}, RMT's model answers better than that of "
+            f"{'the untrained model' if pair.b == 'base' else trained_as(pair.b)}",
+            pair.sign,
+            f"pass@1: {points(pair)} points.",
+        )
+        for when, pair in judged
+        if pair.k == 1
+    ]
+
+
+class Versus(NamedTuple):
+    """One way to answer against another: paired position by position where that is known, else by two intervals."""
+
+    one: Cell
+    other: Cell
+    change: Change | None
+
+    @property
+    def apart(self) -> bool:
+        """Whether the two intervals have no point in common; touching is not apart."""
+        low, high = sorted((self.one, self.other), key=lambda cell: cell.low or 0.0)
+        return (high.low or 0.0) > (low.high or 0.0)
+
+    @property
+    def difference(self) -> float:
+        """Other minus one."""
+        return (self.other.accuracy or 0.0) - (self.one.accuracy or 0.0)
+
+    @property
+    def sign(self) -> int:
+        """1 where the other is better, -1 where it is worse, else 0."""
+        if self.change is not None:
+            return self.change.sign
+        return int(self.apart) * (1 if self.difference > 0 else -1)
+
+
+def rows_of(evaluation: Evaluation) -> dict[str, Row]:
+    """Return the ways to answer that were measured, by their names."""
+    before, cold, after = evaluation.before, evaluation.cold_start, evaluation.after
+    rows = {
+        "plain, before": before and before.ntp,
+        "thinking, before": before and before.think,
+        "thinking, cold start": cold and cold.think,
+        "plain, after": after and after.ntp,
+        "thinking, after": after and after.think,
+    }
+    return {name: row for name, row in rows.items() if row}
+
+
+def findings(config: RMTConfig, evaluation: Evaluation, metrics: Sequence[StepMetrics] | None) -> str:
+    """Say what was found, a paragraph each; without metrics nothing is said that only these show."""
+    rows = rows_of(evaluation)
+    cells: Mapping[str, Cell] = {name: row.average for name, row in rows.items() if row.average.accuracy is not None}
+
+    def versus(one: str, other: str, paired: str) -> Versus:
+        change = evaluation.gain.get(paired)
+        return Versus(cells[one], cells[other], change if change and change.difference is not None else None)
+
+    few = max(1, min(5, len(metrics or []) // 4))
+    parts = (metrics[:few], metrics[-few:]) if metrics else ()
+    ends = [(fmean(m.thought_length for m in part), fmean(m.budget for m in part)) for part in parts]
+    followed = [abs(length - budget) <= max(1.0, FOLLOWED * budget) for length, budget in ends]
+    totals = {name: sum(getattr(m, name) for m in metrics or []) for name in ("rl_tokens", "ntp_tokens")}
+    signal = fmean(m.signal_groups for m in metrics) if metrics else 0.0
+    given = {"config": config, "evaluation": evaluation, "rows": rows, "cells": cells, "versus": versus}
+    return render(
+        "findings.md.j2", **given, metrics=metrics, few=few, ends=ends, followed=followed, totals=totals, signal=signal
+    )

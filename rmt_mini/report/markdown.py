@@ -1,11 +1,19 @@
-"""Markdown that is safe whatever a model wrote: nothing in it takes effect as Markdown or HTML."""
+"""Templates, and Markdown that is safe whatever a model wrote: nothing in it takes effect as Markdown or HTML."""
 
 from __future__ import annotations
 
+import functools
 import html
 import re
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from rmt_mini.files import Cell, Change
 
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # kinds of characters that steer instead of showing
 
@@ -34,3 +42,70 @@ def code(text: object, limit: int = 300) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out a table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def share(cell: Cell, form: str = "{0:.1f} [{1:.1f}, {2:.1f}]") -> str:
+    """Show accuracy and interval in %, or a dash where nothing was asked."""
+    numbers = (cell.accuracy, cell.low, cell.high)
+    return "-" if cell.accuracy is None else form.format(*(100 * (one or 0.0) for one in numbers))
+
+
+def points(change: Change, by: float = 100) -> str:
+    """Show a difference times ``by`` with its interval, as far as they are known."""
+    if change.difference is None:
+        return "-"
+    if change.low is None or change.high is None:
+        return f"{by * change.difference:+z.1f}"
+    return f"{by * change.difference:+z.1f} [{by * change.low:+z.1f}, {by * change.high:+z.1f}]"
+
+
+def span(values: Sequence[float], form: str) -> str:
+    """Say where values begin and where they end."""
+    ends = [format(value, form) for value in values]
+    more = "" if len(ends) == 1 else " throughout" if len(set(ends)) == 1 else f" at first and {ends[-1]} at last"
+    return ends[0] + more
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    """Return the templates; those of HTML escape by themselves, those of Markdown by the filters escape and code."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=lambda name: bool(name) and ".html" in str(name),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "escape": escape, "code": code, "share": share, "points": points, "span": span,
+        "f": lambda value, form: format(value, form),
+        "percent": lambda value, form=".0f": f"{100 * value:{form}} %",
+    }  # fmt: skip
+    environment.globals |= {"zip": zip, "tiers": ("easy", "medium", "hard"), "Markup": Markup, "tinted": tinted}
+    return environment
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of Markdown; parts are one blank line apart."""
+    return re.sub(r"\n{3,}", "\n\n", _templates().get_template(template).render(values)).strip() + "\n"
+
+
+def macro(template: str, name: str, *values: Any, **more: Any) -> str:
+    """Fill one macro of a template."""
+    return str(getattr(_templates().get_template(template).module, name)(*values, **more)).strip()
+
+
+def words(name: str, *values: Any, **more: Any) -> str:
+    """Say what a figure shows: a macro of alt.j2, on one line."""
+    return " ".join(macro("alt.j2", name, *values, **more).split())
+
+
+def tinted(colour: str, part: float) -> str:
+    """Mix a colour into white.
+
+    Example:
+        >>> tinted("#000000", 0.5)
+        '#808080'
+    """
+    parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return "#" + "".join(f"{round(255 - part * (255 - one)):02x}" for one in parts)

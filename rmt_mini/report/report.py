@@ -1,276 +1,267 @@
-"""The report of a run: what was found, in plain sentences computed from the run folder, then the evidence.
+"""Reports: what was found first, then the evidence; typed files in, report.md and figures out. Runs nothing.
 
-Text that a model wrote reaches the page escaped, so that no Markdown or HTML in it takes effect.
+The pages are templates (templates/*.md.j2). Text that a model wrote passes the filters ``escape`` or ``code``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
+from rmt_mini import files
+from rmt_mini.arms import METHOD
 from rmt_mini.config import PRESETS, RMTConfig, preset
-from rmt_mini.files import write_keeping
+from rmt_mini.files import ArmRow, Comparison, Evaluation, ExamOutcome, Notes, RolloutLine, Variant
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import StepMetrics
-from rmt_mini.report import plots
-from rmt_mini.report.findings import COLUMNS, Json, findings, limits, rows_of, share
-from rmt_mini.report.markdown import code, escape, table
-from rmt_mini.runs.journal import DIGESTS, metrics_of
-from rmt_mini.stages import reading
+from rmt_mini.report import claims, plots
+from rmt_mini.report.claims import SHOWN, SYMBOLS, findings, rows_of, trained_as
+from rmt_mini.report.comparison import across_seeds
+from rmt_mini.report.markdown import macro, render, share
+from rmt_mini.report.plots import Figured
 from rmt_mini.stages.preflight import agreement
+from rmt_mini.worlds.questions import as_file_name
+
+TABLES = "tables.md.j2"
+ORIGIN = (
+    "command", "status", "error", "start", "end", "machine", "versions", *files.DIGESTS, "unknown_share",
+    "questions_left_out",
+)  # fmt: skip
 
 
 def write_report(folder: Path) -> str:
-    """Write report.md and figures/*.png into a run folder; works for an interrupted run too.
-
-    Args:
-        folder: as DESIGN section 6 lays it out; run.json must be there.
-
-    Returns:
-        The table for the terminal.
+    """Write report.md and figures/*.png into a run folder, of an interrupted run too; returns the terminal's table.
 
     Raises:
         UserError: if the folder holds no run.json, or a file with numbers in it is damaged.
     """
-    run, evaluation = reading.read_notes(folder), reading.read_evaluation(folder)
-    samples = reading.read_json(folder / "samples.json", reading.SAMPLES, {})
-    foretold = reading.read_preflight(folder)
-    steps = reading.read_lines(folder / "metrics.jsonl", reading.METRICS)
-    rollouts = reading.read_lines(folder / "rollouts.jsonl", reading.ROLLOUT)
-    config, metrics = run["config"], [metrics_of(line) for line in steps.good]
-    status = f"The run is {run['status']}, with {len(metrics)} of {config['steps']} steps recorded."
-    passed_over = {"metrics.jsonl": steps.passed_over, "rollouts.jsonl": rollouts.passed_over}
-    parts = [
-        f"# A run of RMT: preset {escape(config['preset'])}, seed {config['seed']}",
-        *([] if (run["status"], len(metrics)) == ("done", config["steps"]) else [f"**{status}**"]),
-        *_unreadable(passed_over),
-        *findings(config, evaluation, metrics),
-        *accuracies(evaluation),
-        *_preflight(foretold),
-        *_figures(folder, config, evaluation, metrics),
-        *_settings(config),
-        *_timing(run.get("seconds", {}), metrics),
-        *_pages(samples, rollouts.good),
-        *_origin(run),
-        "## What this run cannot tell",
-        "\n".join(f"- {limit}" for limit in limits(config, evaluation)),
-    ]
-    write_keeping(folder / "report.md", "\n\n".join(parts) + "\n")
-    return evaluation_table(evaluation) if evaluation else f"No evaluation. {status}"
+    notes, found = Notes.read(folder), Evaluation.find(folder)
+    config, evaluation, preflight = notes.settings, found or Evaluation(), files.Preflight.find(folder)
+    steps = files.read_lines(folder / "metrics.jsonl", StepMetrics)
+    rollouts = files.read_lines(folder / "rollouts.jsonl", RolloutLine)
+    status = f"The run is {notes.status}, with {len(steps.good)} of {config.steps} steps recorded."
+    seen = preflight.seen.tiers if preflight and preflight.seen else {}
+    rows = [(tier, preflight.tiers[tier], seen[tier]) for tier in TIERS if preflight and tier in seen]
+    page = render(
+        "run.md.j2",
+        **_about(notes, steps.good),
+        config=config,
+        status="" if (notes.status, len(steps.good)) == ("done", config.steps) else status,
+        skipped={"metrics.jsonl": steps.skipped, "rollouts.jsonl": rollouts.skipped},
+        findings=findings(config, evaluation, steps.good),
+        evaluation=evaluation,
+        rows=rows_of(evaluation),
+        preflight=preflight,
+        agreements=[(*row, agreement(row[1].model_dump(), row[2].model_dump())) for row in rows],
+        figures=_drawn(folder / "figures", _run_figures(config, found, steps.good)),
+        known=config.preset in PRESETS,
+        settings=_compared_with_preset(config),
+        samples=_side_by_side(files.Samples.find(folder) or files.Samples()),
+        rollouts=_first_and_last(rollouts.good),
+    )
+    files.write_keeping(folder / "report.md", page)
+    return evaluation_table(found) if found else f"No evaluation. {status}"
 
 
 def write_exam_report(folder: Path) -> str:
-    """Write report.md of a post-training run, and its figures.
+    """Write report.md and figures of a post-training run; returns the terminal's table."""
+    notes, evaluation, metrics = Notes.read(folder), files.ExamEvaluation.read(folder), files.read_metrics(folder)
+    figures = _drawn(folder / "figures", {"rewards": plots.rewards(metrics), "signal": plots.signal(metrics)})
+    given = {"evaluation": evaluation, "figures": figures, "steps": len(metrics)}
+    files.write_keeping(folder / "report.md", render("exam.md.j2", **_about(notes, metrics), **given))
+    return macro(TABLES, "exam_run", evaluation)
+
+
+def write_seeds_report(folders: Sequence[Path], out: Path) -> str:
+    """Write evaluation.json, report.md and accuracy.png of runs that differ in their seed; returns the table.
+
+    Raises:
+        UserError: as ``across_seeds``, or if ``out`` is in use.
+    """
+    files.require_free(out)
+    evaluation = across_seeds(folders)
+    config = Notes.read(folders[0]).settings
+    out.mkdir(parents=True, exist_ok=True)
+    evaluation.write(out)
+    given = {"config": config, "evaluation": evaluation, "rows": rows_of(evaluation)}
+    given |= {"findings": findings(config, evaluation, None)}
+    figures = _drawn(out, {"accuracy": plots.accuracy(evaluation)})
+    files.write_keeping(out / "report.md", render("seeds.md.j2", **given, figures=figures))
+    return evaluation_table(evaluation)
+
+
+def write_comparison_report(
+    folder: Path, found: Comparison, exams: Mapping[str, ExamOutcome] | None = None, variants: Sequence[Variant] = ()
+) -> str:
+    """Write report.md and figures of a comparison; returns the table of accuracies, or of the variants.
 
     Args:
-        folder: with run.json and evaluation.json.
-
-    Returns:
-        The table for the terminal.
+        folder: of the comparison.
+        found: as ``compare_runs`` returns it.
+        exams: source of the questions -> as ``read_exams`` returns it.
+        variants: as ``sensitivities`` returns them.
     """
-    run, evaluation = (reading.read_json(folder / f"{name}.json", {}) for name in ("run", "evaluation"))
-    metrics = [metrics_of(line) for line in reading.read_lines(folder / "metrics.jsonl", reading.METRICS).good]
-    gain = evaluation["gain"]["1"]
-    sign = int(gain["low"] > 0) - int(gain["high"] < 0)
-    verdict = ("Whether it answers better cannot be told", "It answers better", "It answers worse")[sign]
-    change, low, high = (100 * gain[key] for key in ("difference", "low", "high"))
-    ks = list(evaluation["gain"])
-    rows = []
-    for when in ("before", "after"):
-        row = evaluation[when]
-        cells = (share(row["pass_at"][k], "{0:.1f} [{1:.1f}, {2:.1f}]") for k in ks)
-        rows.append([when, *cells, f"{row['thought_length']:.1f}"])
-    points = [[100 * one[key] for key in ("difference", "low", "high")] for one in evaluation["gain"].values()]
-    rows.append(["gain", *("{:+.1f} [{:+.1f}, {:+.1f}]".format(*one) for one in points), ""])
-    heads = ["", *(f"pass@{k}, %" for k in ks), "thought length, tokens"]
-    drawn = {"rewards": plots.rewards(metrics), "signal": plots.signal(metrics)}
-    for name, figured in drawn.items():
-        plots.save(figured, folder / "figures" / f"{name}.png")
-    parts = [
-        f"# Post-training {escape(run['config']['model'])} on {escape(run['questions'])}, seed {run['seed']}",
-        f"**{verdict}:** pass@1 changed by {change:+z.1f} points [{low:+z.1f}, {high:+z.1f}], question by question, in "
-        f"{len(metrics)} steps of GRPO.",
-        table(heads, rows),
-        f"{evaluation['after']['questions']} held-out questions, {evaluation['after']['samples']} thoughts and answers "
-        "to each; 95 % bootstrap intervals over questions.",
-        *(f"![{figured.alt}](figures/{name}.png)" for name, figured in drawn.items()),
-        *_timing(run.get("seconds", {}), metrics),
-        *_origin(run),
-    ]
-    write_keeping(folder / "report.md", "\n\n".join(parts) + "\n")
-    return table(heads, rows)
+    exams = exams or {}
+    figures = {"arms": plots.arms(_shown(found))}
+    figures |= {f"posttraining-{as_file_name(source)}": exam_figure(exam) for source, exam in exams.items()}
+    if variants:
+        figures["sensitivity"] = plots.tornado(variants)
+    judged = claims.claims(found)
+    for source, exam in exams.items():
+        judged = claims.ordered([*judged, *claims.exam_claims(exam, source)])
+    clear: dict[str, list[str]] = {SYMBOLS[one.setting]: [] for one in variants}
+    for one in variants:
+        if one.accuracy.sign:
+            clear[SYMBOLS[one.setting]].append(f"{one.value} {100 * (one.accuracy.difference or 0.0):+.1f}")
+    page = render(
+        "comparison.md.j2",
+        found=found,
+        arms=_shown(found),
+        shown={name: SHOWN[name] for name in SHOWN if name in found.arms},
+        pairs={(pair.b, pair.tier): pair for pair in found.paired},
+        longer=found.arms.get("ntp-equal-compute"),
+        claims=judged,
+        moved=[f"{name} ({'; '.join(changes)})" for name, changes in clear.items() if changes],
+        still=[name for name, changes in clear.items() if not changes],
+        exams=[_exam_part(exam, source) for source, exam in exams.items()],
+        variants=variants_table(variants) if variants else "",
+        figures=_drawn(folder / "figures", figures),
+        paper=paper_table(),
+        paper_exams=paper_exam_table(),
+    )
+    files.write_keeping(folder / "report.md", page)
+    return variants_table(variants) if variants else accuracy_table(found)
 
 
-def evaluation_table(evaluation: Json) -> str:
-    """Lay out evaluation.json for a terminal, within 80 characters; each interval stands below its number.
-
-    Args:
-        evaluation: any of "before", "cold_start" and "after"; rows that are not there are left out.
-
-    Returns:
-        Aligned lines.
-    """
-    lines = [["next tokens right, %", *COLUMNS, "length", "closed"]]
-    for name, row in rows_of(evaluation):
-        cells = [row[column] for column in COLUMNS]
-        lines.append([name, *(share(cell) for cell in cells), *_thoughts(row)])
-        lines.append(["", *(share(cell, "[{1:.0f}-{2:.0f}]") for cell in cells)])
-    lines.append(["positions", *_positions(evaluation)])
-    widths = (20, 10, 10, 10, 10, 8, 8)
-    aligned = ("".join([f"{line[0]:<20}", *map(str.rjust, line[1:], widths[1:])]) for line in lines)
-    note = "In brackets 95 % intervals; length: mean thought, tokens; closed: by itself."
-    for name, row in rows_of(evaluation):
-        for sort, cell in row.get("sorts", {}).items():
-            told = share(cell, "{0:.1f} [{1:.0f}-{2:.0f}]")
-            note += f"\n{name:<20} {told:>15} on {cell['n']} {sort} tokens, length {cell['thought_length']:.1f}"
-    return "\n".join([*aligned, note])
+# Tables and figures that lessons show as well
 
 
-def accuracies(evaluation: Json) -> Iterator[str]:
-    """Lay out all accuracies and their differences; nothing where there is no evaluation."""
-    if not evaluation:
-        return
-    yield "## Accuracy"
-    yield "Next tokens right, in %, with 95 % intervals. In the paper's words plain is NTP, and thinking before is NTR."
-    cell = "{0:.1f} [{1:.1f}, {2:.1f}]"
-    rows = [[name, *(share(row[c], cell) for c in COLUMNS), *_thoughts(row)] for name, row in rows_of(evaluation)]
-    rows.append(["positions", *_positions(evaluation), "", ""])
-    yield table(["", *COLUMNS, "thought length, tokens", "closed by itself"], rows)
-    yield from _sorts(evaluation)
-    gains = {escape(name.replace("_", " ")): gain for name, gain in (evaluation.get("gain") or {}).items()}
-    points = [
-        [name, *(f"{100 * gain[key]:+z.1f}" for key in ("difference", "low", "high"))]
-        for name, gain in gains.items()
-        if gain["difference"] is not None
-    ]
-    if points:
-        yield "Differences of the averages, position by position, in points:"
-        yield table(["", "difference", "low", "high"], points)
+def accuracy_table(found: Comparison) -> str:
+    """Lay out accuracies in the layout of the paper's table."""
+    return macro(TABLES, "accuracies", _shown(found))
 
 
-def _sorts(evaluation: Json) -> Iterator[str]:
-    """Lay out what a generated text knows about its tokens; nothing for any other text."""
-    named = {name: row["sorts"] for name, row in rows_of(evaluation) if "sorts" in row}
-    if named:
-        sorts = list(next(iter(named.values())))
-        cell = "{0:.1f} [{1:.1f}, {2:.1f}]"
-        yield "By sort of token, which the generated text knows and no model is told, with the mean thought length:"
-        rows = [
-            [name, *(f"{share(row[sort], cell)}, {row[sort]['thought_length']:.1f}" for sort in sorts)]
-            for name, row in named.items()
-        ]
-        counts = [str(next(iter(named.values()))[sort]["n"]) for sort in sorts]
-        yield table(["", *sorts], [*rows, ["positions", *counts]])
+def sorts_table(found: Comparison) -> str:
+    """Lay out accuracies by sort of token, which a generated text knows."""
+    return macro(TABLES, "sorts", _shown(found))
 
 
-def _preflight(found: Json) -> Iterator[str]:
-    """Hold the pre-flight's prediction against the first steps of training."""
-    if "seen" not in found:
-        return
-    yield "## Pre-flight"
-    steps = found["seen"]["steps"]
-    yield f"Share of groups with a match signal, foretold before training and seen in the first {steps} steps:"
-    rows = []
-    for tier in TIERS:
-        told, seen = found["tiers"][tier], found["seen"]["tiers"][tier]
-        cells = [(told["signal_groups"], told["positions"]), (seen["signal_groups"], seen["groups"])]
-        verdict = {True: "yes", False: "no", None: "-"}[agreement(told, seen)]
-        rows.append([tier, *("-" if value is None else f"{100 * value:.0f} % of {n}" for value, n in cells), verdict])
-    yield table(["tier", "foretold", "seen", "as foretold"], rows)
-    yield "As foretold: Fisher's exact test does not tell the two apart at 5 %. Training changes the policy meanwhile."
+def paper_table() -> str:
+    """Lay out the paper's accuracies."""
+    lengths = {SHOWN[name]: length for name, length in claims.PAPER_LENGTHS.items()}
+    return macro(TABLES, "paper", {SHOWN[name]: values for name, values in claims.PAPER.items()}, lengths)
 
 
-def _figures(folder: Path, config: Json, evaluation: Json, metrics: Sequence[StepMetrics]) -> Iterator[str]:
-    drawn = {"accuracy": plots.accuracy(evaluation)} if evaluation else {}
-    if metrics and config["use_rl"]:
-        drawn["budget_and_length"] = plots.budget_and_length(metrics, config["use_budget"])
-        drawn["tiers_drawn"] = plots.tiers_drawn(metrics, config["use_curriculum"])
-        drawn |= {"rewards": plots.rewards(metrics), "signal": plots.signal(metrics)}
-    drawn["losses"] = plots.losses(metrics)
-    yield "## Figures"
-    for name, figured in drawn.items():
-        plots.save(figured, folder / "figures" / f"{name}.png")
-        yield f"![{figured.alt}](figures/{name}.png)"
+def variants_table(variants: Sequence[Variant]) -> str:
+    """Lay out every variant of a setting against the method."""
+    return macro(TABLES, "variants", variants, SYMBOLS)
 
 
-def _settings(config: Json) -> Iterator[str]:
-    name, known = config["preset"], config["preset"] in PRESETS
-    base = (preset(name) if known else RMTConfig()).to_dict()
+def exam_table(found: ExamOutcome) -> str:
+    """Lay out pass@1 and pass@k before and after post-training."""
+    models = {trained_as(name): steps for name, steps in found.arms.items()}
+    return macro(TABLES, "exams", models, list(dict.fromkeys((1, found.samples))))
+
+
+def paper_exam_table() -> str:
+    """Lay out the paper's results after post-training."""
+    return macro(TABLES, "paper_exams", {trained_as(name): values for name, values in claims.PAPER_EXAMS.items()})
+
+
+def exam_figure(found: ExamOutcome) -> Figured:
+    """Draw pass@1 of every model over the steps of post-training."""
+    return plots.exam_curves({trained_as(name): steps for name, steps in found.arms.items()})
+
+
+def evaluation_table(evaluation: Evaluation) -> str:
+    """Lay out evaluation.json for a terminal, within 80 characters; each interval is below its number."""
+    rows = rows_of(evaluation)
+    lines = [["next tokens right, %", *TIERS, "average", "length", "closed"]]
+    for name, row in rows.items():
+        thoughts = [f"{row.thought_length:.1f}", f"{100 * row.closed_share:.0f} %"] if row.budget else ["-", "-"]
+        lines.append([name, *(share(cell, "{0:.1f}") for cell in row.columns()), *thoughts])
+        lines.append(["", *(share(cell, "[{1:.0f}-{2:.0f}]") for cell in row.columns())])
+    lines.append(["positions", *(str(cell.n) for row in list(rows.values())[:1] for cell in row.columns())])
+    shown = ["".join([f"{line[0]:<20}", *map(str.rjust, line[1:], (10, 10, 10, 10, 8, 8))]) for line in lines]
+    shown.append("In brackets 95 % intervals; length: mean thought, tokens; closed: by itself.")
+    for name, row in rows.items():
+        for sort, cell in row.sorts.items():
+            right = share(cell, "{0:.1f} [{1:.0f}-{2:.0f}]")
+            shown.append(f"{name:<20} {right:>15} on {cell.n} {sort} tokens, length {cell.thought_length:.1f}")
+    return "\n".join(shown)
+
+
+# What the templates are given
+
+
+def _about(notes: Notes, metrics: Sequence[StepMetrics]) -> dict[str, Any]:
+    """Say where a run comes from and what time it took."""
+    origin = {}
+    for name in ORIGIN:
+        value = getattr(notes, name)
+        if value is not None:
+            shown = ", ".join(f"{a} {b}" for a, b in value.items()) if isinstance(value, dict) else value
+            origin[name.replace("_", " ")] = shown
+    means = [fmean(getattr(m, f"{part}_seconds") for m in metrics) for part in ("rollout", "update") if metrics]
+    timing = [*means, max(m.peak_memory_mb for m in metrics)] if metrics else []
+    return {"notes": notes, "origin": origin, "timing": timing}
+
+
+def _run_figures(
+    config: RMTConfig, evaluation: Evaluation | None, metrics: Sequence[StepMetrics]
+) -> dict[str, Figured]:
+    figures = {"accuracy": plots.accuracy(evaluation)} if evaluation else {}
+    if metrics and config.use_rl:
+        figures["budget_and_length"] = plots.budget_and_length(metrics, config.use_budget)
+        figures["tiers_drawn"] = plots.tiers_drawn(metrics, config.use_curriculum)
+        figures |= {"rewards": plots.rewards(metrics), "signal": plots.signal(metrics)}
+    return figures | {"losses": plots.losses(metrics)}
+
+
+def _drawn(folder: Path, figures: dict[str, Figured]) -> dict[str, Figured]:
+    for name, figured in figures.items():
+        plots.save(figured, folder / f"{name}.png")
+    return figures
+
+
+def _compared_with_preset(config: RMTConfig) -> list[tuple[str, str, str, str]]:
+    """List every setting, its value, that of the preset, and what it means."""
+    base = preset(config.preset) if config.preset in PRESETS else RMTConfig()
     helps = {name: field.description or "" for name, field in RMTConfig.model_fields.items()}
-    yield f"## Settings\n\nIn bold what differs from {'the preset' if known else 'the defaults'}, whose value follows."
-    rows = []
-    for field, value in config.items():
-        shown, was = (", ".join(map(str, v)) if isinstance(v, list | tuple) else v for v in (value, base.get(field)))
-        same = shown == was or field == "preset"
-        told = escape(shown) if same else f"**{escape(shown)}** ({escape(was) or 'empty'})"
-        rows.append([f"`{field}`" if field in helps else code(field), told, helps.get(field, "")])
-    yield table(["setting", "value", "meaning"], rows)
+
+    def shown(value: object) -> str:
+        return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+    return [(name, shown(getattr(config, name)), shown(getattr(base, name)), help) for name, help in helps.items()]
 
 
-def _timing(seconds: Json, metrics: Sequence[StepMetrics]) -> Iterator[str]:
-    yield "## Time"
-    rows = [[name.replace("_", " "), f"{value:.1f}"] for name, value in seconds.items()]
-    yield table(["stage", "seconds"], [*rows, ["total", f"{sum(seconds.values()):.1f}"]])
-    if metrics:
-        rollout, update = fmean(m.rollout_seconds for m in metrics), fmean(m.update_seconds for m in metrics)
-        memory = max(m.peak_memory_mb for m in metrics)
-        yield f"A step took {rollout:.2f} s to roll out and {update:.2f} s to update; peak memory was {memory:,.0f} MB."
+def _side_by_side(samples: files.Samples) -> list[tuple[RolloutLine | None, RolloutLine | None]]:
+    before, after = ({(one.document, one.position): one for one in part} for part in (samples.before, samples.after))
+    return [(before.get(key), after.get(key)) for key in before | after]
 
 
-def _pages(samples: Json, rollouts: Sequence[Json]) -> Iterator[str]:
-    yield "## Rollouts, as the model wrote them"
-    yield "␣ stands for a blank at an end, ↵ for a line end." if samples or rollouts else "None were recorded."
-    if samples:
-        keyed = (
-            [((one["document"], one.get("index", one.get("position"))), one) for one in samples.get(when, [])]
-            for when in ("before", "after")
-        )
-        before, after = map(dict, keyed)
-        rows = [[_place(one), _said(before.get(key)), _said(after.get(key))] for key, one in (before | after).items()]
-        yield "The same held-out positions before and after training:"
-        yield table(["position", "before", "after"], rows)
-    if rollouts:
-        ends = sorted({rollouts[0]["step"], rollouts[-1]["step"]})
-        chosen = [one for end in ends for one in [line for line in rollouts if line["step"] == end][:4]]
-        rows = [[f"{one['step']}", _place(one), _said(one), f"{one['reward']:.2f}"] for one in chosen]
-        yield "In training, at the first and the last recorded step:"
-        yield table(["step", "position", "rollout", "reward"], rows)
+def _first_and_last(rollouts: Sequence[RolloutLine]) -> list[RolloutLine]:
+    ends = sorted({rollouts[0].step, rollouts[-1].step}) if rollouts else []
+    return [line for end in ends for line in [one for one in rollouts if one.step == end][:4]]
 
 
-def _place(line: Json) -> str:
-    where = f"{TIERS[line['tier']]}, {line['entropy']:.1f} nats<br>…{code(line['context'])}"
-    return f"{where}<br>next: {code(line['truth'])}"
+def _shown(found: Comparison) -> dict[str, ArmRow]:
+    return {words: found.arms[name] for name, words in SHOWN.items() if name in found.arms}
 
 
-def _said(line: Json | None) -> str:
-    if line is None:
-        return "-"
-    budget = "no budget" if line["budget"] is None else f"budget {line['budget']}"
-    ended = f"({'closed' if line['closed'] else 'cut off at the cap'}, {budget})"
-    answer = f"answer {code(line['answer'])}: {'right' if line['match'] else 'wrong'}"
-    return f"{code(line['thought'])} {ended}<br>{answer}"
-
-
-def _origin(run: Json) -> Iterator[str]:
-    yield "## Where this run comes from"
-    names = ["command", "status", "error", "start", "end", "machine", "versions", *DIGESTS]
-    names += ["unknown_share", "questions_left_out"]
-    found = {name.replace("_", " "): run[name] for name in names if name in run}
-    flat = {k: ", ".join(f"{a} {b}" for a, b in v.items()) if isinstance(v, dict) else v for k, v in found.items()}
-    yield table(["", ""], [[name, code(value, limit=1000)] for name, value in flat.items()])
-
-
-def _unreadable(passed_over: Mapping[str, int]) -> Iterator[str]:
-    """Say what could not be read: numbers from the rest of a file are not those of the whole."""
-    counts = [f"{count} line{'s' if count > 1 else ''} of {name}" for name, count in passed_over.items() if count]
-    if counts:
-        yield f"**Not readable, and passed over: {' and '.join(counts)}.** What follows is computed from the others."
-
-
-def _thoughts(row: Json) -> list[str]:
-    return [f"{row['thought_length']:.1f}", f"{100 * row['closed_share']:.0f} %"] if row["budget"] else ["-", "-"]
-
-
-def _positions(evaluation: Json) -> list[str]:
-    return [str(row[column]["n"]) for _, row in list(rows_of(evaluation))[:1] for column in COLUMNS]
+def _exam_part(found: ExamOutcome, source: str) -> dict[str, Any]:
+    pairs = [pair for pair in found.paired if pair.k == 1]
+    first, *_ = found.arms[METHOD]
+    return {
+        "source": source,
+        "about": claims.questions_of(source),
+        "count": first.pass_at[1].n,
+        "samples": found.samples,
+        "table": exam_table(found),
+        "figure": f"posttraining-{as_file_name(source)}",
+        "others": {name: trained_as(name) for name in found.arms if name != METHOD},
+        "steps": {one.step: {p.b: p for p in pairs if p.step == one.step} for one in found.arms[METHOD]},
+        "along": {pair.b: pair for pair in found.along if pair.k == 1},
+    }

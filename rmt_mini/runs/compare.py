@@ -3,47 +3,54 @@
     DIR/compare.json             what is compared: settings, arms, seeds
     DIR/runs/ARM-seedN/          a whole run each, as ``rmt-mini run`` leaves it
     DIR/comparison.json, report.md, figures/
-    DIR/sensitivity.json         where arms are variants of settings
+    DIR/sensitivity.json         if arms are variants of settings
 
-Every run is a folder of its own, so a comparison that was interrupted, or killed, goes on where it stopped: what is
-done is kept, what was under way is resumed. Small models leave most of a processor idle; their runs stand side by side,
-one thread each.
-
-All runs of a seed are measured before training at the same positions by the same model, so that one measurement could
-serve them all. It does not: arms differ in the budget they are asked under, and on the micro-world it would save 3 % of
-the time.
+Every run has its own folder, so a comparison that was interrupted, or killed, continues where it stopped: finished runs
+are kept, the others resumed. A small model leaves most of a processor idle, so its runs go side by side, one thread
+each.
 """
 
 from __future__ import annotations
 
-import json
 import logging
+import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+import torch
+from pydantic_core import to_jsonable_python
 from tqdm.auto import tqdm
 
 from rmt_mini.arms import Arm
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine.prompt import Turn
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import write_whole
-from rmt_mini.report.comparison import compare_runs, expected_half_width, expected_positions, steps_for_compute_of
-from rmt_mini.report.comparison_report import write_comparison_report
-from rmt_mini.report.sensitivity import sensitivities
+from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, Turn
+from rmt_mini.report.comparison import (
+    compare_runs,
+    expected_half_width,
+    expected_positions,
+    sensitivities,
+    steps_for_compute_of,
+)
+from rmt_mini.report.report import write_comparison_report
 from rmt_mini.runs.journal import machine, versions
 from rmt_mini.runs.run import anywhere, prepare, resume, run
-from rmt_mini.runs.workers import carry_out
-from rmt_mini.stages import reading
 
 logger = logging.getLogger(__name__)
 
 SMALLEST_GAP = 0.0365  # between the paper's RMT-R1 and its closest ablation (no curriculum)
 SIDE_BY_SIDE = ("micro",)  # models so small that one thread serves them nearly as well as all
+GLANCE = 0.2  # seconds between two looks at a request to stop
+
+Item = TypeVar("Item")
+Job = Callable[[Item, threading.Event | None], Path]  # does one item, and returns its folder
 
 
 def compare(
@@ -62,20 +69,20 @@ def compare(
         seeds: runs of each arm.
         workers: runs side by side; 0 takes as many as there are cores for the micro model, and 1 for others.
         progress: show a progress bar.
-        stop: once set, the runs end behind the step they are in, and this raises.
+        stop: once set, the runs end and this raises.
 
     Returns:
         The folder, and the table of accuracies.
 
     Raises:
         UserError: if the folder holds another comparison, or for anything else that a user can set right.
-        Stopped: where ``stop`` was set, or it was interrupted; the same call, or ``go_on``, takes it up again.
+        Stopped: if ``stop`` was set, or it was interrupted; the same call, or ``go_on``, continues it.
     """
     config = anywhere(config)
     folder = comparison_folder(config)
     for arm in arms:
         arm.config(config)  # complains now and not in an hour
-    _open(folder, config, arms, seeds)
+    _open(folder, ComparisonPlan(config=config.replace(out=""), arms=list(arms), seeds=seeds))
     width = expected_half_width(config.evaluation_positions, seeds)
     if width > SMALLEST_GAP:
         logger.warning(
@@ -88,27 +95,20 @@ def compare(
 
 
 def go_on(folder: Path, workers: int = 0, progress: bool = True, stop: threading.Event | None = None) -> str:
-    """Do what a comparison still lacks, and report; returns the table of accuracies.
-
-    Raises:
-        UserError: if the folder holds no comparison, or for anything else that a user can set right.
-        Stopped: as ``compare``.
-    """
-    config, arms, seeds = read_comparison(folder)
-    stop = stop or threading.Event()
-    workers = workers or (os.cpu_count() or 1 if config.model in SIDE_BY_SIDE else 1)
-    wanted = [(arm, seed) for seed in seeds for arm in arms]  # all arms of one seed, then the next: early sight
-    done = sum(is_done(run_folder(folder, arm.name, seed)) for arm, seed in wanted)
-    with tqdm(total=len(wanted), initial=done, desc="Compare", disable=not progress, unit="run") as bar:
-        try:
-            for late in (False, True):  # an arm that takes another's compute waits for what that took
-                part = [(arm, seed) for arm, seed in wanted if bool(arm.compute_of) == late]
-                todo = [_run_config(folder, config, arm, seed) for arm, seed in part]
-                for name in carry_out(_one, [one for one in todo if not is_done(Path(one.out))], workers, stop):
-                    bar.set_postfix_str(name)
-                    bar.update()
-        except (Stopped, KeyboardInterrupt) as error:
-            raise Stopped(str(folder)) from error
+    """Do the runs of a comparison that are not done, and report; returns the table of accuracies."""
+    plan = ComparisonPlan.read(folder)
+    wanted = [(arm, seed) for seed in plan.all_seeds for arm in plan.arms]  # all arms of one seed, then the next
+    paths = [run_folder(folder, arm.name, seed) for arm, seed in wanted]
+    with tqdm(total=len(wanted), initial=sum(map(is_done, paths)), desc="Compare", disable=not progress) as bar:
+        for late in (False, True):  # an arm that takes another's compute waits for what that took
+            todo = [
+                _run_config(folder, plan.config, arm, seed)
+                for (arm, seed), path in zip(wanted, paths, strict=True)
+                if bool(arm.compute_of) == late and not is_done(path)
+            ]
+            for path in carry_out(_one, todo, workers or usual_workers(plan.config), stop, folder):
+                bar.set_postfix_str(path.name)
+                bar.update()
     return report(folder)
 
 
@@ -118,62 +118,121 @@ def report(folder: Path) -> str:
     Raises:
         UserError: if the folder holds no comparison, or a run is missing.
     """
-    config, arms, seeds = read_comparison(folder)
-    found = {arm.name: [run_folder(folder, arm.name, seed) for seed in seeds] for arm in arms}
+    plan = ComparisonPlan.read(folder)
+    found = {arm.name: [run_folder(folder, arm.name, seed) for seed in plan.all_seeds] for arm in plan.arms}
     missing = [str(path) for paths in found.values() for path in paths if not is_done(path)]
     if missing:
-        raise UserError(f"the comparison lacks {len(missing)} runs, {missing[0]!r} first; give its command again")
-    compared = compare_runs(found) | {"config": config.to_dict(), "seeds": seeds, "machine": machine()}
-    write_whole(folder / "comparison.json", json.dumps(compared | {"versions": versions()}, indent=1) + "\n")
-    after = folder / "posttraining.json"  # of exams, where there were any
-    posttraining = json.loads(after.read_text(encoding="utf-8")) if after.exists() else None
-    varied = sensitivities(compared, config)
+        raise UserError(
+            f"{len(missing)} runs of the comparison are missing, {missing[0]!r} first; give its command again"
+        )
+    compared = Comparison(
+        **compare_runs(found), config=plan.config, seeds=plan.all_seeds, machine=machine(), versions=versions()
+    )
+    compared.write(folder)
+    varied = sensitivities(compared, plan.config)
     if varied:
-        write_whole(folder / "sensitivity.json", json.dumps({"settings": varied, "seeds": seeds}, indent=1) + "\n")
-    return write_comparison_report(folder, compared, posttraining, varied)
+        Sensitivity(settings=varied, seeds=plan.all_seeds).write(folder)
+    return write_comparison_report(folder, compared, (PostTraining.find(folder) or PostTraining()).exams, varied)
 
 
 def comparison_folder(config: RMTConfig) -> Path:
-    """Return where a comparison stands: always the same place, so that its command given again goes on."""
+    """Return the folder of a comparison: always the same, so that its command given again continues it."""
     return Path(config.out) if config.out else Path("runs") / f"compare-{config.preset}"
 
 
 def run_folder(folder: Path, arm: str, seed: int) -> Path:
-    """Return where one run of a comparison stands."""
+    """Return the folder of one run of a comparison."""
     return folder / "runs" / f"{arm}-seed{seed}"
 
 
 def is_done(path: Path) -> bool:
-    """Tell whether a run folder holds a finished run."""
-    try:
-        return bool(json.loads((path / "run.json").read_text(encoding="utf-8"))["status"] == "done")
-    except (OSError, ValueError, KeyError):
-        return False
+    """Say whether a folder holds a finished run."""
+    return (path / Notes.NAME).exists() and Notes.read(path).status == "done"
 
 
-def read_comparison(folder: Path) -> tuple[RMTConfig, list[Arm], list[int]]:
-    """Read what a folder compares: settings of the method, arms, seeds.
+def usual_workers(config: RMTConfig) -> int:
+    """Return how many runs go side by side if no one says."""
+    return os.cpu_count() or 1 if config.model in SIDE_BY_SIDE else 1
+
+
+def carry_out(
+    job: Job[Item], items: Sequence[Item], workers: int, stop: threading.Event | None, folder: Path
+) -> Iterator[Path]:
+    """Do a job for every item, and yield what each returns as it ends.
+
+    Args:
+        job: a function of a module, so that another process finds it.
+        items: its arguments.
+        workers: processes of one thread each; with 1 all is done here, one after another and with all threads.
+        stop: once set, a job here ends after its step, and workers are killed: runs can be resumed exactly.
+        folder: named by the error.
 
     Raises:
-        UserError: if it holds no comparison.
+        Stopped: if ``stop`` was set, or for Ctrl-C.
+        UserError: if a worker was killed.
     """
     try:
-        notes: dict[str, Any] = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
-        config, arms = RMTConfig.from_dict(notes["config"]), [Arm(**arm) for arm in notes["arms"]]
-        return config, arms, list(range(config.seed, config.seed + notes["seeds"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{str(folder)!r} holds no comparison; give the folder of rmt-mini compare") from error
+        if workers > 1 and items:
+            yield from _side_by_side(job, items, workers, stop)
+            return
+        for item in items:
+            if stop is not None and stop.is_set():
+                raise Stopped(str(folder))
+            yield job(item, stop)
+    except (Stopped, KeyboardInterrupt) as error:
+        raise Stopped(str(folder)) from error
 
 
-def _open(folder: Path, config: RMTConfig, arms: Sequence[Arm], seeds: int) -> None:
-    """Begin a folder, or go on in one of the same settings; arms and seeds may be added."""
-    settings = config.replace(out="")
-    if (folder / "compare.json").exists():
-        before, known, _ = read_comparison(folder)
-        old, new = before.to_dict(), settings.to_dict()
-        differ = sorted(name for name in new if new[name] != old[name])
-        plain = {arm.name: _plain(arm) for arm in arms}
-        differ += [f"arm {arm.name}" for arm in known if _plain(arm) != plain.get(arm.name, _plain(arm))]
+def _side_by_side(job: Job[Item], items: Sequence[Item], workers: int, stop: threading.Event | None) -> Iterator[Path]:
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use threads that were started before
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(min(workers, len(items)), context, _start_worker) as pool:
+        try:
+            pending = {pool.submit(job, item, None) for item in items}
+            while pending:
+                done, pending = wait(pending, timeout=GLANCE, return_when=FIRST_COMPLETED)
+                if stop is not None and stop.is_set():
+                    raise KeyboardInterrupt
+                for future in done:
+                    yield future.result()
+        except BaseException as error:
+            for worker in {*multiprocessing.active_children()} - others:
+                worker.kill()
+            if isinstance(error, BrokenProcessPool):
+                raise UserError(
+                    "a worker process was killed, most likely because memory ran out; give the command again with "
+                    "fewer --workers"
+                ) from error
+            raise
+
+
+def _start_worker() -> None:
+    """Use one thread, leave Ctrl-C to the parent, and end when the parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    logging.basicConfig(level=logging.ERROR)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    while parent is not None and parent.is_alive():  # not join: on some kernels it hides that this process is killed
+        time.sleep(GLANCE)
+    os._exit(1)
+
+
+def _open(folder: Path, plan: ComparisonPlan) -> None:
+    """Start a folder, or continue in one of the same settings; arms and seeds may be added."""
+    if (folder / ComparisonPlan.NAME).exists():
+        before = ComparisonPlan.read(folder)
+        old, new = before.config.to_dict(), plan.config.to_dict()
+        differ = [name for name in sorted(new) if new[name] != old[name]]
+        arms = {arm.name: arm for arm in plan.arms}
+        differ += [
+            f"arm {arm.name}"
+            for arm in before.arms
+            if to_jsonable_python(arm) != to_jsonable_python(arms.get(arm.name, arm))
+        ]
         if differ:
             raise UserError(
                 f"folder {str(folder)!r} holds a comparison with other settings ({', '.join(differ)}); choose another "
@@ -182,16 +241,9 @@ def _open(folder: Path, config: RMTConfig, arms: Sequence[Arm], seeds: int) -> N
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"output folder {str(folder)!r} is in use; choose another with --out, or delete it")
     else:
-        prepare(config)  # a text or a model that is not there should leave no folder behind
+        prepare(plan.config)  # a text or a model that is not there should leave no folder
     folder.mkdir(parents=True, exist_ok=True)
-    notes = {"config": settings.to_dict(), "arms": [_plain(arm) for arm in arms], "seeds": seeds}
-    write_whole(folder / "compare.json", json.dumps(notes, indent=1) + "\n")
-
-
-def _plain(arm: Arm) -> dict[str, Any]:
-    """Return an arm as JSON gives it back."""
-    found: dict[str, Any] = json.loads(json.dumps(asdict(arm)))
-    return found
+    plan.write(folder)
 
 
 def _run_config(folder: Path, config: RMTConfig, arm: Arm, seed: int) -> RMTConfig:
@@ -201,21 +253,21 @@ def _run_config(folder: Path, config: RMTConfig, arm: Arm, seed: int) -> RMTConf
     return found.replace(steps=steps_for_compute_of(run_folder(folder, arm.compute_of, seed)))
 
 
-def _one(config: RMTConfig, stop: threading.Event) -> str:
+def _one(config: RMTConfig, stop: threading.Event | None) -> Path:
     path = Path(config.out)
-    if (path / "run.json").exists():
+    if (path / Notes.NAME).exists():
         resume(path, progress=False, stop=stop)
     else:
         run(config, progress=False, stop=stop, turn=turn_before(path.parent, config.model))
-    return path.name
+    return path
 
 
 def turn_before(runs: Path, model: str | None = None) -> Turn | None:
-    """Return the chat turn of a run that is there, so that those begun on different days state the same date.
+    """Return the chat turn of a run that is there, so that runs started on different days state the same date.
 
     Args:
         runs: folder of run folders.
-        model: whose turn is asked for; None where all are of one origin.
+        model: whose turn is wanted; None if all are of one origin.
     """
-    notes = [reading.read_notes(path.parent) for path in sorted(runs.glob("*/run.json"))]
-    return next((reading.turn_of(one) for one in notes if model in (None, one["config"]["model"])), None)
+    notes = [Notes.read(path.parent) for path in sorted(runs.glob("*/run.json"))]
+    return next((one.chat_turn for one in notes if model in (None, one.settings.model)), None)

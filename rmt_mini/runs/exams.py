@@ -1,17 +1,14 @@
 """Post-train what a comparison trained: does mid-training help the stage that follows?
 
-    DIR/exams/SOURCE/exams.json      which models sit the exam, and how; SOURCE is that of its questions
+    DIR/exams/SOURCE/exams.json      which models are post-trained, and how; SOURCE is that of the questions
     DIR/exams/SOURCE/NAME-seedN/     a post-training run each, as ``rmt-mini posttrain`` leaves it
-    DIR/posttraining.json            SOURCE -> the outcome; DIR/report.md gains its tables and curves
+    DIR/posttraining.json            SOURCE -> the outcome; DIR/report.md gets its tables and curves
 
-A comparison may sit several exams. Post-training runs are short, so one that was interrupted begins anew; those that
-are done stay.
+Post-training runs are short, so one that was interrupted starts again; finished ones are kept.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
@@ -23,28 +20,15 @@ from tqdm.auto import tqdm
 
 from rmt_mini.arms import METHOD
 from rmt_mini.engine.model import locate_model
-from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import write_whole
-from rmt_mini.report.comparison_report import exam_table
-from rmt_mini.report.posttraining import UNTRAINED, read_exams
-from rmt_mini.runs.compare import SIDE_BY_SIDE, is_done, read_comparison, report, run_folder, turn_before
+from rmt_mini.errors import UserError
+from rmt_mini.files import ComparisonPlan, ExamOutcome, ExamPlan, PostTraining
+from rmt_mini.report.comparison import UNTRAINED, read_exams
+from rmt_mini.report.report import exam_table
+from rmt_mini.runs.compare import carry_out, is_done, report, run_folder, turn_before, usual_workers
 from rmt_mini.runs.pre_and_post import of_micro_world, posttrain_run, usual_source
-from rmt_mini.runs.workers import carry_out
 from rmt_mini.worlds.questions import as_file_name
 
 USUAL = ("ntp", "rpt")  # beside base and RMT
-
-
-@dataclass(frozen=True, slots=True)
-class Sitting:
-    """One post-training run: as ``posttrain_run`` takes it."""
-
-    checkpoint: str
-    source: str
-    count: int
-    samples: int
-    every: int
-    changes: Mapping[str, Any]
 
 
 def exams(
@@ -63,15 +47,15 @@ def exams(
 
     Args:
         folder: of the comparison.
-        arms: whose checkpoints; RMT is always among them; empty takes NTP only and RPT, where they are there.
-        source: of the questions, count, samples: as for ``posttrain_run``.
+        arms: whose checkpoints; RMT is always among them; empty takes NTP only and RPT, if they are there.
+        source: as for ``posttrain_run``; so are count, samples, every and changes.
         count: questions, those held out included.
         samples: answers sampled to each held-out question.
         every: steps between measurements on the way.
-        changes: config fields that replace the defaults of post-training; "steps" among them.
-        workers: as for ``compare``.
+        changes: config fields that replace the defaults of post-training.
+        workers: as for ``compare``; so are progress and stop.
         progress: show a progress bar.
-        stop: as for ``compare``.
+        stop: once set, the runs end and this raises.
 
     Returns:
         The table of what was answered.
@@ -80,65 +64,49 @@ def exams(
         UserError: if an arm is not there or not done, or the folder holds exams of another kind.
         Stopped: as ``compare``.
     """
-    config, known, _ = read_comparison(folder)
-    source = source or usual_source(of_micro_world(_tokenizer(config.model)))
-    names = [arm.name for arm in known]
+    comparison = ComparisonPlan.read(folder)
+    source = source or usual_source(of_micro_world(_tokenizer(comparison.config.model)))
+    names = [arm.name for arm in comparison.arms]
     for name in arms:
         if name not in names:
             raise UserError(f"arm {name!r} is not in the comparison {str(folder)!r}; it has {', '.join(names)}")
-    wanted = {*(arms or USUAL), METHOD}
-    notes = {
-        "arms": [UNTRAINED, *(name for name in names if name in wanted)],
-        "source": source,
-        "count": count,
-        "samples": samples,
-        "every": every,
-        "changes": dict(changes or {}),
-    }
-    plain = json.loads(json.dumps(notes))
-    path = folder / "exams" / as_file_name(source) / "exams.json"
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        differ = [name for name in plain if plain[name] != before[name] and name != "arms"]
+    chosen = [UNTRAINED, *(name for name in names if name in {*(arms or USUAL), METHOD})]
+    plan = ExamPlan(arms=chosen, source=source, count=count, samples=samples, every=every, changes=dict(changes or {}))
+    path = folder / "exams" / as_file_name(source)
+    before, now = ExamPlan.find(path), plan.model_dump(mode="json")
+    if before is not None:
+        old = before.model_dump(mode="json", exclude={"arms"})
+        differ = [name for name, value in old.items() if value != now[name]]
         if differ:
             raise UserError(
-                f"{str(path.parent)!r} holds exams with other settings ({', '.join(differ)}); delete it, or give those"
+                f"{str(path)!r} holds exams with other settings ({', '.join(differ)}); delete it, or give those"
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(plain, indent=1) + "\n")
-    return go_on(path.parent, workers, progress, stop)
+    path.mkdir(parents=True, exist_ok=True)
+    plan.write(path)
+    return go_on(path, workers, progress, stop)
 
 
 def go_on(path: Path, workers: int = 0, progress: bool = True, stop: threading.Event | None = None) -> str:
-    """Sit what DIR/exams/SOURCE still lacks of its exam, and report; returns the table.
-
-    Raises:
-        UserError: if a checkpoint is not there, or for anything else that a user can set right.
-        Stopped: as ``compare``.
-    """
-    notes = json.loads((path / "exams.json").read_text(encoding="utf-8"))
-    folder = path.parents[1]
-    config, _, seeds = read_comparison(folder)
-    stop = stop or threading.Event()
-    sittings = {name: [_sitting(path, name, seed, notes, config.model) for seed in seeds] for name in notes["arms"]}
-    wanted = [one for row in zip(*sittings.values(), strict=True) for one in row]
-    todo = [one for one in wanted if not is_done(Path(one.changes["out"]))]
-    workers = workers or (os.cpu_count() or 1 if config.model in SIDE_BY_SIDE else 1)
+    """Do the runs of DIR/exams/SOURCE that are not done, and report; returns the table."""
+    plan, folder = ExamPlan.read(path), path.parents[1]
+    comparison = ComparisonPlan.read(folder)
+    wanted = [
+        Sitting(_checkpoint(folder, name, seed, comparison.config.model), path / f"{name}-seed{seed}", seed, plan)
+        for seed in comparison.all_seeds
+        for name in plan.arms
+    ]
+    todo = [one for one in wanted if not is_done(one.out)]
     done = len(wanted) - len(todo)
     with tqdm(total=len(wanted), initial=done, desc="Exams", disable=not progress, unit="run") as bar:
-        try:
-            for name in carry_out(_sit, todo, workers, stop):
-                bar.set_postfix_str(name)
-                bar.update()
-        except (Stopped, KeyboardInterrupt) as error:
-            raise Stopped(str(path)) from error
-    found = read_exams({name: [Path(one.changes["out"]) for one in row] for name, row in sittings.items()})
-    found |= {"seeds": seeds, "settings": notes}
-    outcome = folder / "posttraining.json"
-    others = json.loads(outcome.read_text(encoding="utf-8")) if outcome.exists() else {}
-    write_whole(outcome, json.dumps(others | {notes["source"]: found}, indent=1) + "\n")
+        for out in carry_out(_sit, todo, workers or usual_workers(comparison.config), stop, path):
+            bar.set_postfix_str(out.name)
+            bar.update()
+    folders = {name: [path / f"{name}-seed{seed}" for seed in comparison.all_seeds] for name in plan.arms}
+    outcome = ExamOutcome(**read_exams(folders), seeds=comparison.all_seeds, settings=plan)
+    before = PostTraining.find(folder) or PostTraining()
+    PostTraining(exams={**before.exams, plan.source: outcome}).write(folder)
     report(folder)
-    return exam_table(found)
+    return exam_table(outcome)
 
 
 def _tokenizer(model: str) -> Any:
@@ -147,26 +115,28 @@ def _tokenizer(model: str) -> Any:
     return AutoTokenizer.from_pretrained(locate_model(model), trust_remote_code=False)
 
 
-def _sitting(path: Path, name: str, seed: int, notes: Mapping[str, Any], model: str) -> Sitting:
-    folder = path.parents[1]
-    checkpoint = run_folder(folder, name, seed) / "checkpoint"
-    if name != UNTRAINED and not is_done(checkpoint.parent):
-        raise UserError(f"the run {str(checkpoint.parent)!r} is not done; finish it with rmt-mini resume {folder}")
-    changes = notes["changes"] | {"seed": seed, "out": str(path / f"{name}-seed{seed}")}
-    return Sitting(
-        model if name == UNTRAINED else str(checkpoint),
-        notes["source"],
-        notes["count"],
-        notes["samples"],
-        notes["every"],
-        {key: tuple(value) if isinstance(value, list) else value for key, value in changes.items()},
-    )
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """One post-training run."""
+
+    checkpoint: str
+    out: Path
+    seed: int
+    plan: ExamPlan
 
 
-def _sit(one: Sitting, stop: threading.Event) -> str:
-    path = Path(one.changes["out"])
-    if (path / "run.json").exists():  # half done, and only this room writes here
-        shutil.rmtree(path)
-    turn = turn_before(path.parent)
-    posttrain_run(one.checkpoint, one.source, one.count, one.samples, one.changes, False, one.every, stop, turn)
-    return path.name
+def _checkpoint(folder: Path, name: str, seed: int, model: str) -> str:
+    trained = run_folder(folder, name, seed)
+    if name != UNTRAINED and not is_done(trained):
+        raise UserError(f"the run {str(trained)!r} is not done; finish it with rmt-mini resume {folder}")
+    return model if name == UNTRAINED else str(trained / "checkpoint")
+
+
+def _sit(one: Sitting, stop: threading.Event | None) -> Path:
+    if (one.out / "run.json").exists():  # unfinished, and only this module writes here
+        shutil.rmtree(one.out)
+    plan, turn = one.plan, turn_before(one.out.parent)
+    changes = {name: tuple(value) if isinstance(value, list) else value for name, value in plan.changes.items()}
+    changes |= {"seed": one.seed, "out": str(one.out)}
+    posttrain_run(one.checkpoint, plan.source, plan.count, plan.samples, changes, False, plan.every, stop, turn)
+    return one.out

@@ -1,32 +1,33 @@
-"""The run folder: a contract with the report, the notebooks and other tools. Files appear whole or not at all.
+"""The run folder, locked by one process at a time, and the training state in it. Files appear whole or not at all.
+
+    state/step-000012/tensors.safetensors    weights, moments, streams of random numbers
+    state/step-000012/state.json             plain values, the step among them
 
 Lines of metrics.jsonl and rollouts.jsonl are the exception: they are added as they come, and a resumed run cuts them
-back to the step that its state knows.
+back to the step of its state. A state is written under another name, reaches the disk, and is renamed before the older
+one is removed, so the newest state under its proper name is always complete. Nothing is pickled.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from rmt_mini.engine.model import Policy
 from rmt_mini.errors import UserError
-from rmt_mini.files import ESCAPED, LOCK, require_free, write_whole
+from rmt_mini.files import ESCAPED, LOCK, as_lines, require_free, write_whole
 from rmt_mini.stages.optimizer import require_sound
-from rmt_mini.stages.state import sync
+from rmt_mini.stages.state import State
 
-WHOLE = (  # files of a run that write_whole makes
-    "answers.jsonl", "evaluation.json", "metrics.jsonl", "positions.json", "preflight.json", "report.md",
-    "rollouts.jsonl", "run.json", "samples.json",
-)  # fmt: skip
+SUFFIXES = {".json", ".jsonl", ".md"}  # of the files that write_whole makes in a run folder
 
 
 def free_name(base: Path) -> Path:
@@ -41,12 +42,12 @@ def folder_for(out: str, name: str) -> Path:
 
 
 class RunFolder:
-    """One run's folder, held by one process at a time.
+    """One run's folder, locked until ``release``.
 
     Args:
         path: the folder.
-        needed_bytes: free space the run wants before it starts.
-        resume: go on in a folder that a run left, instead of beginning in a free one.
+        needed_bytes: free space that the run needs before it starts.
+        resume: continue in a folder that a run left, instead of starting in a free one.
 
     Raises:
         UserError: if the folder is in use, cannot be written, or its disk is nearly full.
@@ -63,7 +64,7 @@ class RunFolder:
             if resume:
                 self._sweep()
             else:
-                require_free(path)  # again, now that no one else can begin here
+                require_free(path)  # again, now that no one else can start here
         except Timeout as error:
             raise UserError(
                 f"run folder {str(path)!r} is in use by another process; wait for it, or choose another --out"
@@ -93,29 +94,25 @@ class RunFolder:
         self._lock.release()
 
     def _sweep(self) -> None:
-        """Put away what a killed process left half done."""
+        """Remove what a killed process left unfinished."""
         old = self.path / ".checkpoint.old"
         if old.exists() and not (self.path / "checkpoint").exists():  # killed between two renames
             old.rename(self.path / "checkpoint")
         for name in (".checkpoint.new", ".checkpoint.old", "state/.new"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for scratch in self.path.glob(".*.[0-9]*"):  # of write_whole; others are a user's
-            name, _, process = scratch.name[1:].rpartition(".")
-            if name in WHOLE and process.isdigit() and scratch.is_file():
+        for scratch in self.path.glob(".*.[0-9]*"):
+            name, _, process = scratch.name.rpartition(".")
+            if Path(name).suffix in SUFFIXES and process.isdigit():
                 scratch.unlink()
 
-    def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
+    def write_lines(self, name: str, records: Iterable[object]) -> None:
         """Write a .jsonl file whole."""
-        write_whole(self.path / name, "".join(_line(line) for line in lines))
+        write_whole(self.path / name, as_lines(records))
 
-    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        """Write a JSON file whole."""
-        write_whole(self.path / name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-    def append(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Append lines to a .jsonl file; they have reached the disk before any state that counts on them."""
+    def append(self, name: str, records: Iterable[object]) -> None:
+        """Append lines to a .jsonl file; they reach the disk before any state that counts on them."""
         with (self.path / name).open("a", encoding="utf-8", errors=ESCAPED) as file:
-            file.writelines(_line(line) for line in lines)
+            file.write(as_lines(records))
             file.flush()
             os.fsync(file.fileno())
 
@@ -123,7 +120,7 @@ class RunFolder:
         """Save model and tokenizer as transformers does, whole or not at all; an older one stays until then.
 
         Raises:
-            NonFiniteError: if the policy has run away; the older one stays.
+            NonFiniteError: if weights are not finite; the older checkpoint stays.
         """
         require_sound(policy)
         final, made, old = (self.path / name for name in ("checkpoint", ".checkpoint.new", ".checkpoint.old"))
@@ -131,7 +128,7 @@ class RunFolder:
             policy.model.config.use_cache = True  # an ordinary model again for whoever opens it
             policy.model.save_pretrained(made)
             policy.tokenizer.save_pretrained(made)
-            sync(made)
+            _sync(made)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             raise
@@ -143,10 +140,59 @@ class RunFolder:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+def save_state(folder: Path, state: State) -> None:
+    """Write a state into a run folder, and remove older ones; if the disk refuses it, the older one is untouched."""
+    states = folder / "state"
+    scratch, final = states / ".new", states / f"step-{state.plain['step']:06d}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        scratch.mkdir(parents=True)
+        tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
+        save_file(tensors, scratch / "tensors.safetensors")
+        (scratch / "state.json").write_text(json.dumps(state.plain), encoding="utf-8")
+        _sync(scratch)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    if final.exists():  # the same step was saved before
+        shutil.rmtree(final)
+    scratch.rename(final)
+    for old in _saved(folder)[:-1]:
+        shutil.rmtree(old)
 
 
-def as_dict(record: Any) -> dict[str, Any]:
-    """Return a frozen record as plain values for JSON."""
-    return dataclasses.asdict(record)
+def load_state(folder: Path) -> State | None:
+    """Read the newest state of a run folder; None where there is none.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    saved = _saved(folder)
+    if not saved:
+        return None
+    try:
+        plain = json.loads((saved[-1] / "state.json").read_text(encoding="utf-8"))
+        return State(load_file(saved[-1] / "tensors.safetensors"), plain)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"the saved state {str(saved[-1])!r} is damaged ({error}); start the run again") from error
+
+
+def drop_states(folder: Path) -> None:
+    """Remove all states: a finished run needs none."""
+    shutil.rmtree(folder / "state", ignore_errors=True)
+
+
+def _saved(folder: Path) -> list[Path]:
+    return sorted((folder / "state").glob("step-*"))
+
+
+def _sync(folder: Path) -> None:
+    """Make what a folder holds reach the disk before it is renamed."""
+    for path in [*(path for path in folder.rglob("*") if path.is_file()), folder]:
+        if path.is_dir() and os.name == "nt":  # Windows opens no folders
+            continue
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

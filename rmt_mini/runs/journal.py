@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -11,24 +10,25 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
-from rmt_mini.engine.text import Text
 from rmt_mini.errors import Stopped
-from rmt_mini.records import Answer, Judged, Position, StepMetrics
-from rmt_mini.runs.folder import RunFolder, as_dict
+from rmt_mini.files import AnswerLine, Kind, Notes, RolloutLine, Time
+from rmt_mini.records import Answer, Judged, Text
+from rmt_mini.runs.folder import RunFolder
 from rmt_mini.stages.midtrain import StepResult
 
 CONTEXT_CHARACTERS = 60
-DIGESTS = ("corpus_digest", "token_digest", "model_digest")
 PACKAGES = ("rmt-mini", "torch", "transformers", "tokenizers", "numpy", "scipy", "champ-dataset")
+Item = TypeVar("Item")
 
 
 class Journal:
@@ -36,40 +36,28 @@ class Journal:
 
     Args:
         folder: of the run.
-        config: every setting, as plain values; its "seed" is repeated at the top.
-        earlier: the notes of a run that is taken up again; they are kept, but for settings that it changes.
+        notes: of a run that starts (``first_notes``), or that is resumed.
     """
 
-    def __init__(self, folder: RunFolder, config: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: RunFolder, notes: Notes) -> None:
+        self.folder, self.notes = folder, notes
         self._running: dict[str, float] = {}  # stage -> since when its seconds are not yet noted
-        if earlier is not None:
-            kept = {name: value for name, value in earlier.items() if name not in ("end", "error")}
-            self.notes: dict[str, Any] = kept | {
-                "config": dict(config),
-                "resumed": [*kept.get("resumed", []), _now()],
-            }
-            return
-        self.notes = {
-            "config": dict(config),
-            "seed": config["seed"],
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "versions": versions(),
-            "machine": machine(),
-            "start": _now(),
-            "seconds": {},
-        }
 
     def note(self, **more: Any) -> None:
         """Add to the notes and write them; the stages under way have their seconds so far in them."""
         self._count_seconds()
-        self.notes |= more
-        self.folder.write_json("run.json", self.notes)
+        for name, value in more.items():
+            setattr(self.notes, name, value)
+        self.notes.write(self.folder.path)
+
+    def done(self, **more: Any) -> None:
+        """Note that the run is done; a report written before its block ends shows it already."""
+        self.note(status="done", end=now(), **more)
 
     def step(self, policy: Policy, result: StepResult, count: int) -> None:
         """Write a step's metrics, and ``count`` of its rollouts."""
         step, logged = result.metrics.step, evenly(result.judged, count)
-        self.folder.append("metrics.jsonl", [as_dict(result.metrics)])
+        self.folder.append("metrics.jsonl", [result.metrics])
         self.folder.append("rollouts.jsonl", [rollout_line(policy, step, result.texts, one) for one in logged])
 
     @contextlib.contextmanager
@@ -84,7 +72,7 @@ class Journal:
         self.note()  # a process that is killed later loses none of it
 
     def _count_seconds(self) -> None:
-        now, seconds = time.perf_counter(), self.notes["seconds"]
+        now, seconds = time.perf_counter(), self.notes.seconds
         for stage, since in self._running.items():
             seconds[stage] = round(seconds.get(stage, 0.0) + now - since, 3)
             self._running[stage] = now
@@ -96,85 +84,79 @@ class Journal:
         try:
             yield
         except (KeyboardInterrupt, Stopped):
-            self.note(status="interrupted", end=_now())
+            self.note(status="interrupted", end=now())
             raise
         except BaseException as error:
             with contextlib.suppress(OSError):  # what ended the block may keep this from being written, too
-                self.note(status="failed", end=_now(), error=f"{type(error).__name__}: {error}")
+                self.note(status="failed", end=now(), error=_plain(f"{type(error).__name__}: {error}"))
             raise
 
 
-def evenly(items: Sequence[Any], count: int) -> list[Any]:
+def first_notes(kind: Kind, config: RMTConfig | PretrainConfig, **more: Any) -> Notes:
+    """Return the notes that a run starts with."""
+    return Notes(
+        kind=kind,
+        config=config,
+        seed=config.seed,
+        command=_plain(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        versions=versions(),
+        machine=machine(),
+        start=now(),
+        seconds={},
+        **more,
+    )
+
+
+def _plain(text: str) -> str:
+    """Return text that JSON can hold: a file name that is not UTF-8 cannot be."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
     """Return ``count`` items spread evenly, so that the log shows many positions rather than one group."""
     count = min(count, len(items))
     return [items[place * len(items) // count] for place in range(count)]
 
 
-def rollout_line(policy: Policy, step: int, texts: Sequence[Text], judged: Judged | Answer) -> dict[str, Any]:
-    """Lay out a rollout for rollouts.jsonl, as text that a person can read."""
+def rollout_line(policy: Policy, step: int, texts: Sequence[Text], judged: Judged | Answer) -> RolloutLine:
+    """Lay out a rollout for rollouts.jsonl or samples.json, as text that a person can read."""
     decode = policy.tokenizer.decode
     rollout = judged.rollout
     assert rollout is not None  # only answers read back from a file have lost it
     position = judged.position if isinstance(judged, Answer) else rollout.position
     text = texts[position.trunk]
-    reward = (
-        {"length_reward": judged.length_reward, "reward": judged.reward, "advantage": judged.advantage}
-        if isinstance(judged, Judged)
-        else {}
+    rewards = ("length_reward", "reward", "advantage") if isinstance(judged, Judged) else ()
+    return RolloutLine(
+        step=step,
+        document=text.id,
+        position=position.index,
+        tier=position.tier,
+        entropy=position.entropy,
+        context=decode(list(text.ids[: position.index]))[-CONTEXT_CHARACTERS:],
+        budget=rollout.budget,
+        thought=decode(list(rollout.thought)),
+        closed=rollout.closed,
+        answer=decode(list(rollout.answer)),
+        truth=decode([text.ids[position.index]]),
+        match=judged.match,
+        **{name: getattr(judged, name) for name in rewards},
     )
-    return {
-        "step": step,
-        "document": text.id,
-        "position": position.index,
-        "tier": position.tier,
-        "entropy": position.entropy,
-        "context": decode(list(text.ids[: position.index]))[-CONTEXT_CHARACTERS:],
-        "budget": rollout.budget,
-        "thought": decode(list(rollout.thought)),
-        "closed": rollout.closed,
-        "answer": decode(list(rollout.answer)),
-        "truth": decode([text.ids[position.index]]),
-        "match": judged.match,
-        **reward,
-    }
 
 
-def answer_line(when: str, texts: Sequence[Text], answer: Answer) -> dict[str, Any]:
+def answer_line(when: Time, texts: Sequence[Text], answer: Answer) -> AnswerLine:
     """Lay out an answer for answers.jsonl: what an interval over several runs needs."""
     position = answer.position
-    return {
-        "when": when,
-        "document": texts[position.trunk].id,
-        "position": position.index,
-        "tier": position.tier,
-        "sort": answer.sort,
-        "plain": answer.plain,
-        "match": answer.match,
-        "length": answer.length,
-        "closed": answer.closed,
-    }
+    return AnswerLine(
+        when=when,
+        document=texts[position.trunk].id,
+        position=position.index,
+        tier=position.tier,
+        **{name: getattr(answer, name) for name in ("sort", "plain", "match", "length", "closed")},
+    )
 
 
-def read_answer(line: Mapping[str, Any], position: Position) -> Answer:
-    """Make an answer out of its line of answers.jsonl; its rollout is not there."""
-    plain, match, length, closed, sort = (line[key] for key in ("plain", "match", "length", "closed", "sort"))
-    return Answer(position, plain, match, length, closed, sort)
-
-
-def metrics_of(line: Mapping[str, Any]) -> StepMetrics:
-    """Make a record out of its line of metrics.jsonl; a run of an older version lacks some counts, which are 0 then."""
-    values: dict[str, Any] = {field.name: line.get(field.name, 0) for field in dataclasses.fields(StepMetrics)}
-    for name in ("tier_probabilities", "tier_counts", "rl_tokens_by_tier"):
-        values[name] = tuple(values[name] or (0, 0, 0))
-    return StepMetrics(**values)
-
-
-def now_done() -> dict[str, str]:
-    """Return the notes of a run that is done; a report written before its block ends shows them already."""
-    return {"status": "done", "end": _now()}
-
-
-def _now() -> str:
+def now() -> str:
+    """Return the time, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -189,7 +171,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, str | int | None]:
     """Return what a timing depends on."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
@@ -211,14 +193,6 @@ def model_digest(policy: Policy) -> str:
 
 
 def token_digest(form: AnswerFormat, texts: Sequence[Text], budget: int) -> str:
-    """Return a sha256 over what a model reads: the texts as tokens, and what is written around them.
-
-    It differs wherever another tokenizer, another version of it or another chat template makes a difference.
-
-    Args:
-        form: the answer format.
-        texts: of the run.
-        budget: that an opening states, tokens.
-    """
+    """Return a sha256 over what a model reads: texts as tokens, and delimiters of a branch under ``budget``."""
     frame = [form.opening(budget), form.close, form.cue([0] * 2 * TAIL_TOKENS, 2 * TAIL_TOKENS)]
     return hashlib.sha256(json.dumps([frame, [(text.first, text.ids) for text in texts]]).encode()).hexdigest()

@@ -16,12 +16,11 @@ import torch
 
 from rmt_mini.config import NOT_IN_POSTTRAINING, PretrainConfig, preset
 from rmt_mini.engine.model import load_policy
-from rmt_mini.engine.prompt import Turn
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import require_free
+from rmt_mini.files import ExamEvaluation, ExamLine, PassRow, Turn, require_free
 from rmt_mini.report.report import write_exam_report
 from rmt_mini.runs.folder import RunFolder, folder_for
-from rmt_mini.runs.journal import Journal, model_digest, now_done, token_digest
+from rmt_mini.runs.journal import Journal, first_notes, model_digest, token_digest
 from rmt_mini.runs.remedies import explained
 from rmt_mini.runs.run import SPARE_BYTES, anywhere, step_bar
 from rmt_mini.stages.midtrain import StepResult
@@ -42,16 +41,10 @@ from rmt_mini.worlds.questions import load_questions, split_questions
 
 @dataclass(frozen=True)
 class ExamResult:
-    """What a post-training run leaves behind.
-
-    Attributes:
-        folder: the run folder.
-        evaluation: the content of evaluation.json: "before", "after", "gain".
-        table: the final table as text.
-    """
+    """What a post-training run leaves: its folder, what it measured, the final table as text."""
 
     folder: Path
-    evaluation: dict[str, Any]
+    evaluation: ExamEvaluation
     table: str
 
 
@@ -73,29 +66,28 @@ def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
     policy = new_policy(config)
     bar = step_bar("Pre-training", config.steps, progress)
     with RunFolder(path, SPARE_BYTES) as folder, explained(config, policy, path, resumable=False), bar:
-        journal = Journal(folder, config.to_dict())
+        journal = Journal(folder, first_notes("pre-training", config))
 
-        def told(line: dict[str, float]) -> None:
+        def after_step(line: dict[str, float]) -> None:
             folder.append("metrics.jsonl", [line])
             bar.set_postfix_str(f"loss {line['loss']:.2f}")
             bar.update()
 
-        journal.note(kind="pre-training")
         with journal.recorded():
             with journal.timed("pretrain"):
-                pretrain(config, policy, told)
+                pretrain(config, policy, after_step)
             folder.save_checkpoint(policy)
-            journal.note(model_digest=model_digest(policy), parameters=policy.parameters, **now_done())
+            journal.done(model_digest=model_digest(policy), parameters=policy.parameters)
     return path
 
 
 def of_micro_world(tokenizer: Any) -> bool:
-    """Tell whether a tokenizer is the micro-world's."""
+    """Say whether a tokenizer is the micro-world's."""
     return bool(tokenizer.get_vocab() == make_tokenizer().get_vocab())
 
 
 def usual_source(small: bool) -> str:
-    """Return the source of the questions that a model, the micro-world's or another, is asked where none is named."""
+    """Return the source of the questions that a model, the micro-world's or another, is asked if none is named."""
     return "micro" if small else "gym:chain_sum"
 
 
@@ -114,13 +106,13 @@ def posttrain_run(
 
     Args:
         checkpoint: a run folder, a checkpoint, or any name of a model.
-        source: of the questions; by the model where None: the micro-world's for its model, else gym:chain_sum.
+        source: of the questions; by the model if None: the micro-world's for its model, else gym:chain_sum.
         count: questions, those held out included.
         samples: answers sampled to each held-out question: the largest k of pass@k.
         changes: config fields that replace the defaults of post-training; those of ``NOT_IN_POSTTRAINING`` are refused.
         progress: show progress bars.
-        every: steps between measurements on the way, which answers.jsonl holds beside the first and the last; 0: none.
-        stop: once set, the run ends behind the step it is in; it cannot be taken up again.
+        every: steps between measurements on the way, in answers.jsonl beside the first and the last; 0: none.
+        stop: once set, the run ends after the current step; it cannot be resumed.
         turn: what a chat template wrote around a text in a run that this one is compared with.
 
     Returns:
@@ -128,7 +120,7 @@ def posttrain_run(
 
     Raises:
         UserError: for anything that a user can set right.
-        Stopped: where ``stop`` was set.
+        Stopped: if ``stop`` was set.
     """
     nested = Path(checkpoint) / "checkpoint"
     given = dict(changes or {})
@@ -142,41 +134,41 @@ def posttrain_run(
     small = of_micro_world(policy.tokenizer)
     base = {"steps": 40, "documents_per_step": 20} if small else {"steps": 12, "documents_per_step": 8}
     source = source or usual_source(small)
-    config = anywhere(
-        preset(
-            "micro" if small else "laptop", **{**POSTTRAINING, **base, "model": checkpoint, "corpus": source, **given}
-        )
-    )
+    settings = {**POSTTRAINING, **base, "model": checkpoint, "corpus": source, **given}
+    config = anywhere(preset("micro" if small else "laptop", **settings))
     found = load_questions(source, count, config.seed)
     questions = answerable(policy, source, found, config)
     train, held_out = split_questions(questions, config.evaluation_fraction)
     path = folder_for(config.out, f"posttrain-seed{config.seed}")
-    training = Exam(policy, train, config)  # refuses here, before there is a folder, what the model cannot read
-    exam = Exam(policy, held_out, config)
+    # refuses here, before there is a folder, what the model cannot read
+    training, exam = Exam(policy, train, config), Exam(policy, held_out, config)
+    notes = first_notes(
+        "post-training",
+        config,
+        questions=source,
+        questions_left_out=len(found) - len(questions),
+        training_questions=len(train),
+        model_digest=model_digest(policy),
+        token_digest=token_digest(exam, [*training.texts, *exam.texts], config.budget_start),
+    )
+    if policy.turn is not None:
+        notes.chat_turn = policy.turn
     needed = 2 * policy.parameters * policy.dtype.itemsize + SPARE_BYTES
     with RunFolder(path, needed) as folder, explained(config, policy, path, resumable=False):
-        journal = Journal(folder, config.to_dict())
+        journal = Journal(folder, notes)
+
+        def examine(step: int) -> tuple[torch.Tensor, PassRow]:
+            right, asked = answer_questions(policy, exam, config, samples)
+            lines = exam_lines(step, exam, right, asked)
+            folder.append("answers.jsonl", map(ExamLine.model_validate, lines))
+            return right, PassRow.model_validate(summarize_exam(right, asked))
+
         with journal.recorded():
-            journal.note(
-                kind="post-training",
-                questions=source,
-                questions_left_out=len(found) - len(questions),
-                training_questions=len(train),
-                model_digest=model_digest(policy),
-                token_digest=token_digest(exam, [*training.texts, *exam.texts], config.budget_start),
-                **({} if policy.turn is None else {"chat_turn": policy.turn._asdict()}),
-            )
-
-            def examined(step: int) -> tuple[torch.Tensor, dict[str, Any]]:
-                right, asked = answer_questions(policy, exam, config, samples)
-                folder.append("answers.jsonl", exam_lines(step, exam, right, asked))
-                return right, summarize_exam(right, asked)
-
             with journal.timed("evaluation"):
-                before, first = examined(0)
+                before, first = examine(0)
             with journal.timed("posttrain"), step_bar("GRPO", config.steps, progress) as bar:
 
-                def told(result: StepResult) -> None:
+                def after_step(result: StepResult) -> None:
                     journal.step(policy, result, config.rollouts_logged)
                     bar.set_postfix_str(f"right {result.metrics.match_reward:.2f}")
                     bar.update()
@@ -184,16 +176,18 @@ def posttrain_run(
                     if config.save_every and done % config.save_every == 0:
                         folder.save_checkpoint(policy)
                     if every and done % every == 0 and done < config.steps:
-                        examined(done)
+                        examine(done)
                     if stop is not None and stop.is_set():
                         raise Stopped(str(path))
 
-                posttrain(config, policy, train, told)
+                posttrain(config, policy, train, after_step)
             folder.save_checkpoint(policy)
             with journal.timed("evaluation"):
-                after, last = examined(config.steps)
-            evaluation = {"before": first, "after": last, "gain": exam_gain(before, after)}
-            folder.write_json("evaluation.json", evaluation)
-            journal.note(**now_done())
+                after, last = examine(config.steps)
+            evaluation = ExamEvaluation.model_validate(
+                {"before": first, "after": last, "gain": exam_gain(before, after)}
+            )
+            evaluation.write(path)
+            journal.done()
             table = write_exam_report(path)
     return ExamResult(path, evaluation, table)

@@ -1,10 +1,19 @@
 """One whole run: what ``make run``, a notebook and a test all call.
 
-text -> policy -> evaluation before -> cold start -> pre-flight -> RMT -> evaluation after -> checkpoint, report
+The stages in order (``_Run.stages``), and what each leaves in the run folder:
 
-Each stage leaves its result in the run folder, and RMT its state every minute or so. A run that was stopped, or killed
-at any moment, is taken up again by ``resume``: stages that left a result are not repeated, and what follows is byte by
-byte what an unbroken run would have done. (Only measured seconds and memory differ, as they do between any two runs.)
+    load corpus and policy                      run.json
+    choose held-out positions                   positions.json
+    evaluate before                             answers.jsonl, samples.json
+    cold start, evaluate again                  state/step-000000, answers.jsonl
+    pre-flight                                  preflight.json
+    RMT                                         metrics.jsonl, rollouts.jsonl, state/ every minute or so
+    evaluate after                              checkpoint/, answers.jsonl, samples.json, evaluation.json
+    report                                      report.md, figures/
+
+A run that was stopped, or killed at any moment, is continued by ``resume``: stages that left a result are not repeated,
+and what follows is byte for byte what an unbroken run would have done. (Only measured seconds and memory differ, as
+they do between any two runs.)
 """
 
 from __future__ import annotations
@@ -17,75 +26,56 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
+from rmt_mini import files
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, absolute_name, load_policy
-from rmt_mini.engine.prompt import Turn
-from rmt_mini.engine.text import Text, to_texts, unknown_share
+from rmt_mini.engine.text import to_texts, unknown_share
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import require_free
+from rmt_mini.files import Evaluation, Measured, Notes, Positions, Preflight, Samples, Turn
 from rmt_mini.method.schedule import budget_of
-from rmt_mini.records import Answer, Position, StepMetrics
+from rmt_mini.records import Answer, Position, StepMetrics, Text
 from rmt_mini.report.report import write_report
-from rmt_mini.runs.folder import RunFolder, as_dict, folder_for
-from rmt_mini.runs.journal import (
-    DIGESTS,
-    Journal,
-    answer_line,
-    evenly,
-    machine,
-    metrics_of,
-    model_digest,
-    now_done,
-    read_answer,
-    rollout_line,
-    token_digest,
-    versions,
-)
+from rmt_mini.runs import journal
+from rmt_mini.runs.folder import RunFolder, drop_states, folder_for, load_state, save_state
+from rmt_mini.runs.journal import Journal, rollout_line, versions
 from rmt_mini.runs.remedies import explained, warn_of_little_memory
-from rmt_mini.stages import reading
 from rmt_mini.stages.coldstart import cold_start
 from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions, yardstick
 from rmt_mini.stages.material import format_for, proxy_of
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import require_sound
 from rmt_mini.stages.preflight import groups_seen, preflight, signal_by_tier
-from rmt_mini.stages.state import State, drop_states, load_state, save_state
+from rmt_mini.stages.state import State
 from rmt_mini.stages.statistics import summarize_all
 from rmt_mini.worlds.corpus import absolute, load_corpus
 
 logger = logging.getLogger(__name__)
 
 SAMPLES = 12
-CHECKED_STEPS = 10  # first steps that the pre-flight's prediction is held against
+CHECKED_STEPS = 10  # first steps that the pre-flight's prediction is compared with
 SPARE_BYTES = 50_000_000
-MAY_CHANGE = ("branch_tokens", "on_nan")  # without making another run of it; last digits may differ
+MAY_CHANGE = ("branch_tokens", "on_nan")  # in a run under way; last digits may differ
+
+OnStep = Callable[[StepResult], None]
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run leaves behind.
-
-    Attributes:
-        folder: the run folder.
-        evaluation: the content of evaluation.json.
-        metrics: one record a step.
-        table: the final table as text.
-        policy: the trained policy.
-    """
+    """What a run leaves: its folder, what it measured, a record a step, the final table as text, the trained policy."""
 
     folder: Path
-    evaluation: dict[str, Any]
+    evaluation: Evaluation
     metrics: list[StepMetrics]
     table: str
     policy: Policy = field(repr=False)
 
 
 @dataclass(frozen=True)
-class Material:
+class Inputs:
     """A run's policy and its texts, split into training and held-out."""
 
     policy: Policy
@@ -95,26 +85,24 @@ class Material:
     token_digest: str
 
     def digests(self) -> dict[str, str]:
-        """Say what text, tokens and weights these are; all must be the same where a run is taken up again."""
-        found = {
-            "corpus_digest": self.corpus_digest,
-            "token_digest": self.token_digest,
-            "model_digest": model_digest(self.policy),
-        }
-        return found if self.policy.proxy is None else found | {"proxy_digest": model_digest(self.policy.proxy)}
+        """Return digests of text, tokens and weights; all must be the same where a run is resumed."""
+        values = [self.corpus_digest, self.token_digest, journal.model_digest(self.policy)]
+        if self.policy.proxy is not None:
+            values.append(journal.model_digest(self.policy.proxy))
+        return dict(zip(files.DIGESTS, values, strict=False))
 
 
-def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None = None) -> Material:
+def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None = None) -> Inputs:
     """Load the corpus and the policy, split by document, tokenize.
 
     Args:
         config: all settings.
-        policy: a model already in memory; loaded by ``config.model`` where None.
-        turn: what a chat template writes around a text, where an earlier run settled it: a template may state today's
+        policy: a model already in memory; loaded by ``config.model`` if None.
+        turn: what a chat template writes around a text, if an earlier run settled it: a template may state today's
             date, and would give other tokens on another day.
 
     Raises:
-        UserError: if either cannot be had.
+        UserError: if corpus or policy cannot be loaded.
     """
     corpus = load_corpus(config.corpus, column=config.column)  # first, since it fails fast
     train, held_out = corpus.split(config.evaluation_fraction)
@@ -124,9 +112,8 @@ def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None =
     training = to_texts(train, form, config, "training")
     asked = to_texts(held_out, form, config, "held-out")[: config.evaluation_documents]
     texts = [*training, *asked]
-    proxy_of(policy, config, max(len(text.ids) for text in texts))  # complains before there is a folder
-    tokens = token_digest(form, texts, config.budget_start)
-    return Material(policy, training, asked, corpus.digest, tokens)
+    proxy_of(policy, config, max(len(text.ids) for text in texts))  # fails before there is a folder
+    return Inputs(policy, training, asked, corpus.digest, journal.token_digest(form, texts, config.budget_start))
 
 
 def anywhere(config: RMTConfig) -> RMTConfig:
@@ -136,9 +123,6 @@ def anywhere(config: RMTConfig) -> RMTConfig:
         names["entropy_model"] = absolute_name(config.entropy_model)
     # a path that is not UTF-8 cannot be written to run.json: such a name stays relative
     return config.replace(**{field: name for field, name in names.items() if name.isprintable()})
-
-
-OnStep = Callable[[StepResult], None]
 
 
 def run(
@@ -153,42 +137,41 @@ def run(
 
     Args:
         config: all settings; ``config.out`` empty chooses a free folder under runs/.
-        policy: a model already in memory, changed in place; loaded by ``config.model`` where None.
-        on_step: sees each RMT step as it ends.
+        policy: a model already in memory, changed in place; loaded by ``config.model`` if None.
+        on_step: called after each RMT step.
         progress: show progress bars.
-        stop: once set, the run ends behind the step it is in, saves its state and raises.
+        stop: once set, the run ends after the current step, saves its state and raises.
         turn: as for ``prepare``, of a run that this one is compared with.
-
-    Returns:
-        The run folder and what is in it.
 
     Raises:
         UserError: for anything that a user can set right.
-        Stopped: where ``stop`` was set, or the run was interrupted; ``resume`` takes it up again.
+        Stopped: if ``stop`` was set, or the run was interrupted; ``resume`` continues it.
     """
     config = anywhere(config)
     path = folder_for(config.out, f"{config.preset}-seed{config.seed}")
-    require_free(path)  # before anything slow, and the folder is made only when all else is ready
+    files.require_free(path)  # before anything slow; the folder is made only when all else is ready
     began = time.perf_counter()
     with explained(config):
-        material = prepare(config, policy, turn)
-        origin: dict[str, Any] = material.digests() | {"parameters": material.policy.parameters}
-        unknown = unknown_share(material.policy.tokenizer, [*material.train, *material.held_out])
+        inputs = prepare(config, policy, turn)
+        policy = inputs.policy
+        notes = journal.first_notes("mid-training", config, parameters=policy.parameters, **inputs.digests())
+        unknown = unknown_share(policy.tokenizer, [*inputs.train, *inputs.held_out])
         if unknown:
-            origin["unknown_share"] = round(unknown, 4)  # of the tokens; none of them is asked or trained on
-        if material.policy.turn is not None:
-            origin["chat_turn"] = material.policy.turn._asdict()
-    warn_of_little_memory(config, material.policy)
-    folder = RunFolder(path, _needed_bytes(material.policy))
+            notes.unknown_share = round(unknown, 4)
+        if policy.turn is not None:
+            notes.chat_turn = policy.turn
+    warn_of_little_memory(config, policy)
+    # at most two checkpoints and two states, old and new, for a moment
+    folder = RunFolder(path, policy.parameters * 2 * (policy.dtype.itemsize + 12) + SPARE_BYTES)
     try:
-        with explained(config, material.policy, path, resumable=False):
-            journal = Journal(folder, config.to_dict())
-            journal.notes["seconds"]["loading"] = round(time.perf_counter() - began, 2)
-            journal.note(**origin, status="running")  # from here on the run can be taken up again
+        with explained(config, policy, path, resumable=False):
+            notes.seconds["loading"] = round(time.perf_counter() - began, 2)
+            noted = Journal(folder, notes)
+            noted.note(status="running")  # from here on the run can be resumed
     except BaseException:
         folder.release()
         raise
-    return _Run(config, folder, journal, material, None, progress, stop).all_stages(on_step)
+    return _Run(config, folder, noted, inputs, None, progress, stop).to_the_end(on_step)
 
 
 def resume(
@@ -199,66 +182,52 @@ def resume(
     stop: threading.Event | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> RunResult:
-    """Take up a run that was stopped or killed, where it stood.
+    """Continue a run that was stopped or killed; return what a finished one left.
 
     Args:
         path: the run folder.
-        policy: the model that the run began with, where it is in memory only; else ``config.model`` is loaded again.
-        on_step: sees each RMT step that is left.
+        policy: the model that the run started with, if it is in memory only; else ``config.model`` is loaded again.
+        on_step: called after each RMT step that is left.
         progress: show progress bars.
         stop: as for ``run``.
         changes: new values of settings that MAY_CHANGE names.
 
-    Returns:
-        As ``run``; for a run that is done, what it left.
-
     Raises:
-        UserError: if the folder is not a run's, or code, settings, model or text are not those it began with.
+        UserError: if the folder is not a run's, or code, settings, model or text are not those it started with.
         Stopped: as ``run``.
     """
-    notes = reading.read_notes(path)
-    if "kind" in notes:
-        raise UserError(f"{str(path)!r} is a {notes['kind']} run, which cannot be taken up again; begin it anew")
-    config = reading.config_of(notes["config"], path)
-    lacking = [name for name in ("versions", "machine", "seconds", *DIGESTS) if name not in notes]
-    if lacking:
-        raise UserError(f"{str(path / 'run.json')!r} is damaged (it lacks {lacking[0]!r}); restore it from a copy")
-    config = config.replace(**_allowed(changes or {}))
+    notes = Notes.read(path)
+    if notes.kind != "mid-training":
+        raise UserError(f"{str(path)!r} is a {notes.kind} run, which cannot be resumed; start it again")
+    for name in changes or {}:
+        if name not in MAY_CHANGE:
+            raise UserError(
+                f"{name} cannot change in a run under way, only {' and '.join(MAY_CHANGE)}; start a new run"
+            )
+    config = notes.settings.replace(**changes or {})
     folder = RunFolder(path, resume=True)
     try:
         with explained(config, folder=path):
-            if notes["status"] == "done":
-                return _done(folder, config)
-            reading.read_preflight(path)  # needed much later: complain now
-            reading.read_json(path / "samples.json", reading.SAMPLES, absent={})
-            _require_same_code(path, notes["versions"], notes["machine"])
+            if notes.status == "done":
+                return _result_of(folder, config)
+            Preflight.find(path)  # needed much later: complain now
+            Samples.find(path)
+            _require_same_code(path, notes)
             state = load_state(path)
             if state is not None:
                 before = {name: value for name, value in state.plain["config"].items() if name not in MAY_CHANGE}
-                _require_same("setting", path, before, notes["config"])
-            material = prepare(config, policy, reading.turn_of(notes))
-            digests = material.digests()
-            _require_same("", path, {name: notes.get(name) for name in digests}, digests)
-            warn_of_little_memory(config, material.policy)
+                _require_same("setting ", path, before, notes.settings.to_dict())
+            inputs = prepare(config, policy, notes.chat_turn)
+            digests = inputs.digests()
+            _require_same("", path, {name: getattr(notes, name) for name in digests}, digests)
+            warn_of_little_memory(config, inputs.policy)
     except BaseException:
         folder.release()
         raise
-    journal = Journal(folder, config.to_dict(), notes)
-    return _Run(config, folder, journal, material, state, progress, stop).all_stages(on_step)
-
-
-def _needed_bytes(policy: Policy) -> int:
-    """Estimate the disk that a run takes at most: two checkpoints and two states, old and new, for a moment."""
-    return policy.parameters * 2 * (policy.dtype.itemsize + 12) + SPARE_BYTES
-
-
-def _allowed(changes: Mapping[str, Any]) -> Mapping[str, Any]:
-    wrong = sorted(name for name in changes if name not in MAY_CHANGE)
-    if wrong:
-        raise UserError(
-            f"{wrong[0]} cannot change in a run under way, only {' and '.join(MAY_CHANGE)}; begin a new run"
-        )
-    return changes
+    kept = notes.model_dump(exclude_unset=True, exclude={"config", "end", "error", "resumed"})
+    again = Journal(folder, Notes(**kept, config=config, resumed=[*notes.resumed, journal.now()]))
+    early = [(tier, signal) for tier, signal in state.plain["early"]] if state else []
+    return _Run(config, folder, again, inputs, state, progress, stop, early).to_the_end(on_step)
 
 
 def _require_same(what: str, path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -267,77 +236,77 @@ def _require_same(what: str, path: Path, before: Mapping[str, Any], now: Mapping
     if differ:
         name = differ[0]
         raise UserError(
-            f"the run in {str(path)!r} cannot go on: {' '.join([what, name]).strip()} was {before[name]!r} when it was "
-            f"saved and is {plain.get(name)!r} now; restore it, or begin a new run"
+            f"the run in {str(path)!r} cannot continue: {what}{name} was {before[name]!r} when it was saved and is "
+            f"{plain.get(name)!r} now; restore it, or start a new run"
         )
 
 
-def _require_same_code(path: Path, before: Mapping[str, str], machine_before: Mapping[str, Any]) -> None:
+def _require_same_code(path: Path, notes: Notes) -> None:
     now = versions()
-    _require_same("version of", path, {"rmt-mini": before.get("rmt-mini")}, now)
-    changed = [f"{name} {old} to {now.get(name)}" for name, old in before.items() if now.get(name) != old]
-    threads = machine_before.get("threads"), machine()["threads"]
+    _require_same("version of ", path, {"rmt-mini": notes.versions.get("rmt-mini")}, now)
+    changed = [f"{name} {old} to {now.get(name)}" for name, old in notes.versions.items() if now.get(name) != old]
+    threads = notes.machine.get("threads"), journal.machine()["threads"]
     changed += [f"threads {threads[0]} to {threads[1]}"] * (threads[0] != threads[1])
     if changed:
-        logger.warning("Changed since the run began: %s; last digits may differ for that", ", ".join(changed))
+        logger.warning("Changed since the run started: %s; last digits may differ", ", ".join(changed))
 
 
-def _done(folder: RunFolder, config: RMTConfig) -> RunResult:
+def _result_of(folder: RunFolder, config: RMTConfig) -> RunResult:
     """Return what a finished run left; its report is written again, since it is what a run does last."""
     path = folder.path
     logger.info("The run in %s is done; nothing is left to do", path)
     policy = load_policy(str(path / "checkpoint"), config.device, config.dtype)
-    evaluation = reading.read_evaluation(path)
-    metrics = [metrics_of(line) for line in reading.read_lines(path / "metrics.jsonl", reading.METRICS).good]
-    table = write_report(path)
+    result = RunResult(path, Evaluation.read(path), files.read_metrics(path), write_report(path), policy)
     drop_states(path)
     folder.release()
-    return RunResult(path, evaluation, metrics, table, policy)
+    return result
 
 
-def evaluate_checkpoint(path: Path, budget: int | None = None) -> dict[str, Any]:
-    """Measure a run's checkpoint on the very positions that the run was measured on.
+def read_positions(folder: Path, texts: Sequence[Text]) -> list[Position]:
+    """Read the held-out positions of a run.
+
+    Raises:
+        UserError: if the file is files.damaged, or the texts are not those it was made for.
+    """
+    found = Positions.read(folder).positions
+    places = [(one.trunk, one.index) for one in found]
+    known = all(0 <= trunk < len(texts) and index in texts[trunk].places for trunk, index in places)
+    if not places or places != sorted(set(places)) or not known:
+        raise files.damaged(folder / Positions.NAME, "it does not list positions of the held-out text in order")
+    return found
+
+
+def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
+    """Measure a run's checkpoint on the same positions as the run itself.
 
     Args:
         path: DIR or DIR/checkpoint of a run.
-        budget: stated budget, tokens; B_T of the run where None.
-
-    Returns:
-        {"ntp": R, "think": R}.
+        budget: stated budget, tokens; B_T of the run if None.
 
     Raises:
         UserError: if the folder is not a run's, its corpus or tokenizer has changed since, or the model cannot read as
             far as a thought under ``budget`` may reach.
     """
     folder = path.parent if path.name == "checkpoint" else path
-    if not (folder / "run.json").is_file() or not (folder / "positions.json").is_file():
-        raise UserError(
-            f"{str(path)!r} is not a checkpoint of a run: {str(folder)!r} lacks a readable run.json or positions.json; "
-            f"give runs/NAME or runs/NAME/checkpoint"
-        )
-    notes = reading.read_notes(folder)
-    config = reading.config_of(notes["config"], folder)
+    notes = Notes.read(folder)
+    config = notes.settings
     with explained(config):
         policy = load_policy(str(folder / "checkpoint"), config.device, config.dtype)
-        # its positions are known, so that the model which measured entropies is not needed
-        material = prepare(config.replace(entropy_model="self"), policy, reading.turn_of(notes))
-    if material.corpus_digest != notes.get("corpus_digest"):
+        # its positions are known, so the model that measured entropies is not needed
+        inputs = prepare(config.replace(entropy_model="self"), policy, notes.chat_turn)
+    if inputs.corpus_digest != notes.corpus_digest:
         raise UserError(
             f"corpus {config.corpus!r} has changed since the run in {str(folder)!r}; its positions do not fit"
         )
-    if material.token_digest != notes.get("token_digest"):
+    if inputs.token_digest != notes.token_digest:
         raise UserError(
-            f"the tokenizer in {str(folder / 'checkpoint')!r} gives other tokens than when the run began, so that its "
+            f"the tokenizer in {str(folder / 'checkpoint')!r} gives other tokens than when the run started, so its "
             f"positions do not fit; restore it, and the version of tokenizers that run.json names"
         )
-    with explained(config, material.policy):
-        return evaluate(
-            material.policy,
-            material.held_out,
-            config,
-            reading.read_positions(folder, material.held_out),
-            budget or config.evaluation_budget or budget_of(config, config.steps),
-        )
+    with explained(config, policy):
+        positions = read_positions(folder, inputs.held_out)
+        stated = budget or config.evaluation_budget or budget_of(config, config.steps)
+        return Measured.model_validate(evaluate(policy, inputs.held_out, config, positions, stated))
 
 
 def step_bar(title: str, total: int, progress: bool) -> tqdm[Any]:
@@ -346,161 +315,178 @@ def step_bar(title: str, total: int, progress: bool) -> tqdm[Any]:
     return tqdm(total=total, desc=title, disable=not seen, dynamic_ncols=True, unit="step")
 
 
+@dataclass
 class _Run:
-    """The stages of one run, from its beginning or from where it stood."""
+    """The stages of one run, from its start or from where it stopped."""
 
-    def __init__(
-        self,
-        config: RMTConfig,
-        folder: RunFolder,
-        journal: Journal,
-        material: Material,
-        saved: State | None,
-        progress: bool,
-        stop: threading.Event | None,
-    ) -> None:
-        self.config, self.folder, self.journal, self.material = config, folder, journal, material
-        self.saved, self.progress, self.stop = saved, progress, stop
-        self.measured: dict[str, tuple[int, list[Answer]]] = {}
-        self.early: list[tuple[int, bool]] = [(tier, signal) for tier, signal in saved.plain["early"]] if saved else []
+    config: RMTConfig
+    folder: RunFolder
+    journal: Journal
+    inputs: Inputs
+    saved: State | None = None
+    progress: bool = True
+    stop: threading.Event | None = None
+    early: list[tuple[int, bool]] = field(default_factory=list)  # tier and signal of the groups of the first steps
 
-    def all_stages(self, on_step: OnStep | None) -> RunResult:
+    @property
+    def policy(self) -> Policy:
+        return self.inputs.policy
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    def to_the_end(self, on_step: OnStep | None) -> RunResult:
         try:
-            with explained(self.config, self.material.policy, self.folder.path), self.journal.recorded():
-                return self._stages(on_step)
+            with explained(self.config, self.policy, self.path), self.journal.recorded():
+                return self.stages(on_step)
         except KeyboardInterrupt as error:
-            raise Stopped(str(self.folder.path)) from error
+            raise Stopped(str(self.path)) from error
         finally:
             self.folder.release()
 
-    def _stages(self, on_step: OnStep | None) -> RunResult:
-        config, policy = self.config, self.material.policy
-        positions = self._positions()
-        first, last = budget_of(config, 0), budget_of(config, config.steps)
-        self._measure("before", positions, config.evaluation_budget or first)
+    def stages(self, on_step: OnStep | None) -> RunResult:
+        config, policy = self.config, self.policy
+        first = config.evaluation_budget or budget_of(config, 0)
+        last = config.evaluation_budget or budget_of(config, config.steps)
+        positions = self.positions()
+        measured = {"before": self.measure("before", positions, first)}
+
         if config.warmup_steps and self.saved is None:
-            self._cold_start()
-        trainer = RMTTrainer(config, policy, self.material.train)
+            self.cold_start()
+        trainer = RMTTrainer(config, policy, self.inputs.train)
         if self.saved is not None:
             trainer.load_state(self.saved)
-            self.saved = None  # a large thing, and used up
+            self.saved = None  # it is large
         elif config.warmup_steps:
-            self._save(trainer)
+            self.save(trainer)
         if config.warmup_steps:
-            self._measure("cold_start", positions, config.evaluation_budget or first, gone=trainer.next_step > 0)
-        foretold = self._preflight() if config.use_rl else {}
-        with self.journal.timed("midtrain"):
-            metrics = self._midtrain(trainer, foretold, on_step)
+            measured["cold_start"] = self.measure("cold_start", positions, first, gone=trainer.next_step > 0)
+
+        predicted = self.preflight() if config.use_rl else None
+        metrics = self.midtrain(trainer, on_step)
+        if predicted is not None:
+            self.compare_preflight(predicted)
+
         self.folder.save_checkpoint(policy)
-        self._measure("after", positions, config.evaluation_budget or last)
-        evaluation = summarize_all(self.measured)
-        self.folder.write_json("evaluation.json", evaluation)
-        self.journal.note(**now_done())
-        table = write_report(self.folder.path)
-        drop_states(self.folder.path)
-        return RunResult(self.folder.path, evaluation, metrics, table, policy)
+        measured["after"] = self.measure("after", positions, last)
+        evaluation = Evaluation.model_validate(summarize_all(measured))
+        evaluation.write(self.path)
+        self.journal.done()
+        table = write_report(self.path)
+        drop_states(self.path)
+        return RunResult(self.path, evaluation, metrics, table, policy)
 
-    def bar(self, title: str, total: int) -> tqdm[Any]:
-        return step_bar(title, total, self.progress)
-
-    def _heed(self) -> None:
-        """End here where that was asked for."""
+    def check_stop(self) -> None:
+        """End here if that was asked for."""
         if self.stop is not None and self.stop.is_set():
-            raise Stopped(str(self.folder.path))
+            raise Stopped(str(self.path))
 
-    def _positions(self) -> list[Position]:
-        if (self.folder.path / "positions.json").exists():
-            return reading.read_positions(self.folder.path, self.material.held_out)
-        material = self.material
-        positions = plan_positions(material.policy, material.held_out, yardstick(self.config), train=material.train)
-        self.folder.write_json("positions.json", {"positions": [as_dict(position) for position in positions]})
-        return positions
+    def positions(self) -> list[Position]:
+        if not (self.path / Positions.NAME).exists():
+            chosen = plan_positions(self.policy, self.inputs.held_out, yardstick(self.config), train=self.inputs.train)
+            Positions(positions=chosen).write(self.path)
+        return read_positions(self.path, self.inputs.held_out)
 
-    def _measure(self, when: str, positions: Sequence[Position], budget: int, gone: bool = False) -> None:
-        """Ask the held-out positions, once: answers that a run left are read again.
+    def measure(
+        self, when: files.Time, positions: Sequence[Position], budget: int, gone: bool = False
+    ) -> tuple[int, list[Answer]]:
+        """Answer the held-out positions, once: answers that a run left are read again.
 
-        Answers that are damaged are asked for anew, unless the policy that gave them is ``gone``.
+        Damaged answers are sampled anew, unless the policy that gave them is ``gone``.
         """
-        held_out, path = self.material.held_out, self.folder.path / "answers.jsonl"
-        lines = reading.read_lines(path, reading.ANSWER).good
-        told = [line for line in lines if line["when"] == when]
-        lines = [line for line in lines if line["when"] != when]
-        if [line["position"] for line in told] == [position.index for position in positions]:
-            answers = [read_answer(line, position) for line, position in zip(told, positions, strict=True)]
-            self.measured[when] = budget, answers
-            return
+        held_out, known = self.inputs.held_out, files.read_lines(self.path / "answers.jsonl", files.AnswerLine).good
+        here, others = ([line for line in known if (line.when == when) == is_here] for is_here in (True, False))
+        if [line.position for line in here] == [position.index for position in positions]:
+            return budget, [line.answer(position) for line, position in zip(here, positions, strict=True)]
         if gone:
-            raise self._lost("answers.jsonl", "answers from before the first step")
+            raise self.lost("answers.jsonl", "answers from before the first step")
         logger.info("Evaluating %d held-out positions: %s", len(positions), when.replace("_", " "))
         with self.journal.timed("evaluation"):
-            answers = answer_positions(self.material.policy, held_out, positions, self.config, budget)
-        self.measured[when] = budget, answers
+            answers = answer_positions(self.policy, held_out, positions, self.config, budget)
         if when != "cold_start":
-            samples = reading.read_json(self.folder.path / "samples.json", reading.SAMPLES, absent={})
-            shown = [rollout_line(self.material.policy, self.config.steps, held_out, one) for one in _spread(answers)]
-            self.folder.write_json("samples.json", samples | {when: shown})
-        lines += [answer_line(when, held_out, one) for one in answers]
-        lines.sort(key=lambda line: reading.TIMES.index(line["when"]))  # as they were first asked for
+            self.show(when, answers)
+        lines = [*others, *(journal.answer_line(when, held_out, one) for one in answers)]
+        lines.sort(key=lambda line: files.TIMES.index(line.when))  # as they were first asked
         self.folder.write_lines("answers.jsonl", lines)
-        self._heed()
+        self.check_stop()
+        return budget, answers
 
-    def _lost(self, name: str, what: str) -> UserError:
-        """Say that a damaged file held what only the steps already done can give."""
-        path = self.folder.path
+    def show(self, when: Literal["before", "after"], answers: Sequence[Answer]) -> None:
+        """Write the same few answers of every tier as text, at both ends."""
+        per_tier = [[answer for answer in answers if answer.position.tier == tier] for tier in range(3)]
+        shown = [
+            rollout_line(self.policy, self.config.steps, self.inputs.held_out, answer)
+            for tier in per_tier
+            for answer in journal.evenly(tier, SAMPLES // 3)
+        ]
+        samples = Samples.find(self.path) or Samples()
+        samples.model_copy(update={when: shown}).write(self.path)
+
+    def lost(self, name: str, what: str) -> UserError:
+        """Say that a files.damaged file held what only the steps already done can give."""
         return UserError(
-            f"{str(path / name)!r} is damaged: it lacks {what}; restore it from a copy, or delete "
-            f"{str(path / 'state')!r} to train again from the beginning"
+            f"{str(self.path / name)!r} is files.damaged: {what} are missing; restore it from a copy, or delete "
+            f"{str(self.path / 'state')!r} to train again from the start"
         )
 
-    def _cold_start(self) -> None:
-        config, policy = self.config, self.material.policy
-        with self.journal.timed("cold_start"), self.bar("Cold start", config.warmup_steps) as bar:
+    def cold_start(self) -> None:
+        config, policy = self.config, self.policy
+        with self.journal.timed("cold_start"), step_bar("Cold start", config.warmup_steps, self.progress) as bar:
 
-            def told(_: int, losses: dict[str, float]) -> None:
+            def after_step(_: int, losses: dict[str, float]) -> None:
                 bar.set_postfix_str(f"answer loss {losses['answer_loss']:.2f}, closing loss {losses['close_loss']:.2f}")
                 bar.update()
-                self._heed()
+                self.check_stop()
 
-            cold_start(policy, format_for(policy, config), self.material.train, config, told)
+            cold_start(policy, format_for(policy, config), self.inputs.train, config, after_step)
 
-    def _preflight(self) -> dict[str, Any]:
-        if (self.folder.path / "preflight.json").exists():
-            return reading.read_preflight(self.folder.path)
-        with self.journal.timed("preflight"):
-            found = preflight(self.material.policy, self.material.train, self.config)
-        self.folder.write_json("preflight.json", found)
-        for advice in found["advice"]:
-            logger.warning("Pre-flight: %s", advice)
-        self._heed()
+    def preflight(self) -> Preflight:
+        found = Preflight.find(self.path)
+        if found is None:
+            with self.journal.timed("preflight"):
+                found = Preflight.model_validate(preflight(self.policy, self.inputs.train, self.config))
+            found.write(self.path)
+            for advice in found.advice:
+                logger.warning("Pre-flight: %s", advice)
+            self.check_stop()
         return found
 
-    def _save(self, trainer: RMTTrainer) -> None:
+    def compare_preflight(self, predicted: Preflight) -> None:
+        """Add what the first steps saw to what the pre-flight predicted."""
+        if self.early:
+            steps = min(CHECKED_STEPS, self.config.steps)
+            seen = files.Seen.model_validate({"steps": steps, "tiers": signal_by_tier(self.early)})
+            predicted.model_copy(update={"seen": seen}).write(self.path)
+
+    def save(self, trainer: RMTTrainer) -> None:
         """Save everything that the rest of the run depends on."""
-        require_sound(self.material.policy)
+        require_sound(self.policy)
         state = trainer.state()
         plain = dict(state.plain) | {"early": self.early, "config": self.config.to_dict()}
         with self.journal.timed("saving"):
-            save_state(self.folder.path, State(state.tensors, plain))
+            save_state(self.path, State(state.tensors, plain))
 
-    def _midtrain(self, trainer: RMTTrainer, foretold: dict[str, Any], on_step: OnStep | None) -> list[StepMetrics]:
-        config, policy = self.config, self.material.policy
-        lines, rollouts = (
-            [one for one in reading.read_lines(self.folder.path / name, shape).good if one["step"] < trainer.next_step]
-            for name, shape in (("metrics.jsonl", reading.METRICS), ("rollouts.jsonl", reading.ROLLOUT))
-        )
-        if [line["step"] for line in lines] != list(range(trainer.next_step)):
-            raise self._lost("metrics.jsonl", f"some of the {trainer.next_step} steps that are done")
-        self.folder.write_lines("metrics.jsonl", lines)
-        self.folder.write_lines("rollouts.jsonl", rollouts)
-        done = [metrics_of(line) for line in lines]
-        saved = time.monotonic()
-        with self.bar("RMT", config.steps) as bar:
+    def cut_back(self, steps: int) -> list[StepMetrics]:
+        """Remove the lines of steps that no saved state knows; returns the metrics of the ``steps`` that are done."""
+        metrics = [line for line in files.read_metrics(self.path) if line.step < steps]
+        rollouts = files.read_lines(self.path / "rollouts.jsonl", files.RolloutLine).good
+        if [line.step for line in metrics] != list(range(steps)):
+            raise self.lost("metrics.jsonl", f"some of the {steps} steps that are done")
+        self.folder.write_lines("metrics.jsonl", metrics)
+        self.folder.write_lines("rollouts.jsonl", [line for line in rollouts if line.step < steps])
+        return metrics
+
+    def midtrain(self, trainer: RMTTrainer, on_step: OnStep | None) -> list[StepMetrics]:
+        config, saved = self.config, time.monotonic()
+        done = self.cut_back(trainer.next_step)
+        with self.journal.timed("midtrain"), step_bar("RMT", config.steps, self.progress) as bar:
             bar.update(trainer.next_step)
 
-            def told(result: StepResult) -> None:
+            def after_step(result: StepResult) -> None:
                 nonlocal saved
                 metrics = result.metrics
-                self.journal.step(policy, result, config.rollouts_logged)
+                self.journal.step(self.policy, result, config.rollouts_logged)
                 bar.set_postfix_str(
                     f"reward {metrics.reward:.2f}, length {metrics.thought_length:.1f} of {metrics.budget}"
                 )
@@ -508,23 +494,13 @@ class _Run:
                 if metrics.step < CHECKED_STEPS and config.difficulty == "entropy":  # else its tiers are other ones
                     self.early += groups_seen(result.judged, config.group_size)
                 if config.save_every and (metrics.step + 1) % config.save_every == 0:
-                    self.folder.save_checkpoint(policy)
+                    self.folder.save_checkpoint(self.policy)
                 stopping = self.stop is not None and self.stop.is_set()
                 if stopping or time.monotonic() - saved >= config.state_seconds:
-                    self._save(trainer)
+                    self.save(trainer)
                     saved = time.monotonic()
                 if on_step is not None:
                     on_step(result)
-                self._heed()
+                self.check_stop()
 
-            history = [*done, *trainer.fit(told)]
-        if self.early:
-            seen = {"steps": min(CHECKED_STEPS, config.steps), "tiers": signal_by_tier(self.early)}
-            self.folder.write_json("preflight.json", foretold | {"seen": seen})
-        return history
-
-
-def _spread(answers: Sequence[Answer]) -> list[Answer]:
-    """Return the same few positions of every tier for every measurement."""
-    per_tier = [[answer for answer in answers if answer.position.tier == tier] for tier in range(3)]
-    return [answer for tier in per_tier for answer in evenly(tier, SAMPLES // 3)]
+            return [*done, *trainer.fit(after_step)]

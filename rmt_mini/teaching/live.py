@@ -6,7 +6,6 @@ after the kernel was killed.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +13,11 @@ from typing import Any
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
+from rmt_mini.files import Evaluation, Notes, RolloutLine, read_lines, read_metrics
 from rmt_mini.records import StepMetrics
 from rmt_mini.runs.folder import folder_for
-from rmt_mini.runs.journal import metrics_of
 from rmt_mini.runs.run import RunResult, resume, run
 from rmt_mini.stages.midtrain import StepResult
-from rmt_mini.stages.reading import METRICS, ROLLOUT, read_lines, read_notes
 
 RUNNING, PAUSED, DONE, FAILED = "running", "paused", "done", "failed"
 Work = Callable[[Callable[[StepResult], None], threading.Event], RunResult]
@@ -66,18 +64,16 @@ class LiveRun:
         Raises:
             UserError: if the folder is not a run's.
         """
-        config = RMTConfig.from_dict(read_notes(folder)["config"])
-        done = [metrics_of(line) for line in read_lines(folder / "metrics.jsonl", METRICS).good]
+        config, done = Notes.read(folder).settings, read_metrics(folder)
         return cls(lambda seen, stop: resume(folder, None, seen, False, stop), folder, config, done, changed)
 
     def rollouts(self, count: int = 4) -> list[dict[str, Any]]:
-        """Return the last rollouts written, as readable text."""
-        return read_lines(self.folder / "rollouts.jsonl", ROLLOUT).good[-count:]
+        """Return the last rollouts written, as readable text; see ``rollout_line``."""
+        return [line.model_dump() for line in read_lines(self.folder / "rollouts.jsonl", RolloutLine).good[-count:]]
 
-    def evaluation(self) -> dict[str, Any] | None:
+    def evaluation(self) -> Evaluation | None:
         """Return what was measured before and after, once the run is done."""
-        path = self.folder / "evaluation.json"
-        return json.loads(path.read_text(encoding="utf-8")) if self.state == DONE and path.exists() else None
+        return Evaluation.find(self.folder) if self.state == DONE else None
 
     def pause(self) -> None:
         """End the run after the step under way; returns at once."""

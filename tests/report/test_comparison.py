@@ -1,4 +1,4 @@
-"""Many runs read as one comparison: its numbers against a hand count, its verdicts, and its warnings in advance."""
+"""Runs read together: numbers against a hand count, verdicts, and what is refused."""
 
 from __future__ import annotations
 
@@ -11,106 +11,89 @@ import numpy as np
 import pytest
 
 from rmt_mini.arms import ARMS, BASE, METHOD, arms_named
+from rmt_mini.cli import main
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import UserError
-from rmt_mini.report.claims import SHOWN, claims
+from rmt_mini.files import Comparison, ExamOutcome, ExamPlan, PostTraining
+from rmt_mini.report import plots
+from rmt_mini.report.claims import SHOWN, claims, exam_claims
 from rmt_mini.report.comparison import (
     SPREAD,
+    across_seeds,
     compare_runs,
     expected_half_width,
     expected_positions,
+    read_exams,
+    sensitivities,
     steps_for_compute_of,
 )
-from rmt_mini.report.comparison_report import (
-    accuracy_tables,
-    compute_table,
-    difference_table,
-    ledger_table,
+from rmt_mini.report.report import (
+    accuracy_table,
+    exam_figure,
+    exam_table,
+    sorts_table,
     write_comparison_report,
+    write_seeds_report,
 )
+from tests.report.made import DOCUMENTS, a_run, an_exam
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = 40
+BASE_CONFIG = RMTConfig(budget_start=16, budget_decay=0.2)
+ORIGIN: dict[str, Any] = {"config": BASE_CONFIG, "seeds": [0, 1], "machine": {}, "versions": {}}
 
 
-def a_run(folder: Path, arm: str, seed: int, right: float, length: float, plain: float = 0.4) -> Path:
-    """A run folder as far as a comparison reads it: ``right`` of the documents are right in every tier."""
-    path = folder / f"{arm}-seed{seed}"
-    path.mkdir()
-    lines = [
-        {
-            "when": when, "document": f"d{number}", "position": tier + 1, "tier": tier,
-            "sort": "noise" if tier == 2 else "", "plain": float(number < plain * DOCUMENTS),
-            "match": float(number < (right if when == "after" else 0.1) * DOCUMENTS),
-            "length": length if when == "after" else 30, "closed": True,
-        }
-        for when in ("before", "after")
-        for number in range(DOCUMENTS)
-        for tier in range(3)
-    ]  # fmt: skip
-    step = {
-        "rl_tokens": 10, "rl_tokens_by_tier": [2, 3, 5], "ntp_tokens": 30, "forward_tokens": 100, "backward_tokens": 50,
-        "trunk_tokens": 40, "rollout_seconds": 1.0, "update_seconds": 2.0, "trunk_seconds": 0.75,
-    }  # fmt: skip
-    config = RMTConfig(seed=seed, use_rl=arm != "ntp").to_dict()
-    notes = {"status": "done", "seed": seed, "parameters": 1000, "config": config, "seconds": {"cold_start": 7.0}}
-    (path / "run.json").write_text(json.dumps(notes))
-    (path / "evaluation.json").write_text(json.dumps({w: {"think": {"budget": 8}} for w in ("before", "after")}))
-    (path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (path / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for _ in range(3)))
-    return path
-
-
-def all_arms(folder: Path, **rights: float) -> dict[str, Any]:
+def all_arms(folder: Path, **rights: float) -> Comparison:
     folder.mkdir()
-    told = {"rmt": 0.8, "rpt": 0.5, "rmt-no-budget": 0.8, "ntp": 0.9} | rights
+    given = {"rmt": 0.8, "rpt": 0.5, "rmt-no-budget": 0.8, "ntp": 0.9} | rights
     lengths = {"rmt": 5, "rpt": 25}
     found = {
-        arm: [
-            a_run(folder, arm, seed, right, lengths.get(arm, 20), plain=right if arm == "ntp" else 0.4)
-            for seed in (0, 1)
-        ]
-        for arm, right in told.items()
+        arm: [a_run(folder, arm, seed, right, lengths.get(arm, 20), right if arm == "ntp" else 0.4) for seed in (0, 1)]
+        for arm, right in given.items()
     }
-    return compare_runs(found)
+    return Comparison(**compare_runs(found), **ORIGIN)
 
 
 def test_the_numbers_are_those_of_the_answers(tmp_path: Path) -> None:
     found = all_arms(tmp_path / "a")
-    arms = found["arms"]
-    assert set(arms) == {"base-ntp", "base-ntr", "rmt", "rpt", "rmt-no-budget", "ntp"}
+    assert set(found.arms) == {"base-ntp", "base-ntr", "rmt", "rpt", "rmt-no-budget", "ntp"}
     for name, right in {"base-ntp": 0.4, "base-ntr": 0.1, "rmt": 0.8, "rpt": 0.5, "ntp": 0.9}.items():
-        assert arms[name]["average"]["accuracy"] == pytest.approx(right)
-        assert arms[name]["hard"]["n"] == 2 * DOCUMENTS
-        assert arms[name]["average"]["low"] < right < arms[name]["average"]["high"]
-    assert arms["rmt"]["plain"]["average"]["accuracy"] == pytest.approx(0.4)
-    assert (arms["rmt"]["thought_length"], arms["rpt"]["thought_length"], arms["ntp"]["thought_length"]) == (5, 25, 0)
+        average = found.arms[name].average
+        assert average.accuracy == pytest.approx(right)
+        assert found.arms[name].hard.n == 2 * DOCUMENTS
+        assert average.low is not None
+        assert average.high is not None
+        assert average.low < right < average.high
+    rmt = found.arms["rmt"]
+    assert [found.arms[name].thought_length for name in ("rmt", "rpt", "ntp")] == [5, 25, 0]
+    assert "40.0 [" in write_comparison_report(tmp_path, found)
     # 3 steps of 100 forward and 50 backward tokens: 2 x 1000 x (300 + 2 x 150); of both 120 of documents: 3 x 120
-    assert arms["rmt"]["compute"] == {
+    assert rmt.compute is not None
+    assert rmt.compute.model_dump() == {
         "steps": 3, "rl_tokens": 30, "rl_tokens_by_tier": [6, 9, 15], "ntp_tokens": 90, "operations": 1.2e6,
         "rl_operations": 0.48e6, "seconds": 9.0, "rl_seconds": 6.75, "cold_start_seconds": 7.0,
     }  # fmt: skip
-    pair = next(one for one in found["paired"] if one["b"] == "rpt" and one["tier"] == "average")
-    assert pair["a"] == "rmt"
-    assert pair["difference"] == pytest.approx(0.3)
-    assert 0.1 < pair["low"] < 0.3 < pair["high"] < 0.5
-    noise = next(one for one in found["paired"] if one["b"] == "ntp" and one["tier"] == "noise")
-    assert noise["difference"] == pytest.approx(-0.1)
-    relative = found["relative"]["rpt"]
-    assert relative["accuracy"]["ratio"] == pytest.approx(0.6)
-    assert relative["accuracy"]["low"] < 0.6 < relative["accuracy"]["high"]
-    assert relative["thought_length"]["ratio"] == pytest.approx(0.2)
-    assert found["relative"]["ntp"]["thought_length"] is None
-    assert found["lengths"]["rpt"]["difference"] == -20
-    assert found["lengths"]["ntp"]["difference"] == 5
+    pairs = {(one.b, one.tier): one for one in found.paired}
+    assert pairs["rpt", "average"].difference == pytest.approx(0.3)
+    assert 0.1 < (pairs["rpt", "average"].low or 0) < 0.3 < (pairs["rpt", "average"].high or 0) < 0.5
+    assert pairs["ntp", "noise"].difference == pytest.approx(-0.1)
+    against = found.relative["rpt"]
+    assert against.accuracy is not None
+    assert against.thought_length is not None
+    assert against.accuracy.ratio == pytest.approx(0.6)
+    assert against.accuracy.low < 0.6 < against.accuracy.high
+    assert against.thought_length.ratio == pytest.approx(0.2)
+    assert found.relative["ntp"].thought_length is None
+    assert (found.lengths["rpt"].difference, found.lengths["ntp"].difference) == (-20, 5)
 
 
 def test_a_ratio_has_a_paired_interval(tmp_path: Path) -> None:
     # both arms are right on the same documents, so their ratio moves less than either accuracy
     found = all_arms(tmp_path / "a", rmt=0.8, rpt=0.79)
-    relative = found["relative"]["rpt"]["accuracy"]
-    arm = found["arms"]["rmt"]["average"]
-    assert relative["high"] - relative["low"] < (arm["high"] - arm["low"]) / 0.8
+    ratio, arm = found.relative["rpt"].accuracy, found.arms["rmt"].average
+    assert ratio is not None
+    assert arm.high is not None
+    assert arm.low is not None
+    assert ratio.high - ratio.low < (arm.high - arm.low) / 0.8
 
 
 def test_each_claim_is_judged_by_its_interval(tmp_path: Path) -> None:
@@ -122,30 +105,41 @@ def test_each_claim_is_judged_by_its_interval(tmp_path: Path) -> None:
     assert verdicts["The budget adds to accuracy"] == 0
     assert verdicts["RMT is more than training on the text (NTP only, equal steps)"] == -1
     assert "The NTP loss adds to accuracy" not in verdicts  # that arm was not run
-    assert found[0].sign == -1  # what does not hold stands first
-    said = {claim.text: claim.line() for claim in found}
-    assert said["RMT is more accurate than RPT"].startswith("**RMT is more accurate than RPT: holds.** By +60.0 % of")
-    assert "does not hold.** RMT minus NTP only, plain: -10.0 points [" in " ".join(said.values())
+    assert [claim.sign for claim in found] == sorted((claim.sign for claim in found), key=(-1, 0, 1).index)
+    lines = " ".join(claim.line() for claim in found)
+    assert "**RMT is more accurate than RPT: holds.** By +60.0 % of RPT's accuracy [" in lines
+    assert "does not hold.** RMT minus NTP only, plain: -10.0 [" in lines
+    worse = {claim.text: claim.sign for claim in claims(all_arms(tmp_path / "b", rmt=0.3))}
+    assert worse["RMT is more accurate than RPT"] == -1
 
 
-def test_a_worse_method_is_said_to_be_worse(tmp_path: Path) -> None:
-    verdicts = {claim.text: claim.sign for claim in claims(all_arms(tmp_path / "a", rmt=0.3))}
-    assert verdicts["RMT is more accurate than RPT"] == -1
-    assert verdicts["RMT thinks better than the untrained model predicts plainly"] in (-1, 0)
+def test_a_baseline_that_is_never_right_has_no_ratio(tmp_path: Path) -> None:
+    found = all_arms(tmp_path / "a", rpt=0.0)
+    assert found.relative["rpt"].accuracy is None
+    assert "RMT is more accurate than RPT" not in {claim.text for claim in claims(found)}
 
 
-def test_tables_have_a_row_for_each_arm(tmp_path: Path) -> None:
+def test_the_report_has_a_row_for_each_arm_and_the_failures_first(tmp_path: Path) -> None:
     found = all_arms(tmp_path / "a")
-    _, ours, _, by_sort, _, paper = accuracy_tables(found)
-    assert ours.count("\n") == 1 + len(found["arms"])
-    assert "| RMT | 80.0 [" in ours
-    assert "| noise |" in by_sort
-    assert "| RMT | 62.50 | 43.96 | 34.14 | 46.87 | 188 |" in paper
-    assert "| RPT | +30.0 [" in difference_table(found)
-    assert "RMT |" not in difference_table(found).split("points")[1].replace("RMT without budget |", "")
-    assert "untrained" not in compute_table(found)
-    assert "| RMT | 3 | 30 | 90 | 0.00 | 9 | 7 | 40.0 [" in compute_table(found)
-    assert "| RMT | 25 % | 40 % | 75 % | 20 % | 30 % | 50 % |" in ledger_table(found)
+    assert write_comparison_report(tmp_path, found) == accuracy_table(found)
+    page = (tmp_path / "report.md").read_text()
+    first, _, worst, *_ = page.splitlines()
+    assert first == "# RMT, its baseline, ablations and controls: preset custom, text champ, 2 seeds"
+    assert worst.startswith("- **RMT is more than training on the text (NTP only, equal steps): does not hold.**")
+    assert accuracy_table(found).count("\n") == 1 + len(found.arms)
+    assert "| calculable | noise |" in sorts_table(found)
+    for line in (
+        "| RMT | 62.50 | 43.96 | 34.14 | 46.87 | 188 |",
+        "| RMT | 3 | 30 | 90 | 0.00 | 9 | 7 | 40.0 [",
+        "| RMT | 25 % | 40 % | 75 % | 20 % | 30 % | 50 % |",
+        "| RPT | +30.0 [",
+        "](figures/arms.png)",
+    ):
+        assert line in page
+    assert "untrained" not in page.split("## What it took")[1]
+    alone = found.model_copy(update={"seeds": [7]})
+    write_comparison_report(tmp_path, alone)
+    assert "- **One seed:** the intervals do not include" in (tmp_path / "report.md").read_text()
 
 
 def test_next_token_prediction_for_as_many_operations(tmp_path: Path) -> None:
@@ -153,69 +147,17 @@ def test_next_token_prediction_for_as_many_operations(tmp_path: Path) -> None:
     assert steps_for_compute_of(a_run(tmp_path, "rmt", 0, 0.5, 5)) == round(3 * 200 / 120)
 
 
-def test_the_planner_reckons_with_what_ablations_showed() -> None:
-    recorded = json.loads((ROOT / "data/micro/comparison/comparison.json").read_text())
-    close = ("rmt-no-budget", "rmt-no-curriculum", "rmt-random-tokens")
-    count = recorded["arms"]["rmt"]["average"]["n"]
-    spreads = [
-        (pair["high"] - pair["low"]) / 2 / 1.96 * count**0.5
-        for pair in recorded["paired"]
-        if pair["tier"] == "average" and pair["b"] in close
-    ]
-    assert min(spreads) < SPREAD < max(spreads)
-
-
-@pytest.mark.parametrize("name", ["micro/comparison", "micro/reckoning", "laptop/comparison"])
-def test_readme_shows_what_was_recorded(name: str) -> None:
-    found = json.loads((ROOT / f"data/{name}/comparison.json").read_text())
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace("*", "").split())
-    for arm in found["arms"].values():
-        tiers = (f"{100 * arm[tier]['accuracy']:.1f}" for tier in ("easy", "medium", "hard"))
-        average = "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * arm["average"][key] for key in ("accuracy", "low", "high")))
-        assert f"| {' | '.join(tiers)} | {average} |" in readme
-    for pair in found["paired"]:
-        if pair["tier"] == "average" and pair["b"] in ("ntp", "rmt-no-curriculum", "rmt-random-tokens"):
-            change, *ends = (100 * pair[key] for key in ("difference", "low", "high"))
-            told = re.compile(rf"{abs(change):.1f} (points )?\[[-+]?{abs(ends[0]):.1f}, [-+]?{abs(ends[1]):.1f}\]")
-            turned = re.compile(rf"{abs(change):.1f} (points )?\[[-+]?{abs(ends[1]):.1f}, [-+]?{abs(ends[0]):.1f}\]")
-            assert told.search(readme) or turned.search(readme), pair
-
-
-def test_what_does_not_hold_stands_in_the_first_lines(tmp_path: Path) -> None:
-    found = all_arms(tmp_path / "a") | {"config": RMTConfig().to_dict(), "seeds": [0, 1]}
-    write_comparison_report(tmp_path, found)
-    first, blank, *told = (tmp_path / "report.md").read_text().splitlines()
-    assert first == "# RMT, its baseline, ablations and controls: preset custom, text champ, 2 seeds"
-    assert blank == ""
-    assert told[0].startswith("- **RMT is more than training on the text (NTP only, equal steps): does not hold.**")
-    signs = [next(word for word in ("not hold", "be told", "holds") if word in line) for line in told[:5]]
-    assert signs == sorted(signs, key=("not hold", "be told", "holds").index)
-
-
-def test_a_baseline_that_is_never_right_has_no_ratio(tmp_path: Path) -> None:
-    found = all_arms(tmp_path / "a", rpt=0.0)
-    assert found["relative"]["rpt"]["accuracy"] is None
-    assert "RMT is more accurate than RPT" not in {claim.text for claim in claims(found)}
-
-
 def test_arms_measured_elsewhere_are_refused(tmp_path: Path) -> None:
-    ours = [a_run(tmp_path, "rmt", seed, 0.5, 5) for seed in (0, 1)]
-    theirs = [a_run(tmp_path, "rpt", seed, 0.5, 5) for seed in (0, 1)]
+    ours, theirs = ([a_run(tmp_path, arm, seed, 0.5, 5) for seed in (0, 1)] for arm in ("rmt", "rpt"))
     answers = theirs[1] / "answers.jsonl"
-    answers.write_text(answers.read_text().replace('"d39"', '"another"'))
+    whole = answers.read_text()
+    answers.write_text(whole.replace('"d39"', '"another"'))
     with pytest.raises(UserError, match="'rpt' was not measured at the positions of 'rmt'"):
         compare_runs({"rmt": ours, "rpt": theirs})
-
-
-@pytest.mark.parametrize(("positions", "seeds"), [(300, 1), (200, 4)])
-def test_the_planner_foretells_the_interval(positions: int, seeds: int) -> None:
-    source = np.random.default_rng(0)
-    spread = 0.5
-    means = source.normal(0.1, spread, (4000, positions * seeds)).mean(1)
-    seen = (np.percentile(means, 97.5) - np.percentile(means, 2.5)) / 2
-    told = expected_half_width(positions, seeds, spread)
-    assert told == pytest.approx(seen, rel=0.05)
-    assert expected_positions(told, seeds, spread) in (positions, positions + 1)
+    for damaged in (whole[:-30], whole + "half a li", "", "\n".join(whole.splitlines()[1:])):
+        answers.write_text(damaged)
+        with pytest.raises(UserError, match="does not hold one answer to every position"):
+            compare_runs({"rmt": ours, "rpt": theirs})
 
 
 def test_arms_change_what_they_are_named_for() -> None:
@@ -229,3 +171,197 @@ def test_arms_change_what_they_are_named_for() -> None:
     assert [arm.name for arm in arms_named(base, ["rpt", "base-ntp", "ntp"])] == ["ntp", "rpt", "rmt"]
     with pytest.raises(UserError, match="arm 'rlhf' is unknown; the arms are ntp, ntp-equal-compute, sft,"):
         arms_named(base, ["rpt", "rlhf"])
+
+
+# How wide an interval will be
+
+
+@pytest.mark.parametrize(("positions", "seeds"), [(300, 1), (200, 4)])
+def test_the_width_of_an_interval_is_predicted(positions: int, seeds: int) -> None:
+    means = np.random.default_rng(0).normal(0.1, 0.5, (4000, positions * seeds)).mean(1)
+    seen = (np.percentile(means, 97.5) - np.percentile(means, 2.5)) / 2
+    predicted = expected_half_width(positions, seeds, 0.5)
+    assert predicted == pytest.approx(seen, rel=0.05)
+    assert expected_positions(predicted, seeds, 0.5) in (positions, positions + 1)
+
+
+def test_the_spread_is_that_of_the_recorded_ablations() -> None:
+    recorded = Comparison.read(ROOT / "data/micro/comparison")
+    count = recorded.arms["rmt"].average.n
+    close = ("rmt-no-budget", "rmt-no-curriculum", "rmt-random-tokens")
+    spreads = [
+        ((pair.high or 0) - (pair.low or 0)) / 2 / 1.96 * count**0.5
+        for pair in recorded.paired
+        if pair.tier == "average" and pair.b in close
+    ]
+    assert min(spreads) < SPREAD < max(spreads)
+
+
+# What was recorded
+
+
+@pytest.mark.parametrize("name", ["micro/comparison", "micro/reckoning", "laptop/comparison"])
+def test_readme_shows_what_was_recorded(name: str) -> None:
+    found = Comparison.read(ROOT / f"data/{name}")
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace("*", "").split())
+    for arm in found.arms.values():
+        tiers = [f"{100 * (one.accuracy or 0):.1f}" for one in (arm.easy, arm.medium, arm.hard)]
+        ends = [100 * (one or 0) for one in (arm.average.accuracy, arm.average.low, arm.average.high)]
+        assert f"| {' | '.join(tiers)} | {'{:.1f} [{:.1f}, {:.1f}]'.format(*ends)} |" in readme
+    for pair in found.paired:
+        if pair.tier == "average" and pair.b in ("ntp", "rmt-no-curriculum", "rmt-random-tokens"):
+            middle, low, high = (abs(100 * (one or 0)) for one in (pair.difference, pair.low, pair.high))
+            either = [rf"\[[-+]?{a:.1f}, [-+]?{b:.1f}\]" for a, b in ((low, high), (high, low))]
+            assert re.search(rf"{middle:.1f} (points )?({'|'.join(either)})", readme), pair
+
+
+def test_readme_shows_the_recorded_exams() -> None:
+    text, reckoning = (PostTraining.read(ROOT / f"data/micro/{name}").exams for name in ("comparison", "reckoning"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("*", "")
+    for name, words in (("base", "untrained"), ("ntp", "NTP only"), ("rpt", "RPT"), ("rmt", "RMT")):
+        cells = [
+            f"{100 * (one.pass_at[1].accuracy or 0):.0f}"
+            for exam in (text["micro"], text["micro-text"], reckoning["micro-text"])
+            for one in exam.arms[name]
+            if one.step in (0, 20, 60)
+        ]
+        assert f"| {words} | {' | '.join(cells)} |" in readme
+
+
+# Seeds
+
+
+def test_seeds_are_read_as_one(tmp_path: Path) -> None:
+    found = across_seeds([a_run(tmp_path, "rmt", seed, right, 6) for seed, right in ((0, 0.5), (1, 0.7), (5, 0.9))])
+    assert found.seeds == [0, 1, 5]
+    assert found.after is not None
+    together = found.after.think.average
+    assert together.accuracy == pytest.approx(0.7)
+    assert together.n == 9 * DOCUMENTS
+    assert found.after.ntp.sorts["calculable"].accuracy == pytest.approx(0.4)
+    assert found.gain["calculable_think_after_minus_ntp_before"].difference == pytest.approx(0.3)
+    assert found.length_change["all"].difference == pytest.approx(6 - 30)
+    assert found.after.think.budget == 8
+    assert together.low is not None
+    assert together.high is not None
+    assert together.low < 0.6 < 0.8 < together.high
+
+
+def test_seeds_have_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [str(a_run(tmp_path, "rmt", seed, 0.7, 6)) for seed in (0, 1)]
+    main(["seeds", *runs, "--out", str(tmp_path / "all")])
+    assert capsys.readouterr().out.startswith("next tokens right, %")
+    report = (tmp_path / "all" / "report.md").read_text()
+    assert "# 2 runs of RMT: preset custom, seeds 0, 1" in report
+    assert "Where a short calculation determines the token, thinking after training passes plain prediction" in report
+    assert "a change of -24.0 [-24.0, -24.0]" in report
+    assert "No thoughts were sampled" not in report
+    assert json.loads((tmp_path / "all" / "evaluation.json").read_text())["seeds"] == [0, 1]
+    assert (tmp_path / "all" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("notes", "message"),
+    [
+        ({"status": "interrupted"}, "is interrupted or has no answers"),
+        ({"model_digest": "other"}, "differs from the first in model_digest, not in seed alone"),
+        ({"config": RMTConfig(seed=1, steps=9)}, "differs from the first in steps,"),
+        ({"seed": 0}, r"have seeds \[0, 0\]; give runs of different seeds"),
+    ],
+)
+def test_runs_that_do_not_belong_together(tmp_path: Path, notes: dict[str, Any], message: str) -> None:
+    folders = [a_run(tmp_path, "rmt", 0, 0.5, 6), a_run(tmp_path, "rmt", 1, 0.5, 6, noted=notes)]
+    with pytest.raises(UserError, match=message):
+        across_seeds(folders)
+
+
+def test_no_run_at_all(tmp_path: Path) -> None:
+    for folders in ([tmp_path], []):
+        with pytest.raises(UserError, match="give"):
+            across_seeds(folders)
+    with pytest.raises(UserError, match="is in use"):
+        write_seeds_report([a_run(tmp_path, "rmt", 0, 0.5, 6)], tmp_path)
+
+
+# Variants of a setting
+
+
+def test_what_each_variant_changed(tmp_path: Path) -> None:
+    rights = {"rmt": (0.5, 10), "budget_decay=0.1": (0.8, 5), "budget_decay=0.4": (0.5, 14), "group_size=4": (0.5, 10)}
+    runs = {arm: [a_run(tmp_path, arm, seed, *one) for seed in (0, 1)] for arm, one in rights.items()}
+    found = Comparison(**compare_runs(runs), **ORIGIN)
+    first, second, last = rows = sensitivities(found, BASE_CONFIG)
+    assert [(row.setting, row.value, row.default) for row in rows] == [
+        ("budget_decay", "0.1", "0.2"),
+        ("budget_decay", "0.4", "0.2"),
+        ("group_size", "4", "8"),
+    ]
+    assert first.accuracy.difference == pytest.approx(0.3)
+    assert 0 < (first.accuracy.low or 0) < 0.3 < (first.accuracy.high or 0)
+    assert first.thought_length.model_dump(exclude={"n"}) == {"difference": -5, "low": -5, "high": -5}
+    assert (second.thought_length.difference, last.accuracy.difference, last.operations) == (4, 0, 1.0)
+    table = write_comparison_report(tmp_path, found, variants=rows)
+    assert "| gamma (budget&#95;decay) | 0.2 | 0.1 | +30.0 [" in table
+    text = (tmp_path / "report.md").read_text()
+    assert text.startswith("# RMT, one setting changed at a time: preset custom, text champ, 2 seeds")
+    assert "**Accuracy depends on gamma (0.1 +30.0)**: points against the preset's value." in text
+    assert "**Whether it depends on G is inconclusive** from changes of this size." in text
+    assert table in text
+    assert (tmp_path / "figures" / "sensitivity.png").exists()
+    alt = plots.tornado(rows).alt
+    assert "budget_decay 0.1 +30.0 (" in alt
+    assert "group_size 4 +0.0 (+0.0 to +0.0), around zero" in alt
+
+
+# Post-training
+
+
+@pytest.fixture
+def exam(tmp_path: Path) -> ExamOutcome:
+    given = {"base": {0: 1, 20: 2, 40: 2}, "rpt": {0: 0, 20: 0, 40: 4}, "rmt": {0: 1, 20: 4, 40: 4}}
+    runs = {name: [an_exam(tmp_path, name, seed, right) for seed in (0, 1)] for name, right in given.items()}
+    plan = ExamPlan(arms=list(given), source="gym:chain_sum", count=90, samples=4, every=20)
+    return ExamOutcome(**read_exams(runs), seeds=[0, 1], settings=plan)
+
+
+def test_pass_at_k_over_seeds_and_questions(exam: ExamOutcome) -> None:
+    rmt = exam.arms["rmt"]
+    assert [one.step for one in rmt] == [0, 20, 40]
+    assert [one.pass_at[1].accuracy for one in rmt] == pytest.approx([1 / 8, 1 / 2, 1 / 2])
+    assert rmt[0].pass_at[4].accuracy == pytest.approx(1 / 2)  # one right answer of four is enough
+    assert (rmt[0].pass_at[1].n, rmt[0].thought_length) == (60, 5.5)
+    pairs = {(one.b, one.step, one.k): one for one in exam.paired}
+    assert pairs["base", 40, 1].difference == pytest.approx(1 / 4)
+    assert pairs["base", 40, 1].sign == 1
+    assert pairs["base", 40, 4].difference == 0
+    assert (pairs["rpt", 40, 1].low, pairs["rpt", 40, 1].high) == (0, 0)  # equal answers, for certain
+    assert pairs["rpt", 20, 1].difference == pytest.approx(1 / 2)
+    along = {(one.b, one.k): one for one in exam.along}
+    assert along["base", 1].difference == pytest.approx((1 / 4 + 1 / 4) / 2)  # of steps 20 and 40
+    assert along["rpt", 1].difference == pytest.approx((1 / 2 + 0) / 2)
+
+
+def test_the_end_of_post_training_is_judged_and_reported(exam: ExamOutcome, tmp_path: Path) -> None:
+    asked = "post-training on kinds of questions that no text has, RMT's model answers better than that of"
+    assert {claim.text: claim.sign for claim in exam_claims(exam, "micro")} == {
+        f"Along the way of {asked} the untrained model": 1,
+        f"Along the way of {asked} RPT": 1,
+        f"After 40 steps of {asked} the untrained model": 1,
+        f"After 40 steps of {asked} RPT": 0,
+    }
+    head, _, *rows = exam_table(exam).splitlines()
+    assert "pass@1, %, before | pass@1, %, after | pass@4, %, before" in head
+    assert [line.split(" | ")[0] for line in rows] == ["| untrained", "| RPT", "| RMT"]
+    write_comparison_report(tmp_path, all_arms(tmp_path / "a"), {"gym:chain_sum": exam})
+    page = (tmp_path / "report.md").read_text()
+    for line in (
+        "## Post-training: questions of gym:chain_sum",
+        "(figures/posttraining-gym-chain_sum.png)",
+        "| RMT | 24.08 -> 54.67 | 25.17 -> 64.33 |",
+        "| 20 | +25.0 [",
+        "| mean after 0 | +25.0 [",
+        exam_table(exam),
+        exam_figure(exam).alt,
+    ):
+        assert line in page
+    assert "RMT 12.5 at first and 50.0 at last (" in exam_figure(exam).alt

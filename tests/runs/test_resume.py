@@ -1,4 +1,4 @@
-"""A run that was stopped or killed goes on to what the unbroken run would have left, byte by byte."""
+"""A run that was stopped or killed continues to what the unbroken run would have left, byte by byte."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from typing import Any
 
 import pytest
 import torch
-from tests.test_run import settings
 
+from rmt_mini import files
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.runs import folder as store
+from rmt_mini.runs import folder as folder_module
+from rmt_mini.runs.folder import RunFolder
 from rmt_mini.runs.run import resume, run
 from rmt_mini.stages.midtrain import StepResult
+from tests.runs.test_run import settings
 from tests.stages.tiny import closing
 
 MEASURED = {"rollout_seconds", "update_seconds", "trunk_seconds", "peak_memory_mb"}  # no two runs agree in these
@@ -41,6 +43,11 @@ def left(folder: Path) -> dict[str, Any]:
     }
 
 
+def notes_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return found
+
+
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("unbroken")
@@ -49,34 +56,30 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return left(folder / "run")
 
 
-def stop_at(moment: str, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
-    """Break the run as it is about to write something, or right behind it."""
-    place, name = moment.split(" ")
-    write = store.RunFolder.write_json if name.endswith(".json") else store.RunFolder.write_lines
-
-    def broken(self: store.RunFolder, written: str, value: Any) -> None:
-        if place == "behind":
-            write(self, written, value)
-        if written == name:
-            raise error
-        if place == "before":
-            write(self, written, value)
-
-    monkeypatch.setattr(store.RunFolder, write.__name__, broken)
-
-
 @pytest.mark.parametrize(
     "moment",
     [
-        "before positions.json", "before samples.json", "before answers.jsonl", "behind answers.jsonl",
-        "before preflight.json", "behind preflight.json", "before evaluation.json", "behind evaluation.json",
+        "before positions.json", "before samples.json", "before answers.jsonl", "after answers.jsonl",
+        "before preflight.json", "after preflight.json", "before evaluation.json", "after evaluation.json",
     ],
 )  # fmt: skip
 def test_broken_at_a_stage(
     moment: str, unbroken: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    place, name = moment.split(" ")
+    write = files.write_whole
+
+    def broken(path: Path, text: str) -> None:
+        if place == "after":
+            write(path, text)
+        if path.name == name:
+            raise SystemExit
+        if place == "before":
+            write(path, text)
+
     with monkeypatch.context() as patch:
-        stop_at(moment, patch, SystemExit)
+        for module in (files, folder_module):
+            patch.setattr(module, "write_whole", broken)
         with pytest.raises(SystemExit):
             run(settings(tmp_path, steps=6), progress=False)
     result = resume(tmp_path / "run", progress=False)
@@ -89,7 +92,7 @@ def test_a_killed_run_keeps_the_seconds_of_what_was_done(tmp_path: Path) -> None
     path, kept = tmp_path / "run", {}
 
     def die(result: StepResult) -> None:
-        kept.update(json.loads((path / "run.json").read_text())["seconds"])
+        kept.update(notes_of(path)["seconds"])
         kept["steps"] = kept.get("steps", 0.0) + result.metrics.rollout_seconds + result.metrics.update_seconds
         if result.metrics.step == 3:
             raise KeyboardInterrupt
@@ -98,17 +101,16 @@ def test_a_killed_run_keeps_the_seconds_of_what_was_done(tmp_path: Path) -> None
         run(settings(tmp_path, steps=6, state_seconds=0.0), on_step=die, progress=False)
     assert {"loading", "evaluation", "cold_start", "preflight", "midtrain", "saving"} <= set(kept)
     assert kept["midtrain"] >= 0.9 * kept["steps"] - 0.02
-    interrupted = json.loads((path / "run.json").read_text())["seconds"]
-    assert interrupted["midtrain"] >= kept["midtrain"]
+    interrupted = notes_of(path)["seconds"]
     resume(path, progress=False)
-    done = json.loads((path / "run.json").read_text())["seconds"]
+    done = notes_of(path)["seconds"]
     assert done["cold_start"] == interrupted["cold_start"] > 0
-    assert done["midtrain"] > interrupted["midtrain"]
+    assert done["midtrain"] > interrupted["midtrain"] >= kept["midtrain"]
 
 
 @pytest.mark.parametrize("saved_every", [0.0, 3600.0])
 @pytest.mark.parametrize("step", [0, 3, 5])
-def test_broken_behind_a_step(step: int, saved_every: float, unbroken: dict[str, Any], tmp_path: Path) -> None:
+def test_broken_after_a_step(step: int, saved_every: float, unbroken: dict[str, Any], tmp_path: Path) -> None:
     def die(result: StepResult) -> None:
         if result.metrics.step == step:
             raise SystemExit
@@ -121,19 +123,17 @@ def test_broken_behind_a_step(step: int, saved_every: float, unbroken: dict[str,
     assert left(tmp_path / "run") == unbroken
 
 
-def test_a_request_stops_behind_the_step_and_says_how_to_go_on(unbroken: dict[str, Any], tmp_path: Path) -> None:
+def test_a_request_stops_after_the_step_and_says_how_to_continue(unbroken: dict[str, Any], tmp_path: Path) -> None:
     stop = threading.Event()
 
     def ask(result: StepResult) -> None:
         if result.metrics.step in (1, 3):
             stop.set()
 
-    with pytest.raises(Stopped, match=r"^stopped; to go on: rmt-mini resume .*run$"):
+    with pytest.raises(Stopped, match=r"^stopped; .*: rmt-mini resume .*run$"):
         run(settings(tmp_path, steps=6, state_seconds=3600.0), on_step=ask, progress=False, stop=stop)
-    notes = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert notes["status"] == "interrupted"
-    assert "evaluation" in notes["seconds"]
-    # asked for behind the save of that step, so the step is done again; a request before it saves it
+    assert notes_of(tmp_path / "run")["status"] == "interrupted"
+    # asked for after the save of that step, so the step is done again; a request before it saves it
     for _ in range(2):
         stop.clear()
         with pytest.raises(Stopped):
@@ -141,29 +141,23 @@ def test_a_request_stops_behind_the_step_and_says_how_to_go_on(unbroken: dict[st
     stop.clear()
     resume(tmp_path / "run", progress=False, stop=stop)
     assert left(tmp_path / "run") == unbroken
-    notes = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert len(notes["resumed"]) == 3
-    assert notes["status"] == "done"
+    notes = notes_of(tmp_path / "run")
+    assert (len(notes["resumed"]), notes["status"]) == (3, "done")
 
 
 def test_a_policy_in_memory_is_given_again(tmp_path: Path) -> None:
-    def die(_: StepResult) -> None:
-        raise KeyboardInterrupt
-
-    config = settings(tmp_path, model="in-memory")
-    with pytest.raises(Stopped):
-        run(config, closing(), on_step=die, progress=False)
+    path = broken_run(tmp_path, closing(), model="in-memory")
     with pytest.raises(UserError, match=r"model_digest was .* and is .* now"):
-        resume(tmp_path / "run", closing(seed=5), progress=False)
-    assert len(resume(tmp_path / "run", closing(), progress=False).metrics) == config.steps
+        resume(path, closing(seed=5), progress=False)
+    assert len(resume(path, closing(), progress=False).metrics) == 3
 
 
-def broken_run(folder: Path, **changes: Any) -> Path:
+def broken_run(folder: Path, policy: Any = None, **changes: Any) -> Path:
     def die(_: StepResult) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(Stopped):
-        run(settings(folder, state_seconds=0.0, **changes), on_step=die, progress=False)
+        run(settings(folder, **{"state_seconds": 0.0} | changes), policy, on_step=die, progress=False)
     return folder / "run"
 
 
@@ -181,13 +175,13 @@ def test_what_has_changed_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixt
     (path / "run.json").write_text(text)
     tales = tmp_path / "tales.txt"
     tales.write_text(tales.read_text() + "\n\n\nOne more tale, about a cat and a dog.")
-    with pytest.raises(UserError, match=r"corpus_digest was .*; restore it, or begin a new run"):
+    with pytest.raises(UserError, match=r"corpus_digest was .*; restore it, or start a new run"):
         resume(path, progress=False)
     tales.write_text(tales.read_text().rsplit("\n\n\n", 1)[0])
     (path / "run.json").write_text(text.replace('"torch": "', '"torch": "1.'))
     caplog.clear()
     resume(path, progress=False)
-    assert sum("Changed since the run began: torch 1." in record.message for record in caplog.records) == 1
+    assert sum("Changed since the run started: torch 1." in record.message for record in caplog.records) == 1
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -212,7 +206,7 @@ def test_no_run_folder(tmp_path: Path, content: str | None) -> None:
 
 def test_two_processes_in_one_folder(tmp_path: Path) -> None:
     path = broken_run(tmp_path)
-    held = store.RunFolder(path, resume=True)
+    held = RunFolder(path, resume=True)
     with pytest.raises(UserError, match="is in use by another process"):
         resume(path, progress=False)
     held.release()
@@ -223,39 +217,37 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", "from rmt_mini.cli import main; main()", *arguments]
 
 
-def flags(folder: Path) -> list[str]:
-    config = settings(folder, steps=40, state_seconds=0.0, evaluation_positions=30)
-    shown = {
-        name: value for name, value in config.to_dict().items()
-        if name in ("steps", "document_tokens", "min_document_tokens", "budget_start", "budget_min", "group_size",
-                    "learning_rate", "answer_format", "dtype", "device", "tier_rule", "warmup_steps", "corpus", "model",
-                    "evaluation_positions", "state_seconds")
-    }  # fmt: skip
-    pairs = [(f"--{name.replace('_', '-')}", str(value)) for name, value in shown.items()]
-    return [*(part for pair in pairs for part in pair), "--tier-thresholds", "0.3", "0.7"]
+def flags(config: RMTConfig) -> list[str]:
+    """Return settings as the command line takes them."""
+    found: list[str] = []
+    for name, value in config.to_dict().items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            found.append(flag if value else f"--no-{flag[2:]}")
+        elif name != "preset":
+            found += [flag, *map(str, value if isinstance(value, list | tuple) else (value,))]
+    return found
 
 
 def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
-def test_ctrl_c_ends_in_good_order(tmp_path: Path, number: int, code: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_in_good_order(tmp_path: Path, number: int) -> None:
     out = tmp_path / "run"
+    arguments = flags(settings(tmp_path, steps=40, state_seconds=0.0))
     process = subprocess.Popen(
-        command("run", "laptop", *flags(tmp_path), "--out", str(out)),
-        env=environment(),
-        text=True,
-        stderr=subprocess.PIPE,
+        command("run", "laptop", *arguments), env=environment(), text=True, stderr=subprocess.PIPE
     )
     while process.poll() is None and not (out / "state").exists():
         time.sleep(0.05)
     process.send_signal(number)
     _, said = process.communicate(timeout=120)
-    assert process.returncode == code
-    assert said.strip().splitlines()[-1] == f"Stopped; to go on: rmt-mini resume {out}"
+    assert process.returncode == 130
+    assert said.strip().splitlines()[-1].endswith(f"rmt-mini resume {out}")
     assert "Traceback" not in said
-    assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
+    assert notes_of(out)["status"] == "interrupted"
 
 
 def _live(config: RMTConfig) -> None:
@@ -277,7 +269,7 @@ def _moment(folder: Path) -> tuple[str, ...]:
 def test_killed_at_many_moments(tmp_path: Path) -> None:
     config = settings(tmp_path, steps=30, state_seconds=0.0, save_every=3)
     context = multiprocessing.get_context("forkserver")  # a life begins with everything imported
-    context.set_forkserver_preload(["rmt_mini.runs.run", "tests.test_resume"])
+    context.set_forkserver_preload(["rmt_mini.runs.run", "tests.runs.test_resume"])
     whole = context.Process(target=_live, args=(config.replace(out=str(tmp_path / "whole")),))
     whole.start()
     whole.join(300)
@@ -303,8 +295,8 @@ def test_killed_at_many_moments(tmp_path: Path) -> None:
     assert not [path for path in (tmp_path / "run").rglob(".*")]
 
 
-def test_the_room_saves_no_more_than_it_promises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_states_are_saved_than_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[int] = []
-    monkeypatch.setattr(sys.modules[run.__module__], "save_state", lambda _, state: saved.append(state.plain["step"]))
+    monkeypatch.setattr("rmt_mini.runs.run.save_state", lambda _, state: saved.append(state.plain["step"]))
     run(settings(tmp_path, steps=5, state_seconds=3600.0, warmup_steps=0), progress=False)
     assert saved == []

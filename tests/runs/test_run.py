@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
+from rmt_mini.files import Evaluation, Measured
 from rmt_mini.report.report import evaluation_table
 from rmt_mini.runs.run import RunResult, evaluate_checkpoint, prepare, resume, run
-from rmt_mini.stages import material as material_room
+from rmt_mini.stages import material as material_module
 from rmt_mini.stages.midtrain import StepResult
 from tests.fakes import make_tiny_policy
 from tests.stages.tiny import closing, small
@@ -51,6 +52,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, list[Step
 
 def read(folder: Path, name: str) -> Any:
     return json.loads((folder / name).read_text(encoding="utf-8"), parse_constant=lambda word: pytest.fail(word))
+
+
+def after(result: RunResult) -> Measured:
+    assert result.evaluation.after is not None
+    return result.evaluation.after
 
 
 def lines(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -93,7 +99,7 @@ def test_rollouts_are_those_of_the_steps_as_text(done: tuple[RunResult, list[Ste
 
 def test_evaluation_has_tiers_with_intervals_at_three_times(done: tuple[RunResult, list[StepResult]]) -> None:
     found = read(done[0].folder, "evaluation.json")
-    assert found == done[0].evaluation
+    assert Evaluation.model_validate(found) == done[0].evaluation
     assert {"before", "cold_start", "after"} <= set(found)
     for when in ("before", "cold_start", "after"):
         for row in ("ntp", "think"):
@@ -136,8 +142,8 @@ def test_a_checkpoint_is_measured_again_with_the_same_result(
 ) -> None:
     folder = done[0].folder
     again = evaluate_checkpoint(folder / place)
-    assert json.loads(json.dumps(again)) == read(folder, "evaluation.json")["after"]
-    assert "after" in evaluation_table({"after": again})
+    assert again == Measured.model_validate(read(folder, "evaluation.json")["after"])
+    assert "after" in evaluation_table(Evaluation(after=again))
 
 
 def test_a_changed_corpus_is_noticed(done: tuple[RunResult, list[StepResult]], tmp_path: Path) -> None:
@@ -163,7 +169,7 @@ def test_without_out_a_free_folder_under_runs_is_taken(tmp_path: Path, monkeypat
     config = settings(tmp_path, out="", steps=1, warmup_steps=0, use_rl=False)
     result = run(config, closing(), progress=False)
     assert result.folder == Path("runs/custom-seed0-2")
-    assert set(result.evaluation) == {"before", "after", "gain", "length_change"}
+    assert set(read(result.folder, "evaluation.json")) == {"before", "after", "gain", "length_change"}
     assert not (result.folder / "preflight.json").exists()
 
 
@@ -215,24 +221,24 @@ def test_settings_that_do_not_fit_the_model_leave_no_folder(changes: Any, words:
 def test_an_evaluation_may_state_a_smaller_budget_than_any_step(tmp_path: Path) -> None:
     config = settings(tmp_path, budget_rule="entropy", evaluation_budget=1, warmup_steps=0)
     result = run(config, progress=False)
-    assert result.evaluation["after"]["think"]["budget"] == 1
-    assert result.evaluation["after"]["think"]["thought_length"] <= 4  # twice the cap of a budget that may double
-    assert evaluate_checkpoint(tmp_path / "run", 1)["think"] == result.evaluation["after"]["think"]
+    assert after(result).think.budget == 1
+    assert after(result).think.thought_length <= 4  # twice the cap of a budget that may double
+    assert evaluate_checkpoint(tmp_path / "run", 1).think == after(result).think
 
 
 def test_a_proxy_is_loaded_once_and_quantiles_come_from_training_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded, sampled = [], []
-    load, quantiles = material_room.load_policy, material_room.quantile_thresholds
-    monkeypatch.setattr(material_room, "load_policy", lambda *given: loaded.append(given[0]) or load(*given))
-    monkeypatch.setattr(material_room, "quantile_thresholds", lambda all_, _: sampled.append(len(all_)) or (2.0, 4.0))
+    load, quantiles = material_module.load_policy, material_module.quantile_thresholds
+    monkeypatch.setattr(material_module, "load_policy", lambda *given: loaded.append(given[0]) or load(*given))
+    monkeypatch.setattr(material_module, "quantile_thresholds", lambda all_, _: sampled.append(len(all_)) or (2.0, 4.0))
     config = settings(tmp_path, warmup_steps=0, evaluation_fraction=0.2)
     result = run(config.replace(entropy_model=config.model, tier_rule="quantile"), progress=False)
     assert loaded == [config.model]
     train = prepare(config, result.policy).train
     assert set(sampled) == {sum(len(text.ids) - text.first for text in train)}
-    assert quantiles is not material_room.quantile_thresholds
+    assert quantiles is not material_module.quantile_thresholds
 
 
 def test_another_proxy_than_the_run_began_with_is_named(tmp_path: Path) -> None:
@@ -264,7 +270,7 @@ def test_a_proxy_has_the_dtype_and_the_vocabulary_of_the_run_and_is_not_needed_t
     assert result.policy.proxy is not None
     assert result.policy.proxy.dtype == torch.float32
     (tmp_path / "proxy").rename(tmp_path / "gone")
-    assert evaluate_checkpoint(tmp_path / "run")["think"] == result.evaluation["after"]["think"]
+    assert evaluate_checkpoint(tmp_path / "run").think == after(result).think
 
 
 def test_a_proxy_that_reads_fewer_tokens_is_refused(tmp_path: Path) -> None:
@@ -294,7 +300,7 @@ def test_a_run_of_relative_names_is_measured_and_resumed_from_another_folder(
         run(config, progress=False)
     monkeypatch.chdir("elsewhere")
     result = resume(Path("../run"), progress=False)
-    assert evaluate_checkpoint(Path("../run"))["think"] == result.evaluation["after"]["think"]
+    assert evaluate_checkpoint(Path("../run")).think == after(result).think
     (tmp_path / "tales.txt").rename(tmp_path / "moved.txt")
     with pytest.raises(UserError, match=r"corpus '.*/tales.txt' does not exist; give"):
         evaluate_checkpoint(Path("../run"))

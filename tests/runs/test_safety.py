@@ -28,9 +28,10 @@ from rmt_mini.report.plots import Figured
 from rmt_mini.runs.run import run
 from tests.fakes import make_tiny_policy
 from tests.lab_process import lab_process
+from tests.runs.test_run import settings
 from tests.test_cli import outcome
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "rmt_mini").rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 

@@ -1,28 +1,28 @@
-"""A run that is taken up or measured again reads the tokens that it began with, or says in one line that it cannot."""
+"""A run that is resumed or measured again reads the tokens that it started with, or says in one line that it cannot."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import shutil
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import transformers.utils.chat_template_utils as templates
-from tests.test_resume import left
-from tests.test_run import settings
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped
+from rmt_mini.files import Evaluation, Notes
 from rmt_mini.runs.compare import _one
 from rmt_mini.runs.run import evaluate_checkpoint, resume, run
 from rmt_mini.stages.midtrain import StepResult
 from tests.fakes import byte_tokenizer
 from tests.outcomes import either
+from tests.runs.test_resume import left
+from tests.runs.test_run import settings
 
 DATED = "<|user|>{{ strftime_now('%d %B %Y') }}: {{ messages[0].content }}<|end|>{{ strftime_now('%A') }}<|assistant|>"
 
@@ -38,14 +38,8 @@ def set_date(patch: pytest.MonkeyPatch, *date: int) -> None:
 
 def dated(folder: Path, **changes: Any) -> RMTConfig:
     """Settings of a run whose model has a template with today's date."""
-    small = {
-        "steps": 2,
-        "group_size": 2,
-        "positions_per_document": 2,
-        "evaluation_positions": 6,
-        "preflight_positions": 3,
-    }
-    config = settings(folder, answer_format="chat", warmup_steps=1, **small | changes)
+    small = {"steps": 2, "group_size": 2, "positions_per_document": 2, "evaluation_positions": 6}
+    config = settings(folder, answer_format="chat", warmup_steps=1, preflight_positions=3, **small | changes)
     byte_tokenizer(template=DATED).save_pretrained(folder / "model")
     return config
 
@@ -70,15 +64,11 @@ def in_may(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_template_with_the_date_may_be_measured_on_another_day(in_may: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_date(monkeypatch, 2026, 12, 1)
-    found = json.loads(json.dumps(evaluate_checkpoint(in_may)))
-    assert found == json.loads((in_may / "evaluation.json").read_text())["after"]
-    assert json.loads((in_may / "run.json").read_text())["chat_turn"] == {
-        "before": "<|user|>02 May 2026: ",
-        "after": "<|end|>Saturday<|assistant|><think>\n",
-    }
+    assert evaluate_checkpoint(in_may) == Evaluation.read(in_may).after
+    assert Notes.read(in_may).chat_turn == ("<|user|>02 May 2026: ", "<|end|>Saturday<|assistant|><think>\n")
 
 
-def test_a_template_with_the_date_may_be_taken_up_on_another_day(
+def test_a_template_with_the_date_may_be_resumed_on_another_day(
     in_may: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_date(monkeypatch, 2026, 5, 2)
@@ -101,10 +91,10 @@ def test_arms_begun_on_different_days_are_asked_alike(tmp_path: Path, monkeypatc
     for day, arm in ((2, "rmt"), (30, "ntp")):
         set_date(monkeypatch, 2026, 9, day)
         path = tmp_path / "runs" / f"{arm}-seed0"
-        _one(config.replace(out=str(path), use_rl=arm == "rmt"), threading.Event())
-        notes.append(json.loads((path / "run.json").read_text()))
-    assert notes[0]["chat_turn"] == notes[1]["chat_turn"]
-    assert notes[0]["token_digest"] == notes[1]["token_digest"]
+        _one(config.replace(out=str(path), use_rl=arm == "rmt"), None)
+        notes.append(Notes.read(path))
+    assert notes[0].chat_turn == notes[1].chat_turn
+    assert notes[0].token_digest == notes[1].token_digest
     positions = [(tmp_path / "runs" / f"{arm}-seed0" / "positions.json").read_bytes() for arm in ("rmt", "ntp")]
     assert positions[0] == positions[1]
 
@@ -124,17 +114,14 @@ def test_another_tokenizer_is_noticed_by_evaluate(in_may: Path, tmp_path: Path) 
     shutil.copytree(in_may, tmp_path / "run")
     merge(tmp_path / "run" / "checkpoint")
     _, message = either(lambda: evaluate_checkpoint(tmp_path / "run"))
-    assert message is not None
-    assert "gives other tokens than when the run began" in message
-    assert str(tmp_path / "run" / "checkpoint") in message
+    assert f"{tmp_path / 'run' / 'checkpoint'}' gives other tokens than when the run started" in (message or "")
 
 
 def test_another_tokenizer_is_noticed_by_resume(tmp_path: Path) -> None:
     path = broken_off(settings(tmp_path, warmup_steps=0))
     merge(tmp_path / "model")
     _, message = either(lambda: resume(path, progress=False))
-    assert message is not None
-    assert "token_digest was" in message
+    assert "token_digest was" in (message or "")
 
 
 @pytest.mark.parametrize("name", ["bos_token", "pad_token"])
@@ -145,4 +132,4 @@ def test_what_makes_no_difference_to_the_tokens_is_no_other_tokenizer(name: str,
     tokenizer.save_pretrained(tmp_path / "run" / "checkpoint")
     found, message = either(lambda: evaluate_checkpoint(tmp_path / "run"))
     assert message is None
-    assert found["think"]["average"]["n"] > 0
+    assert found.think.average.n > 0

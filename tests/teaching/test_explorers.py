@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from rmt_mini.runs.plan import FRAME_TOKENS
 
 from rmt_mini.config import preset
 from rmt_mini.engine.attention import tree_mask
@@ -25,6 +24,7 @@ from rmt_mini.report import plots
 from rmt_mini.report.claims import PAPER, SHOWN, trained_as
 from rmt_mini.report.comparison import expected_half_width, expected_positions
 from rmt_mini.report.plots import length_triangle
+from rmt_mini.scale.planner import FRAME_TOKENS
 from rmt_mini.stages.material import trunk_entropy
 from rmt_mini.stages.posttrain import pass_at_k
 from rmt_mini.teaching.lessons import FOLDER, read_notebook

@@ -13,10 +13,9 @@ import pytest
 
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import Stopped, UserError
+from rmt_mini.files import read_metrics
 from rmt_mini.records import StepMetrics
 from rmt_mini.report.plots import side_by_side
-from rmt_mini.runs.journal import metrics_of
-from rmt_mini.stages.reading import METRICS, read_lines
 from rmt_mini.teaching import live
 from rmt_mini.teaching.live import DONE, FAILED, PAUSED, RUNNING, LiveRun
 from rmt_mini.teaching.widgets import panel as room
@@ -31,7 +30,7 @@ SMALL: dict[str, Any] = {
 
 
 def recorded() -> list[StepMetrics]:
-    return [metrics_of(line) for line in read_lines(ROOT / "data/micro/seed0/metrics.jsonl", METRICS).good]
+    return read_metrics(ROOT / "data/micro/seed0")
 
 
 class Script:

@@ -15,12 +15,12 @@ from rmt_mini.config import RMTConfig, preset
 from rmt_mini.engine.model import Policy, load_policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat, Continuation, continuation_of, encode_text
 from rmt_mini.engine.rollout import Asking, roll_out
-from rmt_mini.engine.text import Text, generator_for, to_texts
+from rmt_mini.engine.text import generator_for, to_texts
 from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.curriculum import TierSampler
 from rmt_mini.method.rewards import match_reward
-from rmt_mini.records import Position
+from rmt_mini.records import Position, Text
 from rmt_mini.report import plots
 from rmt_mini.report.plots import (
     Figured,
