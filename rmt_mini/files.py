@@ -134,7 +134,7 @@ class Notes(File):
     model_digest: str | None = None
     proxy_digest: str | None = None
     unknown_share: Share | None = None  # of the tokens; none of them is asked or trained on
-    chat_turn: Turn | None = None
+    chat_turn: Annotated[Turn | None, PlainSerializer(lambda turn: turn and turn._asdict())] = None
     questions: str | None = None
     questions_left_out: int | None = None
     training_questions: int | None = None

@@ -91,7 +91,7 @@ def test_what_is_let_through_fits(rule: str) -> None:
 def test_evaluate_asks_for_the_room_of_its_own_budget(tmp_path: Path) -> None:
     config = settings(tmp_path, steps=1, warmup_steps=0, preflight_positions=3, evaluation_positions=6)
     run(config, make_tiny_policy(max_position_embeddings=NEEDED), progress=False)
-    assert evaluate_checkpoint(tmp_path / "run", 6)["think"]["budget"] == 6
+    assert evaluate_checkpoint(tmp_path / "run", 6).think.budget == 6
     _, message = either(lambda: evaluate_checkpoint(tmp_path / "run", 7))
     assert message is not None
     assert f"thoughts of up to 14 tokens that makes {NEEDED + 2}" in message

@@ -198,7 +198,7 @@ def resume(
     """
     notes = Notes.read(path)
     if notes.kind != "mid-training":
-        raise UserError(f"{str(path)!r} is a {notes.kind} run, which cannot be resumed; start it again")
+        raise UserError(f"{str(path)!r} is a {notes.kind} run, which cannot be taken up again; start a new one")
     for name in changes or {}:
         if name not in MAY_CHANGE:
             raise UserError(
@@ -266,7 +266,7 @@ def read_positions(folder: Path, texts: Sequence[Text]) -> list[Position]:
     """Read the held-out positions of a run.
 
     Raises:
-        UserError: if the file is files.damaged, or the texts are not those it was made for.
+        UserError: if the file is damaged, or the texts are not those it was made for.
     """
     found = Positions.read(folder).positions
     places = [(one.trunk, one.index) for one in found]
@@ -424,9 +424,9 @@ class _Run:
         samples.model_copy(update={when: shown}).write(self.path)
 
     def lost(self, name: str, what: str) -> UserError:
-        """Say that a files.damaged file held what only the steps already done can give."""
+        """Say that a damaged file held what only the steps already done can give."""
         return UserError(
-            f"{str(self.path / name)!r} is files.damaged: {what} are missing; restore it from a copy, or delete "
+            f"{str(self.path / name)!r} is damaged: {what} are missing; restore it from a copy, or delete "
             f"{str(self.path / 'state')!r} to train again from the start"
         )
 
