@@ -13,6 +13,7 @@ from rmt_mini.bench.parts import Setting, material
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.text import longest_branch
+from rmt_mini.runs import pre_and_post
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import evaluate_checkpoint, run
 from rmt_mini.scale.planner import plan_run

@@ -20,7 +20,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.test_run import settings
 
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import UserError
