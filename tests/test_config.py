@@ -15,8 +15,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rmt_mini.bench.sizes import Setting
 from rmt_mini.config import PRESETS, PretrainConfig, RMTConfig, Settings, preset, read_settings
 from rmt_mini.errors import UserError
+from rmt_mini.scale.settings import ScaleSettings
 from tests.outcomes import either
 
 FIELDS = {name: field.default for name, field in RMTConfig.model_fields.items()}
@@ -31,17 +33,15 @@ BAD: list[tuple[str, Any, str]] = [
     ("steps", "3", WHOLE),
     ("steps", 2**63, f"give a whole number of at most {2**63 - 1}"),
     ("document_tokens", 1, "give a whole number of at least 2"),
-    *((name, 0, WHOLE) for name in ("min_document_tokens", "budget_start", "budget_min", "group_size")),
-    *((name, 0, WHOLE) for name in ("positions_per_document", "documents_per_step", "updates_per_step")),
-    *((name, 0, WHOLE) for name in ("branch_tokens", "evaluation_positions", "warmup_positions")),
-    *((name, -1, NATURAL) for name in ("seed", "entropy_top_k", "evaluation_budget", "rollouts_logged")),
+    *((name, 0, WHOLE) for name in ("budget_min", "group_size", "updates_per_step", "branch_tokens")),
+    *((name, -1, NATURAL) for name in ("seed", "entropy_top_k", "evaluation_budget")),
     ("warmup_steps", 1.5, NATURAL),
     ("save_every", None, NATURAL),
-    *((name, -0.1, REAL) for name in ("clip_epsilon", "kl_weight", "ntp_weight", "weight_decay", "state_seconds")),
+    *((name, -0.1, REAL) for name in ("clip_epsilon", "kl_weight", "ntp_weight")),
     ("kl_weight", float("nan"), REAL),
     ("ntp_weight", float("inf"), REAL),
     ("weight_decay", "0.1", REAL),
-    *((name, 0.0, ABOVE) for name in ("warmup_learning_rate", "learning_rate", "max_grad_norm")),
+    *((name, 0.0, ABOVE) for name in ("learning_rate", "max_grad_norm")),
     ("learning_rate", True, ABOVE),
     ("temperature", 1e-42, "give a number of at least 0.001"),
     ("length_weight", 1.1, "give a number from 0 to 1"),
@@ -73,7 +73,7 @@ def test_a_bad_value_is_refused_in_one_line_that_names_field_value_and_remedy(
         _, message = either(partial(make, **{name: value}))
         assert message
         assert message.startswith(f"{name} is {value!r}; ")
-        assert message.split("; ", 1)[1].endswith(remedy) or remedy in message
+        assert remedy in message
 
 
 @pytest.mark.parametrize(
@@ -129,20 +129,13 @@ def test_unknown_names_are_answered_with_the_known_ones() -> None:
     assert len(str(refused.value)) < 250
 
 
-def test_a_configuration_does_not_change() -> None:
-    config = RMTConfig()
-    assert config.replace(steps=3).steps == 3
-    assert config == RMTConfig()
+@pytest.mark.parametrize("kind", [RMTConfig, PretrainConfig, Setting, ScaleSettings])
+def test_every_field_has_a_help_sentence_and_a_group_and_does_not_change(kind: type[Settings]) -> None:
+    for field in kind.model_fields.values():
+        assert field.description
+        assert dict(field.json_schema_extra or {})["group"]  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="frozen"):
-        config.steps = 5  # type: ignore[misc]
-
-
-@pytest.mark.parametrize("kind", [RMTConfig, PretrainConfig])
-def test_every_field_has_a_help_sentence_and_a_group(kind: type[Settings]) -> None:
-    for name, field in kind.model_fields.items():
-        assert field.description, name
-        assert isinstance(field.json_schema_extra, dict), name
-        assert field.json_schema_extra["group"], name
+        setattr(kind(), next(iter(kind.model_fields)), 5)
 
 
 def test_another_corpus_does_not_take_the_preset_s_column() -> None:
