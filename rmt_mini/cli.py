@@ -373,7 +373,7 @@ def launch(
     scale = launch.scale_settings(config.preset, where, {**(spread or {})})
     made = launch.commands(config.replace(model=locate_model(config.model)), where, scale, main_address)
     if start:
-        sys.exit(launch.start(made, scale, machine_rank or 0))
+        sys.exit(launch.start(made, where, scale, machine_rank or 0))
     if machine_rank is not None:
         raise UserError("--machine-rank is of use with --run only; without it the commands of all machines are printed")
     print("\n".join(made.lines()))
@@ -415,9 +415,9 @@ def bench(*, sizes: _Sizes | None = None, trl: bool = True, sweeps: bool = True,
         out: folder; a new one under runs/ if not given.
     """
     from rmt_mini.bench.bench import SWEEPS, bench
-    from rmt_mini.bench.parts import Setting
+    from rmt_mini.bench.sizes import Setting
 
-    _show_report(*bench(Setting(**(sizes or {})), out, trl, SWEEPS if sweeps else {}))
+    _show_report(*bench(Setting.from_dict(sizes or {}), out, trl, SWEEPS if sweeps else {}))
 
 
 @app.command
