@@ -1,19 +1,21 @@
 """What a run takes, before it runs: time, memory and traffic, here or on GPUs elsewhere.
 
     seconds = tokens x 2 x parameters / (rate x share reached)            forward; 3 times that with backward
-            + token steps x (weight bytes / bandwidth + layers x start)   sampling
+            + token steps x (weight bytes / bandwidth + layers x start)   sampling: one more token of every rollout
     memory  = weights, gradients, optimizer + the larger of activations and key/value cache
 
-A token step, one more token of every rollout, reads all weights and starts every layer, whatever the number of rows;
-the rate that is measured here includes both. Left out are attention's own products, saving and overlap. Within a factor
-of two of every step measured so far, on one CPU and one H200 (docs/scale.md).
+The rate that is measured here includes both parts of sampling. Left out are attention's own products, saving and
+overlap. Within a factor of two of every step measured so far, on one CPU and one H200 (docs/scale.md).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
@@ -49,19 +51,9 @@ class Machine:
     sampling: float = 0.5  # share of the rate that reading and sampling reach
 
 
-# From the makers' data sheets; one network card a GPU. ``start`` was measured on an H200 (data/bench/h200.json).
-MACHINES = {
-    "a100": Machine("a100", 312e12, 80e9, 2.0e12, 300e9, 25e9, start=1.5e-3),
-    "h100": Machine("h100", 989e12, 80e9, 3.35e12, 450e9, 50e9, start=1.5e-3),
-    "h200": Machine("h200", 989e12, 141e9, 4.8e12, 450e9, 50e9, start=1.5e-3),
-}
-
-
-KNOWN = {
-    "smollm2-135m": Size(134_515_008, 30, 576, 11_520),
-    "Qwen/Qwen3-0.6B": Size(596_049_920, 28, 1024, 57_344),
-    "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B": Size(14_770_033_664, 48, 5120, 98_304),
-}
+DATA = yaml.safe_load(Path(__file__).with_name("machines.yaml").read_text(encoding="utf-8"))
+MACHINES = {name: Machine(name, **numbers) for name, numbers in DATA["machines"].items()}
+KNOWN = {name: Size(*numbers) for name, numbers in DATA["models"].items()}
 
 
 def size_of(name: str) -> Size:

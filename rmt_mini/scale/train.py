@@ -23,7 +23,7 @@ from typing import Any
 
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError
-from rmt_mini.files import require_free, write_whole
+from rmt_mini.files import damaged, require_free, write_whole
 from rmt_mini.scale.settings import ScaleSettings, require_installed, require_supported
 from rmt_mini.worlds.corpus import load_corpus
 
@@ -41,19 +41,16 @@ def lora(rank: int) -> Any:
 
 def open_model(config: RMTConfig, settings: ScaleSettings) -> tuple[Any, Any]:
     """Load model and tokenizer; weights in float32, as TRL and DeepSpeed want them, unless only adapters train."""
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     light = settings.lora_rank > 0 and not settings.cpu and config.dtype != "float32"
-    safely = {"dtype": torch.bfloat16 if light else torch.float32, "use_safetensors": True, "trust_remote_code": False}
+    safely = {"dtype": "bfloat16" if light else "float32", "use_safetensors": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(config.model, trust_remote_code=False)
         return AutoModelForCausalLM.from_pretrained(config.model, **safely), tokenizer
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"model {config.model!r} cannot be opened ({reason}); check the folder or the hub id"
-        ) from error
+        raise UserError(f"model {config.model!r} cannot be opened ({reason}); check the folder or hub id") from error
 
 
 def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
@@ -96,7 +93,7 @@ def require_same(out: Path, both: dict[str, Any]) -> None:
     try:
         before = json.loads(path.read_text(encoding="utf-8"))["config"]
     except (ValueError, KeyError) as error:
-        raise UserError(f"{str(path)!r} is damaged; restore it from a copy, or choose another --out") from error
+        raise damaged(path, error) from error
     for name, value in json.loads(json.dumps(both["config"])).items():
         if before.get(name) != value:
             raise UserError(
@@ -107,10 +104,10 @@ def require_same(out: Path, both: dict[str, Any]) -> None:
 
 def _values(text: str, flag: str) -> dict[str, Any]:
     try:
-        values = dict(json.loads(text).items())
+        values = json.loads(text).items()
     except (ValueError, AttributeError) as error:
         raise UserError(f"{flag} is {text!r:.80}; give a JSON object of fields and their values") from error
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

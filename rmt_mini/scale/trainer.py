@@ -6,10 +6,9 @@
     reward_funcs, rollout_func           match and length; thought, cue and answer, env_mask without the environment's
     _compute_loss                        L = TRL's policy loss + lambda * L_NTP
 
-Each loss is a sum over its tokens divided by their number in the whole step, over all processes and micro-batches. For
-the next-token loss that number follows from the step's plan. Processes average gradients, so each multiplies its share
-by their number. The step's generator is seeded by seed, step and process, so that a resumed run samples what the
-uninterrupted one would have sampled (with transformers' generate; vLLM has generators of its own).
+Each loss is a sum over its tokens divided by their number in the whole step, over all processes and micro-batches.
+Processes average gradients, so each multiplies its share by their number. Seed, step and process seed the step's
+generator, so that a resumed run samples as the uninterrupted one (transformers only; vLLM has generators of its own).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from transformers import PrinterCallback
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.prompt import AnswerFormat, answer_format
-from rmt_mini.engine.text import Text, generator_for, require_room, to_texts
+from rmt_mini.engine.text import Text, generator_for, longest_branch, require_room, to_texts
 from rmt_mini.errors import NonFiniteError
 from rmt_mini.method.budget import length_reward
 from rmt_mini.method.entropy import token_entropy
@@ -46,10 +45,7 @@ Log = Callable[[str, float], None]  # averages over processes
 
 
 def reward_functions(form: AnswerFormat, config: RMTConfig) -> list[Callable[..., list[float]]]:
-    """Return the rewards of ``method`` for ``GRPOTrainer(reward_funcs=...)``; without a budget the match alone.
-
-    match = 1[y = tau_pos], by the answer format; length = the triangle over B_t. TRL weighs them by 1 - w and w.
-    """
+    """Return match and length for ``GRPOTrainer(reward_funcs=...)``, which weighs them; match alone without budgets."""
 
     def match(question: Sequence[Question], answer: Sequence[Sequence[int]], **_: Any) -> list[float]:
         return [form.judge(said, q.text.ids, q.position.index) for said, q in zip(answer, question, strict=True)]
@@ -67,17 +63,9 @@ def reward_functions(form: AnswerFormat, config: RMTConfig) -> list[Callable[...
 
 
 class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
-    """Mid-train a causal LM by RMT on as many processes as accelerate started.
+    """Mid-train ``model`` by RMT on as many processes as accelerate started, or adapters by ``peft_config``.
 
-    Args:
-        config: all settings of the method.
-        settings: how the work is distributed.
-        model: the policy.
-        tokenizer: its tokenizer.
-        documents: training documents.
-        out: run folder.
-        peft_config: wraps the model in adapters, and trains them alone.
-        generate: samples continuations; a control may pass another.
+    ``out`` is the run folder; ``generate`` samples continuations, and a control may pass another.
     """
 
     plan: StepPlan  # of the step that is running
@@ -98,14 +86,13 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
         self.form = answer_format(config.answer_format, tokenizer, model.num_parameters(), config.prefix_match)
         require_room(config.model, model.config, self.form, config)
         self.positions = Positions(config, to_texts(documents, self.form, config, "training"))
-        each = config.positions_per_document * config.documents_per_step
+        places = [*range(config.positions_per_document * config.documents_per_step)] * config.steps
+        arguments = grpo_settings(config, settings, longest_branch(self.form, config), out)
         super().__init__(
             model=model,
             reward_funcs=reward_functions(self.form, config),
-            args=trl.GRPOConfig(**grpo_settings(config, settings, self.form, out)),
-            train_dataset=Dataset.from_dict(
-                {"prompt": [""] * (config.steps * each), "place": [*range(each)] * config.steps}
-            ),
+            args=trl.GRPOConfig(**arguments),
+            train_dataset=Dataset.from_dict({"prompt": [""] * len(places), "place": places}),
             processing_class=tokenizer,
             peft_config=peft_config,
             rollout_func=lambda prompts, trainer: trainer._roll_out(),
@@ -152,10 +139,7 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
             self._metrics["train"][name].append(value)
 
     def _entropies(self, texts: Sequence[Text]) -> list[Tensor]:
-        """Measure each token of each text: every process reads its share, and all get all.
-
-        Texts are read one at a time, so that the result is the same for any number of processes.
-        """
+        """Measure each token of each text, one text at a time: the same result for any number of processes."""
         device, processes = self.accelerator.device, self.accelerator.num_processes
         found = torch.zeros(len(texts), max(len(text.ids) for text in texts), device=device)
         for first in range(0, len(texts), processes):

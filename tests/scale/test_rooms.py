@@ -280,7 +280,7 @@ def test_command_with_gaps_is_not_started(monkeypatch: pytest.MonkeyPatch) -> No
         ("10.0.0.1", 2, "machine_rank is 2; give 0 to 1"),
     ):
         with pytest.raises(UserError, match=message):
-            start(commands(preset("paper"), where, settings, address), settings, rank)
+            start(commands(preset("paper"), where, settings, address), where, settings, rank)
 
 
 def test_rollouts_must_be_divided_evenly() -> None:
