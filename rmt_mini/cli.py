@@ -198,14 +198,7 @@ def posttrain(
 
 @_command(RMTConfig)
 def compare(
-    name: Name = None,
-    /,
-    *,
-    arms: Arms = None,
-    seeds: Runs = 3,
-    workers: Jobs = 0,
-    redo: Redo = False,
-    **flags: Any,
+    name: Name = None, /, *, arms: Arms = None, seeds: Runs = 3, workers: Jobs = 0, redo: Redo = False, **flags: Any
 ) -> None:
     """Run RMT, its baseline, ablations and controls over several seeds; the same command again continues."""
     config = _settings(name, flags)
@@ -391,9 +384,8 @@ def grade(*notebooks: Path, out: Marks = None) -> None:
             write_whole(out, json.dumps([report.as_json() for report in reports], indent=1) + "\n")
     without = [report.notebook for report in reports if report.reason]
     if without:
-        raise UserError(
-            f"{len(without)} of {len(reports)} notebooks could not be graded, {without[0]!r} first; see their reports"
-        )
+        many = f"{len(without)} of {len(reports)} notebooks"
+        raise UserError(f"{many} could not be graded, {without[0]!r} first; see their reports")
 
 
 class _Stream(io.FileIO):

@@ -39,7 +39,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "story.txt").write_text(STORY)
+    held = {"story.txt": STORY, "t.txt": "Hi.\n\n\nHo.", "m/config.json": "{", "m/model.safetensors": ""}
+    for name, text in {**held, "mine/metrics.jsonl": "precious", "c/compare.json": "{}"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
     return tmp_path
 
 
@@ -74,11 +77,9 @@ def files(folder: Path) -> dict[str, bytes]:
 def refused(arguments: list[str], words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files(here)
     code, out, lines = outcome(arguments, capsys)
-    assert (code, out) == (2, "")
     lines = [line for line in lines if line and not line.startswith("Loading weights: ")]  # a bar of transformers
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("error: ")
-    assert re.search(words, lines[0]), lines[0]
+    assert (code, out, len(lines)) == (2, "", 1), lines
+    assert re.match(f"error: .*{words}", lines[0]), lines[0]
     assert files(here) == before
 
 
@@ -88,28 +89,20 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
         ("run huge", r"preset 'huge' is unknown; use one of .*laptop"),
         ("run --stepz 3", r"--stepz.*--steps"),
         ("run --steps 2.5", r"--steps: '2.5' is not a whole number"),
-        ("run --steps", r"--steps requires an argument"),
         ("run --steps 0", r"steps is 0; give a whole number of at least 1"),
         ("run --steps 3 --steps 4", r"--steps specified multiple times"),
-        ("run --learning-rate fast", r"--learning-rate.*fast"),
-        ("run --tier-thresholds 3", r"--tier-thresholds requires 2"),
         ("run --loss-per step", r'"step" for --loss-per. Choose from: "token", "rollout"'),
         ("run --config absent.yaml", r"config file 'absent.yaml' is not usable \(No such file"),
         ("run laptop more", r"more"),
         ("fly", r'Unknown command "fly"'),
-        ("evaluate", r"CHECKPOINT requires an argument"),
         ("evaluate absent", r"'absent/run.json' cannot be read \(No such file"),
-        ("pretrain earth", r'"earth" for WORLD. Choose from: "micro"'),
         ("posttrain micro --count 1", r'"1" for --count. Must be >= 2'),
-        ("posttrain micro --model x", r"Unknown option: --model"),
         ("compare micro --arms rmt,rlhf", r"arm 'rlhf' is unknown; the arms are ntp, .*rmt-shuffled-reward"),
         ("compare micro --report-only --out absent", r"'absent/compare.json' cannot be read"),
         ("compare micro --model absent-model", r"model 'absent-model' is neither a folder nor a known name"),
         ("compare --report-only --arms rmt", r"--report-only .*leave out --arms"),
         ("sensitivity micro --fields steps", r"setting 'steps' is not varied here; those that are: budget_"),
-        ("exams absent", r"'absent/compare.json' cannot be read"),
         ("seeds --out all", r"no run folder is given"),
-        ("seeds absent --out all", r"'absent/run.json' cannot be read"),
         ("grade --json marks.json", r"no notebook is given"),
         ("plan micro --interval 0", r"--interval. Must be > 0"),
         ("plan --gpu a100", r"--gpu and --way describe GPUs elsewhere; give --gpus as well"),
@@ -118,35 +111,21 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
         ("launch gpu --machine-rank 0", r"--machine-rank is of use with --run only"),
         ("launch gpu --micro-batch 0", r"micro_batch is 0; give a whole number of at least 1"),
         ("launch gpu --evaluation-positions 9", r"evaluation_positions has no effect on TRL"),
+        (
+            "preflight --model MODEL --corpus absent.txt",
+            r"corpus 'absent.txt' does not exist in the current folder; give",
+        ),
+        ("preflight --model MODEL --corpus t.txt", r"none of the 1 .* min_document_tokens \(48\)"),
+        ("plan --model m", r"model 'm' cannot be opened \(.*\)"),
+        ("run --model MODEL --corpus story.txt --out mine", r"'mine' is in use; choose another"),
+        ("run --model MODEL --corpus story.txt --out t.txt/run", r"output folder 't.txt/run' cannot be written"),
+        ("resume c --on-nan skip", r"on_nan is of use with a single run"),
     ],
 )
-def test_bad_flags_are_one_line(
+def test_bad_input_is_one_line(
     arguments: str, words: str, here: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refused(arguments.replace("MODEL", model).split(), words, here, capsys)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "contents", "words"),
-    [
-        ("preflight --corpus absent.txt", {}, r"corpus 'absent.txt' does not exist in the current folder; give"),
-        ("preflight --corpus t.txt", {"t.txt": b"Hi.\n\n\nHo."}, r"none of the 1 .* min_document_tokens \(48\)"),
-        ("preflight --corpus t.jsonl", {"t.jsonl": b"{'text': 1}"}, r"corpus file 't.jsonl' line 1 is not JSON"),
-        ("plan --model m", {"m/config.json": b"{}"}, r"model folder 'm' holds no weights"),
-        ("plan --model m", {"m/config.json": b"{", "m/model.safetensors": b""}, r"model 'm' cannot be opened \(.*\)"),
-        ("run --corpus story.txt --out mine", {"mine/metrics.jsonl": b"precious"}, r"'mine' is in use; choose another"),
-        ("run --corpus story.txt --out story.txt/run", {}, r"output folder 'story.txt/run' cannot be written"),
-        ("resume c --on-nan skip", {"c/compare.json": b"{}"}, r"on_nan is of use with a single run"),
-    ],
-)
-def test_bad_files_are_one_line(
-    arguments: str, contents: dict[str, bytes], words: str, here: Path, model: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, content in contents.items():
-        (here / name).parent.mkdir(exist_ok=True)
-        (here / name).write_bytes(content)
-    plain = "--model" in arguments or arguments.startswith("resume")
-    refused(arguments.split() + ([] if plain else ["--model", model]), words, here, capsys)
 
 
 # Help
@@ -166,17 +145,11 @@ def test_help_names_commands_fields_groups_and_presets_and_loads_nothing_heavy(
         assert [word for word in wanted if word not in helps[command]] == [], command
     assert not {"--model", "--seed"} & set(helps["exams"].split())
     assert {"--micro-batch", "--gpu-memory"} <= set(helps["launch"].split())
-    heavy = "import sys, rmt_mini.cli; print({'torch', 'numpy', 'transformers', 'matplotlib'} & {*sys.modules})"
-    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_python_m_is_the_command() -> None:
-    command = [sys.executable, "-m", "rmt_mini"]
-    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "rmt_mini", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"rmt-mini {importlib.metadata.version('rmt-mini')}\n")
-    done = subprocess.run([*command, "run", "huge"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("error: preset 'huge' is unknown")
 
 
 # Settings
@@ -186,13 +159,12 @@ def test_flags_are_above_a_file_which_is_above_the_preset(
     here: Path, ran: list[RMTConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "my.yaml").write_text("preset: micro\nsteps: 7\nlearning_rate: 3e-4\ntier_thresholds: [0.5, 2]\n")
-    (here / "old").mkdir()
-    (here / "old" / "run.json").write_text(json.dumps({"config": preset("paper", steps=9, out="old").to_dict()}))
+    (here / "c" / "run.json").write_text(json.dumps({"config": preset("paper", steps=9, out="old").to_dict()}))
     for arguments in (
         ["gpu", "--steps", "7", "--tier-thresholds", "0.5", "2", "--no-use-curriculum", "--length-if-correct"],
         ["--config", "my.yaml", "--steps", "8", "--tier-thresholds", "0.5", "2"],
         ["gpu", "--config", "my.yaml"],
-        ["--config", "old", "--no-use-budget"],
+        ["--config", "c", "--no-use-budget"],
         [],
     ):
         assert outcome(["run", *arguments], capsys)[0] == 0
@@ -242,14 +214,12 @@ WORDS = st.text(max_size=8) | st.sampled_from(["", "-", "--", "nan", "-inf", "1_
 
 @given(name=st.sampled_from(sorted(FLAGS)), words=st.lists(WORDS.filter(lambda word: "\0" not in word), max_size=4))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
-def test_any_words_after_a_flag(
+def test_any_words_after_a_flag_run_or_are_refused_in_one_line(
     name: str, words: list[str], ran: list[RMTConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran.clear()
     code, _, lines = outcome(["run", "laptop", FLAGS[name], *words], capsys)
-    if code:
-        assert (code, ran, len(lines)) == (2, [], 1)
-        assert lines[0].startswith("error: ")
+    assert not code or (code, ran, [line[:7] for line in lines]) == (2, [], ["error: "])
 
 
 # Commands
