@@ -1,9 +1,7 @@
 """The callback that moves step, budget and curriculum; the state beside TRL's checkpoints; metrics.jsonl.
 
-    checkpoint-12/...              TRL's: weights, optimizer, scheduler, generators of every process
-    checkpoint-12/rmt_state.json   ours: the sampler's state, tier thresholds, the metrics of all steps so far
-
-Ours is written last, whole or not at all: a checkpoint that has it is complete, and others are passed over.
+Beside TRL's part of a checkpoint, rmt_state.json has the sampler's state, tier thresholds and the metrics so far. It is
+written last, whole or not at all: a checkpoint with it is complete, and others are passed over.
 """
 
 from __future__ import annotations
@@ -73,10 +71,8 @@ class StepCallback(TrainerCallback):
             self.trainer.positions.load_state_dict(state["positions"])
             self.lines = state["lines"]
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"checkpoint {checkpoint!r} has no {STATE} that can be read: it is another trainer's, or was not "
-                f"written completely; use an older one"
-            ) from error
+            why = "it is another trainer's, or was not written completely; use an older one"
+            raise UserError(f"checkpoint {checkpoint!r} has no {STATE} that can be read: {why}") from error
 
 
 def step_line(trainer: Any, logs: Mapping[str, Any]) -> dict[str, Any]:

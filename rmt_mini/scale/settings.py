@@ -1,7 +1,4 @@
-"""RMTConfig as TRL's GRPOConfig, and how the work is distributed.
-
-One configuration drives both trainers. What TRL does not support is refused in one line, not ignored.
-"""
+"""RMTConfig as TRL's GRPOConfig, and how the work is distributed. What TRL does not support is refused in one line."""
 
 from __future__ import annotations
 
@@ -29,14 +26,7 @@ _work, _sampling = group("How the work is distributed"), group("What samples")
 
 
 class ScaleSettings(Settings):
-    """How the work of a step is distributed; the result does not depend on it.
-
-    Example:
-        >>> ScaleSettings(engine="sglang")
-        Traceback (most recent call last):
-        ...
-        rmt_mini.errors.UserError: engine is 'sglang'; use one of transformers, vllm-colocate, vllm-server
-    """
+    """How the work of a step is distributed; the result does not depend on it."""
 
     micro_batch: Count = _work(8, "rollouts in one pass of a process")
     lora_rank: Natural = _work(0, "train only adapters of this rank; 0: all weights")
@@ -60,22 +50,13 @@ def require_installed(engine: str, packages: Sequence[str] = ()) -> None:
 
 
 def require_supported(config: RMTConfig) -> None:
-    """Raise a UserError for a setting that this trainer would not follow.
-
-    Example:
-        >>> require_supported(RMTConfig(warmup_steps=0, rl_rule="shuffled"))
-        Traceback (most recent call last):
-        ...
-        rmt_mini.errors.UserError: rl_rule is 'shuffled'; on TRL it can only be 'grpo': use rmt-mini run for others
-    """
+    """Raise a UserError for a setting that this trainer would not follow."""
     for name, only in ONLY.items():
         if (value := getattr(config, name)) != only:
             raise UserError(f"{name} is {value!r}; on TRL it can only be {only!r}: use rmt-mini run for others")
     if config.warmup_steps:
-        raise UserError(
-            f"warmup_steps is {config.warmup_steps}; the cold start runs on one machine: give its checkpoint with "
-            f"--model, and --warmup-steps 0"
-        )
+        where = "the cold start runs on one machine: give its checkpoint with --model, and --warmup-steps 0"
+        raise UserError(f"warmup_steps is {config.warmup_steps}; {where}")
 
 
 def micro_steps(config: RMTConfig, micro_batch: int, processes: int) -> int:
