@@ -21,6 +21,10 @@ from rmt_mini.method.curriculum import tier_probabilities
 
 logger = logging.getLogger(__name__)
 STATE = "rmt_state.json"
+LINE = (
+    "step {number}/{steps}: budget {budget}, match {match_reward:.3f}, thoughts {thought_length:.1f}, next-token loss "
+    "{ntp_loss:.3f}; {rollout_seconds:.1f} + {update_seconds:.1f} s, {left:.1f} min left"
+)
 
 
 class StepCallback(TrainerCallback):
@@ -48,12 +52,8 @@ class StepCallback(TrainerCallback):
         line, self.logs = step_line(trainer, self.logs), {}
         self.lines.append(line)
         if state.is_world_process_zero:
-            steps = trainer.config.steps
-            logger.info(
-                "step %d/%d: budget %d, match %.3f, thoughts %.1f, next-token loss %.3f; %.1f s, %.1f min left",
-                *(line["step"] + 1, steps, line["budget"], line["match_reward"], line["thought_length"]),
-                *(line["ntp_loss"], seconds, (steps - line["step"] - 1) * seconds / 60),
-            )
+            left = (trainer.config.steps - line["step"] - 1) * seconds / 60
+            logger.info(LINE.format(**line, steps=trainer.config.steps, number=line["step"] + 1, left=left))
             text = "".join(json.dumps(one) + "\n" for one in self.lines)
             write_whole(Path(args.output_dir) / "metrics.jsonl", text)
 

@@ -16,12 +16,8 @@ from rmt_mini.errors import UserError
 
 Address = Annotated[str, Field(title="host:port, such as 10.0.0.2:8000", pattern=r"^.+:\d+$")]
 CONFIGS = Path(__file__).parent / "accelerate"
-ONLY = {"rl_rule": "grpo", "use_rl": True, "difficulty": "entropy", "entropy_model": "self", "on_nan": "stop"}
-# Fields of a run that only the document tree's trainer, or a measurement, reads.
-UNUSED = (
-    "branch_tokens", "device", "evaluation_documents", "evaluation_positions", "evaluation_thresholds",
-    "preflight_positions", "rollouts_logged", "state_seconds", "warmup_learning_rate", "warmup_positions",
-)  # fmt: skip
+TABLE = yaml.safe_load((CONFIGS / "grpo.yaml").read_text(encoding="utf-8"))
+UNUSED: list[str] = TABLE["unused"]
 _work, _sampling = group("How the work is distributed"), group("What samples")
 
 
@@ -51,7 +47,7 @@ def require_installed(engine: str, packages: Sequence[str] = ()) -> None:
 
 def require_supported(config: RMTConfig) -> None:
     """Raise a UserError for a setting that this trainer would not follow."""
-    for name, only in ONLY.items():
+    for name, only in TABLE["only"].items():
         if (value := getattr(config, name)) != only:
             raise UserError(f"{name} is {value!r}; on TRL it can only be {only!r}: use rmt-mini run for others")
     if config.warmup_steps:
@@ -81,11 +77,10 @@ def grpo_settings(config: RMTConfig, settings: ScaleSettings, longest: int, out:
     require_supported(config)
     require_installed(settings.engine)
     passes = micro_steps(config, settings.micro_batch, int(os.environ.get("WORLD_SIZE", "1")))  # set by accelerate
-    table = yaml.safe_load((CONFIGS / "grpo.yaml").read_text(encoding="utf-8"))
     arguments: dict[str, Any] = {
-        **table["fixed"],
-        **{theirs: getattr(config, ours) for theirs, ours in table["config"].items()},
-        **{theirs: getattr(settings, ours) for theirs, ours in table["scale"].items()},
+        **TABLE["fixed"],
+        **{theirs: getattr(config, ours) for theirs, ours in TABLE["config"].items()},
+        **{theirs: getattr(settings, ours) for theirs, ours in TABLE["scale"].items()},
         "output_dir": out,
         "max_steps": config.steps * config.updates_per_step,
         "gradient_accumulation_steps": passes,
@@ -101,7 +96,7 @@ def grpo_settings(config: RMTConfig, settings: ScaleSettings, longest: int, out:
     }
     if settings.engine != "transformers":
         host, _, port = settings.server.rpartition(":")
-        arguments |= {theirs: getattr(settings, ours) for theirs, ours in table["vllm"].items()}
+        arguments |= {theirs: getattr(settings, ours) for theirs, ours in TABLE["vllm"].items()}
         arguments |= {"use_vllm": True, "vllm_mode": settings.engine.removeprefix("vllm-")}
         arguments |= {"vllm_server_host": host, "vllm_server_port": int(port), "vllm_max_model_length": longest}
     return arguments

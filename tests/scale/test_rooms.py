@@ -55,18 +55,6 @@ def test_draws_go_on_from_a_saved_state() -> None:
     assert one.sampler.counts == two.sampler.counts
 
 
-def test_budget_follows_the_step_and_the_position() -> None:
-    found = []
-    for changes in ({}, {"budget_rule": "entropy"}, {"use_budget": False}):
-        positions = Positions(settings_of_run(steps=4, budget_start=40, **changes), TEXTS)
-        positions.step = 2
-        found.append({(q.budget, q.stated) for q in positions.draw(read).questions})
-    by_step, by_entropy, unstated = found
-    assert by_step == {(17, 17)}  # floor(40 * 0.2 ** 0.5)
-    assert len(by_entropy) > 1
-    assert unstated == {(40, None)}
-
-
 def test_texts_must_have_enough_positions() -> None:
     with pytest.raises(UserError, match="positions_per_document is 11, but the shortest text has 10"):
         Positions(settings_of_run(positions_per_document=11), TEXTS)
@@ -157,8 +145,7 @@ def parsed(command: tuple[str, ...]) -> argparse.Namespace:
 def test_accelerate_takes_each_config(name: str) -> None:
     setup = SETUPS[name]
     config = load_config_from_file(str(CONFIGS / setup.config))
-    assert config.num_machines == setup.machines
-    assert config.num_processes == setup.machines * setup.gpus
+    assert (config.num_machines, config.num_processes) == (setup.machines, setup.machines * setup.gpus)
     assert config.use_cpu == (name == "cpu")
     if name in ("one-node", "nodes"):
         assert config.distributed_type == "DEEPSPEED"
@@ -179,19 +166,17 @@ def test_presets_become_commands(name: str, setup: str, machines: int, processes
     assert len(made.train) == machines
     for rank, command in enumerate(made.train):
         found = parsed(command)
-        assert found.num_processes == processes
-        assert (found.module, found.training_script) == (True, "rmt_mini.scale.train")
+        assert (found.num_processes, found.module, found.training_script) == (processes, True, "rmt_mini.scale.train")
         assert found.training_script_args[:3] == [name, "--changes", '{"steps": 7}']
+        assert found.training_script_args[3:4] == ([] if engine == "transformers" else ["--scale"])
         if machines > 1:
             assert (found.num_machines, found.machine_rank, found.main_process_ip) == (machines, rank, "10.0.0.1")
-        flags = dict(zip(found.training_script_args[1::2], found.training_script_args[2::2], strict=True))
-        assert json.loads(flags.get("--scale", "{}")).get("engine", "transformers") == engine
     assert (made.server is not None) == (engine == "vllm-server")
     if made.server is not None:
         assert made.server[:5] == ("env", "VLLM_SERVER_DEV_MODE=1", "vllm", "serve", config.model)
-    assert [shlex.split(line) for line in made.lines() if not line.startswith("#")] == [
-        list(one) for one in ([made.server] if made.server else []) + list(made.train)
-    ]
+        assert made.server[made.server.index("--weight-transfer-config") + 1] == '{"backend": "nccl"}'
+    typed = [tuple(shlex.split(line)) for line in made.lines() if not line.startswith("#")]
+    assert typed == [*([made.server] if made.server else []), *made.train]
 
 
 def test_command_with_gaps_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
