@@ -2,12 +2,10 @@
 
     python -m rmt_mini.bench.parts PART SETTING MORE      SETTING and MORE as JSON; the result is the last line
 
-All get the same positions, rollout counts and thought lengths. Where the others' work differs it is less: no closing
-tag, cue and answer after a thought, no next-token loss on the rest of the document.
-
-Operations are counted as useful arithmetic alone: 2 x parameters of the layers x tokens read, 2 x parameters of the
-output embedding x tokens whose logits are wanted, twice as much again for a backward pass. Attention's own products,
-padding, masks and repeated work are left out, which only lowers the share of the machine's peak that a stage reaches.
+Where the others' work differs from the tree's it is less: no closing tag, cue and answer after a thought, no next-token
+loss on the rest of the document. Operations are useful arithmetic alone: 2 x parameters of the layers x tokens read,
+2 x parameters of the output embedding x logits wanted, twice as much again for a backward pass. Attention's own
+products, padding and repeated work are left out, which only lowers the share of the peak that a stage reaches.
 """
 
 from __future__ import annotations
@@ -32,7 +30,6 @@ from rmt_mini.bench.sizes import Setting
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.model import Policy, choose_device, load_policy, locate_model
-from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, lay_out
 from rmt_mini.engine.text import to_texts
 from rmt_mini.engine.tree import Trunks
@@ -68,10 +65,9 @@ def material(setting: Setting, policy: Policy) -> tuple[RMTConfig, list[Text]]:
     form = format_for(policy, config, -(-setting.thought_tokens // 2))  # half of the longest thought
     texts = sorted(to_texts(longest, form, config, "longest"), key=lambda text: -len(text.ids))
     if len(texts) < setting.documents:
-        raise UserError(
-            f"corpus {setting.corpus!r} gives {len(texts)} texts of up to {config.document_tokens} tokens, and a step "
-            f"reads documents ({setting.documents}); lower --documents"
-        )
+        remedy = f"and a step reads documents ({setting.documents}); lower --documents"
+        size = config.document_tokens
+        raise UserError(f"corpus {setting.corpus!r} gives {len(texts)} texts of up to {size} tokens, {remedy}")
     return config, texts[: setting.documents]
 
 
@@ -89,12 +85,16 @@ def prompts_for(setting: Setting, policy: Policy) -> list[list[int]]:
     return [[*texts[p.trunk].ids[: p.index], *opening] for p in positions_for(setting)]
 
 
+def _coin(number: int, rollout: Rollout) -> Judged:
+    return Judged(rollout, number % 2, 0.0, number % 2, 1.0 if number % 2 else -1.0)
+
+
 class MeasuredStep(RMTTrainer):
     """RMT's own step at given positions, with thoughts of a given length, and coins for rewards: all groups train."""
 
     def __init__(self, setting: Setting, policy: Policy) -> None:
         config, texts = material(setting, policy)
-        super().__init__(config, policy, texts, _coins)
+        super().__init__(config, policy, texts, lambda rollouts, *_: [*map(_coin, range(len(rollouts)), rollouts)])
         self.setting = setting
 
     def ask(self, budget: int, positions: Sequence[Position]) -> Asking:
@@ -105,10 +105,6 @@ class MeasuredStep(RMTTrainer):
     def choose(self, step: int, texts: Sequence[Text], trunks: Trunks) -> Pool:
         """Choose the positions that are measured."""
         return Pool(positions_for(self.setting))
-
-
-def _coins(rollouts: Sequence[Rollout], form: AnswerFormat, trunks: Trunks, config: RMTConfig) -> list[Judged]:
-    return [Judged(r, n % 2, 0.0, n % 2, 1.0 if n % 2 else -1.0) for n, r in enumerate(rollouts)]
 
 
 def _operations(policy: Policy, read: int, wanted: int) -> float:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from rmt_mini.config import Count, Settings, Several, Text, group
 
@@ -12,12 +10,7 @@ _what, _size = group("What is measured"), group("Sizes of the step")
 
 
 class Setting(Settings):
-    """One step to be measured.
-
-    Example:
-        >>> Setting(documents=3).rollouts, Setting(documents=3).replace(group_size=2).rollouts
-        (96, 24)
-    """
+    """One step to be measured."""
 
     model: Text = _what("smollm2-135m", "as for run")
     corpus: Text = _what("champ", "as for run; its longest texts are used")
@@ -26,9 +19,7 @@ class Setting(Settings):
     documents: Count = _size(2, "trunks of a step")
     positions: Count = _size(4, "K, on each of them")
     group_size: Several = _size(8, "G, rollouts a position")
-    prefix: Annotated[int, Field(ge=16, title="a whole number of at least 16")] = _size(
-        125, "tokens before a position, on average"
-    )
+    prefix: Count = _size(125, "tokens before a position, on average")
     thought_tokens: Count = _size(24, "of every rollout")
 
     @property

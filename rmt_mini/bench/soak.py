@@ -1,6 +1,6 @@
 """Check that a long run leaks no memory and repeats no warning: ``python -m rmt_mini.bench.soak --steps 2000``.
 
-After every step of RMT on the micro-world the memory that the process holds is read, once what is freed is handed back.
+The memory that the process holds is read after every step of RMT on the micro-world, once what is freed is handed back.
 A line is fitted to the last three quarters of the steps; the first quarter fills caches.
 """
 
@@ -52,24 +52,18 @@ class Soak:
 
 
 def growth(resident: Sequence[int]) -> tuple[float, float, float]:
-    """Fit a line to the last three quarters of readings in bytes; returns its slope and 95 % interval, KB a step.
-
-    Example:
-        >>> growth([1000 * step for step in range(40)])
-        (1.0, 1.0, 1.0)
-    """
-    kept = resident[len(resident) // 4 :]
+    """Fit a line to the last three quarters of readings in bytes; returns its slope and 95 % interval, KB a step."""
+    kept = [reading / 1e3 for reading in resident[len(resident) // 4 :]]
     if len(kept) < 3:
         raise UserError(f"{len(resident)} steps are too few to see memory grow; give at least 3")
-    fitted = linregress(range(len(kept)), [reading / 1e3 for reading in kept])
-    half = float(t.ppf(0.975, len(kept) - 2)) * float(fitted.stderr)
-    return float(fitted.slope), float(fitted.slope) - half, float(fitted.slope) + half
+    fitted = linregress(range(len(kept)), kept)
+    slope, half = float(fitted.slope), float(t.ppf(0.975, len(kept) - 2)) * float(fitted.stderr)
+    return slope, slope - half, slope + half
 
 
 def soak(work: Callable[[Callable[[object], None]], object]) -> Soak:
     """Watch ``work``, which runs and calls what it is given after every step."""
     readings, warnings = list[int](), Counter[str]()
-    handler = logging.Handler(logging.WARNING)
 
     def count(record: logging.LogRecord) -> None:
         text = re.sub(r"\d+(\.\d+)?", "N", " ".join(record.getMessage().split()))
@@ -79,18 +73,17 @@ def soak(work: Callable[[Callable[[object], None]], object]) -> Soak:
         hand_back_freed_memory()
         readings.append(resident_memory())
 
+    handler = logging.Handler(logging.WARNING)
     handler.emit = count  # type: ignore[method-assign]
-    watched = [logging.getLogger(name) for name in (None, "transformers", "huggingface_hub")]
-    watched = [one for one in watched if one.name == "root" or not one.propagate]
-    for one in watched:
-        one.addHandler(handler)
+    for name in ("transformers", "huggingface_hub"):
+        logging.getLogger(name).propagate = True
     logging.captureWarnings(True)
+    logging.getLogger().addHandler(handler)
     try:
         work(read)
     finally:
+        logging.getLogger().removeHandler(handler)
         logging.captureWarnings(False)
-        for one in watched:
-            one.removeHandler(handler)
     slope, low, high = growth(readings)
     held = [reading / 1e6 for reading in readings]
     return Soak(len(held), slope, low, high, low > ALLOWED_KB, held[0], held[-1], dict(warnings), held)

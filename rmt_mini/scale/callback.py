@@ -1,9 +1,7 @@
 """The callback that moves step, budget and curriculum; the state beside TRL's checkpoints; metrics.jsonl.
 
-    checkpoint-12/...              TRL's: weights, optimizer, scheduler, generators of every process
-    checkpoint-12/rmt_state.json   ours: the sampler's state, tier thresholds, the metrics of all steps so far
-
-Ours is written last, whole or not at all: a checkpoint that has it is complete, and others are passed over.
+Beside TRL's part of a checkpoint, rmt_state.json has the sampler's state, tier thresholds and the metrics so far. It is
+written last, whole or not at all: a checkpoint with it is complete, and others are passed over.
 """
 
 from __future__ import annotations
@@ -23,6 +21,10 @@ from rmt_mini.method.curriculum import tier_probabilities
 
 logger = logging.getLogger(__name__)
 STATE = "rmt_state.json"
+LINE = (
+    "step {number}/{steps}: budget {budget}, match {match_reward:.3f}, thoughts {thought_length:.1f}, next-token loss "
+    "{ntp_loss:.3f}; {rollout_seconds:.1f} + {update_seconds:.1f} s, {left:.1f} min left"
+)
 
 
 class StepCallback(TrainerCallback):
@@ -50,12 +52,8 @@ class StepCallback(TrainerCallback):
         line, self.logs = step_line(trainer, self.logs), {}
         self.lines.append(line)
         if state.is_world_process_zero:
-            steps = trainer.config.steps
-            logger.info(
-                "step %d/%d: budget %d, match %.3f, thoughts %.1f, next-token loss %.3f; %.1f s, %.1f min left",
-                *(line["step"] + 1, steps, line["budget"], line["match_reward"], line["thought_length"]),
-                *(line["ntp_loss"], seconds, (steps - line["step"] - 1) * seconds / 60),
-            )
+            left = (trainer.config.steps - line["step"] - 1) * seconds / 60
+            logger.info(LINE.format(**line, steps=trainer.config.steps, number=line["step"] + 1, left=left))
             text = "".join(json.dumps(one) + "\n" for one in self.lines)
             write_whole(Path(args.output_dir) / "metrics.jsonl", text)
 
@@ -73,10 +71,8 @@ class StepCallback(TrainerCallback):
             self.trainer.positions.load_state_dict(state["positions"])
             self.lines = state["lines"]
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"checkpoint {checkpoint!r} has no {STATE} that can be read: it is another trainer's, or was not "
-                f"written completely; use an older one"
-            ) from error
+            why = "it is another trainer's, or was not written completely; use an older one"
+            raise UserError(f"checkpoint {checkpoint!r} has no {STATE} that can be read: {why}") from error
 
 
 def step_line(trainer: Any, logs: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,4 @@
-"""The accelerate command of a preset, for one GPU, one node, or several.
-
-    setup      processes                    what samples
-    cpu        2 on this machine, gloo      transformers' generate
-    one-gpu    1                            transformers' generate
-    one-node   as many as GPUs, ZeRO-3      vLLM on the same GPUs
-    nodes      machines x GPUs, ZeRO-3      a vLLM server on its own node
-
-Setups and commands are data, in accelerate/setups.yaml. Printing a command needs no extra.
-"""
+"""The accelerate command of a preset, for one GPU, one node, or several: those of accelerate/setups.yaml."""
 
 from __future__ import annotations
 
@@ -16,7 +7,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +31,7 @@ class Setup:
     gpus: int  # processes on a machine
     machines: int = 1
     scale: Mapping[str, Any] = field(default_factory=dict)  # where ScaleSettings differ from their defaults
-    packages: tuple[str, ...] = ()  # that training needs beside the extra
+    packages: Sequence[str] = ()
 
 
 SETUPS = {name: Setup(**found) for name, found in DATA["setups"].items()}
@@ -52,6 +43,7 @@ class Commands:
 
     server: tuple[str, ...] | None  # command of the vLLM server, on its own node
     train: tuple[tuple[str, ...], ...]  # command of each training machine, by rank
+    packages: Sequence[str] = ()  # that training needs beside the extra
 
     def lines(self) -> list[str]:
         """Return the commands as one would type them, each under a comment that says where."""
@@ -94,9 +86,6 @@ def _words(command: str, **values: object) -> list[str]:
 def commands(config: RMTConfig, setup: Setup, scale: ScaleSettings, main_address: str = "") -> Commands:
     """Write the commands of a run; what differs from the preset's settings and the default scale is passed as JSON.
 
-    Raises:
-        UserError: for settings that TRL does not support, or rollouts that cannot be divided evenly.
-
     Example:
         >>> made = commands(preset_config("gpu", steps=3), SETUPS["one-gpu"], ScaleSettings())
         >>> print(shlex.join(made.train[0][4:]))
@@ -124,20 +113,15 @@ def commands(config: RMTConfig, setup: Setup, scale: ScaleSettings, main_address
             words += _words("machine", machines=setup.machines, rank=rank, address=address)
         train.append((*words, *own))
     port = scale.server.rpartition(":")[2]
-    served = scale.engine == "vllm-server"
-    server = tuple(_words("server", model=config.model, port=port, gpus=setup.gpus)) if served else None
-    return Commands(server, tuple(train))
+    server = _words("server", model=config.model, port=port, gpus=setup.gpus)
+    return Commands(tuple(server) if scale.engine == "vllm-server" else None, tuple(train), setup.packages)
 
 
-def start(made: Commands, setup: Setup, scale: ScaleSettings, rank: int = 0) -> int:
-    """Run the command of training machine ``rank`` here, wait for it, and return its exit code.
-
-    Raises:
-        UserError: where a package is missing, or there is no such machine.
-    """
+def start(made: Commands, scale: ScaleSettings, rank: int = 0) -> int:
+    """Run the command of training machine ``rank`` here, wait for it, and return its exit code."""
     if not 0 <= rank < len(made.train):
         raise UserError(f"machine_rank is {rank}; give 0 to {len(made.train) - 1}")
-    require_installed(scale.engine, setup.packages)
+    require_installed(scale.engine, made.packages)
     for word, flag in UNKNOWN.items():
         if any(word in part for part in made.train[rank]):
             raise UserError(f"{word} is not known; give {flag}")

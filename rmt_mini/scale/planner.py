@@ -77,9 +77,9 @@ class Plan:
     """An estimate of one run."""
 
     what: str
-    config: RMTConfig
-    rollouts: int  # a step
-    branch: float  # tokens of a mean one
+    steps: int
+    rollouts: int  # of the run
+    tokens: tuple[float, float]  # to RL and to next-token prediction
     step: dict[str, float]  # seconds of a step: sampling, update, sending
     before: float  # seconds of the cold start
     evaluation: float  # seconds
@@ -89,17 +89,14 @@ class Plan:
 
     def lines(self) -> list[str]:
         """Return the plan as sentences."""
-        steps, step = self.config.steps, sum(self.step.values())
-        ntp_tokens = steps * self.config.documents_per_step * self.config.document_tokens
-        rl_tokens = steps * self.rollouts * self.branch
-        minutes = [seconds / 60 for seconds in (self.before, steps * step, self.evaluation)]
+        step, (rl, ntp) = sum(self.step.values()), self.tokens
+        minutes = [seconds / 60 for seconds in (self.before, self.steps * step, self.evaluation)]
         parts = ", ".join(f"{name} {seconds:.3g}" for name, seconds in self.step.items())
         fits = "" if self.memory <= self.room else f"; DOES NOT FIT {self.room / 1e9:.0f} GB"
-        share = rl_tokens / (rl_tokens + ntp_tokens)
         return [
             f"estimate     {self.what}, within a factor of two",
-            f"rollouts     {self.rollouts * steps:,} in RMT",
-            f"tokens       {rl_tokens:,.0f} to RL ({share:.0%}) and {ntp_tokens:,} to next-token prediction",
+            f"rollouts     {self.rollouts:,} in RMT",
+            f"tokens       {rl:,.0f} to RL ({rl / (rl + ntp):.0%}) and {ntp:,.0f} to next-token prediction",
             f"time         about {sum(minutes):.1f} min: cold start {minutes[0]:.1f}, RMT {minutes[1]:.1f}, "
             f"evaluation {minutes[2]:.1f}",
             f"a step       about {step:.3g} s: {parts} ({self.sent / 1e9:.3g} GB from each processor)",
@@ -161,7 +158,8 @@ def estimate(
     evaluation = tree * asked * operations / machine.sampling
     step = {"sampling": sampling, "update": update, "sending": sent / wire}
     what = f"{config.model}, {size.parameters / 1e9:.2f}B parameters, {processes} x {machine.name}, {way}"
-    return Plan(what, config, rollouts, branch, step, before, evaluation, memory, machine.memory, sent)
+    counts = config.steps * rollouts, (config.steps * rollouts * branch, config.steps * trunks)
+    return Plan(what, config.steps, *counts, step, before, evaluation, memory, machine.memory, sent)
 
 
 def plan_run(config: RMTConfig, policy: Policy) -> Plan:

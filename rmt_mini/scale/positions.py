@@ -1,8 +1,7 @@
 """Which positions does a step think about, under which budgets, and which process reads which document?
 
-All of it follows from settings, seed and the entropies under the policy as it is now. Entropies are shared between
-processes to the last bit, so every process draws the same set C and nothing has to be sent. TRL fixes its data set
-before training; ours has places (the 1st to the K * N-th of a step), which are filled when a step begins.
+Entropies are shared between processes to the last bit, so every process draws the same set C and nothing has to be
+sent. TRL fixes its data set before training; ours has K * N places a step, which are filled when the step begins.
 """
 
 from __future__ import annotations
@@ -83,23 +82,13 @@ def share_of_documents(count: int, micro_step: int, micro_steps: int, process: i
 
 
 class Positions:
-    """Draw the positions, budgets and masks of step ``step``, which the callback sets.
-
-    Example:
-        >>> texts = [Text("a", (5, 6, 7, 8), first=1)]
-        >>> config = RMTConfig(documents_per_step=1, positions_per_document=2, min_document_tokens=4)
-        >>> plan = Positions(config, texts).draw(lambda read: [torch.zeros(4)])
-        >>> [question.position.index for question in plan.questions], plan.masks[0].int().tolist()
-        ([2, 3], [0, 1, 0, 0])
-    """
+    """Draw the positions, budgets and masks of step ``step``, which the callback sets."""
 
     def __init__(self, config: RMTConfig, texts: Sequence[Text]) -> None:
         fewest = min(len(text.places) for text in texts)
         if fewest < config.positions_per_document:
-            raise UserError(
-                f"positions_per_document is {config.positions_per_document}, but the shortest text has {fewest} "
-                f"positions; lower it or raise --min-document-tokens"
-            )
+            why = f"but the shortest text has {fewest} positions; lower it or raise --min-document-tokens"
+            raise UserError(f"positions_per_document is {config.positions_per_document}, {why}")
         self.config, self.texts, self.step = config, texts, 0
         self.sampler = sampler_for(config)
         self.thresholds = config.tier_thresholds if config.tier_rule == "fixed" else None

@@ -1,7 +1,4 @@
-"""RMTConfig as TRL's GRPOConfig, and how the work is distributed.
-
-One configuration drives both trainers. What TRL does not support is refused in one line, not ignored.
-"""
+"""RMTConfig as TRL's GRPOConfig, and how the work is distributed. What TRL does not support is refused in one line."""
 
 from __future__ import annotations
 
@@ -19,24 +16,13 @@ from rmt_mini.errors import UserError
 
 Address = Annotated[str, Field(title="host:port, such as 10.0.0.2:8000", pattern=r"^.+:\d+$")]
 CONFIGS = Path(__file__).parent / "accelerate"
-ONLY = {"rl_rule": "grpo", "use_rl": True, "difficulty": "entropy", "entropy_model": "self", "on_nan": "stop"}
-# Fields of a run that only the document tree's trainer, or a measurement, reads.
-UNUSED = (
-    "branch_tokens", "device", "evaluation_documents", "evaluation_positions", "evaluation_thresholds",
-    "preflight_positions", "rollouts_logged", "state_seconds", "warmup_learning_rate", "warmup_positions",
-)  # fmt: skip
+TABLE = yaml.safe_load((CONFIGS / "grpo.yaml").read_text(encoding="utf-8"))
+UNUSED: list[str] = TABLE["unused"]
 _work, _sampling = group("How the work is distributed"), group("What samples")
 
 
 class ScaleSettings(Settings):
-    """How the work of a step is distributed; the result does not depend on it.
-
-    Example:
-        >>> ScaleSettings(engine="sglang")
-        Traceback (most recent call last):
-        ...
-        rmt_mini.errors.UserError: engine is 'sglang'; use one of transformers, vllm-colocate, vllm-server
-    """
+    """How the work of a step is distributed; the result does not depend on it."""
 
     micro_batch: Count = _work(8, "rollouts in one pass of a process")
     lora_rank: Natural = _work(0, "train only adapters of this rank; 0: all weights")
@@ -60,22 +46,13 @@ def require_installed(engine: str, packages: Sequence[str] = ()) -> None:
 
 
 def require_supported(config: RMTConfig) -> None:
-    """Raise a UserError for a setting that this trainer would not follow.
-
-    Example:
-        >>> require_supported(RMTConfig(warmup_steps=0, rl_rule="shuffled"))
-        Traceback (most recent call last):
-        ...
-        rmt_mini.errors.UserError: rl_rule is 'shuffled'; on TRL it can only be 'grpo': use rmt-mini run for others
-    """
-    for name, only in ONLY.items():
+    """Raise a UserError for a setting that this trainer would not follow."""
+    for name, only in TABLE["only"].items():
         if (value := getattr(config, name)) != only:
             raise UserError(f"{name} is {value!r}; on TRL it can only be {only!r}: use rmt-mini run for others")
     if config.warmup_steps:
-        raise UserError(
-            f"warmup_steps is {config.warmup_steps}; the cold start runs on one machine: give its checkpoint with "
-            f"--model, and --warmup-steps 0"
-        )
+        where = "the cold start runs on one machine: give its checkpoint with --model, and --warmup-steps 0"
+        raise UserError(f"warmup_steps is {config.warmup_steps}; {where}")
 
 
 def micro_steps(config: RMTConfig, micro_batch: int, processes: int) -> int:
@@ -100,11 +77,10 @@ def grpo_settings(config: RMTConfig, settings: ScaleSettings, longest: int, out:
     require_supported(config)
     require_installed(settings.engine)
     passes = micro_steps(config, settings.micro_batch, int(os.environ.get("WORLD_SIZE", "1")))  # set by accelerate
-    table = yaml.safe_load((CONFIGS / "grpo.yaml").read_text(encoding="utf-8"))
     arguments: dict[str, Any] = {
-        **table["fixed"],
-        **{theirs: getattr(config, ours) for theirs, ours in table["config"].items()},
-        **{theirs: getattr(settings, ours) for theirs, ours in table["scale"].items()},
+        **TABLE["fixed"],
+        **{theirs: getattr(config, ours) for theirs, ours in TABLE["config"].items()},
+        **{theirs: getattr(settings, ours) for theirs, ours in TABLE["scale"].items()},
         "output_dir": out,
         "max_steps": config.steps * config.updates_per_step,
         "gradient_accumulation_steps": passes,
@@ -120,7 +96,7 @@ def grpo_settings(config: RMTConfig, settings: ScaleSettings, longest: int, out:
     }
     if settings.engine != "transformers":
         host, _, port = settings.server.rpartition(":")
-        arguments |= {theirs: getattr(settings, ours) for theirs, ours in table["vllm"].items()}
+        arguments |= {theirs: getattr(settings, ours) for theirs, ours in TABLE["vllm"].items()}
         arguments |= {"use_vllm": True, "vllm_mode": settings.engine.removeprefix("vllm-")}
         arguments |= {"vllm_server_host": host, "vllm_server_port": int(port), "vllm_max_model_length": longest}
     return arguments

@@ -1,13 +1,9 @@
-"""Sample thoughts and answers by the engine that TRL drives: transformers, vLLM in the process, or a vLLM server.
+"""Sample thoughts and answers by the engine that TRL drives, in two calls, since the environment writes in between.
 
-Two calls to the engine a step, since the environment writes in between:
-
-    prompt      document up to the position, opening                         given
-    completion  thought, first token of the closing tag                      sampled: 1 in the mask
-                rest of the closing tag (all of it at the cap), cue          written by the environment: 0
-                answer                                                       sampled: 1
-
-This is the branch of ``engine/prompt.py`` as a row.
+prompt      document up to the position, opening                         given
+completion  thought, first token of the closing tag                      sampled: 1 in the mask
+            rest of the closing tag (all of it at the cap), cue          written by the environment: 0
+            answer                                                       sampled: 1
 """
 
 from __future__ import annotations

@@ -2,12 +2,8 @@
 
     accelerate launch --config_file CONFIG -m rmt_mini.scale.train paper --changes '{"steps": 20}'
 
-``rmt-mini launch PRESET`` writes that line. The same line given again goes on where the run was stopped or killed.
-
-    OUT/settings.json    both configurations as resolved
-    OUT/metrics.jsonl    a line a step, as in every run folder
-    OUT/checkpoint-N/    TRL's, with our state
-    OUT/checkpoint/      the model, or its adapters, and the tokenizer, at the end
+``rmt-mini launch PRESET`` writes that line. The same line given again goes on where the run was stopped or killed. The
+folder has settings.json, metrics.jsonl, TRL's checkpoint-N/ with our state, and at the end checkpoint/.
 """
 
 from __future__ import annotations
@@ -54,10 +50,7 @@ def open_model(config: RMTConfig, settings: ScaleSettings) -> tuple[Any, Any]:
 
 
 def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
-    """Train, from the newest complete checkpoint on where there is one, and return the run folder.
-
-    ``options`` are further arguments of RMTGRPOTrainer.
-    """
+    """Train, from the newest complete checkpoint on, and return the folder; ``options`` go to RMTGRPOTrainer."""
     out = Path(config.out or f"runs/{config.preset}-trl-seed{config.seed}")
     both = {"config": config.to_dict() | {"out": ""}, "scale": settings.to_dict()}
     require_same(out, both)
@@ -67,9 +60,8 @@ def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
     from rmt_mini.scale.callback import latest_checkpoint
     from rmt_mini.scale.trainer import RMTGRPOTrainer
 
-    peft = lora(settings.lora_rank)
-    model, tokenizer = open_model(config, settings)
-    trainer = RMTGRPOTrainer(config, settings, model, tokenizer, documents, str(out), peft, **options)
+    opened = open_model(config, settings)
+    trainer = RMTGRPOTrainer(config, settings, *opened, documents, str(out), lora(settings.lora_rank), **options)
     if trainer.accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "settings.json", json.dumps(both, indent=1) + "\n")
@@ -96,10 +88,10 @@ def require_same(out: Path, both: dict[str, Any]) -> None:
         raise damaged(path, error) from error
     for name, value in json.loads(json.dumps(both["config"])).items():
         if before.get(name) != value:
-            raise UserError(
-                f"output folder {str(out)!r} has a run with another {name} ({before.get(name)!r}); give the same "
-                f"settings to go on, or another --out"
+            other = (
+                f"a run with another {name} ({before.get(name)!r}); give the same settings to go on, or another --out"
             )
+            raise UserError(f"output folder {str(out)!r} has {other}")
 
 
 def _values(text: str, flag: str) -> dict[str, Any]:

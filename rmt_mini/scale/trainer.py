@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -41,22 +42,22 @@ from rmt_mini.scale.thoughts import Generate, Sampled, generate_by_trl, think_an
 
 trl: Any = import_module("trl")  # its hooks are not annotated
 ENTROPY_ROWS = 128  # tokens whose entropy is taken at once: in float32 a row is as wide as the vocabulary
-Log = Callable[[str, float], None]  # averages over processes
 
 
 def reward_functions(form: AnswerFormat, config: RMTConfig) -> list[Callable[..., list[float]]]:
     """Return match and length for ``GRPOTrainer(reward_funcs=...)``, which weighs them; match alone without budgets."""
 
-    def match(question: Sequence[Question], answer: Sequence[Sequence[int]], **_: Any) -> list[float]:
+    def match(question: Sequence[Question], answer: Sequence[Sequence[int]], **row: Any) -> list[float]:
+        row["log_metric"]("thought_length", fmean(row["thought_length"]))  # a mean over processes
+        row["log_metric"]("closed_share", fmean(row["closed"]))
         return [form.judge(said, q.text.ids, q.position.index) for said, q in zip(answer, question, strict=True)]
 
-    def length(
-        question: Sequence[Question], thought_length: Sequence[int], answer: Any, log_metric: Log, **_: Any
-    ) -> list[float]:
+    def length(question: Sequence[Question], thought_length: Sequence[int], **row: Any) -> list[float]:
         found = [length_reward(size, q.budget) for size, q in zip(thought_length, question, strict=True)]
-        log_metric("length_reward", sum(found) / len(found))  # before length_if_correct
+        row["log_metric"]("length_reward", fmean(found))  # before length_if_correct
         if config.length_if_correct:
-            return [one * right for one, right in zip(found, match(question, answer), strict=True)]
+            matches = match(question, thought_length=thought_length, **row)
+            return [one * right for one, right in zip(found, matches, strict=True)]
         return found
 
     return [match, length] if config.use_budget else [match]
@@ -121,12 +122,8 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
         advantages = group_advantages(centred, size, scale=self.config.scale_advantages)
         output["advantages"] = advantages[index * len(rows) :][: len(rows)].to(output["advantages"].dtype)
 
-        sizes = torch.tensor([[row["thought_length"], row["closed"]] for row in rows], device=self.accelerator.device)
-        lengths, closed = self.accelerator.gather(sizes).float().mean(0).tolist()
         matches = torch.tensor(list(self._logs["rewards"]["match"])[-len(centred) :])
         self._record(
-            thought_length=lengths,
-            closed_share=closed,
             signal_groups=groups_with_signal(matches, size).float().mean().item(),
             rl_tokens=float(output["num_items_in_batch"]),
             rollout_seconds=time.perf_counter() - began,
