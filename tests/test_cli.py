@@ -225,16 +225,17 @@ def test_any_words_after_a_flag_run_or_are_refused_in_one_line(
 # Commands
 
 
-def test_plan_prints_time_and_memory(here: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    before = files(here)
-    sizes = ["--steps", "5", "--documents-per-step", "2", "--positions-per-document", "8", "--group-size", "7"]
-    code, out, _ = outcome(["plan", "--model", model, *sizes, "--dtype", "float32"], capsys)
+def test_plan_and_preflight_print_and_write_nothing(here: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before, on = files(here), ["--model", model, "--corpus", "story.txt", "--dtype", "float32"]
+    code, out, _ = outcome(["plan", *on, "--interval", "0.03"], capsys)
     assert code == 0
-    assert re.search(r"time +about [\d.]+ min", out)
-    assert re.search(r"memory +about [\d.]+ GB", out)
+    assert re.search(r"time +about [\d.]+ min(.|\n)*memory +about [\d.]+ GB", out)
     assert re.search(r"interval +a difference of two arms within 6.8 points \(1 seed\)", out)  # 1.96 x 0.54 / 240^0.5
-    code, out, _ = outcome(["plan", "--model", model, "--interval", "0.03", "--dtype", "float32"], capsys)
     assert "3.0 points either way take 1,245 positions (1 seed), 415 (3 seeds), 249 (5 seeds)" in out
+    code, out, _ = outcome(["preflight", *on, "--min-document-tokens", "8", "--preflight-positions", "3"], capsys)
+    assert code == 0
+    assert re.match(r"tier +positions +accuracy +pass@8 +signal\neasy +\d+ +(-|\d+%)", out)
+    assert re.search(r"\nGroups with a signal \d+%; .*\n- ", out)
     assert files(here) == before
 
 

@@ -231,7 +231,7 @@ def test_launch_prints_the_command(capsys: pytest.CaptureFixture[str]) -> None:
         ("launch gpu --setup moon", "setup 'moon' is unknown; use one of cpu, one-gpu, one-node, nodes"),
         ("launch gpu --gpus 2", "gpus is 2, and setup 'one-gpu' is for one; use --setup one-node"),
         ("launch paper --setup one-node --machines 2", "machines is 2, and setup 'one-node' is for one; use --setup n"),
-        ("launch gpu --engine sglang", "engine is 'sglang'; use one of"),
+        ("launch gpu --engine sglang", 'Invalid value "sglang" for --engine. Choose from: "transformers"'),
         ("launch gpu --server gpu7", "server is 'gpu7'; give host:port"),
         ("launch gpu --gpu-memory 2", "gpu_memory is 2.0; give"),
         ("launch gpu --gpu-memory 0.5", "gpu_memory is of use with engine 'vllm-colocate' only"),
