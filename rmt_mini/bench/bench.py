@@ -1,9 +1,8 @@
 """How fast is a step, compared with what one would use instead and with the machine's own limits?
 
-Every contender runs in a process of its own, one after another, on the same positions, rollout counts and thought
-lengths. Ratios of two measurements of one run can be compared across machines; seconds cannot. TRL is tried in each
-dtype that the machine multiplies, with ever larger micro-batches while they are faster, one step each; the best is then
-timed like the tree. The padded update's micro-batch is found likewise.
+Every contender runs in a process of its own, on the same positions, rollout counts and thought lengths. TRL is tried in
+each dtype that the machine multiplies, with ever larger micro-batches while they are faster; the best is then timed
+like the tree. The padded update's micro-batch is found likewise.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any
 
 from jinja2 import Template
 
-from rmt_mini.bench.sizes import Setting
+from rmt_mini.bench.sizes import FIXED, Setting
 from rmt_mini.errors import UserError
 from rmt_mini.files import require_free, write_whole
 from rmt_mini.report import plots
@@ -37,17 +36,7 @@ DTYPES = ("bfloat16", "float32")
 SLOW = 1 / 8  # of the fastest dtype's rate: a processor without bfloat16 products takes a hundred times as long
 LEAST = 8  # rollouts in a micro-batch
 SHARES = (8, 4, 2, 1)  # a micro-batch is the rollouts divided by one of these
-SWEEPS: dict[str, tuple[int, ...]] = {
-    "prefix": (40, 125, 250),
-    "positions": (1, 4, 8),
-    "group_size": (2, 8, 16),
-    "thought_tokens": (6, 24, 48),
-}
-SPEEDUPS = {  # ratio -> whose seconds are compared with which of the tree's
-    "step_speedup_vs_trl": ("trl", "seconds"),
-    "rollout_speedup_vs_generate": ("generate", "rollout_seconds"),
-    "update_speedup_vs_plain": ("padded", "update_seconds"),
-}
+SWEEPS: dict[str, list[int]] = FIXED["sweeps"]
 
 
 def bench(
@@ -55,11 +44,7 @@ def bench(
 ) -> tuple[Path, str]:
     """Measure all contenders; write bench.json, report.md and a figure; return the folder and the tables.
 
-    Args:
-        setting: the step that is measured.
-        out: a new folder; a free one under runs/ where None.
-        trl: whether to measure TRL, which takes most of the time.
-        sweeps: sizes to be changed one at a time.
+    ``out`` is a new folder, or None for a free one under runs/. TRL takes most of the time.
     """
     folder = out or free_name(Path("runs") / "bench")
     require_free(folder)
@@ -149,7 +134,7 @@ def ratios(limits: Json, contenders: Mapping[str, Json]) -> dict[str, float | No
     """Compare medians; None where a contender could not be measured."""
     tree, trl = contenders["tree"], contenders["trl"]
     found: dict[str, float | None] = {}
-    for name, (other, key) in SPEEDUPS.items():
+    for name, (other, key) in FIXED["speedups"].items():
         seconds = contenders[other].get("seconds")
         found[name] = median(seconds) / median(tree[key]) if seconds else None
     for stage in ("rollout", "update"):

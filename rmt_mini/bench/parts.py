@@ -18,15 +18,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from rmt_mini.bench.sizes import Setting
+from rmt_mini.bench.sizes import FIXED, Setting
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.model import Policy, choose_device, load_policy, locate_model
@@ -45,12 +43,11 @@ from rmt_mini.worlds.corpus import load_corpus
 SPACING = 4  # tokens between the positions of a document
 AFTER = 24  # tokens of a document after its positions
 GPU_BRANCH_TOKENS = 16384  # in one pass, as in the preset gpu
-FIXED = yaml.safe_load(Path(__file__).with_name("contenders.yaml").read_text(encoding="utf-8"))
 Json = dict[str, Any]
 
 
 def material(setting: Setting, policy: Policy) -> tuple[RMTConfig, list[Text]]:
-    """Return RMT's settings for a measured step, and the documents, cut after their positions."""
+    """Return RMT's settings, and the documents, cut after their positions."""
     config = RMTConfig(
         model=setting.model,
         dtype=setting.dtype,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
 
 from rmt_mini.config import Count, Settings, Several, Text, group
 
+FIXED: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("contenders.yaml").read_text(encoding="utf-8"))
 _what, _size = group("What is measured"), group("Sizes of the step")
 
 

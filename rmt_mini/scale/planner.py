@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
@@ -60,9 +62,6 @@ def size_of(name: str) -> Size:
     """Return the size of a known model, or of one in a folder by its config.json; no weights are loaded."""
     if name in KNOWN:
         return KNOWN[name]
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=True)
         with torch.device("meta"):

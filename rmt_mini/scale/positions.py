@@ -29,12 +29,11 @@ IGNORED = -100  # label of a token without loss, to transformers and TRL
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One position of C: its document, its budget B_t in tokens, and the budget that the opening states, if any."""
+    """One position of C: its document, and its budget B_t in tokens; the opening states it where budgets are used."""
 
     text: Text
     position: Position
     budget: int
-    stated: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +106,8 @@ class Positions:
             pool += [Position(n, index, tiers[index], float(entropy[index])) for index in text.places]
         chosen = draw(self.sampler, pool, config.positions_per_document * size, self.step)
         budget = budget_of(config, self.step)
-        questions = tuple(
-            Question(texts[position.trunk], position, own, own if config.use_budget else None)
-            for position, own in zip(chosen, budgets_for(config, budget, chosen), strict=True)
-        )
+        budgets = zip(chosen, budgets_for(config, budget, chosen), strict=True)
+        questions = tuple(Question(texts[position.trunk], position, own) for position, own in budgets)
         return StepPlan(self.step, budget, texts, questions, tuple(outside(texts, chosen)))
 
     def state_dict(self) -> dict[str, Any]:

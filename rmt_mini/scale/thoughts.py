@@ -50,10 +50,8 @@ def generate_by_trl(
         changes = [(engine, {"max_completion_length": most, "generation_kwargs": kept})]
     else:
         own = {"max_new_tokens": most, "eos_token_id": stop}
-        changes = [
-            (trainer.generation_config, own),
-            (trainer, {"generation_kwargs": {**trainer.generation_kwargs, **own}}),
-        ]
+        kept = {**trainer.generation_kwargs, **own}
+        changes = [(trainer.generation_config, own), (trainer, {"generation_kwargs": kept})]
     with ExitStack() as stack:  # TRL sets them once for a whole run
         for target, values in [(trainer, {"eos_token_ids": stop}), *changes]:
             for name, value in values.items():
@@ -74,9 +72,8 @@ def cut_thought(sampled: Sequence[int], close: int, cap: int) -> tuple[list[int]
     if close in kept:
         return kept[: kept.index(close)], True
     if len(kept) < cap:  # a closing that is not seen would not be trained
-        raise RuntimeError(
-            f"the engine ended a thought after {len(kept)} of {cap} tokens without the closing token {close}"
-        )
+        ended = f"the engine ended a thought after {len(kept)} of {cap} tokens"
+        raise RuntimeError(f"{ended} without the closing token {close}")
     return kept, False
 
 
@@ -84,7 +81,8 @@ def think_and_answer(
     trainer: Any, generate: Generate, form: AnswerFormat, config: RMTConfig, questions: Sequence[Question]
 ) -> list[Sampled]:
     """Sample a thought and an answer for each question of this process; those of a group are side by side."""
-    openings = [[*q.text.ids[: q.position.index], *form.opening(q.stated)] for q in questions]
+    stated = [q.budget if config.use_budget else None for q in questions]
+    openings = [[*q.text.ids[: q.position.index], *form.opening(b)] for q, b in zip(questions, stated, strict=True)]
     drawn: list[list[int]] = [[] for _ in questions]
     of_thoughts: Logprobs = None
     if config.use_thinking:
@@ -106,6 +104,5 @@ def think_and_answer(
             of_thought = of_thoughts[n][:sampled] if of_thoughts is not None else []
             logprobs = [*of_thought, *[None] * written, *of_replies[n][: len(answer)]]
         chosen = [1] * sampled + [0] * written + [1] * len(answer)
-        completion = [*thought, *suffix, *answer]
-        rows.append(Sampled(opening, completion, chosen, logprobs, len(thought), int(closed), answer))
+        rows.append(Sampled(opening, [*thought, *suffix, *answer], chosen, logprobs, len(thought), int(closed), answer))
     return rows

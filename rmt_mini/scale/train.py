@@ -96,10 +96,9 @@ def require_same(out: Path, both: dict[str, Any]) -> None:
 
 def _values(text: str, flag: str) -> dict[str, Any]:
     try:
-        values = json.loads(text).items()
+        return {name: tuple(one) if isinstance(one, list) else one for name, one in json.loads(text).items()}
     except (ValueError, AttributeError) as error:
         raise UserError(f"{flag} is {text!r:.80}; give a JSON object of fields and their values") from error
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

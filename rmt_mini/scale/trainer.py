@@ -158,18 +158,15 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
         for name, value in zip(("rl_loss", "ntp_loss"), shares, strict=True):
             self._record(**{name: value * self.args.gradient_accumulation_steps})
             if not math.isfinite(value):
-                raise NonFiniteError(
-                    f"step {self.positions.step}: {name} is not finite; the last checkpoint is whole; lower "
-                    f"learning_rate ({self.config.learning_rate})"
-                )
+                remedy = f"the last checkpoint is whole; lower learning_rate ({self.config.learning_rate})"
+                raise NonFiniteError(f"step {self.positions.step}: {name} is not finite; {remedy}")
         return rmt_loss(rl, ntp, self.config.ntp_weight if self.config.use_ntp else 0.0)
 
     def _ntp_loss(self, model: Any, like: Tensor) -> Tensor:
         """Return this process's share, in this micro-step, of the next-token loss, at temperature 1."""
         plan, accelerator, steps = self.plan, self.accelerator, self.args.steps_per_generation
-        share = share_of_documents(
-            len(plan.texts), self._step % steps, steps, accelerator.process_index, accelerator.num_processes
-        )
+        here = accelerator.process_index, accelerator.num_processes
+        share = share_of_documents(len(plan.texts), self._step % steps, steps, *here)
         if share is None:
             return like.new_zeros(())
         batch = plan.batch(share, self.processing_class.pad_token_id)

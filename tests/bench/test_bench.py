@@ -21,7 +21,7 @@ from rmt_mini.bench.parts import (
     sample,
     tree,
 )
-from rmt_mini.bench.sizes import Setting
+from rmt_mini.bench.sizes import FIXED, Setting
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import UserError
 from rmt_mini.stages.midtrain import RMTTrainer
@@ -178,7 +178,7 @@ def test_figures_by_hand_and_missing_contenders_leave_gaps() -> None:
 def test_a_whole_bench_with_trl(tmp_path: Path) -> None:
     folder, _ = bench(SMALL, tmp_path / "out", True, {"group_size": (2, 4)})
     found = json.loads((folder / "bench.json").read_text())
-    assert {*room.SPEEDUPS, "rollout_share_of_peak", "update_share_of_peak", "memory_ratio_vs_trl"} <= found.keys()
+    assert {*FIXED["speedups"], "rollout_share_of_peak", "update_share_of_peak", "memory_ratio_vs_trl"} <= found.keys()
     measured = found["contenders"]
     assert not [one for one in ("tree", "generate", "padded", "trl") if "error" in measured[one]], measured
     assert [point["value"] for point in found["sweeps"]["group_size"]["points"]] == [2, 4]

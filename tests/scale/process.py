@@ -1,7 +1,7 @@
 """One process of a small run on TRL, as accelerate starts it: OUT, MODEL, then JSON of what differs.
 
 "scripted": sample by script, the same for any number of processes. "kill_at": die by SIGKILL while the checkpoint
-of that step is written. "nan_on": the process whose next-token loss is nan.
+of that step is written.
 """
 
 from __future__ import annotations
@@ -30,20 +30,17 @@ class Killed(TrainerCallback):  # type: ignore[misc]
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Spoilt(room.RMTGRPOTrainer):
+class Killable(room.RMTGRPOTrainer):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.callback_handler.callbacks.insert(0, Killed())  # before ours
 
-    def _ntp_loss(self, *given: Any, **named: Any) -> Any:
-        return super()._ntp_loss(*given, **named) * (float("nan") if self.accelerator.process_index == NAN_ON else 1.0)
-
 
 if __name__ == "__main__":
     out, model, changes = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
-    KILL_AT, NAN_ON = changes.pop("kill_at", 0), changes.pop("nan_on", None)
+    KILL_AT = changes.pop("kill_at", 0)
     options = {"generate": scripted} if changes.pop("scripted", False) else {}
     spread = CPU.replace(checkpointing=changes.pop("checkpointing", False))
-    room.RMTGRPOTrainer = Spoilt  # type: ignore[misc]
+    room.RMTGRPOTrainer = Killable  # type: ignore[misc]
     corpus = corpus_of_run(out.with_suffix(".jsonl"))
     train(settings_of_run(model=model, corpus=str(corpus), out=str(out), **changes), spread, **options)

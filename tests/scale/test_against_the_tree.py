@@ -41,7 +41,8 @@ def replay(steps: list[StepResult]) -> Any:
         assert [(p.trunk, p.index, p.tier) for p in asked] == [
             (r.position.trunk, r.position.index, r.position.tier) for r in rollouts
         ]
-        assert [q.stated for q in trainer.questions] == [r.budget for r in rollouts]
+        budgets = [q.budget if trainer.config.use_budget else None for q in trainer.questions]
+        assert budgets == [r.budget for r in rollouts]
         if copies > 1:
             return [[*r.thought, *stop[: int(r.closed)]] + [98] * (most - len(r.thought)) for r in rollouts], None
         return [list(r.answer) for r in rollouts], None

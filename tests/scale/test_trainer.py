@@ -38,7 +38,7 @@ def test_rollouts_are_branches_of_the_answer_format(tmp_path: Path) -> None:
     (rows,), form = seen, trainer.form
     for n, question in enumerate(trainer.questions):
         at, ids = question.position.index, question.text.ids
-        assert rows["prompt_ids"][n] == [*ids[:at], *form.opening(question.stated)]
+        assert rows["prompt_ids"][n] == [*ids[:at], *form.opening(question.budget)]
         completion, length = rows["completion_ids"][n], rows["thought_length"][n]
         assert completion[length : length + len(form.close)] == form.close
         assert length <= thought_cap(question.budget)
@@ -98,9 +98,7 @@ def test_vllm_is_asked_twice_with_its_own_lengths_and_stops() -> None:
         ids = next(replies)
         return ids, [[-float(token) for token in row] for row in ids]
 
-    question: Any = SimpleNamespace(
-        text=SimpleNamespace(ids=(1, 2, 3)), position=SimpleNamespace(index=2), budget=2, stated=2
-    )
+    question: Any = SimpleNamespace(text=SimpleNamespace(ids=(1, 2, 3)), position=SimpleNamespace(index=2), budget=2)
     trainer = SimpleNamespace(
         use_vllm=True, vllm_generation=engine, eos_token_ids=[9], _generate_single_turn=single_turn,
         plan=SimpleNamespace(questions=[question]),
