@@ -19,7 +19,7 @@ from rmt_mini.records import StepMetrics
 from rmt_mini.report import claims, plots
 from rmt_mini.report.claims import SHOWN, SYMBOLS, findings, rows_of, trained_as
 from rmt_mini.report.comparison import across_seeds
-from rmt_mini.report.markdown import macro, render, share
+from rmt_mini.report.markdown import macro, render
 from rmt_mini.report.plots import Figured
 from rmt_mini.stages.preflight import agreement
 from rmt_mini.worlds.questions import as_file_name
@@ -167,20 +167,7 @@ def paper_exam_table() -> str:
 
 def evaluation_table(evaluation: Evaluation) -> str:
     """Lay out evaluation.json for a terminal, within 80 characters; each interval is below its number."""
-    rows = rows_of(evaluation)
-    lines = [["next tokens right, %", *TIERS, "average", "length", "closed"]]
-    for name, row in rows.items():
-        thoughts = [f"{row.thought_length:.1f}", f"{100 * row.closed_share:.0f} %"] if row.budget else ["-", "-"]
-        lines.append([name, *(share(cell, "{0:.1f}") for cell in row.columns()), *thoughts])
-        lines.append(["", *(share(cell, "[{1:.0f}-{2:.0f}]") for cell in row.columns())])
-    lines.append(["positions", *(str(cell.n) for row in list(rows.values())[:1] for cell in row.columns())])
-    shown = ["".join([f"{line[0]:<20}", *map(str.rjust, line[1:], (10, 10, 10, 10, 8, 8))]) for line in lines]
-    shown.append("In brackets 95 % intervals; length: mean thought, tokens; closed: by itself.")
-    for name, row in rows.items():
-        for sort, cell in row.sorts.items():
-            right = share(cell, "{0:.1f} [{1:.0f}-{2:.0f}]")
-            shown.append(f"{name:<20} {right:>15} on {cell.n} {sort} tokens, length {cell.thought_length:.1f}")
-    return "\n".join(shown)
+    return macro(TABLES, "terminal", rows_of(evaluation))
 
 
 # What the templates are given

@@ -29,7 +29,8 @@ LOOKS = ((BLUE, "-", "o"), (RED, "--", "s"), (PURPLE, "-.", "^"))  # colour, lin
 FOUR_LOOKS = (*LOOKS, (ORANGE, ":", "D"))
 TIER_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"))  # colour, hatch
 BAR_LOOKS = (*TIER_LOOKS, (GREY, ".."), (PURPLE, "\\\\"))
-Curve = Numbers | Mapping[float, float]  # values of 0, 1, 2, ... or x -> y
+Curve = Numbers | Mapping[int, float] | Mapping[float, float]  # values of 0, 1, 2, ... or x -> y
+Charts = Mapping[str, Mapping[str, Curve]]  # unit of a panel -> name of a curve -> curve
 __all__ = ["Figured", "bar_chart", "curves", "levels", "save", "smoothed"]
 
 
@@ -192,7 +193,7 @@ def bar_chart(charts: Mapping[str, Mapping[str, Mapping[str, Any]]], alt: str, f
 
 
 def curves(
-    charts: Mapping[str, Mapping[str, Curve]],
+    charts: Charts,
     x: str | Sequence[str],
     wanted: float | None = None,
     marked: Mapping[str, Numbers] | None = None,

@@ -19,7 +19,7 @@ from rmt_mini.method.entropy import TIERS, assign_tiers
 from rmt_mini.report.claims import rows_of
 from rmt_mini.report.markdown import words
 from rmt_mini.report.plots import canvas
-from rmt_mini.report.plots.canvas import BLUE, GREY, ORANGE, Figured, Metrics, Numbers, Spread
+from rmt_mini.report.plots.canvas import BLUE, GREY, ORANGE, Charts, Curve, Figured, Metrics, Numbers, Spread
 
 __all__ = [
     "accuracy", "arms", "budget_and_length", "cost", "document_tree", "entropy_histogram", "exam_curves", "forest",
@@ -34,7 +34,8 @@ def budget_and_length(metrics: Metrics, stated: bool = True) -> Figured:
         return canvas.empty("the thought budget")
     budgets, lengths = {m.step: m.budget for m in metrics}, {m.step: m.thought_length for m in metrics}
     caps = {step: thought_cap(budget) for step, budget in budgets.items()}
-    drawn = {"budget B_t" if stated else "half the cap": budgets, "mean thought length": lengths, "cap, 2 B_t": caps}
+    name = "budget B_t" if stated else "half the cap"
+    drawn: dict[str, Curve] = {name: budgets, "mean thought length": lengths, "cap, 2 B_t": caps}
     alt = words("budget_and_length", stated, list(budgets.values()), list(lengths.values()))
     return canvas.curves({"tokens": drawn}, "step", alt=alt, ylim=(0, 1.05 * max(*caps.values(), *lengths.values())))
 
@@ -95,19 +96,15 @@ def side_by_side(runs: Mapping[str, Metrics], steps: int = 0) -> Figured:
     drawn = {name: metrics for name, metrics in runs.items() if metrics}
     if not drawn:
         return canvas.empty("the runs")
-    charts: dict[str, dict[str, dict[int, float]]] = {
-        "thought length, tokens": {},
-        "budget, tokens": {},
-        "match reward": {},
+    lengths = {name: {m.step: m.thought_length for m in metrics} for name, metrics in drawn.items()}
+    budgets = {name: {m.step: m.budget for m in metrics} for name, metrics in drawn.items()}
+    match = {
+        name: canvas.smoothed([m.match_reward for m in metrics], max(2, len(metrics) // 20))
+        for name, metrics in drawn.items()
     }
-    rows = []
-    for name, metrics in drawn.items():
-        budgets, lengths = [m.budget for m in metrics], [m.thought_length for m in metrics]
-        match = canvas.smoothed([m.match_reward for m in metrics], max(2, len(metrics) // 20))
-        for chart, values in zip(charts.values(), (lengths, budgets, match), strict=True):
-            chart[name] = {m.step: value for m, value in zip(metrics, values, strict=True)}
-        rows.append((name, len(metrics), lengths, budgets, match))
+    rows = [(n, len(m), list(lengths[n].values()), list(budgets[n].values()), match[n]) for n, m in drawn.items()]
     last = max([steps - 1, *(metrics[-1].step for metrics in drawn.values())])
+    charts: Charts = {"thought length, tokens": lengths, "budget, tokens": budgets, "match reward, smoothed": match}
     return canvas.curves(charts, "step", alt=words("side_by_side", rows), xlim=(-0.5, last + 0.5))
 
 
@@ -212,7 +209,8 @@ def text_fit(entropies: Numbers, thresholds: tuple[float, float], lengths: Seque
     cap, counted = thought_cap(budget), _counted(entropies, thresholds, 0.1)
     thoughts = {length: lengths.count(length) for length in sorted(set(lengths))}
     reward = {0: 0, budget: max(thoughts.values()), cap: 0}
-    charts = {"tokens of the text": counted, "thoughts": {"thoughts": thoughts, "length reward, 0 to 1 to 0": reward}}
+    thinking: dict[str, Curve] = {"thoughts": thoughts, "length reward, 0 to 1 to 0": reward}
+    charts: Charts = {"tokens of the text": counted, "thoughts": thinking}
     marked = {"tokens of the text": thresholds, "thoughts": [cap]}
     sizes = [sum(counts.values()) / len(entropies) for counts in counted.values()]
     beyond, mean = fmean(x >= cap for x in lengths), fmean(length_reward(x, budget) for x in lengths)
