@@ -58,8 +58,8 @@ def points(change: Change, by: float = 100) -> str:
 def span(values: Sequence[float], form: str) -> str:
     """Say where values begin and where they end."""
     ends = [format(value, form) for value in values]
-    more = "" if len(ends) == 1 else " throughout" if len(set(ends)) == 1 else f" at first and {ends[-1]} at last"
-    return ends[0] + more
+    more = "" if len(ends) < 2 else " throughout" if len(set(ends)) == 1 else f" at first and {ends[-1]} at last"
+    return ends[0] + more if ends else "-"
 
 
 def tinted(colour: str, part: float) -> str:

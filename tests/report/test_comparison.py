@@ -96,9 +96,9 @@ def test_each_claim_is_judged_by_its_interval(tmp_path: Path) -> None:
     assert verdicts["RMT is more than training on the text (NTP only, equal steps)"] == -1
     assert "The NTP loss adds to accuracy" not in verdicts  # that arm was not run
     assert [claim.sign for claim in found] == sorted((claim.sign for claim in found), key=(-1, 0, 1).index)
-    lines = " ".join(claim.line() for claim in found)
-    assert "**RMT is more accurate than RPT: holds.** By +60.0 % of RPT's accuracy [" in lines
-    assert "does not hold.** RMT minus NTP only, plain: -10.0 [" in lines
+    assert "**RMT is more accurate than RPT: holds.** By +60.0 % of RPT's accuracy [" in " ".join(
+        claim.line() for claim in found
+    )
     worse = {claim.text: claim.sign for claim in claims(all_arms(tmp_path / "b", rmt=0.3))}
     assert worse["RMT is more accurate than RPT"] == -1
     assert all_arms(tmp_path / "c", rpt=0.0).relative["rpt"].accuracy is None  # never right: no ratio

@@ -30,6 +30,7 @@ FOUR_LOOKS = (*LOOKS, (ORANGE, ":", "D"))
 TIER_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"))  # colour, hatch
 BAR_LOOKS = (*TIER_LOOKS, (GREY, ".."), (PURPLE, "\\\\"))
 Curve = Numbers | Mapping[int, float] | Mapping[float, float]  # values of 0, 1, 2, ... or x -> y
+Bar = float | tuple[float, float, float] | None  # a value, also with the ends of its interval
 Charts = Mapping[str, Mapping[str, Curve]]  # unit of a panel -> name of a curve -> curve
 __all__ = ["Figured", "bar_chart", "curves", "levels", "save", "smoothed"]
 
@@ -171,11 +172,11 @@ def bars(
     ax.set(xticks=range(len(groups)), xticklabels=groups)
 
 
-def bar_chart(charts: Mapping[str, Mapping[str, Mapping[str, Any]]], alt: str, form: str = "{:.2f}") -> Figured:
+def bar_chart(charts: Mapping[str, Mapping[str, Mapping[str, Bar]]], alt: str, form: str = "{:.2f}") -> Figured:
     """Draw groups of bars, a panel each, with their values and what intervals there are.
 
     Args:
-        charts: unit of the panel -> name of the series -> group -> number, None, or (number, low, high).
+        charts: unit of the panel -> name of the series -> group -> bar.
         alt: what is to be seen.
         form: of the numbers.
     """
@@ -214,6 +215,8 @@ def curves(
         >>> curves({"nats": {"loss": [2.0, 1.0]}}, "step").alt
         'nats over step: loss 2.00 at first and 1.00 at last, between 1.00 and 2.00.'
     """
+    if not any(len(curve) for series in charts.values() for curve in series.values()):
+        return empty(", ".join(charts))
     figure, drawn = panels(len(charts), 3.4)
     over = [x] * len(charts) if isinstance(x, str) else x
     said: dict[str, dict[str, list[float]]] = {}

@@ -30,24 +30,21 @@ __all__ = [
 
 def budget_and_length(metrics: Metrics, stated: bool = True) -> Figured:
     """Draw B_t, its cap 2 B_t, and the mean thought length; if B_t is not stated, it only sets the cap."""
-    if not metrics:
-        return canvas.empty("the thought budget")
     budgets, lengths = {m.step: m.budget for m in metrics}, {m.step: m.thought_length for m in metrics}
     caps = {step: thought_cap(budget) for step, budget in budgets.items()}
     name = "budget B_t" if stated else "half the cap"
     drawn: dict[str, Curve] = {name: budgets, "mean thought length": lengths, "cap, 2 B_t": caps}
     alt = words("budget_and_length", stated, list(budgets.values()), list(lengths.values()))
-    return canvas.curves({"tokens": drawn}, "step", alt=alt, ylim=(0, 1.05 * max(*caps.values(), *lengths.values())))
+    return canvas.curves({"tokens": drawn}, "step", alt=alt)
 
 
 def tiers_drawn(metrics: Metrics, curriculum: bool = True) -> Figured:
     """Draw the tiers' shares among the positions drawn; with a curriculum also the shares that p_t asks for."""
     metrics = [m for m in metrics if sum(m.tier_counts)]
-    if not metrics:
-        return canvas.empty("the tiers drawn")
     drawn = {m.step: [count / sum(m.tier_counts) for count in m.tier_counts] for m in metrics}
     asked = {m.step: m.tier_probabilities for m in metrics}
-    sides = {"share of positions drawn": drawn} | ({"p_t": asked} if curriculum else {})
+    sides: dict[str, Mapping[int, Numbers]] = {"share of positions drawn": drawn}
+    sides |= {"p_t": asked} if curriculum else {}
     charts = {
         unit: {tier: {step: shares[n] for step, shares in side.items()} for n, tier in enumerate(TIERS)}
         for unit, side in sides.items()
@@ -69,8 +66,6 @@ def signal(metrics: Metrics) -> Figured:
 
 
 def _smooth(metrics: Metrics, fields: Mapping[str, str], unit: str, form: str) -> Figured:
-    if not metrics:
-        return canvas.empty(", ".join(fields))
     steps, reach = [m.step for m in metrics], max(2, len(metrics) // 40)
     series = {name: [getattr(m, field) for m in metrics] for name, field in fields.items()}
     smooth = {name: canvas.smoothed(values, reach) for name, values in series.items()}
@@ -83,8 +78,6 @@ def _smooth(metrics: Metrics, fields: Mapping[str, str], unit: str, form: str) -
 
 def losses(metrics: Metrics) -> Figured:
     """Draw RL loss, next-token loss (nats per token) and gradient norm before clipping, a panel each."""
-    if not metrics:
-        return canvas.empty("the losses")
     fields = {"RL loss": "rl_loss", "next-token loss": "ntp_loss", "gradient norm": "grad_norm"}
     series = {name: {m.step: getattr(m, field) for m in metrics} for name, field in fields.items()}
     alt = words("losses", {name: list(values.values()) for name, values in series.items()})
@@ -94,8 +87,6 @@ def losses(metrics: Metrics) -> Figured:
 def side_by_side(runs: Mapping[str, Metrics], steps: int = 0) -> Figured:
     """Draw thought length, budget and match reward of several runs, which may still run; ``steps`` widens the axis."""
     drawn = {name: metrics for name, metrics in runs.items() if metrics}
-    if not drawn:
-        return canvas.empty("the runs")
     lengths = {name: {m.step: m.thought_length for m in metrics} for name, metrics in drawn.items()}
     budgets = {name: {m.step: m.budget for m in metrics} for name, metrics in drawn.items()}
     match = {
