@@ -203,9 +203,9 @@ def _lengths(row: Answered) -> np.ndarray:
     return np.array([0.0 if row[1] == "ntp" else one.length for one in row[0]])
 
 
-def _change(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2)) -> Change:
+def _change(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
     found = interval(answers, values, tiers)
-    return Change(difference=found["mean"], low=found["low"], high=found["high"])
+    return {"difference": found["mean"], "low": found["low"], "high": found["high"]}
 
 
 def _arm(row: Answered, took: files.Compute | None) -> files.ArmRow:
@@ -216,7 +216,7 @@ def _arm(row: Answered, took: files.Compute | None) -> files.ArmRow:
     return files.ArmRow(
         **mine.model_dump(exclude={"budget"}),
         row="think" if how == "think" else "ntp",
-        thought_length_interval=(length.low or 0.0, length.high or 0.0) if how == "think" else (0.0, 0.0),
+        thought_length_interval=(length["low"] or 0.0, length["high"] or 0.0) if how == "think" else (0.0, 0.0),
         plain=files.Tiers(**dict(zip((*TIERS, "average"), both.ntp.columns(), strict=True))),
         seeds=len({one.run for one in answers}),
         compute=took,
@@ -230,11 +230,7 @@ def _paired(method: Answered, other: Answered, name: str) -> list[files.Pair]:
     for sort in sorts_in(answers):
         chosen = np.array([one.sort == sort for one in answers])
         parts[sort] = _change(of_sort(answers, sort), gap[chosen], [0])
-    return [files.Pair(a=METHOD, b=name, tier=tier, **_ends(change)) for tier, change in parts.items()]
-
-
-def _ends(change: Change) -> dict[str, float | None]:
-    return {"difference": change.difference, "low": change.low, "high": change.high}
+    return [files.Pair(a=METHOD, b=name, tier=tier, **change) for tier, change in parts.items()]
 
 
 def _ratio(
@@ -303,8 +299,7 @@ def read_exams(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     answered: dict[str, list[Answer]] = {}
 
     def pair(name: str, k: int, gap: np.ndarray, step: int | None) -> files.ExamPair:
-        change = _change(answered[METHOD], gap, [0])
-        return files.ExamPair(a=METHOD, b=name, step=step, k=k, **_ends(change))
+        return files.ExamPair(a=METHOD, b=name, step=step, k=k, **_change(answered[METHOD], gap, [0]))
 
     for step in sorted({line.step for line in lines[METHOD][0]}):
         values: dict[tuple[str, int], np.ndarray] = {}

@@ -81,9 +81,16 @@ def test_the_numbers_are_those_of_the_answers(tmp_path: Path) -> None:
     assert against.accuracy.ratio == pytest.approx(0.6)
     assert against.accuracy.low < 0.6 < against.accuracy.high
     assert against.thought_length.ratio == pytest.approx(0.2)
-    assert against.accuracy.high - against.accuracy.low < (average.high - average.low) / 0.5  # paired
     assert found.relative["ntp"].thought_length is None
     assert (found.lengths["rpt"].difference, found.lengths["ntp"].difference) == (-20, 5)
+
+
+def test_a_ratio_has_a_paired_interval(tmp_path: Path) -> None:
+    # both arms are right on the same documents, so their ratio moves less than either accuracy
+    found = all_arms(tmp_path / "a", rmt=0.8, rpt=0.79)
+    ratio, arm = found.relative["rpt"].accuracy, found.arms["rmt"].average
+    assert ratio is not None
+    assert ratio.high - ratio.low < ((arm.high or 0) - (arm.low or 0)) / 0.8
 
 
 def test_each_claim_is_judged_by_its_interval(tmp_path: Path) -> None:

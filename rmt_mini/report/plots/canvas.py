@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from rmt_mini.files import Cell, Change
 from rmt_mini.records import StepMetrics
@@ -25,10 +24,8 @@ Metrics = Sequence[StepMetrics]
 Numbers = Sequence[float]
 WIDTH, DPI = 8.0, 110  # inches, dots an inch
 BLUE, ORANGE, RED, GREY, PURPLE = "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"  # of petroff10
-LOOKS = ((BLUE, "-", "o"), (RED, "--", "s"), (PURPLE, "-.", "^"))  # colour, line, marker
-FOUR_LOOKS = (*LOOKS, (ORANGE, ":", "D"))
-TIER_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"))  # colour, hatch
-BAR_LOOKS = (*TIER_LOOKS, (GREY, ".."), (PURPLE, "\\\\"))
+FOUR_LOOKS = ((BLUE, "-", "o"), (RED, "--", "s"), (PURPLE, "-.", "^"), (ORANGE, ":", "D"))  # colour, line, marker
+BAR_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"), (GREY, ".."), (PURPLE, "\\\\"))  # colour, hatch
 Curve = Numbers | Mapping[int, float] | Mapping[float, float]  # values of 0, 1, 2, ... or x -> y
 Bar = float | tuple[float, float, float] | None  # a value, also with the ends of its interval
 Charts = Mapping[str, Mapping[str, Curve]]  # unit of a panel -> name of a curve -> curve
@@ -70,15 +67,13 @@ def panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
-def label(ax: Axes, x: str, y: str = "", percent: bool = False, **more: Any) -> None:
+def label(ax: Axes, x: str, y: str = "", **more: Any) -> None:
     """Label the axes, clear the frame, and set whatever else ``Axes.set`` takes."""
     ax.set(xlabel=x, ylabel=y, **more)
     ax.title.set_fontsize(10)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
-    if percent:
-        ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
 
 
 def done(figure: Figure, alt: str, columns: int = 0) -> Figured:
