@@ -41,7 +41,7 @@ def row(when: str, match: float, thought: str, closed: bool = True, **more: str)
 # name -> how the figure is drawn; expected.yaml has the words, by hand from formulas and small sums
 DRAWN: dict[str, Callable[[], Any]] = {
     "budget_and_length": lambda: plots.budget_and_length([step(0), step(1)]),
-    "budget_and_length-2": lambda: plots.budget_and_length([step(0), step(0)], stated=False),
+    "budget_and_length-2": lambda: plots.budget_and_length([step(0), step(1, budget=20)], stated=False),
     "tiers_drawn": lambda: plots.tiers_drawn(TWO_STEPS),
     "tiers_drawn-2": lambda: plots.tiers_drawn([step(0)], curriculum=False),
     "rewards": lambda: plots.rewards([step(n, match_reward=0.3 * n) for n in range(4)]),

@@ -211,7 +211,7 @@ def curves(
         'nats over step: loss 2.00 at first and 1.00 at last, between 1.00 and 2.00.'
     """
     if not any(len(curve) for series in charts.values() for curve in series.values()):
-        return empty(", ".join(charts))
+        return empty(", ".join(charts) or "the sizes")
     figure, drawn = panels(len(charts), 3.4)
     over = [x] * len(charts) if isinstance(x, str) else x
     said: dict[str, dict[str, list[float]]] = {}

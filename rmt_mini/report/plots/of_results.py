@@ -139,10 +139,7 @@ def tornado(variants: Sequence[Variant]) -> Figured:
 
 
 def forest(rows: Mapping[str, Change], what: str, by: float = 100) -> Figured:
-    """Draw differences from zero with their 95 % intervals, a row each; filled where the interval excludes zero.
-
-    ``what`` is measured in a unit that is ``by`` times smaller than the rows'.
-    """
+    """Draw differences times ``by`` with their 95 % intervals, a row each; filled where these exclude zero."""
     if not rows:
         return canvas.empty(what, "differences")
     figure, (ax,) = canvas.panels(1, 1.0 + 0.36 * len(rows))
@@ -159,8 +156,6 @@ def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
         peak: the machine's rate, operations a second.
     """
     drawn = {name.replace("_", " "): one["points"] for name, one in sweeps.items() if one.get("points")}
-    if not drawn:
-        return canvas.empty("the cost of a step", "sizes")
     charts, rows = {}, []
     for name, points in drawn.items():
         measured = {point["value"]: fmean(point["seconds"]) for point in points}
@@ -225,8 +220,7 @@ def shared_against_copied(
 ) -> Figured:
     """Draw what a step reads as a tree and as padded rows, and how many times less over the document's length.
 
-    ``tokens`` and ``pairs`` (of query and key) are those of the tree and of rows, ``savings`` rows over tree at each of
-    the document ``lengths``, and ``length`` is the document's.
+    ``tokens`` and ``pairs`` (of query and key) are those of tree and rows, ``savings`` rows over tree at ``lengths``.
     """
     figure, (left, middle, right) = canvas.panels(3, 3.2)
     for ax, (tree, rows), unit in ((left, tokens, "tokens"), (middle, pairs, "attention pairs")):
