@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from rmt_mini import method
 from rmt_mini.config import preset
 from rmt_mini.engine.attention import tree_mask
 from rmt_mini.engine.prompt import Continuation
@@ -23,7 +24,6 @@ from rmt_mini.method.rewards import match_reward
 from rmt_mini.report import plots
 from rmt_mini.report.claims import PAPER, SHOWN, trained_as
 from rmt_mini.report.comparison import expected_half_width, expected_positions
-from rmt_mini.report.plots import length_triangle
 from rmt_mini.scale.planner import FRAME_TOKENS
 from rmt_mini.stages.material import trunk_entropy
 from rmt_mini.stages.posttrain import pass_at_k
@@ -46,9 +46,14 @@ ENTRIES = yaml.safe_load(Path(controls.__file__).with_name("explorers.yaml").rea
 DRAWN = [name for name in ENTRIES if "draws" in ENTRIES[name]]
 SENTENCE = "A lift waits on floor 3 and rises first 5"
 DRAWN_BY_LESSONS = {  # what draws in a cell of a lesson
+    "budget": ("03_budget", "budget_curve"),
+    "reward": ("03_budget", "reward_by_length"),
     "curriculum": ("04_curriculum", "mixes"),
     "draws": ("04_curriculum", "draws"),
-    "advantage": ("05_grpo", "one_group"),
+    "advantage": ("05_grpo", "advantage_bars", "one_group"),
+    "signal": ("05_grpo", "signal_curve"),
+    "clip": ("05_grpo", "clip_curve"),
+    "closing": ("06_dual_objective", "length_chances", "closing_slopes"),
     "kl": ("05_grpo", "moved_policy"),
     "interval": ("09_replication", "interval_width"),
     "ablations": ("09_replication", "ablations"),
@@ -63,23 +68,24 @@ def recorded(part: str) -> Any:
 
 @cache
 def of_lesson(name: str) -> Any:
-    """Run the one cell of a lesson that defines a function, after what earlier cells define; return the function."""
-    lesson, function = DRAWN_BY_LESSONS[name]
+    """Run the cells of a lesson that define functions, after what earlier cells define; return the last function."""
+    lesson, *functions = DRAWN_BY_LESSONS[name]
     micro, comparison = preset("micro"), recorded("comparison/comparison")
     exams = {
         kind: recorded("comparison/posttraining")["micro"]
         for kind in ENTRIES["exams"]["controls"]["questions"]["options"]
     }
     exams["the text's own"] = recorded("comparison/posttraining")["micro-text"]
-    defined = {
+    defined = {**vars(method), **vars(plots)} | {
         "EARLY": micro.tier_probs_early, "LATE": micro.tier_probs_late, "SHOWN": SHOWN, "trained_as": trained_as,
-        "FOUND": comparison if lesson.startswith("09") else exams, "pass_at_k": pass_at_k, "forest": plots.forest,
-        "exams_at": plots.exams_at, "expected_half_width": expected_half_width,
+        "FOUND": comparison if lesson.startswith("09") else exams, "pass_at_k": pass_at_k, "torch": torch,
+        "expected_half_width": expected_half_width,
         "expected_positions": expected_positions, "last": 60,
     }  # fmt: skip
     cells = read_notebook(FOLDER / f"{lesson}.ipynb").cells
-    exec(next(cell.source for cell in cells if f"def {function}(" in cell.source), defined)
-    return defined[function]
+    for function in functions:
+        exec(next(cell.source for cell in cells if f"def {function}(" in cell.source), defined)
+    return defined[functions[-1]]
 
 
 def explorer_of(name: str) -> Explorer:
@@ -146,7 +152,7 @@ def test_defaults_are_those_of_the_preset() -> None:
 
 
 def test_an_impossible_setting_is_one_line_and_no_traceback() -> None:
-    shown = explorer("budget")
+    shown = explorer_of("budget")
     assert "step=300 lies outside" in moved(shown, step=300)
     assert 'role="alert"' in shown.page.value
     assert "<img" not in shown.page.value
@@ -178,7 +184,6 @@ def test_a_control_is_chosen_by_its_value_and_has_a_label() -> None:
     assert [one.description for one in made] == list("abcde")
     assert control("c", 2, options=[("one", 1), ("two", 2)]).value == 2
     assert not any(one.continuous_update for one in (made[0], made[1], made[4]))  # a dragged slider draws once
-    assert Explorer(length_triangle, {"budget": control("budget", 4, 1, 9)}).alt == length_triangle(4).alt
 
 
 # Formulas, by hand
@@ -195,7 +200,7 @@ def test_a_control_is_chosen_by_its_value_and_has_a_label() -> None:
     ],
 )
 def test_a_reward_by_hand(values: dict[str, Any], earned: float) -> None:
-    assert f"earns {earned:.2f}." in moved(explorer("reward"), **values)
+    assert f"earns {earned:.2f}." in moved(explorer_of("reward"), **values)
 
 
 @pytest.mark.parametrize(
@@ -256,9 +261,9 @@ def test_advantages_of_a_group_by_hand() -> None:
 
 def test_signal_clip_and_kl_by_hand() -> None:
     assert "48.0 % of groups carry a signal" in moved(
-        explorer("signal"), pass_rate=0.2, group_size=3
+        explorer_of("signal"), pass_rate=0.2, group_size=3
     )  # 1 - .008 - .512
-    clip = explorer("clip")
+    clip = explorer_of("clip")
     assert "+1 the objective is 1.20, clipped" in moved(clip, ratio=1.3)
     assert "-2 the objective is -2.60, and its gradient pushes the token down" in moved(clip, epsilon=0.4, size=2.0)
     odds = 2 / math.e  # reference (2/3, 1/3); the logits move by -.5 and .5, so that the odds 2 become 2 / e
