@@ -303,7 +303,7 @@ def exams(folder: Path, /, *, exam: _Exams | None = None, flags: ExamFlags = Non
 @app.command
 def preflight(name: Name = None, /, *, flags: Flags = None) -> None:
     """Measure, before any RL, whether groups carry a signal."""
-    from rmt_mini.runs.remedies import explained
+    from rmt_mini.runs.capacity import explained
     from rmt_mini.runs.run import prepare
     from rmt_mini.stages.preflight import preflight
 
@@ -344,7 +344,7 @@ def plan(
         raise UserError(f"--{next(iter(elsewhere))} describes GPUs elsewhere; give --gpus as well")
     else:
         from rmt_mini.engine.model import load_policy
-        from rmt_mini.runs.remedies import explained
+        from rmt_mini.runs.capacity import explained
 
         with explained(config):
             lines = plan_run(config, load_policy(config.model, config.device, config.dtype)).lines()

@@ -12,8 +12,7 @@ The stages in order (``_Run.stages``), and what each leaves in the run folder:
     report                                      report.md, figures/
 
 A run that was stopped, or killed at any moment, is continued by ``resume``: stages that left a result are not repeated,
-and what follows is byte for byte what an unbroken run would have done. (Only measured seconds and memory differ, as
-they do between any two runs.)
+and what follows is byte for byte what an unbroken run would have done. (Only measured seconds and memory differ.)
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -39,10 +38,9 @@ from rmt_mini.files import Evaluation, Measured, Notes, Positions, Preflight, Sa
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Answer, Position, StepMetrics, Text
 from rmt_mini.report.report import write_report
-from rmt_mini.runs import journal
-from rmt_mini.runs.folder import RunFolder, drop_states, folder_for, load_state, save_state
-from rmt_mini.runs.journal import Journal, rollout_line, versions
-from rmt_mini.runs.remedies import explained, warn_of_little_memory
+from rmt_mini.runs import folder as folders
+from rmt_mini.runs.capacity import explained, warn_of_little_memory
+from rmt_mini.runs.folder import Journal, RunFolder, drop_states, load_state, save_state
 from rmt_mini.stages.coldstart import cold_start
 from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions, yardstick
 from rmt_mini.stages.material import format_for, proxy_of
@@ -86,9 +84,8 @@ class Inputs:
 
     def digests(self) -> dict[str, str]:
         """Return digests of text, tokens and weights; all must be the same where a run is resumed."""
-        values = [self.corpus_digest, self.token_digest, journal.model_digest(self.policy)]
-        if self.policy.proxy is not None:
-            values.append(journal.model_digest(self.policy.proxy))
+        models = [one for one in (self.policy, self.policy.proxy) if one is not None]
+        values = [self.corpus_digest, self.token_digest, *map(folders.model_digest, models)]
         return dict(zip(files.DIGESTS, values, strict=False))
 
 
@@ -113,7 +110,7 @@ def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None =
     asked = to_texts(held_out, form, config, "held-out")[: config.evaluation_documents]
     texts = [*training, *asked]
     proxy_of(policy, config, max(len(text.ids) for text in texts))  # fails before there is a folder
-    return Inputs(policy, training, asked, corpus.digest, journal.token_digest(form, texts, config.budget_start))
+    return Inputs(policy, training, asked, corpus.digest, folders.token_digest(form, texts, config.budget_start))
 
 
 def anywhere(config: RMTConfig) -> RMTConfig:
@@ -148,30 +145,30 @@ def run(
         Stopped: if ``stop`` was set, or the run was interrupted; ``resume`` continues it.
     """
     config = anywhere(config)
-    path = folder_for(config.out, f"{config.preset}-seed{config.seed}")
+    path = folders.folder_for(config.out, f"{config.preset}-seed{config.seed}")
     files.require_free(path)  # before anything slow; the folder is made only when all else is ready
     began = time.perf_counter()
     with explained(config):
         inputs = prepare(config, policy, turn)
         policy = inputs.policy
-        notes = journal.first_notes("mid-training", config, parameters=policy.parameters, **inputs.digests())
         unknown = unknown_share(policy.tokenizer, [*inputs.train, *inputs.held_out])
-        if unknown:
-            notes.unknown_share = round(unknown, 4)
-        if policy.turn is not None:
-            notes.chat_turn = policy.turn
+        notes = folders.first_notes(
+            "mid-training",
+            config,
+            parameters=policy.parameters,
+            **inputs.digests(),
+            unknown_share=round(unknown, 4) if unknown else None,
+            chat_turn=policy.turn,
+        )
     warn_of_little_memory(config, policy)
     # at most two checkpoints and two states, old and new, for a moment
-    folder = RunFolder(path, policy.parameters * 2 * (policy.dtype.itemsize + 12) + SPARE_BYTES)
-    try:
+    needed = policy.parameters * 2 * (policy.dtype.itemsize + 12) + SPARE_BYTES
+    with RunFolder(path, needed) as folder:
+        journal = Journal(folder, notes)
         with explained(config, policy, path, resumable=False):
-            notes.seconds["loading"] = round(time.perf_counter() - began, 2)
-            noted = Journal(folder, notes)
-            noted.note(status="running")  # from here on the run can be resumed
-    except BaseException:
-        folder.release()
-        raise
-    return _Run(config, folder, noted, inputs, None, progress, stop).to_the_end(on_step)
+            seconds = {"loading": round(time.perf_counter() - began, 2)}
+            journal.note(status="running", seconds=seconds)  # from here on the run can be resumed
+        return _Run(config, folder, journal, inputs, None, progress, stop).to_the_end(on_step)
 
 
 def resume(
@@ -205,11 +202,10 @@ def resume(
                 f"{name} cannot change in a run under way, only {' and '.join(MAY_CHANGE)}; start a new run"
             )
     config = notes.settings.replace(**changes or {})
-    folder = RunFolder(path, resume=True)
-    try:
+    with RunFolder(path, resume=True) as folder:
         with explained(config, folder=path):
             if notes.status == "done":
-                return _result_of(folder, config)
+                return _result_of(path, config)
             Preflight.find(path)  # needed much later: complain now
             Samples.find(path)
             _require_same_code(path, notes)
@@ -221,44 +217,38 @@ def resume(
             digests = inputs.digests()
             _require_same("", path, {name: getattr(notes, name) for name in digests}, digests)
             warn_of_little_memory(config, inputs.policy)
-    except BaseException:
-        folder.release()
-        raise
-    kept = notes.model_dump(exclude_unset=True, exclude={"config", "end", "error", "resumed"})
-    again = Journal(folder, Notes(**kept, config=config, resumed=[*notes.resumed, journal.now()]))
-    early = [(tier, signal) for tier, signal in state.plain["early"]] if state else []
-    return _Run(config, folder, again, inputs, state, progress, stop, early).to_the_end(on_step)
+        kept = notes.model_dump(exclude_unset=True, exclude={"config", "end", "error", "resumed"})
+        journal = Journal(folder, Notes(**kept, config=config, resumed=[*notes.resumed, folders.now()]))
+        early = [(tier, signal) for tier, signal in state.plain["early"]] if state else []
+        return _Run(config, folder, journal, inputs, state, progress, stop, early).to_the_end(on_step)
 
 
 def _require_same(what: str, path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     plain = json.loads(json.dumps(dict(now)))
-    differ = sorted(name for name in before if before[name] != plain.get(name))
-    if differ:
-        name = differ[0]
-        raise UserError(
-            f"the run in {str(path)!r} cannot continue: {what}{name} was {before[name]!r} when it was saved and is "
-            f"{plain.get(name)!r} now; restore it, or start a new run"
-        )
+    for name in sorted(before):
+        if before[name] != plain.get(name):
+            raise UserError(
+                f"the run in {str(path)!r} cannot continue: {what}{name} was {before[name]!r} when it was saved and is "
+                f"{plain.get(name)!r} now; restore it, or start a new run"
+            )
 
 
 def _require_same_code(path: Path, notes: Notes) -> None:
-    now = versions()
+    now = folders.versions()
     _require_same("version of ", path, {"rmt-mini": notes.versions.get("rmt-mini")}, now)
     changed = [f"{name} {old} to {now.get(name)}" for name, old in notes.versions.items() if now.get(name) != old]
-    threads = notes.machine.get("threads"), journal.machine()["threads"]
+    threads = notes.machine.get("threads"), folders.machine()["threads"]
     changed += [f"threads {threads[0]} to {threads[1]}"] * (threads[0] != threads[1])
     if changed:
         logger.warning("Changed since the run started: %s; last digits may differ", ", ".join(changed))
 
 
-def _result_of(folder: RunFolder, config: RMTConfig) -> RunResult:
+def _result_of(path: Path, config: RMTConfig) -> RunResult:
     """Return what a finished run left; its report is written again, since it is what a run does last."""
-    path = folder.path
     logger.info("The run in %s is done; nothing is left to do", path)
     policy = load_policy(str(path / "checkpoint"), config.device, config.dtype)
     result = RunResult(path, Evaluation.read(path), files.read_metrics(path), write_report(path), policy)
     drop_states(path)
-    folder.release()
     return result
 
 
@@ -311,8 +301,7 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
 
 def step_bar(title: str, total: int, progress: bool) -> tqdm[Any]:
     """Make a progress bar that counts steps."""
-    seen = progress and sys.stderr is not None
-    return tqdm(total=total, desc=title, disable=not seen, dynamic_ncols=True, unit="step")
+    return tqdm(total=total, desc=title, disable=not (progress and sys.stderr), dynamic_ncols=True, unit="step")
 
 
 @dataclass
@@ -328,13 +317,8 @@ class _Run:
     stop: threading.Event | None = None
     early: list[tuple[int, bool]] = field(default_factory=list)  # tier and signal of the groups of the first steps
 
-    @property
-    def policy(self) -> Policy:
-        return self.inputs.policy
-
-    @property
-    def path(self) -> Path:
-        return self.folder.path
+    def __post_init__(self) -> None:
+        self.policy, self.path = self.inputs.policy, self.folder.path
 
     def to_the_end(self, on_step: OnStep | None) -> RunResult:
         try:
@@ -342,8 +326,6 @@ class _Run:
                 return self.stages(on_step)
         except KeyboardInterrupt as error:
             raise Stopped(str(self.path)) from error
-        finally:
-            self.folder.release()
 
     def stages(self, on_step: OnStep | None) -> RunResult:
         config, policy = self.config, self.policy
@@ -365,8 +347,9 @@ class _Run:
 
         predicted = self.preflight() if config.use_rl else None
         metrics = self.midtrain(trainer, on_step)
-        if predicted is not None:
-            self.compare_preflight(predicted)
+        if predicted is not None and self.early:  # add what the first steps saw to what was predicted
+            seen = {"steps": min(CHECKED_STEPS, config.steps), "tiers": signal_by_tier(self.early)}
+            predicted.model_copy(update={"seen": files.Seen.model_validate(seen)}).write(self.path)
 
         self.folder.save_checkpoint(policy)
         measured["after"] = self.measure("after", positions, last)
@@ -406,22 +389,19 @@ class _Run:
             answers = answer_positions(self.policy, held_out, positions, self.config, budget)
         if when != "cold_start":
             self.show(when, answers)
-        lines = [*others, *(journal.answer_line(when, held_out, one) for one in answers)]
+        lines = [*others, *(folders.answer_line(when, held_out, one) for one in answers)]
         lines.sort(key=lambda line: files.TIMES.index(line.when))  # as they were first asked
         self.folder.write_lines("answers.jsonl", lines)
         self.check_stop()
         return budget, answers
 
-    def show(self, when: Literal["before", "after"], answers: Sequence[Answer]) -> None:
+    def show(self, when: str, answers: Sequence[Answer]) -> None:
         """Write the same few answers of every tier as text, at both ends."""
         per_tier = [[answer for answer in answers if answer.position.tier == tier] for tier in range(3)]
-        shown = [
-            rollout_line(self.policy, self.config.steps, self.inputs.held_out, answer)
-            for tier in per_tier
-            for answer in journal.evenly(tier, SAMPLES // 3)
-        ]
-        samples = Samples.find(self.path) or Samples()
-        samples.model_copy(update={when: shown}).write(self.path)
+        chosen = [answer for tier in per_tier for answer in folders.evenly(tier, SAMPLES // 3)]
+        texts, steps = self.inputs.held_out, self.config.steps
+        shown = [folders.rollout_line(self.policy, steps, texts, answer) for answer in chosen]
+        (Samples.find(self.path) or Samples()).model_copy(update={when: shown}).write(self.path)
 
     def lost(self, name: str, what: str) -> UserError:
         """Say that a damaged file held what only the steps already done can give."""
@@ -451,13 +431,6 @@ class _Run:
                 logger.warning("Pre-flight: %s", advice)
             self.check_stop()
         return found
-
-    def compare_preflight(self, predicted: Preflight) -> None:
-        """Add what the first steps saw to what the pre-flight predicted."""
-        if self.early:
-            steps = min(CHECKED_STEPS, self.config.steps)
-            seen = files.Seen.model_validate({"steps": steps, "tiers": signal_by_tier(self.early)})
-            predicted.model_copy(update={"seen": seen}).write(self.path)
 
     def save(self, trainer: RMTTrainer) -> None:
         """Save everything that the rest of the run depends on."""

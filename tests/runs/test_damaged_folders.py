@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmt_mini.cli import main
 from rmt_mini.errors import Stopped
 from rmt_mini.files import Evaluation, Notes, read_lines
 from rmt_mini.records import StepMetrics
@@ -107,28 +106,6 @@ def test_the_advice_of_the_message_helps(broken: Path, unbroken: dict[str, Any])
     assert f"delete {str(path / 'state')!r} to train again" in (message or "")
     shutil.rmtree(path / "state")
     assert resume(path, progress=False).evaluation == unbroken["evaluation"]
-
-
-@pytest.mark.parametrize(
-    ("command", "name"),
-    [
-        ("evaluate {}", "run.json"),
-        ("evaluate {}", "positions.json"),
-        ("resume {}", "run.json"),
-        ("seeds {} --out {}-all", "run.json"),
-    ],
-)
-def test_the_command_line_says_it_in_one_line(
-    command: str, name: str, broken: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with damaged(broken / name, b'{"half": '), pytest.raises(SystemExit) as ended:
-        main(command.replace("{}", str(broken)).split())
-    assert ended.value.code == 2
-    caught = capsys.readouterr()
-    (line,) = [line for line in caught.err.splitlines() if line.startswith("error: ")]
-    assert name in line or "checkpoint" in line
-    assert "Traceback" not in caught.err
-    assert not Path(f"{broken}-all").exists()
 
 
 FILES = ("run.json", "positions.json", "samples.json", "preflight.json", "metrics.jsonl", "rollouts.jsonl")
