@@ -38,7 +38,6 @@ from rmt_mini.records import Answer, Position, StepMetrics
 
 logger = logging.getLogger(__name__)
 
-ESCAPED = "backslashreplace"  # a file name that is not UTF-8 has lone surrogates
 LOCK = ".lock"
 UNBORN = (LOCK, ".run.json.")  # all that a process can leave that was killed before it wrote run.json
 TIMES = ("before", "cold_start", "after")  # at which a run is measured
@@ -527,7 +526,7 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all: to a temporary file beside it, then renamed; its mode stays."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with scratch.open("w", encoding="utf-8", errors=ESCAPED) as file:
+        with scratch.open("w", encoding="utf-8") as file:
             if path.is_file():
                 shutil.copymode(path, scratch)
             file.write(text)
@@ -552,7 +551,7 @@ def write_keeping(path: Path, text: str, old: Path | None = None) -> bool:
     """
     require_file_name(path)
     if path.exists():
-        if path.read_text(encoding="utf-8", errors=ESCAPED) == text:
+        if path.read_bytes() == text.encode():
             return False
         folder = old or path.parent
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 
 from rmt_mini.engine.model import load_policy
-from rmt_mini.errors import NonFiniteError, Stopped, UserError
+from rmt_mini.errors import NonFiniteError, UserError
 from rmt_mini.report.plots import Figured
 from rmt_mini.runs import capacity
 from rmt_mini.runs.folder import load_state
@@ -28,7 +28,7 @@ from rmt_mini.runs.run import resume, run
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from tests.runs.test_resume import flags as config_flags
 from tests.runs.test_resume import left
-from tests.runs.test_run import settings
+from tests.runs.test_run import interrupted, settings
 from tests.stages.tiny import closing, small
 from tests.test_cli import outcome
 
@@ -60,10 +60,6 @@ def left_by_command(folder: Path) -> dict[str, Any]:
     """As ``left``; the command line's preset has another name."""
     found = left(folder)
     return found | {"findings": found["findings"].replace("preset laptop", "preset custom", 1)}
-
-
-def interrupt(_: StepResult) -> None:
-    raise KeyboardInterrupt
 
 
 def failed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -309,8 +305,7 @@ def test_a_run_that_only_skips_gives_up(after_resume: bool, tmp_path: Path, monk
     config = settings(tmp_path, steps=8, on_nan="skip", state_seconds=0.0)
     words = r"^step 4: the RL loss is not finite, as in the 4 steps before; lower learning_rate \(0.001\)$"
     if after_resume:
-        with pytest.raises(Stopped):
-            run(config, on_step=interrupt, progress=False)
+        interrupted(config)
     with pytest.raises(NonFiniteError, match=words):
         resume(tmp_path / "run", progress=False) if after_resume else run(config, progress=False)
 
@@ -326,8 +321,7 @@ def test_weights_that_run_away_are_told_from_a_bad_step(tmp_path: Path, capsys: 
 
 
 def test_what_may_change_in_a_run_under_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(Stopped):
-        run(settings(tmp_path), on_step=interrupt, progress=False)
+    interrupted(settings(tmp_path))
     with pytest.raises(
         UserError, match="learning_rate cannot change in a run under way, only branch_tokens and on_nan"
     ):

@@ -110,11 +110,7 @@ def explained(
 ) -> Iterator[None]:
     """Convert failures of the machine inside the block into a UserError with a remedy; all else passes.
 
-    Args:
-        config: settings of the run.
-        policy: its model, where it is loaded by now.
-        folder: its folder, where there is one by now.
-        resumable: whether a run in that folder can be taken up again.
+    Policy and folder are given where they are there by now, and ``resumable`` if the run in the folder can go on.
     """
     again = resume_command(str(folder)) if folder is not None and resumable else None
     try:
@@ -144,8 +140,7 @@ def memory_advice(config: RMTConfig | PretrainConfig, policy: Policy | None = No
     if policy is not None and isinstance(config, RMTConfig):
         parts.append(f"the run needs about {_gigabytes(memory_needed(config, policy))} (rmt-mini plan)")
     found = free_memory(gpu=policy is not None and policy.device.type == "cuda")
-    if found is not None:
-        parts.append(f"{_gigabytes(found[0])} of {_gigabytes(found[1])} are free now")
+    parts.append(f"{_gigabytes(found[0])} of {_gigabytes(found[1])} are free now")
     if policy is not None:
         settings = [(name, getattr(config, name)) for name in LESS_MEMORY if hasattr(config, name)]
         parts.append("lower " + ", ".join(f"--{name.replace('_', '-')} ({value})" for name, value in settings))
@@ -156,11 +151,11 @@ def memory_advice(config: RMTConfig | PretrainConfig, policy: Policy | None = No
 
 def warn_of_little_memory(config: RMTConfig, policy: Policy) -> None:
     """Warn before a run that memory will hardly do: the system kills a process that takes too much, without a word."""
-    found, needed = free_memory(), memory_needed(config, policy)
-    if policy.device.type == "cpu" and found is not None and needed > found[0] + (resident_memory() or 0):
+    free, needed = free_memory()[0], memory_needed(config, policy)
+    if policy.device.type == "cpu" and needed > free + resident_memory():
         logger.warning(
             "This run needs about %s, and %s are free; if it is killed: rmt-mini resume with --branch-tokens below %d",
-            _gigabytes(needed), _gigabytes(found[0]), config.branch_tokens,
+            _gigabytes(needed), _gigabytes(free), config.branch_tokens,
         )  # fmt: skip
 
 

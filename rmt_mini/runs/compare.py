@@ -58,7 +58,7 @@ def compare(
     progress: bool = True,
     stop: threading.Event | None = None,
 ) -> tuple[Path, str]:
-    """Run every arm with every seed, except what is done already, and report.
+    """Run every arm with every seed, except what is done already, and report; returns the folder and the table.
 
     Args:
         config: settings of the method; the first seed is ``config.seed``, and ``config.out`` the folder.
@@ -66,10 +66,7 @@ def compare(
         seeds: runs of each arm.
         workers: runs side by side; 0 takes as many as there are cores for the micro model, and 1 for others.
         progress: show a progress bar.
-        stop: once set, the runs end and this raises.
-
-    Returns:
-        The folder, and the table of accuracies.
+        stop: once set, the runs end.
 
     Raises:
         UserError: if the folder holds another comparison, or for anything else that a user can set right.
@@ -94,25 +91,15 @@ def compare(
 def go_on(folder: Path, workers: int = 0, progress: bool = True, stop: threading.Event | None = None) -> str:
     """Do the runs of a comparison that are not done, and report; returns the table of accuracies."""
     plan = ComparisonPlan.read(folder)
-    rounds = [  # an arm that takes another's compute waits for what that took
-        [
-            run_folder(folder, arm.name, seed)
-            for seed in plan.all_seeds
-            for arm in plan.arms
-            if bool(arm.compute_of) == late
-        ]
-        for late in (False, True)
-    ]
+    # an arm that takes another's compute waits for what that took
+    arms = [[arm for arm in plan.arms if bool(arm.compute_of) == late] for late in (False, True)]
+    rounds = [[run_folder(folder, arm.name, seed) for seed in plan.all_seeds for arm in some] for some in arms]
     finish("Compare", _one, rounds, workers or usual_workers(plan.config), progress, stop, folder)
     return report(folder)
 
 
 def report(folder: Path) -> str:
-    """Write comparison.json and report.md from the runs in a comparison's folder; returns the table.
-
-    Raises:
-        UserError: if the folder holds no comparison, or a run is missing.
-    """
+    """Write comparison.json and report.md from the runs of a comparison, if none is missing; returns the table."""
     plan = ComparisonPlan.read(folder)
     found = {arm.name: [run_folder(folder, arm.name, seed) for seed in plan.all_seeds] for arm in plan.arms}
     missing = [str(path) for paths in found.values() for path in paths if not is_done(path)]
@@ -142,7 +129,8 @@ def run_folder(folder: Path, arm: str, seed: int) -> Path:
 
 def is_done(path: Path) -> bool:
     """Say whether a folder holds a finished run."""
-    return (path / Notes.NAME).exists() and Notes.read(path).status == "done"
+    notes = Notes.find(path)
+    return notes is not None and notes.status == "done"
 
 
 def usual_workers(config: RMTConfig) -> int:
@@ -171,17 +159,13 @@ def finish(
 def carry_out(
     job: Job, paths: Sequence[Path], workers: int, stop: threading.Event | None, folder: Path
 ) -> Iterator[Path]:
-    """Do a job for every folder, and yield each as its job ends.
+    """Do a job for every run folder, and yield each as its job ends.
 
-    Args:
-        job: a function of a module, so that another process finds it.
-        paths: the folders.
-        workers: processes of one thread each; with 1 all is done here, one after another and with all threads.
-        stop: once set, a job here ends after its step, and workers are killed: runs can be resumed exactly.
-        folder: of all, named by the error.
+    Workers are processes of one thread each; with 1 all is done here, one after another and with all threads. Once
+    ``stop`` is set, a job here ends after its step, and workers are killed, since runs are resumed exactly.
 
     Raises:
-        Stopped: if ``stop`` was set, or for Ctrl-C.
+        Stopped: if ``stop`` was set, or for Ctrl-C; it names ``folder``.
         UserError: if a worker was killed.
     """
     try:
@@ -275,11 +259,6 @@ def _one(path: Path, stop: threading.Event | None) -> Path:
 
 
 def turn_before(runs: Path, model: str | None = None) -> Turn | None:
-    """Return the chat turn of a run that is there, so that runs started on different days state the same date.
-
-    Args:
-        runs: folder of run folders.
-        model: whose turn is wanted; None if all are of one origin.
-    """
+    """Return the chat turn of a run there, of ``model`` if given: runs of different days state the same date."""
     notes = [Notes.read(path.parent) for path in sorted(runs.glob("*/run.json"))]
     return next((one.chat_turn for one in notes if model in (None, one.settings.model)), None)

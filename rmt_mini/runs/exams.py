@@ -41,22 +41,10 @@ def exams(
     progress: bool = True,
     stop: threading.Event | None = None,
 ) -> str:
-    """Post-train the untrained model and the arms of a finished comparison, every seed, and report.
+    """Post-train the untrained model and the arms of a finished comparison, every seed, and report; returns the table.
 
-    Args:
-        folder: of the comparison.
-        arms: whose checkpoints; RMT is always among them; empty takes NTP only and RPT, if they are there.
-        source: as for ``posttrain_run``; so are count, samples, every and changes.
-        count: questions, those held out included.
-        samples: answers sampled to each held-out question.
-        every: steps between measurements on the way.
-        changes: config fields that replace the defaults of post-training.
-        workers: as for ``compare``; so are progress and stop.
-        progress: show a progress bar.
-        stop: once set, the runs end and this raises.
-
-    Returns:
-        The table of what was answered.
+    RMT is always among the arms; if none is given, NTP only and RPT too, where they are there. Source, count, samples,
+    every and changes are those of ``posttrain_run``; workers, progress and stop those of ``compare``.
 
     Raises:
         UserError: if an arm is not there or not done, or the folder holds exams of another kind.

@@ -33,7 +33,6 @@ from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import (
-    ESCAPED,
     LOCK,
     AnswerLine,
     Kind,
@@ -67,12 +66,7 @@ def folder_for(out: str, name: str) -> Path:
 
 
 class RunFolder:
-    """One run's folder, locked until ``release``.
-
-    Args:
-        path: the folder.
-        needed_bytes: free space that the run needs before it starts.
-        resume: continue in a folder that a run left, instead of starting in a free one.
+    """One run's folder, locked until ``release``; a free one with ``needed_bytes`` of space, or one to ``resume`` in.
 
     Raises:
         UserError: if the folder is in use, cannot be written, or its disk is nearly full.
@@ -136,7 +130,7 @@ class RunFolder:
 
     def append(self, name: str, records: Iterable[object]) -> None:
         """Append lines to a .jsonl file; they reach the disk before any state that counts on them."""
-        with (self.path / name).open("a", encoding="utf-8", errors=ESCAPED) as file:
+        with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(as_lines(records))
             file.flush()
             os.fsync(file.fileno())
@@ -197,11 +191,7 @@ def save_state(folder: Path, state: State) -> None:
 
 
 def load_state(folder: Path) -> State | None:
-    """Read the newest state of a run folder; None where there is none.
-
-    Raises:
-        UserError: if it is damaged.
-    """
+    """Read the newest state of a run folder; None where there is none, a UserError if it is damaged."""
     for newest in _saved(folder)[-1:]:
         try:
             plain = json.loads((newest / "state.json").read_text(encoding="utf-8"))
@@ -221,12 +211,7 @@ def _saved(folder: Path) -> list[Path]:
 
 
 class Journal:
-    """Keeps run.json up to date, from a run's first moment to its last.
-
-    Args:
-        folder: of the run.
-        notes: of a run that starts (``first_notes``), or that is resumed.
-    """
+    """Keeps run.json up to date; its notes are ``first_notes`` of a run that starts, or those of one resumed."""
 
     def __init__(self, folder: RunFolder, notes: Notes) -> None:
         self.folder, self.notes = folder, notes
@@ -277,7 +262,7 @@ class Journal:
             raise
         except BaseException as error:
             with contextlib.suppress(OSError):  # what ended the block may keep this from being written, too
-                self.note(status="failed", end=now(), error=_plain(f"{type(error).__name__}: {error}"))
+                self.note(status="failed", end=now(), error=f"{type(error).__name__}: {error}")
             raise
 
 
@@ -287,18 +272,13 @@ def first_notes(kind: Kind, config: RMTConfig | PretrainConfig, **more: Any) -> 
         kind=kind,
         config=config,
         seed=config.seed,
-        command=_plain(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         versions=versions(),
         machine=machine(),
         start=now(),
         seconds={},
         **{name: value for name, value in more.items() if value is not None},
     )
-
-
-def _plain(text: str) -> str:
-    """Return text that JSON can hold: a file name that is not UTF-8 cannot be."""
-    return text.encode(errors=ESCAPED).decode()
 
 
 def evenly(items: Sequence[Item], count: int) -> list[Item]:

@@ -59,14 +59,7 @@ def _recorded(path: Path, notes: Notes, policy: Policy, copies: int) -> Iterator
 
 
 def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
-    """Pre-train the micro-world's model from scratch, and save it.
-
-    Args:
-        config: all settings; ``config.out`` empty chooses a free folder under runs/.
-        progress: show a progress bar.
-
-    Returns:
-        The run folder, with run.json, metrics.jsonl and checkpoint/.
+    """Pre-train the micro-world's model from scratch; returns the folder of run.json, metrics.jsonl, checkpoint/.
 
     Raises:
         UserError: for anything that a user can set right.

@@ -90,16 +90,10 @@ class Inputs:
 
 
 def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None = None) -> Inputs:
-    """Load the corpus and the policy, split by document, tokenize.
+    """Load the corpus, and the policy unless it is given; split by document, tokenize.
 
-    Args:
-        config: all settings.
-        policy: a model already in memory; loaded by ``config.model`` if None.
-        turn: what a chat template writes around a text, if an earlier run settled it: a template may state today's
-            date, and would give other tokens on another day.
-
-    Raises:
-        UserError: if corpus or policy cannot be loaded.
+    ``turn`` is what a chat template writes around a text, if an earlier run settled it: a template may state today's
+    date, and would give other tokens on another day.
     """
     corpus = load_corpus(config.corpus, column=config.column)  # first, since it fails fast
     train, held_out = corpus.split(config.evaluation_fraction)
@@ -118,8 +112,7 @@ def anywhere(config: RMTConfig) -> RMTConfig:
     names = {"corpus": absolute(config.corpus), "model": absolute_name(config.model)}
     if config.entropy_model != "self":
         names["entropy_model"] = absolute_name(config.entropy_model)
-    # a path that is not UTF-8 cannot be written to run.json: such a name stays relative
-    return config.replace(**{field: name for field, name in names.items() if name.isprintable()})
+    return config.replace(**names)
 
 
 def run(
@@ -179,15 +172,10 @@ def resume(
     stop: threading.Event | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> RunResult:
-    """Continue a run that was stopped or killed; return what a finished one left.
+    """Continue the run in a folder, which was stopped or killed; return what a finished one left.
 
-    Args:
-        path: the run folder.
-        policy: the model that the run started with, if it is in memory only; else ``config.model`` is loaded again.
-        on_step: called after each RMT step that is left.
-        progress: show progress bars.
-        stop: as for ``run``.
-        changes: new values of settings that MAY_CHANGE names.
+    Arguments are those of ``run``, and ``changes``, new values of settings that MAY_CHANGE names. ``policy`` is needed
+    only where the run's model was never on disk.
 
     Raises:
         UserError: if the folder is not a run's, or code, settings, model or text are not those it started with.
@@ -253,11 +241,7 @@ def _result_of(path: Path, config: RMTConfig) -> RunResult:
 
 
 def read_positions(folder: Path, texts: Sequence[Text]) -> list[Position]:
-    """Read the held-out positions of a run.
-
-    Raises:
-        UserError: if the file is damaged, or the texts are not those it was made for.
-    """
+    """Read the held-out positions of a run; a UserError if the texts are not those they were chosen in."""
     found = Positions.read(folder).positions
     places = [(one.trunk, one.index) for one in found]
     known = all(0 <= trunk < len(texts) and index in texts[trunk].places for trunk, index in places)
@@ -267,11 +251,7 @@ def read_positions(folder: Path, texts: Sequence[Text]) -> list[Position]:
 
 
 def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
-    """Measure a run's checkpoint on the same positions as the run itself.
-
-    Args:
-        path: DIR or DIR/checkpoint of a run.
-        budget: stated budget, tokens; B_T of the run if None.
+    """Measure the checkpoint of a run in DIR or DIR/checkpoint on the run's own positions, under B_T or ``budget``.
 
     Raises:
         UserError: if the folder is not a run's, its corpus or tokenizer has changed since, or the model cannot read as

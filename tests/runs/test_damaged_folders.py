@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmt_mini.errors import Stopped
 from rmt_mini.files import Evaluation, Notes, read_lines
 from rmt_mini.records import StepMetrics
 from rmt_mini.report.plots import Figured
 from rmt_mini.report.report import write_report
-from rmt_mini.runs.run import resume, run
+from rmt_mini.runs.run import resume
 from tests.outcomes import either
+from tests.runs.test_run import interrupted
 from tests.runs.test_run import settings as run_settings
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -28,14 +28,7 @@ DATA = Path(__file__).resolve().parents[2] / "data"
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped after its second step of four, its state saved."""
     folder = tmp_path_factory.mktemp("broken")
-
-    def die(result: Any) -> None:
-        if result.metrics.step == 1:
-            raise KeyboardInterrupt
-
-    with pytest.raises(Stopped):
-        run(run_settings(folder, steps=4, state_seconds=0.0), on_step=die, progress=False)
-    return folder / "run"
+    return interrupted(run_settings(folder, steps=4, state_seconds=0.0), step=1)
 
 
 @pytest.fixture(scope="module")

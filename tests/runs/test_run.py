@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from rmt_mini.config import RMTConfig
+from rmt_mini.engine.model import Policy
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Evaluation, Measured
 from rmt_mini.report.report import evaluation_table
@@ -41,6 +43,18 @@ def settings(folder: Path, **changes: Any) -> RMTConfig:
     places = {"corpus": str(folder / "tales.txt"), "model": str(folder / "model"), "out": str(folder / "run")}
     defaults: dict[str, Any] = {"warmup_steps": 2, "evaluation_positions": 30, "rollouts_logged": 5}
     return small(**defaults | places | changes)
+
+
+def interrupted(config: RMTConfig, policy: Policy | None = None, step: int = 0) -> Path:
+    """Run to the end of a step, and be interrupted there; return the folder."""
+
+    def stop(result: StepResult) -> None:
+        if result.metrics.step == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Stopped):
+        run(config, policy, on_step=stop, progress=False)
+    return Path(config.out)
 
 
 @pytest.fixture(scope="module")
@@ -214,15 +228,11 @@ def test_a_proxy_is_loaded_once_and_quantiles_come_from_training_text(
 
 
 def test_another_proxy_than_the_run_began_with_is_named(tmp_path: Path) -> None:
-    def stop(_: StepResult) -> None:
-        raise KeyboardInterrupt
-
     config = settings(tmp_path, warmup_steps=0)
     proxy = closing(seed=1)
     for part in (proxy.model, proxy.tokenizer):
         part.save_pretrained(tmp_path / "proxy")
-    with pytest.raises(Stopped):
-        run(config.replace(entropy_model=str(tmp_path / "proxy")), on_step=stop, progress=False)
+    interrupted(config.replace(entropy_model=str(tmp_path / "proxy")))
     closing(seed=2).model.save_pretrained(tmp_path / "proxy")
     with pytest.raises(UserError, match=r"proxy_digest was .* when it was saved and is"):
         resume(tmp_path / "run", progress=False)
@@ -245,22 +255,15 @@ def test_a_proxy_has_the_dtype_and_the_vocabulary_of_the_run_and_is_not_needed_t
     assert evaluate_checkpoint(tmp_path / "run").think == after(result).think
 
 
-@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("runs", [interrupted, lambda config: run(config, progress=False)], ids=["resumed", "whole"])
 def test_a_run_of_relative_names_is_measured_and_resumed_from_another_folder(
-    interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Callable[[RMTConfig], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(_: StepResult) -> None:
-        raise KeyboardInterrupt
-
     settings(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     config = settings(tmp_path, corpus="tales.txt", model="model", entropy_model="./model", out="run")
-    if interrupted:
-        with pytest.raises(Stopped):
-            run(config, on_step=stop, progress=False)
-    else:
-        run(config, progress=False)
+    runs(config)
     monkeypatch.chdir("elsewhere")
     result = resume(Path("../run"), progress=False)
     assert evaluate_checkpoint(Path("../run")).think == after(result).think

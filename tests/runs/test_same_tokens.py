@@ -15,15 +15,13 @@ from transformers import AutoTokenizer
 
 from rmt_mini.arms import Arm
 from rmt_mini.config import RMTConfig
-from rmt_mini.errors import Stopped
 from rmt_mini.files import ComparisonPlan, Evaluation, Notes
 from rmt_mini.runs.compare import _one
 from rmt_mini.runs.run import evaluate_checkpoint, resume, run
-from rmt_mini.stages.midtrain import StepResult
 from tests.fakes import byte_tokenizer
 from tests.outcomes import either
 from tests.runs.test_resume import left
-from tests.runs.test_run import settings
+from tests.runs.test_run import interrupted, settings
 
 DATED = "<|user|>{{ strftime_now('%d %B %Y') }}: {{ messages[0].content }}<|end|>{{ strftime_now('%A') }}<|assistant|>"
 
@@ -45,17 +43,6 @@ def dated(folder: Path, **changes: Any) -> RMTConfig:
     return config
 
 
-def broken_off(config: RMTConfig) -> Path:
-    """Run the first step, and be interrupted."""
-
-    def die(_: StepResult) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(Stopped):
-        run(config, on_step=die, progress=False)
-    return Path(config.out)
-
-
 @pytest.fixture(scope="module")
 def in_may(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
@@ -73,7 +60,7 @@ def test_a_template_with_the_date_may_be_resumed_on_another_day(
     in_may: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_date(monkeypatch, 2026, 5, 2)
-    path = broken_off(dated(tmp_path, state_seconds=0.0))
+    path = interrupted(dated(tmp_path, state_seconds=0.0))
     set_date(monkeypatch, 2026, 12, 1)
     resume(path, progress=False)
     assert left(path) == left(in_may)
@@ -112,7 +99,7 @@ def test_another_tokenizer_is_noticed_by_evaluate(in_may: Path, tmp_path: Path) 
 
 
 def test_another_tokenizer_is_noticed_by_resume(tmp_path: Path) -> None:
-    path = broken_off(settings(tmp_path, warmup_steps=0))
+    path = interrupted(settings(tmp_path, warmup_steps=0))
     merge(tmp_path / "model")
     _, message = either(lambda: resume(path, progress=False))
     assert "token_digest was" in (message or "")
