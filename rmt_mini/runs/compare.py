@@ -104,9 +104,7 @@ def report(folder: Path) -> str:
     found = {arm.name: [run_folder(folder, arm.name, seed) for seed in plan.all_seeds] for arm in plan.arms}
     missing = [str(path) for paths in found.values() for path in paths if not is_done(path)]
     if missing:
-        raise UserError(
-            f"{len(missing)} runs of the comparison are missing, {missing[0]!r} first; give its command again"
-        )
+        raise UserError(f"{len(missing)} runs are missing, {missing[0]!r} first; give the comparison's command again")
     compared = Comparison(
         **compare_runs(found), config=plan.config, seeds=plan.all_seeds, machine=machine(), versions=versions()
     )

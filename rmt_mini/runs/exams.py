@@ -63,9 +63,7 @@ def exams(
     old = before.model_dump(mode="json", exclude={"arms"}) if before else {}
     differ = [name for name, value in old.items() if value != now[name]]
     if differ:
-        raise UserError(
-            f"{str(path)!r} holds exams with other settings ({', '.join(differ)}); delete it, or give those"
-        )
+        raise UserError(f"{str(path)!r} holds exams with other settings ({', '.join(differ)}); delete it")
     path.mkdir(parents=True, exist_ok=True)
     plan.write(path)
     return go_on(path, workers, progress, stop)

@@ -186,9 +186,7 @@ def resume(
         raise UserError(f"{str(path)!r} is a {notes.kind} run, which cannot be taken up again; start a new one")
     for name in changes or {}:
         if name not in MAY_CHANGE:
-            raise UserError(
-                f"{name} cannot change in a run under way, only {' and '.join(MAY_CHANGE)}; start a new run"
-            )
+            raise UserError(f"{name} cannot change in a run under way, only {' and '.join(MAY_CHANGE)} can")
     config = notes.settings.replace(**changes or {})
     with RunFolder(path, resume=True) as folder:
         with explained(config, folder=path):
@@ -264,15 +262,10 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
         policy = load_policy(str(folder / "checkpoint"), config.device, config.dtype)
         # its positions are known, so the model that measured entropies is not needed
         inputs = prepare(config.replace(entropy_model="self"), policy, notes.chat_turn)
-    if inputs.corpus_digest != notes.corpus_digest:
-        raise UserError(
-            f"corpus {config.corpus!r} has changed since the run in {str(folder)!r}; its positions do not fit"
-        )
-    if inputs.token_digest != notes.token_digest:
-        raise UserError(
-            f"the tokenizer in {str(folder / 'checkpoint')!r} gives other tokens than when the run started, so its "
-            f"positions do not fit; restore it, and the version of tokenizers that run.json names"
-        )
+    what = {"corpus_digest": f"corpus {config.corpus!r}", "token_digest": f"the tokenizer of {policy.name!r}"}
+    for name, changed in what.items():
+        if getattr(inputs, name) != getattr(notes, name):
+            raise UserError(f"{changed} has changed since the run in {str(folder)!r}, so its positions do not fit")
     with explained(config, policy):
         positions = read_positions(folder, inputs.held_out)
         stated = budget or config.evaluation_budget or budget_of(config, config.steps)

@@ -101,7 +101,7 @@ def test_stopped_in_the_middle_and_resumed(whole: Path, tmp_path: Path, monkeypa
             compare(config, arms_named(config, NAMES), seeds=2, workers=1, progress=False, stop=stop)
     assert started == 3
     assert Notes.read(run_folder(folder, "rmt", 5)).status == "interrupted"
-    with pytest.raises(UserError, match=r"6 runs of the comparison are missing, '.*ntp-seed6' first"):
+    with pytest.raises(UserError, match=r"6 runs are missing, '.*ntp-seed6' first"):
         report(folder)
     done = {path: stamp for path, stamp in stamps(folder).items() if "rmt-seed5" not in path}
     go_on(folder, workers=1, progress=False)
