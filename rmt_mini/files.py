@@ -526,7 +526,7 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all: to a temporary file beside it, then renamed; its mode stays."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with scratch.open("w", encoding="utf-8") as file:
+        with scratch.open("w", encoding="utf-8", newline="\n") as file:
             if path.is_file():
                 shutil.copymode(path, scratch)
             file.write(text)

@@ -310,7 +310,7 @@ def test_a_run_that_only_skips_gives_up(after_resume: bool, tmp_path: Path, monk
         resume(tmp_path / "run", progress=False) if after_resume else run(config, progress=False)
 
 
-def test_weights_that_run_away_are_told_from_a_bad_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_that_run_away_are_no_bad_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = failed(["run", "laptop", *flags(tmp_path, learning_rate=1e39, on_nan="skip")], capsys)
     assert line == (
         "error: step 1: the hidden state of a document is not finite; the weights have run away; lower learning_rate "

@@ -56,6 +56,7 @@ logger = logging.getLogger(__name__)
 SAMPLES = 12
 CHECKED_STEPS = 10  # first steps that the pre-flight's prediction is compared with
 SPARE_BYTES = 50_000_000
+ANEW = "; without its folder state/ the run trains again from the start"
 MAY_CHANGE = ("branch_tokens", "on_nan")  # in a run under way; last digits may differ
 
 OnStep = Callable[[StepResult], None]
@@ -356,7 +357,7 @@ class _Run:
         if [line.position for line in here] == [position.index for position in positions]:
             return budget, [line.answer(position) for line, position in zip(here, positions, strict=True)]
         if gone:
-            raise self.lost("answers.jsonl", "answers from before the first step")
+            raise files.damaged(self.path / "answers.jsonl", f"answers from before the first step are missing{ANEW}")
         logger.info("Evaluating %d held-out positions: %s", len(positions), when.replace("_", " "))
         with self.journal.timed("evaluation"):
             answers = answer_positions(self.policy, held_out, positions, self.config, budget)
@@ -375,13 +376,6 @@ class _Run:
         texts, steps = self.inputs.held_out, self.config.steps
         shown = [folders.rollout_line(self.policy, steps, texts, answer) for answer in chosen]
         (Samples.find(self.path) or Samples()).model_copy(update={when: shown}).write(self.path)
-
-    def lost(self, name: str, what: str) -> UserError:
-        """Say that a damaged file held what only the steps already done can give."""
-        return UserError(
-            f"{str(self.path / name)!r} is damaged: {what} are missing; restore it from a copy, or delete "
-            f"{str(self.path / 'state')!r} to train again from the start"
-        )
 
     def cold_start(self) -> None:
         config, policy = self.config, self.policy
@@ -418,7 +412,7 @@ class _Run:
         metrics = [line for line in files.read_metrics(self.path) if line.step < steps]
         rollouts = files.read_lines(self.path / "rollouts.jsonl", files.RolloutLine).good
         if [line.step for line in metrics] != list(range(steps)):
-            raise self.lost("metrics.jsonl", f"some of the {steps} steps that are done")
+            raise files.damaged(self.path / "metrics.jsonl", f"some of the {steps} steps done are missing{ANEW}")
         self.folder.write_lines("metrics.jsonl", metrics)
         self.folder.write_lines("rollouts.jsonl", [line for line in rollouts if line.step < steps])
         return metrics

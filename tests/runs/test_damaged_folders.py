@@ -67,7 +67,7 @@ def lose_a_line(content: bytes, number: int) -> bytes:
         ("run.json", lambda c: c.replace(b'"start"', b'"stark"'), "run.json' is damaged (start: Field required)"),
         ("run.json", lambda c: c.replace(b'"steps": 4', b'"steps": "x"'), "run.json' is damaged (steps is 'x'; "),
         ("run.json", lambda c: c.replace(b'"steps": 4', b'"steps": 40'), "setting steps was 4 when it was saved and"),
-        ("metrics.jsonl", lambda c: lose_a_line(c, 0), "metrics.jsonl' is damaged: some of the 2 steps"),
+        ("metrics.jsonl", lambda c: lose_a_line(c, 0), "metrics.jsonl' is damaged (some of the 2 steps"),
         ("metrics.jsonl", lambda c: c[:-9], "metrics.jsonl' is damaged"),
         ("metrics.jsonl", lambda c: c + b'{"step": 2, "half', ""),  # of a step that is done again
         ("rollouts.jsonl", lambda c: b"\xff\n5\n" + c[7:], ""),  # a log of samples, from which nothing follows
@@ -96,7 +96,7 @@ def test_the_advice_of_the_message_helps(broken: Path, unbroken: dict[str, Any])
     shutil.copytree(broken, path)
     (path / "metrics.jsonl").write_bytes(b"")
     _, message = either(lambda: resume(path, progress=False))
-    assert f"delete {str(path / 'state')!r} to train again" in (message or "")
+    assert "without its folder state/ the run trains again" in (message or "")
     shutil.rmtree(path / "state")
     assert resume(path, progress=False).evaluation == unbroken["evaluation"]
 

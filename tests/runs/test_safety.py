@@ -1,4 +1,4 @@
-"""What comes from elsewhere is data: nothing is unpickled, no code of a model runs; and no one is told anything."""
+"""What comes from elsewhere is data: nothing is unpickled, no code of a model runs, and nothing is sent."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def test_a_pickle_that_acts_is_not_opened(model: Path, tmp_path: Path, capsys: p
     weights = torch.load(model / "pytorch_model.bin", weights_only=False)  # the bomb works
     assert (weights, mark.is_dir()) == (None, True)
     mark.rmdir()
-    assert load_policy(str(model), "cpu").parameters  # safetensors stand beside it
+    assert load_policy(str(model), "cpu").parameters  # there are safetensors beside it
     (model / "model.safetensors").unlink()
     for command in ("plan", "posttrain"):
         arguments = ["--model", str(model)] if command == "plan" else [str(model)]
         code, out, lines = outcome([command, *arguments], capsys)
-        told = [line for line in lines if line and not line.startswith("Loading weights")]
-        assert (code, out, len(told)) == (2, "", 1)
-        assert re.search(r"^error: model folder '.*model' holds no weights \(\*\.safetensors\)", told[0])
+        said = [line for line in lines if line and not line.startswith("Loading weights")]
+        assert (code, out, len(said)) == (2, "", 1)
+        assert re.search(r"^error: model folder '.*model' holds no weights \(\*\.safetensors\)", said[0])
     (model / "model.safetensors").write_bytes((model / "pytorch_model.bin").read_bytes())  # under a false name
     with pytest.raises(UserError, match="cannot be opened"):
         load_policy(str(model), "cpu")
