@@ -256,7 +256,7 @@ def exams(
 def preflight(name: Name = None, /, **flags: Any) -> None:
     """Measure, before any RL, whether groups carry a signal."""
     from rmt_mini.report.markdown import macro
-    from rmt_mini.runs.remedies import explained
+    from rmt_mini.runs.capacity import explained
     from rmt_mini.runs.run import prepare
     from rmt_mini.stages.preflight import preflight
 
@@ -282,8 +282,7 @@ def plan(
 ) -> None:
     """Estimate time and memory before a run, here or on --gpus, and how small a difference its evaluation shows."""
     from rmt_mini.engine.model import load_policy
-    from rmt_mini.runs.capacity import interval_lines
-    from rmt_mini.runs.remedies import explained
+    from rmt_mini.runs.capacity import explained, interval_lines
     from rmt_mini.scale.planner import forecast, plan_run
 
     config = _settings(name, flags)

@@ -1,26 +1,18 @@
 """The files of a run or comparison: typed, checked when read, written whole or not at all.
 
-    run.json            Notes            what ran: kind, settings, versions, digests, status
-    positions.json      Positions        held-out positions that are measured
-    evaluation.json     Evaluation       accuracies before and after (ExamEvaluation after post-training)
-    preflight.json      Preflight        share of groups with signal, predicted and seen
-    samples.json        Samples          held-out rollouts as text, before and after
-    metrics.jsonl       StepMetrics      a line each step
-    rollouts.jsonl      RolloutLine      a line for each rollout that is logged
-    answers.jsonl       AnswerLine       a line for each held-out position (ExamLine in post-training)
-
-``compare`` adds compare.json (ComparisonPlan), comparison.json (Comparison) and sensitivity.json; ``exams`` adds
-exams.json (ExamPlan) and posttraining.json.
+Each class names its file. Lines of metrics.jsonl are StepMetrics, of rollouts.jsonl RolloutLine, and of answers.jsonl
+AnswerLine (ExamLine in post-training).
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
@@ -46,7 +38,6 @@ from rmt_mini.records import Answer, Position, StepMetrics
 
 logger = logging.getLogger(__name__)
 
-ESCAPED = "backslashreplace"  # a file name that is not UTF-8 has lone surrogates
 LOCK = ".lock"
 UNBORN = (LOCK, ".run.json.")  # all that a process can leave that was killed before it wrote run.json
 TIMES = ("before", "cold_start", "after")  # at which a run is measured
@@ -80,11 +71,7 @@ class File(Record):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read the file of a folder.
-
-        Raises:
-            UserError: if it is missing, or does not hold what it should.
-        """
+        """Read the file of a folder; a UserError if it is missing, or does not hold what it should."""
         path = folder / cls.NAME
         try:
             return cls.model_validate_json(path.read_bytes())
@@ -147,11 +134,7 @@ class Notes(File):
 
     @property
     def settings(self) -> RMTConfig:
-        """The settings of a run of mid-training or post-training.
-
-        Raises:
-            UserError: if this is a run of pre-training.
-        """
+        """The settings of mid-training or post-training; a UserError if this is a run of pre-training."""
         if isinstance(self.config, RMTConfig):
             return self.config
         raise UserError("a pre-training run has other settings; give the folder of a mid-training run")
@@ -185,18 +168,13 @@ class Tiers(Record):
         return [self.easy, self.medium, self.hard, self.average]
 
 
-class Thoughts(Tiers):
-    """The same with its thoughts, and by sort of token where the text was generated."""
+class Row(Tiers):
+    """One way to answer the held-out positions, under a stated budget; by sort where the text was generated."""
 
     thought_length: float
     closed_share: Share
     sorts: dict[str, SortCell] = {}
-
-
-class Row(Thoughts):
-    """One way to answer the held-out positions, under a stated budget."""
-
-    budget: Count
+    budget: Count = 0
 
 
 class Measured(Record):
@@ -381,7 +359,7 @@ class Compute(Record):
     cold_start_seconds: float
 
 
-class ArmRow(Thoughts):
+class ArmRow(Row):
     """One arm of a comparison; ``row`` says whether its result is plain prediction or thinking."""
 
     row: Literal["ntp", "think"]
@@ -504,6 +482,7 @@ class PostTraining(File):
 
 
 Line = TypeVar("Line")
+_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
 class Lines(NamedTuple, Generic[Line]):
@@ -535,15 +514,6 @@ def as_lines(records: Iterable[object]) -> str:
     return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in plain)
 
 
-_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
-
-
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    return _ADAPTERS[kind]
-
-
 def damaged(path: Path, why: object) -> UserError:
     """Say in one line which file is damaged, and where."""
     if isinstance(why, ValidationError):
@@ -556,7 +526,7 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all: to a temporary file beside it, then renamed; its mode stays."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with scratch.open("w", encoding="utf-8", errors=ESCAPED) as file:
+        with scratch.open("w", encoding="utf-8", newline="\n") as file:
             if path.is_file():
                 shutil.copymode(path, scratch)
             file.write(text)
@@ -575,21 +545,13 @@ def require_file_name(path: Path) -> None:
 
 
 def write_keeping(path: Path, text: str, old: Path | None = None) -> bool:
-    """Write a text file whole, and keep the file that it replaces; the log says under which name.
+    """Write a text file whole, and keep the file that it replaces, in the folder ``old`` or beside it.
 
-    A link is replaced, and the file that it leads to is left as it is.
-
-    Args:
-        path: of the file; its folder is made if it is missing.
-        text: its new content.
-        old: folder for the file that is replaced; that of ``path`` if None.
-
-    Returns:
-        Whether the file was written; it is not if it has this content already.
+    A link is replaced, and the file that it leads to stays. Returns False where the file has this content already.
     """
     require_file_name(path)
     if path.exists():
-        if path.read_text(encoding="utf-8", errors=ESCAPED) == text:
+        if path.read_bytes() == text.encode():
             return False
         folder = old or path.parent
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,15 +9,9 @@ import errno
 import json
 import os
 import re
-import shutil
-import stat
-import subprocess
-import sys
 import weakref
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,17 +19,16 @@ import torch
 from safetensors import SafetensorError
 
 from rmt_mini.engine.model import load_policy
-from rmt_mini.errors import NonFiniteError, Stopped, UserError
+from rmt_mini.errors import NonFiniteError, UserError
 from rmt_mini.report.plots import Figured
-from rmt_mini.runs import journal, remedies
+from rmt_mini.runs import capacity
 from rmt_mini.runs.folder import load_state
 from rmt_mini.runs.run import resume, run
-from rmt_mini.stages import midtrain
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from tests.runs.test_resume import flags as config_flags
 from tests.runs.test_resume import left
-from tests.runs.test_run import settings
-from tests.stages.tiny import closing, small, texts_for
+from tests.runs.test_run import interrupted, settings
+from tests.stages.tiny import closing, small
 from tests.test_cli import outcome
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,10 +59,6 @@ def left_by_command(folder: Path) -> dict[str, Any]:
     """As ``left``; the command line's preset has another name."""
     found = left(folder)
     return found | {"findings": found["findings"].replace("preset laptop", "preset custom", 1)}
-
-
-def interrupt(_: StepResult) -> None:
-    raise KeyboardInterrupt
 
 
 def failed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -160,34 +149,6 @@ def test_a_disk_full_before_the_first_note_is_one_line_and_the_folder_stays_free
     assert run(settings(tmp_path, steps=1), progress=False).folder == tmp_path / "run"
 
 
-def test_a_failure_that_cannot_even_be_noted_is_still_the_one_that_is_told(tmp_path: Path) -> None:
-    class Broken(Exception):
-        pass
-
-    with pytest.MonkeyPatch.context() as patch:
-
-        def fail(_: StepResult) -> None:
-            FullDisk(patch, "run.json")
-            raise Broken
-
-        with pytest.raises(Broken):
-            run(settings(tmp_path, warmup_steps=0), on_step=fail, progress=False)
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "running"
-    assert len(resume(tmp_path / "run", progress=False).metrics) == 3
-
-
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EIO])
-def test_a_disk_that_goes_away_is_one_line(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def gone(*_: Any) -> None:
-        raise OSError(number, os.strerror(number), "runs/x/metrics.jsonl")
-
-    monkeypatch.setattr(sys.modules[run.__module__], "prepare", gone)
-    line = failed(["run", "laptop", *flags(tmp_path)], capsys)
-    assert line == f"error: runs/x/metrics.jsonl: {os.strerror(number)}"
-
-
 # Memory
 
 
@@ -215,7 +176,7 @@ def test_out_of_memory_says_what_to_lower_and_the_run_goes_on(
         return step(self, number, texts)
 
     monkeypatch.setattr(RMTTrainer, "step", greedy)
-    monkeypatch.setattr(remedies, "free_memory", lambda gpu=False: (1_230_000_000, 8_000_000_000))
+    monkeypatch.setattr(capacity, "free_memory", lambda gpu=False: (1_230_000_000, 8_000_000_000))
     command = ["run", "laptop", *flags(tmp_path, state_seconds=0.0)]
     for tokens in (512, 256, 128):
         assert failed(command, capsys) == (
@@ -249,11 +210,11 @@ def test_memory_that_will_hardly_do_is_said_beforehand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = settings(tmp_path, steps=1, warmup_steps=0, use_rl=False)
-    monkeypatch.setattr(remedies, "resident_memory", lambda: 50_000_000)
-    monkeypatch.setattr(remedies, "free_memory", lambda gpu=False: (670_000_000, 8_000_000_000))
-    remedies.warn_of_little_memory(config, closing())
+    monkeypatch.setattr(capacity, "resident_memory", lambda: 50_000_000)
+    monkeypatch.setattr(capacity, "free_memory", lambda gpu=False: (670_000_000, 8_000_000_000))
+    capacity.warn_of_little_memory(config, closing())
     assert caplog.text == ""
-    monkeypatch.setattr(remedies, "free_memory", lambda gpu=False: (640_000_000, 8_000_000_000))
+    monkeypatch.setattr(capacity, "free_memory", lambda gpu=False: (640_000_000, 8_000_000_000))
     run(config, progress=False)
     assert caplog.text.count("This run needs about 0.7 GB, and 0.6 GB are free; if it is killed: rmt-mini resume") == 1
 
@@ -267,17 +228,10 @@ def test_what_did_not_fit_is_let_go() -> None:
         held.append(weakref.ref(large))
         raise MemoryError
 
-    with pytest.raises(UserError) as caught, remedies.explained(small()):
+    with pytest.raises(UserError) as caught, capacity.explained(small()):
         work()
     assert isinstance(caught.value.__cause__, MemoryError)
     assert held[0]() is None
-
-
-def test_a_run_elsewhere_is_advised_by_the_memory_of_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    policy = closing()
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3_000_000_000, 80_000_000_000))
-    policy.device = torch.device("cuda")
-    assert "3.0 GB of 80.0 GB are free now" in remedies.memory_advice(small(), policy)
 
 
 # Numbers that are not finite
@@ -338,13 +292,12 @@ def test_a_run_that_only_skips_gives_up(after_resume: bool, tmp_path: Path, monk
     config = settings(tmp_path, steps=8, on_nan="skip", state_seconds=0.0)
     words = r"^step 4: the RL loss is not finite, as in the 4 steps before; lower learning_rate \(0.001\)$"
     if after_resume:
-        with pytest.raises(Stopped):
-            run(config, on_step=interrupt, progress=False)
+        interrupted(config)
     with pytest.raises(NonFiniteError, match=words):
         resume(tmp_path / "run", progress=False) if after_resume else run(config, progress=False)
 
 
-def test_weights_that_run_away_are_told_from_a_bad_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_that_run_away_are_no_bad_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = failed(["run", "laptop", *flags(tmp_path, learning_rate=1e39, on_nan="skip")], capsys)
     assert line == (
         "error: step 1: the hidden state of a document is not finite; the weights have run away; lower learning_rate "
@@ -355,8 +308,7 @@ def test_weights_that_run_away_are_told_from_a_bad_step(tmp_path: Path, capsys: 
 
 
 def test_what_may_change_in_a_run_under_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(Stopped):
-        run(settings(tmp_path), on_step=interrupt, progress=False)
+    interrupted(settings(tmp_path))
     with pytest.raises(
         UserError, match="learning_rate cannot change in a run under way, only branch_tokens and on_nan"
     ):
@@ -381,39 +333,7 @@ def test_pre_training_names_the_step(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert not (tmp_path / "other" / ".lock").exists()
 
 
-# Clocks
-
-
-def test_a_clock_that_goes_backwards_changes_nothing(unbroken: dict[str, Any], tmp_path: Path) -> None:
-    now = 1_800_000_000.0
-
-    def earlier() -> float:
-        nonlocal now
-        now -= 3600.0
-        return now
-
-    clock = SimpleNamespace(now=lambda zone: datetime.fromtimestamp(earlier(), zone or UTC) - timedelta(days=1))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("time.time", earlier)
-        patch.setattr("tqdm.std.time", earlier)
-        patch.setattr(journal, "datetime", clock)
-
-        def stop(result: StepResult) -> None:
-            if result.metrics.step == 2:
-                raise KeyboardInterrupt
-
-        with pytest.raises(Stopped):
-            run(settings(tmp_path, steps=STEPS, state_seconds=0.0), on_step=stop)
-        resume(tmp_path / "run")
-    assert left(tmp_path / "run") == unbroken
-    notes = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
-    assert notes["end"] < notes["resumed"][0] < notes["start"]
-    assert all(seconds >= 0 for seconds in notes["seconds"].values())
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert all(line["rollout_seconds"] > 0 and line["update_seconds"] > 0 for line in lines)
-
-
-# Places, streams, surroundings
+# Places
 
 
 def test_spaces_and_other_scripts_in_paths(
@@ -435,62 +355,3 @@ def test_spaces_and_other_scripts_in_paths(
     assert code == 0
     found = json.loads((place / "gemessen ü.json").read_text(encoding="utf-8"))
     assert found == json.loads((place / "ein Lauf ü" / "evaluation.json").read_text(encoding="utf-8"))["after"]
-
-
-NO_NETWORK = """
-import os, socket, rmt_mini
-assert rmt_mini.__file__.startswith(os.environ.get("PYTHONPATH", ""))
-def refused(*arguments, **more):
-    raise SystemExit(f"a connection was tried: {arguments[1:]}")
-socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refused
-from rmt_mini.cli import main
-main()
-"""
-
-
-def in_process(arguments: list[str], cwd: Path, environment: dict[str, str | None], **more: Any) -> Any:
-    """Run the command line in a process of its own, with some of the environment changed, or taken away (None).
-
-    Its standard error is closed, unless there is one.
-    """
-    threads = str(torch.get_num_threads())  # as many as the run that it is held against: last digits hang on them
-    changed = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONDONTWRITEBYTECODE": "1"} | environment
-    env = {name: value for name, value in changed.items() if value is not None}
-    streams = "" if "stderr" in more else " 2>&-"
-    command = ["sh", "-c", f'exec "$0" "$@"{streams}', sys.executable, "-c", NO_NETWORK, *arguments]
-    return subprocess.run(command, cwd=cwd, env=env, timeout=240, stdout=subprocess.PIPE, **more)
-
-
-@pytest.mark.slow
-def test_a_bare_machine(unbroken: dict[str, Any], tmp_path: Path) -> None:
-    """No home, the C locale, standard error closed, code that cannot be written, a folder in another script."""
-    code = tmp_path / "code"
-    shutil.copytree(ROOT / "rmt_mini", code / "rmt_mini", ignore=shutil.ignore_patterns("__pycache__"))
-    for path in [code, *code.rglob("*")]:
-        path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
-    before = {path: path.stat().st_mtime_ns for path in code.rglob("*")}
-    place = tmp_path / "mein Ordner ü 文"
-    place.mkdir()
-    settings(place)
-    arguments = [one.replace(f"{place}{os.sep}", "") for one in flags(place)]
-    bare: dict[str, str | None] = {
-        "HOME": None, "XDG_CACHE_HOME": None, "LC_ALL": "C", "LANG": None, "PYTHONUTF8": "0",
-        "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(code),
-    }  # fmt: skip
-    done = in_process(["run", "laptop", *arguments], place, bare)
-    assert done.returncode == 0
-    assert os.path.join("run", "report.md") in done.stdout.decode()
-    assert left_by_command(place / "run") == unbroken
-    assert {path: path.stat().st_mtime_ns for path in code.rglob("*")} == before
-    for path in [code, *code.rglob("*")]:
-        path.chmod(path.stat().st_mode | stat.S_IWUSR)
-
-
-def test_many_skipped_steps_are_said_twice_at_most(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    spoil(monkeypatch, *range(0, 12, 2))
-    config = small(steps=12, on_nan="skip")
-    policy = closing()
-    midtrain.RMTTrainer(config, policy, texts_for(policy, config)).fit()
-    assert len([text for text in caplog.messages if "skipped" in text]) == 2

@@ -66,20 +66,6 @@ def test_the_room_that_is_needed_by_hand(changes: dict[str, Any], budget: int, m
     assert f"that makes {NEEDED + more}, and model 'learned' reads at most {NEEDED + more - 1}: " in message
 
 
-@pytest.mark.parametrize(
-    ("changes", "budget", "remedy"),
-    [
-        ({}, 0, "lower --document-tokens or --budget-start"),
-        ({"evaluation_budget": 90}, 0, "lower --document-tokens or --evaluation-budget"),
-        ({}, 90, "lower the budget"),
-    ],
-)
-def test_the_remedy_is_what_was_too_large(changes: dict[str, Any], budget: int, remedy: str) -> None:
-    _, message = either(lambda: format_for(learned(60), small(**changes), budget))
-    assert message is not None
-    assert message.endswith(f": {remedy}")
-
-
 @pytest.mark.parametrize("rule", ["step", "entropy"])
 def test_what_is_let_through_fits(rule: str) -> None:
     """Thoughts of random weights run to their caps, so that a token more would fail."""

@@ -1,1 +1,1 @@
-"""Whole runs and what stands on several of them: the run folder, resume, comparisons, exams."""
+"""Whole runs and what is made of several: the run folder, resume, comparisons, exams."""

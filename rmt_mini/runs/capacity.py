@@ -1,20 +1,35 @@
-"""What this machine can do, what memory a run needs, and how fine a difference its evaluation resolves."""
+"""What memory a run needs, what this machine can do, and what to do where memory, disk or numbers give out.
+
+Each such failure ends in a UserError, for the command line and notebooks alike. What was done before is on disk then,
+and the line says how to go on.
+"""
 
 from __future__ import annotations
 
+import logging
+import shutil
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from rmt_mini.config import RMTConfig
+from rmt_mini.config import PretrainConfig, RMTConfig
+from rmt_mini.engine.memory import free_memory, resident_memory
 from rmt_mini.engine.model import Policy
+from rmt_mini.errors import NonFiniteError, UserError, disk_full, out_of_memory, resume_command
 from rmt_mini.report.comparison import expected_half_width, expected_positions
+
+logger = logging.getLogger(__name__)
 
 PROBE_SECONDS = 6.0  # that measuring a rate may take
 ACTIVATION_NUMBERS = 34  # kept for backward per token, layer and hidden unit
 RUNTIME_BYTES = 700e6  # Python, PyTorch, transformers, the tokenizer and the text
 SEEDS = (1, 3, 5)  # for which an interval is predicted
+LESS_MEMORY = ("branch_tokens", "document_tokens", "documents_per_step", "group_size", "hidden_size", "layers")
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, rows: int, size: int = 1024) -> float:
@@ -87,3 +102,62 @@ def interval_lines(positions: int, wished: float | None = None) -> list[str]:
         each = "{:,} positions (1 seed), {:,} (3 seeds), {:,} (5 seeds)".format(*needed)
         lines.append(f"wished       {100 * wished:.1f} points either way take {each}")
     return lines
+
+
+@contextmanager
+def explained(
+    config: RMTConfig | PretrainConfig, policy: Policy | None = None, folder: Path | None = None, resumable: bool = True
+) -> Iterator[None]:
+    """Convert failures of the machine inside the block into a UserError with a remedy; all else passes.
+
+    Policy and folder are given where they are there by now, and ``resumable`` if the run in the folder can go on.
+    """
+    again = resume_command(str(folder)) if folder is not None and resumable else None
+    try:
+        yield
+    except NonFiniteError as error:
+        if again is None or not error.can_skip or not isinstance(config, RMTConfig):
+            raise
+        raise NonFiniteError(f"{error}: {again} --on-nan skip") from error
+    except Exception as error:
+        if out_of_memory(error):
+            line = memory_advice(config, policy)
+            if again is not None:
+                smaller = policy is not None and isinstance(config, RMTConfig) and config.branch_tokens // 2
+                line += f"; to go on: {again}" + f" --branch-tokens {smaller}" * bool(smaller)
+        elif disk_full(error):
+            room = f" of {str(folder)!r} ({shutil.disk_usage(folder).free / 1e6:.0f} MB free)" if folder else ""
+            line = f"no space left on the disk{room}; free some" + (f", then: {again}" if again else " and begin again")
+        else:
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold on to the tensors that did not fit
+        raise UserError(line) from error
+
+
+def memory_advice(config: RMTConfig | PretrainConfig, policy: Policy | None = None) -> str:
+    """Say how much memory a run needs and how much there is, and which settings take less."""
+    parts = ["out of memory"]
+    if policy is not None and isinstance(config, RMTConfig):
+        parts.append(f"the run needs about {_gigabytes(memory_needed(config, policy))} (rmt-mini plan)")
+    found = free_memory(gpu=policy is not None and policy.device.type == "cuda")
+    parts.append(f"{_gigabytes(found[0])} of {_gigabytes(found[1])} are free now")
+    if policy is not None:
+        settings = [(name, getattr(config, name)) for name in LESS_MEMORY if hasattr(config, name)]
+        parts.append("lower " + ", ".join(f"--{name.replace('_', '-')} ({value})" for name, value in settings))
+    elif isinstance(config, RMTConfig):
+        parts.append(f"model {config.model!r} did not load: take a smaller one")
+    return "; ".join(parts) + ", or close other programs"
+
+
+def warn_of_little_memory(config: RMTConfig, policy: Policy) -> None:
+    """Warn before a run that memory will hardly do: the system kills a process that takes too much, without a word."""
+    free, needed = free_memory()[0], memory_needed(config, policy)
+    if policy.device.type == "cpu" and needed > free + resident_memory():
+        logger.warning(
+            "This run needs about %s, and %s are free; if it is killed: rmt-mini resume with --branch-tokens below %d",
+            _gigabytes(needed), _gigabytes(free), config.branch_tokens,
+        )  # fmt: skip
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"

@@ -5,9 +5,8 @@
     DIR/comparison.json, report.md, figures/
     DIR/sensitivity.json         if arms are variants of settings
 
-Every run has its own folder, so a comparison that was interrupted, or killed, continues where it stopped: finished runs
-are kept, the others resumed. A small model leaves most of a processor idle, so its runs go side by side, one thread
-each.
+A comparison that was interrupted, or killed, continues where it stopped: finished runs are kept, the others resumed.
+A small model leaves most of a processor idle, so its runs go side by side, one thread each.
 """
 
 from __future__ import annotations
@@ -22,16 +21,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_jsonable_python as _plain
 from tqdm.auto import tqdm
 
 from rmt_mini.arms import Arm
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, Turn
+from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, Turn, require_free
 from rmt_mini.report.comparison import (
     compare_runs,
     expected_half_width,
@@ -40,7 +38,7 @@ from rmt_mini.report.comparison import (
     steps_for_compute_of,
 )
 from rmt_mini.report.report import write_comparison_report
-from rmt_mini.runs.journal import machine, versions
+from rmt_mini.runs.folder import machine, versions
 from rmt_mini.runs.run import anywhere, prepare, resume, run
 
 logger = logging.getLogger(__name__)
@@ -49,8 +47,7 @@ SMALLEST_GAP = 0.0365  # between the paper's RMT-R1 and its closest ablation (no
 SIDE_BY_SIDE = ("micro",)  # models so small that one thread serves them nearly as well as all
 GLANCE = 0.2  # seconds between two looks at a request to stop
 
-Item = TypeVar("Item")
-Job = Callable[[Item, threading.Event | None], Path]  # does one item, and returns its folder
+Job = Callable[[Path, threading.Event | None], Path]  # does the run that belongs in a folder, and returns the folder
 
 
 def compare(
@@ -61,7 +58,7 @@ def compare(
     progress: bool = True,
     stop: threading.Event | None = None,
 ) -> tuple[Path, str]:
-    """Run every arm with every seed, except what is done already, and report.
+    """Run every arm with every seed, except what is done already, and report; returns the folder and the table.
 
     Args:
         config: settings of the method; the first seed is ``config.seed``, and ``config.out`` the folder.
@@ -69,10 +66,7 @@ def compare(
         seeds: runs of each arm.
         workers: runs side by side; 0 takes as many as there are cores for the micro model, and 1 for others.
         progress: show a progress bar.
-        stop: once set, the runs end and this raises.
-
-    Returns:
-        The folder, and the table of accuracies.
+        stop: once set, the runs end.
 
     Raises:
         UserError: if the folder holds another comparison, or for anything else that a user can set right.
@@ -97,34 +91,20 @@ def compare(
 def go_on(folder: Path, workers: int = 0, progress: bool = True, stop: threading.Event | None = None) -> str:
     """Do the runs of a comparison that are not done, and report; returns the table of accuracies."""
     plan = ComparisonPlan.read(folder)
-    wanted = [(arm, seed) for seed in plan.all_seeds for arm in plan.arms]  # all arms of one seed, then the next
-    paths = [run_folder(folder, arm.name, seed) for arm, seed in wanted]
-    with tqdm(total=len(wanted), initial=sum(map(is_done, paths)), desc="Compare", disable=not progress) as bar:
-        for late in (False, True):  # an arm that takes another's compute waits for what that took
-            todo = [
-                _run_config(folder, plan.config, arm, seed)
-                for (arm, seed), path in zip(wanted, paths, strict=True)
-                if bool(arm.compute_of) == late and not is_done(path)
-            ]
-            for path in carry_out(_one, todo, workers or usual_workers(plan.config), stop, folder):
-                bar.set_postfix_str(path.name)
-                bar.update()
+    # an arm that takes another's compute waits for what that took
+    arms = [[arm for arm in plan.arms if bool(arm.compute_of) == late] for late in (False, True)]
+    rounds = [[run_folder(folder, arm.name, seed) for seed in plan.all_seeds for arm in some] for some in arms]
+    finish("Compare", _one, rounds, workers or usual_workers(plan.config), progress, stop, folder)
     return report(folder)
 
 
 def report(folder: Path) -> str:
-    """Write comparison.json and report.md from the runs in a comparison's folder; returns the table.
-
-    Raises:
-        UserError: if the folder holds no comparison, or a run is missing.
-    """
+    """Write comparison.json and report.md from the runs of a comparison, if none is missing; returns the table."""
     plan = ComparisonPlan.read(folder)
     found = {arm.name: [run_folder(folder, arm.name, seed) for seed in plan.all_seeds] for arm in plan.arms}
     missing = [str(path) for paths in found.values() for path in paths if not is_done(path)]
     if missing:
-        raise UserError(
-            f"{len(missing)} runs of the comparison are missing, {missing[0]!r} first; give its command again"
-        )
+        raise UserError(f"{len(missing)} runs are missing, {missing[0]!r} first; give the comparison's command again")
     compared = Comparison(
         **compare_runs(found), config=plan.config, seeds=plan.all_seeds, machine=machine(), versions=versions()
     )
@@ -147,7 +127,8 @@ def run_folder(folder: Path, arm: str, seed: int) -> Path:
 
 def is_done(path: Path) -> bool:
     """Say whether a folder holds a finished run."""
-    return (path / Notes.NAME).exists() and Notes.read(path).status == "done"
+    notes = Notes.find(path)
+    return notes is not None and notes.status == "done"
 
 
 def usual_workers(config: RMTConfig) -> int:
@@ -155,40 +136,54 @@ def usual_workers(config: RMTConfig) -> int:
     return os.cpu_count() or 1 if config.model in SIDE_BY_SIDE else 1
 
 
-def carry_out(
-    job: Job[Item], items: Sequence[Item], workers: int, stop: threading.Event | None, folder: Path
-) -> Iterator[Path]:
-    """Do a job for every item, and yield what each returns as it ends.
+def finish(
+    title: str,
+    job: Job,
+    rounds: Sequence[Sequence[Path]],
+    workers: int,
+    progress: bool,
+    stop: threading.Event | None,
+    folder: Path,
+) -> None:
+    """Do the runs of these folders that are not done, one round after another; arguments as for ``carry_out``."""
+    done = [is_done(path) for paths in rounds for path in paths]
+    with tqdm(total=len(done), initial=sum(done), desc=title, disable=not progress, unit="run") as bar:
+        for paths in rounds:
+            for path in carry_out(job, [path for path in paths if not is_done(path)], workers, stop, folder):
+                bar.set_postfix_str(path.name)
+                bar.update()
 
-    Args:
-        job: a function of a module, so that another process finds it.
-        items: its arguments.
-        workers: processes of one thread each; with 1 all is done here, one after another and with all threads.
-        stop: once set, a job here ends after its step, and workers are killed: runs can be resumed exactly.
-        folder: named by the error.
+
+def carry_out(
+    job: Job, paths: Sequence[Path], workers: int, stop: threading.Event | None, folder: Path
+) -> Iterator[Path]:
+    """Do a job for every run folder, and yield each as its job ends.
+
+    Workers are processes of one thread each; with 1 all is done here, one after another and with all threads. Once
+    ``stop`` is set, a job here ends after its step, and workers are killed, since runs are resumed exactly.
 
     Raises:
-        Stopped: if ``stop`` was set, or for Ctrl-C.
+        Stopped: if ``stop`` was set, or for Ctrl-C; it names ``folder``.
         UserError: if a worker was killed.
     """
     try:
-        if workers > 1 and items:
-            yield from _side_by_side(job, items, workers, stop)
+        if workers > 1 and paths:
+            yield from _side_by_side(job, paths, workers, stop)
             return
-        for item in items:
+        for path in paths:
             if stop is not None and stop.is_set():
                 raise Stopped(str(folder))
-            yield job(item, stop)
+            yield job(path, stop)
     except (Stopped, KeyboardInterrupt) as error:
         raise Stopped(str(folder)) from error
 
 
-def _side_by_side(job: Job[Item], items: Sequence[Item], workers: int, stop: threading.Event | None) -> Iterator[Path]:
+def _side_by_side(job: Job, paths: Sequence[Path], workers: int, stop: threading.Event | None) -> Iterator[Path]:
     context = multiprocessing.get_context("spawn")  # a forked process cannot use threads that were started before
     others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(min(workers, len(items)), context, _start_worker) as pool:
+    with ProcessPoolExecutor(min(workers, len(paths)), context, _start_worker) as pool:
         try:
-            pending = {pool.submit(job, item, None) for item in items}
+            pending = {pool.submit(job, path, None) for path in paths}
             while pending:
                 done, pending = wait(pending, timeout=GLANCE, return_when=FIRST_COMPLETED)
                 if stop is not None and stop.is_set():
@@ -223,51 +218,45 @@ def _end_with_parent() -> None:
 
 def _open(folder: Path, plan: ComparisonPlan) -> None:
     """Start a folder, or continue in one of the same settings; arms and seeds may be added."""
-    if (folder / ComparisonPlan.NAME).exists():
-        before = ComparisonPlan.read(folder)
+    before = ComparisonPlan.find(folder)
+    if before is not None:
         old, new = before.config.to_dict(), plan.config.to_dict()
-        differ = [name for name in sorted(new) if new[name] != old[name]]
         arms = {arm.name: arm for arm in plan.arms}
-        differ += [
-            f"arm {arm.name}"
-            for arm in before.arms
-            if to_jsonable_python(arm) != to_jsonable_python(arms.get(arm.name, arm))
-        ]
+        differ = [name for name in sorted(new) if new[name] != old[name]]
+        differ += [f"arm {arm.name}" for arm in before.arms if _plain(arm) != _plain(arms.get(arm.name, arm))]
         if differ:
             raise UserError(
                 f"folder {str(folder)!r} holds a comparison with other settings ({', '.join(differ)}); choose another "
                 f"--out, or delete it"
             )
-    elif folder.exists() and any(folder.iterdir()):
-        raise UserError(f"output folder {str(folder)!r} is in use; choose another with --out, or delete it")
     else:
+        require_free(folder)
         prepare(plan.config)  # a text or a model that is not there should leave no folder
     folder.mkdir(parents=True, exist_ok=True)
     plan.write(folder)
 
 
-def _run_config(folder: Path, config: RMTConfig, arm: Arm, seed: int) -> RMTConfig:
-    found = arm.config(config).replace(seed=seed, out=str(run_folder(folder, arm.name, seed)))
-    if not arm.compute_of:
-        return found
-    return found.replace(steps=steps_for_compute_of(run_folder(folder, arm.compute_of, seed)))
+def name_and_seed(path: Path) -> tuple[str, int]:
+    """Return what the name of a run's folder says, NAME-seedN."""
+    name, _, seed = path.name.rpartition("-seed")
+    return name, int(seed)
 
 
-def _one(config: RMTConfig, stop: threading.Event | None) -> Path:
-    path = Path(config.out)
+def _one(path: Path, stop: threading.Event | None) -> Path:
     if (path / Notes.NAME).exists():
         resume(path, progress=False, stop=stop)
-    else:
-        run(config, progress=False, stop=stop, turn=turn_before(path.parent, config.model))
+        return path
+    folder, (name, seed) = path.parents[1], name_and_seed(path)
+    plan = ComparisonPlan.read(folder)
+    arm = next(arm for arm in plan.arms if arm.name == name)
+    config = arm.config(plan.config).replace(seed=seed, out=str(path))
+    if arm.compute_of:
+        config = config.replace(steps=steps_for_compute_of(run_folder(folder, arm.compute_of, seed)))
+    run(config, progress=False, stop=stop, turn=turn_before(path.parent, config.model))
     return path
 
 
 def turn_before(runs: Path, model: str | None = None) -> Turn | None:
-    """Return the chat turn of a run that is there, so that runs started on different days state the same date.
-
-    Args:
-        runs: folder of run folders.
-        model: whose turn is wanted; None if all are of one origin.
-    """
+    """Return the chat turn of a run there, of ``model`` if given: runs of different days state the same date."""
     notes = [Notes.read(path.parent) for path in sorted(runs.glob("*/run.json"))]
     return next((one.chat_turn for one in notes if model in (None, one.settings.model)), None)

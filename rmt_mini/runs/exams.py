@@ -9,14 +9,12 @@ Post-training runs are short, so one that was interrupted starts again; finished
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from tqdm.auto import tqdm
 
 from rmt_mini.arms import METHOD
 from rmt_mini.engine.model import locate_model
@@ -24,8 +22,8 @@ from rmt_mini.errors import UserError
 from rmt_mini.files import ComparisonPlan, ExamOutcome, ExamPlan, PostTraining
 from rmt_mini.report.comparison import UNTRAINED, read_exams
 from rmt_mini.report.report import exam_table
-from rmt_mini.runs.compare import carry_out, is_done, report, run_folder, turn_before, usual_workers
-from rmt_mini.runs.pre_and_post import of_micro_world, posttrain_run, usual_source
+from rmt_mini.runs.compare import finish, is_done, name_and_seed, report, run_folder, turn_before, usual_workers
+from rmt_mini.runs.pre_and_post import posttrain_run, usual_source
 from rmt_mini.worlds.questions import as_file_name
 
 USUAL = ("ntp", "rpt")  # beside base and RMT
@@ -43,29 +41,17 @@ def exams(
     progress: bool = True,
     stop: threading.Event | None = None,
 ) -> str:
-    """Post-train the untrained model and the arms of a finished comparison, every seed, and report.
+    """Post-train the untrained model and the arms of a finished comparison, every seed, and report; returns the table.
 
-    Args:
-        folder: of the comparison.
-        arms: whose checkpoints; RMT is always among them; empty takes NTP only and RPT, if they are there.
-        source: as for ``posttrain_run``; so are count, samples, every and changes.
-        count: questions, those held out included.
-        samples: answers sampled to each held-out question.
-        every: steps between measurements on the way.
-        changes: config fields that replace the defaults of post-training.
-        workers: as for ``compare``; so are progress and stop.
-        progress: show a progress bar.
-        stop: once set, the runs end and this raises.
-
-    Returns:
-        The table of what was answered.
+    RMT is always among the arms; if none is given, NTP only and RPT too, where they are there. Source, count, samples,
+    every and changes are those of ``posttrain_run``; workers, progress and stop those of ``compare``.
 
     Raises:
         UserError: if an arm is not there or not done, or the folder holds exams of another kind.
         Stopped: as ``compare``.
     """
     comparison = ComparisonPlan.read(folder)
-    source = source or usual_source(of_micro_world(_tokenizer(comparison.config.model)))
+    source = source or usual_source(_tokenizer(comparison.config.model))
     names = [arm.name for arm in comparison.arms]
     for name in arms:
         if name not in names:
@@ -74,13 +60,10 @@ def exams(
     plan = ExamPlan(arms=chosen, source=source, count=count, samples=samples, every=every, changes=dict(changes or {}))
     path = folder / "exams" / as_file_name(source)
     before, now = ExamPlan.find(path), plan.model_dump(mode="json")
-    if before is not None:
-        old = before.model_dump(mode="json", exclude={"arms"})
-        differ = [name for name, value in old.items() if value != now[name]]
-        if differ:
-            raise UserError(
-                f"{str(path)!r} holds exams with other settings ({', '.join(differ)}); delete it, or give those"
-            )
+    old = before.model_dump(mode="json", exclude={"arms"}) if before else {}
+    differ = [name for name, value in old.items() if value != now[name]]
+    if differ:
+        raise UserError(f"{str(path)!r} holds exams with other settings ({', '.join(differ)}); delete it")
     path.mkdir(parents=True, exist_ok=True)
     plan.write(path)
     return go_on(path, workers, progress, stop)
@@ -90,18 +73,13 @@ def go_on(path: Path, workers: int = 0, progress: bool = True, stop: threading.E
     """Do the runs of DIR/exams/SOURCE that are not done, and report; returns the table."""
     plan, folder = ExamPlan.read(path), path.parents[1]
     comparison = ComparisonPlan.read(folder)
-    wanted = [
-        Sitting(_checkpoint(folder, name, seed, comparison.config.model), path / f"{name}-seed{seed}", seed, plan)
-        for seed in comparison.all_seeds
-        for name in plan.arms
-    ]
-    todo = [one for one in wanted if not is_done(one.out)]
-    done = len(wanted) - len(todo)
-    with tqdm(total=len(wanted), initial=done, desc="Exams", disable=not progress, unit="run") as bar:
-        for out in carry_out(_sit, todo, workers or usual_workers(comparison.config), stop, path):
-            bar.set_postfix_str(out.name)
-            bar.update()
+    for name, seed in itertools.product(plan.arms, comparison.all_seeds):
+        trained = run_folder(folder, name, seed)
+        if name != UNTRAINED and not is_done(trained):
+            raise UserError(f"the run {str(trained)!r} is not done; finish it with rmt-mini resume {folder}")
     folders = {name: [path / f"{name}-seed{seed}" for seed in comparison.all_seeds] for name in plan.arms}
+    wanted = [one for of_seed in zip(*folders.values(), strict=True) for one in of_seed]
+    finish("Exams", _sit, [wanted], workers or usual_workers(comparison.config), progress, stop, path)
     outcome = ExamOutcome(**read_exams(folders), seeds=comparison.all_seeds, settings=plan)
     before = PostTraining.find(folder) or PostTraining()
     PostTraining(exams={**before.exams, plan.source: outcome}).write(folder)
@@ -115,28 +93,14 @@ def _tokenizer(model: str) -> Any:
     return AutoTokenizer.from_pretrained(locate_model(model), trust_remote_code=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Sitting:
-    """One post-training run."""
-
-    checkpoint: str
-    out: Path
-    seed: int
-    plan: ExamPlan
-
-
-def _checkpoint(folder: Path, name: str, seed: int, model: str) -> str:
-    trained = run_folder(folder, name, seed)
-    if name != UNTRAINED and not is_done(trained):
-        raise UserError(f"the run {str(trained)!r} is not done; finish it with rmt-mini resume {folder}")
-    return model if name == UNTRAINED else str(trained / "checkpoint")
-
-
-def _sit(one: Sitting, stop: threading.Event | None) -> Path:
-    if (one.out / "run.json").exists():  # unfinished, and only this module writes here
-        shutil.rmtree(one.out)
-    plan, turn = one.plan, turn_before(one.out.parent)
+def _sit(path: Path, stop: threading.Event | None) -> Path:
+    if (path / "run.json").exists():  # unfinished, and only this module writes here
+        shutil.rmtree(path)
+    plan, folder, (name, seed) = ExamPlan.read(path.parent), path.parents[2], name_and_seed(path)
+    model = ComparisonPlan.read(folder).config.model
+    checkpoint = model if name == UNTRAINED else str(run_folder(folder, name, seed) / "checkpoint")
     changes = {name: tuple(value) if isinstance(value, list) else value for name, value in plan.changes.items()}
-    changes |= {"seed": one.seed, "out": str(one.out)}
-    posttrain_run(one.checkpoint, plan.source, plan.count, plan.samples, changes, False, plan.every, stop, turn)
-    return one.out
+    changes |= {"seed": seed, "out": str(path)}
+    turn = turn_before(path.parent)
+    posttrain_run(checkpoint, plan.source, plan.count, plan.samples, changes, False, plan.every, stop, turn)
+    return path

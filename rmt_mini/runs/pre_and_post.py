@@ -7,7 +7,8 @@ post-training   checkpoint -> exam before -> GRPO on questions -> exam after -> 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,12 @@ from typing import Any
 import torch
 
 from rmt_mini.config import NOT_IN_POSTTRAINING, PretrainConfig, preset
-from rmt_mini.engine.model import load_policy
+from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import ExamEvaluation, ExamLine, PassRow, Turn, require_free
+from rmt_mini.files import ExamEvaluation, ExamLine, Notes, PassRow, Turn, require_free
 from rmt_mini.report.report import write_exam_report
-from rmt_mini.runs.folder import RunFolder, folder_for
-from rmt_mini.runs.journal import Journal, first_notes, model_digest, token_digest
-from rmt_mini.runs.remedies import explained
+from rmt_mini.runs.capacity import explained
+from rmt_mini.runs.folder import Journal, RunFolder, first_notes, folder_for, model_digest, token_digest
 from rmt_mini.runs.run import SPARE_BYTES, anywhere, step_bar
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.stages.posttrain import (
@@ -48,15 +48,18 @@ class ExamResult:
     table: str
 
 
+@contextmanager
+def _recorded(path: Path, notes: Notes, policy: Policy, copies: int) -> Iterator[Journal]:
+    """Record a run that cannot be resumed, in a new folder with room for ``copies`` of its model."""
+    needed = copies * policy.parameters * policy.dtype.itemsize + SPARE_BYTES
+    with RunFolder(path, needed) as folder, explained(notes.config, policy, path, resumable=False):
+        journal = Journal(folder, notes)
+        with journal.recorded():
+            yield journal
+
+
 def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
-    """Pre-train the micro-world's model from scratch, and save it.
-
-    Args:
-        config: all settings; ``config.out`` empty chooses a free folder under runs/.
-        progress: show a progress bar.
-
-    Returns:
-        The run folder, with run.json, metrics.jsonl and checkpoint/.
+    """Pre-train the micro-world's model from scratch; returns the folder of run.json, metrics.jsonl, checkpoint/.
 
     Raises:
         UserError: for anything that a user can set right.
@@ -64,31 +67,26 @@ def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
     path = folder_for(config.out, f"pretrain-micro-seed{config.seed}")
     require_free(path)  # before anything slow
     policy = new_policy(config)
-    bar = step_bar("Pre-training", config.steps, progress)
-    with RunFolder(path, SPARE_BYTES) as folder, explained(config, policy, path, resumable=False), bar:
-        journal = Journal(folder, first_notes("pre-training", config))
+    with (
+        _recorded(path, first_notes("pre-training", config), policy, copies=1) as journal,
+        step_bar("Pre-training", config.steps, progress) as bar,
+    ):
 
         def after_step(line: dict[str, float]) -> None:
-            folder.append("metrics.jsonl", [line])
+            journal.folder.append("metrics.jsonl", [line])
             bar.set_postfix_str(f"loss {line['loss']:.2f}")
             bar.update()
 
-        with journal.recorded():
-            with journal.timed("pretrain"):
-                pretrain(config, policy, after_step)
-            folder.save_checkpoint(policy)
-            journal.done(model_digest=model_digest(policy), parameters=policy.parameters)
+        with journal.timed("pretrain"):
+            pretrain(config, policy, after_step)
+        journal.folder.save_checkpoint(policy)
+        journal.done(model_digest=model_digest(policy), parameters=policy.parameters)
     return path
 
 
-def of_micro_world(tokenizer: Any) -> bool:
-    """Say whether a tokenizer is the micro-world's."""
-    return bool(tokenizer.get_vocab() == make_tokenizer().get_vocab())
-
-
-def usual_source(small: bool) -> str:
-    """Return the source of the questions that a model, the micro-world's or another, is asked if none is named."""
-    return "micro" if small else "gym:chain_sum"
+def usual_source(tokenizer: Any) -> str:
+    """Return the source of the questions that a model is asked if none is named, by its tokenizer."""
+    return "micro" if tokenizer.get_vocab() == make_tokenizer().get_vocab() else "gym:chain_sum"
 
 
 def posttrain_run(
@@ -115,9 +113,6 @@ def posttrain_run(
         stop: once set, the run ends after the current step; it cannot be resumed.
         turn: what a chat template wrote around a text in a run that this one is compared with.
 
-    Returns:
-        The run folder and what was measured.
-
     Raises:
         UserError: for anything that a user can set right.
         Stopped: if ``stop`` was set.
@@ -131,13 +126,14 @@ def posttrain_run(
         str(nested if nested.is_dir() else checkpoint), given.get("device", "auto"), given.get("dtype", "auto")
     )
     policy.turn = turn
-    small = of_micro_world(policy.tokenizer)
+    usual = usual_source(policy.tokenizer)
+    small = usual == "micro"
     base = {"steps": 40, "documents_per_step": 20} if small else {"steps": 12, "documents_per_step": 8}
-    source = source or usual_source(small)
+    source = source or usual
     settings = {**POSTTRAINING, **base, "model": checkpoint, "corpus": source, **given}
     config = anywhere(preset("micro" if small else "laptop", **settings))
-    found = load_questions(source, count, config.seed)
-    questions = answerable(policy, source, found, config)
+    asked = load_questions(source, count, config.seed)
+    questions = answerable(policy, source, asked, config)
     train, held_out = split_questions(questions, config.evaluation_fraction)
     path = folder_for(config.out, f"posttrain-seed{config.seed}")
     # refuses here, before there is a folder, what the model cannot read
@@ -146,48 +142,43 @@ def posttrain_run(
         "post-training",
         config,
         questions=source,
-        questions_left_out=len(found) - len(questions),
+        questions_left_out=len(asked) - len(questions),
         training_questions=len(train),
         model_digest=model_digest(policy),
         token_digest=token_digest(exam, [*training.texts, *exam.texts], config.budget_start),
+        chat_turn=policy.turn,
     )
-    if policy.turn is not None:
-        notes.chat_turn = policy.turn
-    needed = 2 * policy.parameters * policy.dtype.itemsize + SPARE_BYTES
-    with RunFolder(path, needed) as folder, explained(config, policy, path, resumable=False):
-        journal = Journal(folder, notes)
+    with _recorded(path, notes, policy, copies=2) as journal:
 
         def examine(step: int) -> tuple[torch.Tensor, PassRow]:
-            right, asked = answer_questions(policy, exam, config, samples)
-            lines = exam_lines(step, exam, right, asked)
-            folder.append("answers.jsonl", map(ExamLine.model_validate, lines))
-            return right, PassRow.model_validate(summarize_exam(right, asked))
+            right, rollouts = answer_questions(policy, exam, config, samples)
+            lines = exam_lines(step, exam, right, rollouts)
+            journal.folder.append("answers.jsonl", map(ExamLine.model_validate, lines))
+            return right, PassRow.model_validate(summarize_exam(right, rollouts))
 
-        with journal.recorded():
-            with journal.timed("evaluation"):
-                before, first = examine(0)
-            with journal.timed("posttrain"), step_bar("GRPO", config.steps, progress) as bar:
+        with journal.timed("evaluation"):
+            before, first = examine(0)
+        with journal.timed("posttrain"), step_bar("GRPO", config.steps, progress) as bar:
 
-                def after_step(result: StepResult) -> None:
-                    journal.step(policy, result, config.rollouts_logged)
-                    bar.set_postfix_str(f"right {result.metrics.match_reward:.2f}")
-                    bar.update()
-                    done = result.metrics.step + 1
-                    if config.save_every and done % config.save_every == 0:
-                        folder.save_checkpoint(policy)
-                    if every and done % every == 0 and done < config.steps:
-                        examine(done)
-                    if stop is not None and stop.is_set():
-                        raise Stopped(str(path))
+            def after_step(result: StepResult) -> None:
+                journal.step(policy, result, config.rollouts_logged)
+                bar.set_postfix_str(f"right {result.metrics.match_reward:.2f}")
+                bar.update()
+                done = result.metrics.step + 1
+                if config.save_every and done % config.save_every == 0:
+                    journal.folder.save_checkpoint(policy)
+                if every and done % every == 0 and done < config.steps:
+                    examine(done)
+                if stop is not None and stop.is_set():
+                    raise Stopped(str(path))
 
-                posttrain(config, policy, train, after_step)
-            folder.save_checkpoint(policy)
-            with journal.timed("evaluation"):
-                after, last = examine(config.steps)
-            evaluation = ExamEvaluation.model_validate(
-                {"before": first, "after": last, "gain": exam_gain(before, after)}
-            )
-            evaluation.write(path)
-            journal.done()
-            table = write_exam_report(path)
+            posttrain(config, policy, train, after_step)
+        journal.folder.save_checkpoint(policy)
+        with journal.timed("evaluation"):
+            after, last = examine(config.steps)
+        found = {"before": first, "after": last, "gain": exam_gain(before, after)}
+        evaluation = ExamEvaluation.model_validate(found)
+        evaluation.write(path)
+        journal.done()
+        table = write_exam_report(path)
     return ExamResult(path, evaluation, table)

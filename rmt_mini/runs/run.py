@@ -12,8 +12,7 @@ The stages in order (``_Run.stages``), and what each leaves in the run folder:
     report                                      report.md, figures/
 
 A run that was stopped, or killed at any moment, is continued by ``resume``: stages that left a result are not repeated,
-and what follows is byte for byte what an unbroken run would have done. (Only measured seconds and memory differ, as
-they do between any two runs.)
+and what follows is byte for byte what an unbroken run would have done. (Only measured seconds and memory differ.)
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -39,10 +38,9 @@ from rmt_mini.files import Evaluation, Measured, Notes, Positions, Preflight, Sa
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Answer, Position, StepMetrics, Text
 from rmt_mini.report.report import write_report
-from rmt_mini.runs import journal
-from rmt_mini.runs.folder import RunFolder, drop_states, folder_for, load_state, save_state
-from rmt_mini.runs.journal import Journal, rollout_line, versions
-from rmt_mini.runs.remedies import explained, warn_of_little_memory
+from rmt_mini.runs import folder as folders
+from rmt_mini.runs.capacity import explained, warn_of_little_memory
+from rmt_mini.runs.folder import Journal, RunFolder, drop_states, load_state, save_state
 from rmt_mini.stages.coldstart import cold_start
 from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions, yardstick
 from rmt_mini.stages.material import format_for, proxy_of
@@ -58,6 +56,7 @@ logger = logging.getLogger(__name__)
 SAMPLES = 12
 CHECKED_STEPS = 10  # first steps that the pre-flight's prediction is compared with
 SPARE_BYTES = 50_000_000
+ANEW = "; without its folder state/ the run trains again from the start"
 MAY_CHANGE = ("branch_tokens", "on_nan")  # in a run under way; last digits may differ
 
 OnStep = Callable[[StepResult], None]
@@ -86,23 +85,16 @@ class Inputs:
 
     def digests(self) -> dict[str, str]:
         """Return digests of text, tokens and weights; all must be the same where a run is resumed."""
-        values = [self.corpus_digest, self.token_digest, journal.model_digest(self.policy)]
-        if self.policy.proxy is not None:
-            values.append(journal.model_digest(self.policy.proxy))
+        models = [one for one in (self.policy, self.policy.proxy) if one is not None]
+        values = [self.corpus_digest, self.token_digest, *map(folders.model_digest, models)]
         return dict(zip(files.DIGESTS, values, strict=False))
 
 
 def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None = None) -> Inputs:
-    """Load the corpus and the policy, split by document, tokenize.
+    """Load the corpus, and the policy unless it is given; split by document, tokenize.
 
-    Args:
-        config: all settings.
-        policy: a model already in memory; loaded by ``config.model`` if None.
-        turn: what a chat template writes around a text, if an earlier run settled it: a template may state today's
-            date, and would give other tokens on another day.
-
-    Raises:
-        UserError: if corpus or policy cannot be loaded.
+    ``turn`` is what a chat template writes around a text, if an earlier run settled it: a template may state today's
+    date, and would give other tokens on another day.
     """
     corpus = load_corpus(config.corpus, column=config.column)  # first, since it fails fast
     train, held_out = corpus.split(config.evaluation_fraction)
@@ -113,7 +105,7 @@ def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None =
     asked = to_texts(held_out, form, config, "held-out")[: config.evaluation_documents]
     texts = [*training, *asked]
     proxy_of(policy, config, max(len(text.ids) for text in texts))  # fails before there is a folder
-    return Inputs(policy, training, asked, corpus.digest, journal.token_digest(form, texts, config.budget_start))
+    return Inputs(policy, training, asked, corpus.digest, folders.token_digest(form, texts, config.budget_start))
 
 
 def anywhere(config: RMTConfig) -> RMTConfig:
@@ -121,8 +113,7 @@ def anywhere(config: RMTConfig) -> RMTConfig:
     names = {"corpus": absolute(config.corpus), "model": absolute_name(config.model)}
     if config.entropy_model != "self":
         names["entropy_model"] = absolute_name(config.entropy_model)
-    # a path that is not UTF-8 cannot be written to run.json: such a name stays relative
-    return config.replace(**{field: name for field, name in names.items() if name.isprintable()})
+    return config.replace(**names)
 
 
 def run(
@@ -148,30 +139,30 @@ def run(
         Stopped: if ``stop`` was set, or the run was interrupted; ``resume`` continues it.
     """
     config = anywhere(config)
-    path = folder_for(config.out, f"{config.preset}-seed{config.seed}")
+    path = folders.folder_for(config.out, f"{config.preset}-seed{config.seed}")
     files.require_free(path)  # before anything slow; the folder is made only when all else is ready
     began = time.perf_counter()
     with explained(config):
         inputs = prepare(config, policy, turn)
         policy = inputs.policy
-        notes = journal.first_notes("mid-training", config, parameters=policy.parameters, **inputs.digests())
         unknown = unknown_share(policy.tokenizer, [*inputs.train, *inputs.held_out])
-        if unknown:
-            notes.unknown_share = round(unknown, 4)
-        if policy.turn is not None:
-            notes.chat_turn = policy.turn
+        notes = folders.first_notes(
+            "mid-training",
+            config,
+            parameters=policy.parameters,
+            **inputs.digests(),
+            unknown_share=round(unknown, 4) if unknown else None,
+            chat_turn=policy.turn,
+        )
     warn_of_little_memory(config, policy)
     # at most two checkpoints and two states, old and new, for a moment
-    folder = RunFolder(path, policy.parameters * 2 * (policy.dtype.itemsize + 12) + SPARE_BYTES)
-    try:
+    needed = policy.parameters * 2 * (policy.dtype.itemsize + 12) + SPARE_BYTES
+    with RunFolder(path, needed) as folder:
+        journal = Journal(folder, notes)
         with explained(config, policy, path, resumable=False):
-            notes.seconds["loading"] = round(time.perf_counter() - began, 2)
-            noted = Journal(folder, notes)
-            noted.note(status="running")  # from here on the run can be resumed
-    except BaseException:
-        folder.release()
-        raise
-    return _Run(config, folder, noted, inputs, None, progress, stop).to_the_end(on_step)
+            seconds = {"loading": round(time.perf_counter() - began, 2)}
+            journal.note(status="running", seconds=seconds)  # from here on the run can be resumed
+        return _Run(config, folder, journal, inputs, None, progress, stop).to_the_end(on_step)
 
 
 def resume(
@@ -182,15 +173,10 @@ def resume(
     stop: threading.Event | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> RunResult:
-    """Continue a run that was stopped or killed; return what a finished one left.
+    """Continue the run in a folder, which was stopped or killed; return what a finished one left.
 
-    Args:
-        path: the run folder.
-        policy: the model that the run started with, if it is in memory only; else ``config.model`` is loaded again.
-        on_step: called after each RMT step that is left.
-        progress: show progress bars.
-        stop: as for ``run``.
-        changes: new values of settings that MAY_CHANGE names.
+    Arguments are those of ``run``, and ``changes``, new values of settings that MAY_CHANGE names. ``policy`` is needed
+    only where the run's model was never on disk.
 
     Raises:
         UserError: if the folder is not a run's, or code, settings, model or text are not those it started with.
@@ -201,15 +187,12 @@ def resume(
         raise UserError(f"{str(path)!r} is a {notes.kind} run, which cannot be taken up again; start a new one")
     for name in changes or {}:
         if name not in MAY_CHANGE:
-            raise UserError(
-                f"{name} cannot change in a run under way, only {' and '.join(MAY_CHANGE)}; start a new run"
-            )
+            raise UserError(f"{name} cannot change in a run under way, only {' and '.join(MAY_CHANGE)} can")
     config = notes.settings.replace(**changes or {})
-    folder = RunFolder(path, resume=True)
-    try:
+    with RunFolder(path, resume=True) as folder:
         with explained(config, folder=path):
             if notes.status == "done":
-                return _result_of(folder, config)
+                return _result_of(path, config)
             Preflight.find(path)  # needed much later: complain now
             Samples.find(path)
             _require_same_code(path, notes)
@@ -221,53 +204,43 @@ def resume(
             digests = inputs.digests()
             _require_same("", path, {name: getattr(notes, name) for name in digests}, digests)
             warn_of_little_memory(config, inputs.policy)
-    except BaseException:
-        folder.release()
-        raise
-    kept = notes.model_dump(exclude_unset=True, exclude={"config", "end", "error", "resumed"})
-    again = Journal(folder, Notes(**kept, config=config, resumed=[*notes.resumed, journal.now()]))
-    early = [(tier, signal) for tier, signal in state.plain["early"]] if state else []
-    return _Run(config, folder, again, inputs, state, progress, stop, early).to_the_end(on_step)
+        kept = notes.model_dump(exclude_unset=True, exclude={"config", "end", "error", "resumed"})
+        journal = Journal(folder, Notes(**kept, config=config, resumed=[*notes.resumed, folders.now()]))
+        early = [(tier, signal) for tier, signal in state.plain["early"]] if state else []
+        return _Run(config, folder, journal, inputs, state, progress, stop, early).to_the_end(on_step)
 
 
 def _require_same(what: str, path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     plain = json.loads(json.dumps(dict(now)))
-    differ = sorted(name for name in before if before[name] != plain.get(name))
-    if differ:
-        name = differ[0]
-        raise UserError(
-            f"the run in {str(path)!r} cannot continue: {what}{name} was {before[name]!r} when it was saved and is "
-            f"{plain.get(name)!r} now; restore it, or start a new run"
-        )
+    for name in sorted(before):
+        if before[name] != plain.get(name):
+            raise UserError(
+                f"the run in {str(path)!r} cannot continue: {what}{name} was {before[name]!r} when it was saved and is "
+                f"{plain.get(name)!r} now; restore it, or start a new run"
+            )
 
 
 def _require_same_code(path: Path, notes: Notes) -> None:
-    now = versions()
+    now = folders.versions()
     _require_same("version of ", path, {"rmt-mini": notes.versions.get("rmt-mini")}, now)
     changed = [f"{name} {old} to {now.get(name)}" for name, old in notes.versions.items() if now.get(name) != old]
-    threads = notes.machine.get("threads"), journal.machine()["threads"]
+    threads = notes.machine.get("threads"), folders.machine()["threads"]
     changed += [f"threads {threads[0]} to {threads[1]}"] * (threads[0] != threads[1])
     if changed:
         logger.warning("Changed since the run started: %s; last digits may differ", ", ".join(changed))
 
 
-def _result_of(folder: RunFolder, config: RMTConfig) -> RunResult:
+def _result_of(path: Path, config: RMTConfig) -> RunResult:
     """Return what a finished run left; its report is written again, since it is what a run does last."""
-    path = folder.path
     logger.info("The run in %s is done; nothing is left to do", path)
     policy = load_policy(str(path / "checkpoint"), config.device, config.dtype)
     result = RunResult(path, Evaluation.read(path), files.read_metrics(path), write_report(path), policy)
     drop_states(path)
-    folder.release()
     return result
 
 
 def read_positions(folder: Path, texts: Sequence[Text]) -> list[Position]:
-    """Read the held-out positions of a run.
-
-    Raises:
-        UserError: if the file is damaged, or the texts are not those it was made for.
-    """
+    """Read the held-out positions of a run; a UserError if the texts are not those they were chosen in."""
     found = Positions.read(folder).positions
     places = [(one.trunk, one.index) for one in found]
     known = all(0 <= trunk < len(texts) and index in texts[trunk].places for trunk, index in places)
@@ -277,11 +250,7 @@ def read_positions(folder: Path, texts: Sequence[Text]) -> list[Position]:
 
 
 def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
-    """Measure a run's checkpoint on the same positions as the run itself.
-
-    Args:
-        path: DIR or DIR/checkpoint of a run.
-        budget: stated budget, tokens; B_T of the run if None.
+    """Measure the checkpoint of a run in DIR or DIR/checkpoint on the run's own positions, under B_T or ``budget``.
 
     Raises:
         UserError: if the folder is not a run's, its corpus or tokenizer has changed since, or the model cannot read as
@@ -294,15 +263,10 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
         policy = load_policy(str(folder / "checkpoint"), config.device, config.dtype)
         # its positions are known, so the model that measured entropies is not needed
         inputs = prepare(config.replace(entropy_model="self"), policy, notes.chat_turn)
-    if inputs.corpus_digest != notes.corpus_digest:
-        raise UserError(
-            f"corpus {config.corpus!r} has changed since the run in {str(folder)!r}; its positions do not fit"
-        )
-    if inputs.token_digest != notes.token_digest:
-        raise UserError(
-            f"the tokenizer in {str(folder / 'checkpoint')!r} gives other tokens than when the run started, so its "
-            f"positions do not fit; restore it, and the version of tokenizers that run.json names"
-        )
+    what = {"corpus_digest": f"corpus {config.corpus!r}", "token_digest": f"the tokenizer of {policy.name!r}"}
+    for name, changed in what.items():
+        if getattr(inputs, name) != getattr(notes, name):
+            raise UserError(f"{changed} has changed since the run in {str(folder)!r}, so its positions do not fit")
     with explained(config, policy):
         positions = read_positions(folder, inputs.held_out)
         stated = budget or config.evaluation_budget or budget_of(config, config.steps)
@@ -311,8 +275,7 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
 
 def step_bar(title: str, total: int, progress: bool) -> tqdm[Any]:
     """Make a progress bar that counts steps."""
-    seen = progress and sys.stderr is not None
-    return tqdm(total=total, desc=title, disable=not seen, dynamic_ncols=True, unit="step")
+    return tqdm(total=total, desc=title, disable=not (progress and sys.stderr), dynamic_ncols=True, unit="step")
 
 
 @dataclass
@@ -328,13 +291,8 @@ class _Run:
     stop: threading.Event | None = None
     early: list[tuple[int, bool]] = field(default_factory=list)  # tier and signal of the groups of the first steps
 
-    @property
-    def policy(self) -> Policy:
-        return self.inputs.policy
-
-    @property
-    def path(self) -> Path:
-        return self.folder.path
+    def __post_init__(self) -> None:
+        self.policy, self.path = self.inputs.policy, self.folder.path
 
     def to_the_end(self, on_step: OnStep | None) -> RunResult:
         try:
@@ -342,8 +300,6 @@ class _Run:
                 return self.stages(on_step)
         except KeyboardInterrupt as error:
             raise Stopped(str(self.path)) from error
-        finally:
-            self.folder.release()
 
     def stages(self, on_step: OnStep | None) -> RunResult:
         config, policy = self.config, self.policy
@@ -365,8 +321,9 @@ class _Run:
 
         predicted = self.preflight() if config.use_rl else None
         metrics = self.midtrain(trainer, on_step)
-        if predicted is not None:
-            self.compare_preflight(predicted)
+        if predicted is not None and self.early:  # add what the first steps saw to what was predicted
+            seen = {"steps": min(CHECKED_STEPS, config.steps), "tiers": signal_by_tier(self.early)}
+            predicted.model_copy(update={"seen": files.Seen.model_validate(seen)}).write(self.path)
 
         self.folder.save_checkpoint(policy)
         measured["after"] = self.measure("after", positions, last)
@@ -400,35 +357,25 @@ class _Run:
         if [line.position for line in here] == [position.index for position in positions]:
             return budget, [line.answer(position) for line, position in zip(here, positions, strict=True)]
         if gone:
-            raise self.lost("answers.jsonl", "answers from before the first step")
+            raise files.damaged(self.path / "answers.jsonl", f"answers from before the first step are missing{ANEW}")
         logger.info("Evaluating %d held-out positions: %s", len(positions), when.replace("_", " "))
         with self.journal.timed("evaluation"):
             answers = answer_positions(self.policy, held_out, positions, self.config, budget)
         if when != "cold_start":
             self.show(when, answers)
-        lines = [*others, *(journal.answer_line(when, held_out, one) for one in answers)]
+        lines = [*others, *(folders.answer_line(when, held_out, one) for one in answers)]
         lines.sort(key=lambda line: files.TIMES.index(line.when))  # as they were first asked
         self.folder.write_lines("answers.jsonl", lines)
         self.check_stop()
         return budget, answers
 
-    def show(self, when: Literal["before", "after"], answers: Sequence[Answer]) -> None:
+    def show(self, when: str, answers: Sequence[Answer]) -> None:
         """Write the same few answers of every tier as text, at both ends."""
         per_tier = [[answer for answer in answers if answer.position.tier == tier] for tier in range(3)]
-        shown = [
-            rollout_line(self.policy, self.config.steps, self.inputs.held_out, answer)
-            for tier in per_tier
-            for answer in journal.evenly(tier, SAMPLES // 3)
-        ]
-        samples = Samples.find(self.path) or Samples()
-        samples.model_copy(update={when: shown}).write(self.path)
-
-    def lost(self, name: str, what: str) -> UserError:
-        """Say that a damaged file held what only the steps already done can give."""
-        return UserError(
-            f"{str(self.path / name)!r} is damaged: {what} are missing; restore it from a copy, or delete "
-            f"{str(self.path / 'state')!r} to train again from the start"
-        )
+        chosen = [answer for tier in per_tier for answer in folders.evenly(tier, SAMPLES // 3)]
+        texts, steps = self.inputs.held_out, self.config.steps
+        shown = [folders.rollout_line(self.policy, steps, texts, answer) for answer in chosen]
+        (Samples.find(self.path) or Samples()).model_copy(update={when: shown}).write(self.path)
 
     def cold_start(self) -> None:
         config, policy = self.config, self.policy
@@ -452,13 +399,6 @@ class _Run:
             self.check_stop()
         return found
 
-    def compare_preflight(self, predicted: Preflight) -> None:
-        """Add what the first steps saw to what the pre-flight predicted."""
-        if self.early:
-            steps = min(CHECKED_STEPS, self.config.steps)
-            seen = files.Seen.model_validate({"steps": steps, "tiers": signal_by_tier(self.early)})
-            predicted.model_copy(update={"seen": seen}).write(self.path)
-
     def save(self, trainer: RMTTrainer) -> None:
         """Save everything that the rest of the run depends on."""
         require_sound(self.policy)
@@ -472,7 +412,7 @@ class _Run:
         metrics = [line for line in files.read_metrics(self.path) if line.step < steps]
         rollouts = files.read_lines(self.path / "rollouts.jsonl", files.RolloutLine).good
         if [line.step for line in metrics] != list(range(steps)):
-            raise self.lost("metrics.jsonl", f"some of the {steps} steps that are done")
+            raise files.damaged(self.path / "metrics.jsonl", f"some of the {steps} steps done are missing{ANEW}")
         self.folder.write_lines("metrics.jsonl", metrics)
         self.folder.write_lines("rollouts.jsonl", [line for line in rollouts if line.step < steps])
         return metrics

@@ -24,14 +24,10 @@ CHOICES = {
 
 
 def variants(base: RMTConfig, fields: Iterable[str] = SYMBOLS) -> list[Arm]:
-    """Return the method and its variants: half and twice each setting, or the nearest that is allowed.
-
-    Args:
-        base: settings of the method.
-        fields: of SYMBOLS.
+    """Return the method and its variants: half and twice each of ``fields``, or the nearest that is allowed.
 
     Raises:
-        UserError: if a field is not among those that can be varied.
+        UserError: if a field is not among SYMBOLS.
 
     Example:
         >>> [arm.name for arm in variants(RMTConfig(), ["budget_decay", "curriculum_end"])]

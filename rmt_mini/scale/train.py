@@ -40,10 +40,10 @@ def open_model(config: RMTConfig, settings: ScaleSettings) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     light = settings.lora_rank > 0 and not settings.cpu and config.dtype != "float32"
-    safely = {"dtype": "bfloat16" if light else "float32", "use_safetensors": True, "trust_remote_code": False}
+    weights = {"dtype": "bfloat16" if light else "float32", "use_safetensors": True}
     try:
         tokenizer = AutoTokenizer.from_pretrained(config.model, trust_remote_code=False)
-        return AutoModelForCausalLM.from_pretrained(config.model, **safely), tokenizer
+        return AutoModelForCausalLM.from_pretrained(config.model, trust_remote_code=False, **weights), tokenizer
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"model {config.model!r} cannot be opened ({reason}); check the folder or hub id") from error

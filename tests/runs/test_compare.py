@@ -101,7 +101,7 @@ def test_stopped_in_the_middle_and_resumed(whole: Path, tmp_path: Path, monkeypa
             compare(config, arms_named(config, NAMES), seeds=2, workers=1, progress=False, stop=stop)
     assert started == 3
     assert Notes.read(run_folder(folder, "rmt", 5)).status == "interrupted"
-    with pytest.raises(UserError, match=r"6 runs of the comparison are missing, '.*ntp-seed6' first"):
+    with pytest.raises(UserError, match=r"6 runs are missing, '.*ntp-seed6' first"):
         report(folder)
     done = {path: stamp for path, stamp in stamps(folder).items() if "rmt-seed5" not in path}
     go_on(folder, workers=1, progress=False)
@@ -132,18 +132,6 @@ def test_a_folder_in_use_and_a_bad_model_leave_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
     with pytest.raises(UserError, match=r"compare.json' cannot be read"):
         go_on(tmp_path)
-
-
-@pytest.mark.parametrize(("positions", "warned"), [(60, True), (900, False)])
-def test_too_few_positions_are_warned_of(
-    positions: int, warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(compare_module, "go_on", lambda *_: "")
-    config = small_one(tmp_path, evaluation_positions=positions)
-    compare(config, arms_named(config), seeds=5, progress=False)
-    # 1.96 x 0.54 / 300^0.5 = 6.1 points; (1.96 x 0.54 / 0.0365)^2 / 5 = 168.2
-    said = [one.message for one in caplog.records if "6.1 points" in one.message and "169 positions" in one.message]
-    assert bool(said) == warned
 
 
 SITTING = {"steps": 2, "documents_per_step": 3, "group_size": 4, "budget_start": 4, "evaluation_fraction": 0.5}
@@ -188,9 +176,9 @@ def test_exams_are_taken_by_all_and_once(whole: Path, monkeypatch: pytest.Monkey
 # Worker processes
 
 
-def job(item: tuple[str, str], stop: threading.Event | None) -> Path:
+def job(item: Path, stop: threading.Event | None) -> Path:
     """Leave a file; then, by its name, end, fail, be killed as the system kills, or work on for ever."""
-    path = Path(*item).with_suffix(f".{os.getpid()}")
+    path = item.with_suffix(f".{os.getpid()}")
     path.touch()
     if path.stem == "bad":
         raise UserError("steps is 0; give more")
@@ -203,8 +191,7 @@ def job(item: tuple[str, str], stop: threading.Event | None) -> Path:
 
 def carried_out(folder: Path, names: Sequence[str], workers: int, stop: threading.Event | None = None) -> list[str]:
     """Carry the jobs out, and return their names as they end."""
-    items = [(str(folder), name) for name in names]
-    return [path.stem for path in carry_out(job, items, workers, stop, folder)]
+    return [path.stem for path in carry_out(job, [folder / name for name in names], workers, stop, folder)]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -232,16 +219,15 @@ def test_a_stop_ends_every_worker(tmp_path: Path) -> None:
     assert not any(map(_lives, tmp_path.iterdir()))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_workers_do_not_outlive_their_parent(number: int, tmp_path: Path) -> None:
+def test_workers_do_not_outlive_their_parent(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.runs.test_compare import carried_out\n"
         "if __name__ == '__main__': carried_out(Path(sys.argv[1]), ['long', 'long'], 2)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL)
     _until(tmp_path, 2)
-    parent.send_signal(number)
-    assert parent.wait(60) != 0
+    parent.kill()
+    parent.wait(60)
     end = time.monotonic() + 30
     while any(map(_lives, tmp_path.iterdir())) and time.monotonic() < end:
         time.sleep(0.05)
@@ -263,7 +249,7 @@ MANY = {"steps": 8, "state_seconds": 0.0}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_killed_in_the_middle(number: int, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     config = small_one(tmp_path / "whole", **MANY)

@@ -16,8 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import NonFiniteError, UserError
 from rmt_mini.files import write_whole
-from rmt_mini.runs import folder as folder_module
-from rmt_mini.runs.folder import RunFolder, drop_states, free_name, load_state, save_state
+from rmt_mini.runs.folder import RunFolder, drop_states, load_state, save_state
 from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.stages.state import State
 from tests.fakes import make_tiny_policy
@@ -26,14 +25,6 @@ from tests.stages.tiny import closing, small, texts_for
 
 def full(*_: object) -> None:
     raise OSError(28, "No space left on device")
-
-
-def test_a_free_name_counts_up(tmp_path: Path) -> None:
-    base = tmp_path / "laptop-seed0"
-    assert free_name(base) == base
-    base.mkdir()
-    (tmp_path / "laptop-seed0-2").write_text("a file counts too")
-    assert free_name(base) == tmp_path / "laptop-seed0-3"
 
 
 def test_a_folder_is_made_with_its_parents_and_an_empty_one_is_taken(tmp_path: Path) -> None:
@@ -96,28 +87,6 @@ def test_a_checkpoint_opens_with_transformers_and_as_a_policy(tmp_path: Path) ->
     assert model.config._attn_implementation != "rmt_tree"
     again = load_policy(str(folder.path / "checkpoint"), "cpu", "float32")
     assert torch.equal(again.head.weight, policy.head.weight)
-
-
-def test_a_checkpoint_is_replaced_whole_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    policy, folder = make_tiny_policy(), RunFolder(tmp_path / "run")
-
-    def mean() -> float:
-        return float(load_policy(str(folder.path / "checkpoint"), "cpu").head.weight.mean())
-
-    folder.save_checkpoint(policy)
-    stray = folder.path / "checkpoint" / "stray.txt"
-    stray.write_text("of the old one")
-    with torch.no_grad():
-        policy.head.weight.fill_(0.5)
-    folder.save_checkpoint(policy)
-    assert (stray.exists(), mean()) == (False, 0.5)
-    with torch.no_grad():
-        policy.head.weight.fill_(0.25)
-    monkeypatch.setattr(policy.tokenizer, "save_pretrained", full, raising=False)
-    with pytest.raises(OSError, match="No space"):
-        folder.save_checkpoint(policy)
-    assert mean() == 0.5
-    assert sorted(path.name for path in folder.path.iterdir()) == [".lock", "checkpoint"]
 
 
 def test_a_kill_between_two_renames_loses_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,16 +165,6 @@ def test_a_state_comes_back(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["step-000012"]  # the older one is gone
     drop_states(tmp_path)
     assert load_state(tmp_path) is None
-
-
-@pytest.mark.parametrize("where", ["save_file", "_sync"])
-def test_a_write_that_fails_leaves_the_older_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    save_state(tmp_path, a_state(1))
-    monkeypatch.setattr(folder_module, where, full)
-    with pytest.raises(OSError, match="No space"):
-        save_state(tmp_path, a_state(2))
-    assert loaded(tmp_path).plain["step"] == 1
-    assert [path.name for path in (tmp_path / "state").iterdir()] == ["step-000001"]
 
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json"])

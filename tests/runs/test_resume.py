@@ -21,10 +21,9 @@ from rmt_mini import files
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.runs import folder as folder_module
-from rmt_mini.runs.folder import RunFolder
 from rmt_mini.runs.run import resume, run
 from rmt_mini.stages.midtrain import StepResult
-from tests.runs.test_run import settings
+from tests.runs.test_run import interrupted, settings
 from tests.stages.tiny import closing
 
 MEASURED = {"rollout_seconds", "update_seconds", "trunk_seconds", "peak_memory_mb"}  # no two runs agree in these
@@ -58,10 +57,8 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "moment",
-    [
-        "before positions.json", "before samples.json", "before answers.jsonl", "after answers.jsonl",
-        "before preflight.json", "after preflight.json", "before evaluation.json", "after evaluation.json",
-    ],
+    ["before positions.json", "before answers.jsonl", "after answers.jsonl", "before preflight.json",
+     "after evaluation.json"],
 )  # fmt: skip
 def test_broken_at_a_stage(
     moment: str, unbroken: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -101,11 +98,11 @@ def test_a_killed_run_keeps_the_seconds_of_what_was_done(tmp_path: Path) -> None
         run(settings(tmp_path, steps=6, state_seconds=0.0), on_step=die, progress=False)
     assert {"loading", "evaluation", "cold_start", "preflight", "midtrain", "saving"} <= set(kept)
     assert kept["midtrain"] >= 0.9 * kept["steps"] - 0.02
-    interrupted = notes_of(path)["seconds"]
+    before = notes_of(path)["seconds"]
     resume(path, progress=False)
     done = notes_of(path)["seconds"]
-    assert done["cold_start"] == interrupted["cold_start"] > 0
-    assert done["midtrain"] > interrupted["midtrain"] >= kept["midtrain"]
+    assert done["cold_start"] == before["cold_start"] > 0
+    assert done["midtrain"] > before["midtrain"] >= kept["midtrain"]
 
 
 @pytest.mark.parametrize("saved_every", [0.0, 3600.0])
@@ -146,23 +143,14 @@ def test_a_request_stops_after_the_step_and_says_how_to_continue(unbroken: dict[
 
 
 def test_a_policy_in_memory_is_given_again(tmp_path: Path) -> None:
-    path = broken_run(tmp_path, closing(), model="in-memory")
+    path = interrupted(settings(tmp_path, state_seconds=0.0, model="in-memory"), closing())
     with pytest.raises(UserError, match=r"model_digest was .* and is .* now"):
         resume(path, closing(seed=5), progress=False)
     assert len(resume(path, closing(), progress=False).metrics) == 3
 
 
-def broken_run(folder: Path, policy: Any = None, **changes: Any) -> Path:
-    def die(_: StepResult) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(Stopped):
-        run(settings(folder, **{"state_seconds": 0.0} | changes), policy, on_step=die, progress=False)
-    return folder / "run"
-
-
 def test_what_has_changed_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = broken_run(tmp_path)
+    path = interrupted(settings(tmp_path, state_seconds=0.0))
     text = (path / "run.json").read_text()
     for old, new, words in (
         ('"learning_rate": 0.001', '"learning_rate": 0.002', r"setting learning_rate was 0.001 .* and is 0.002 now"),
@@ -192,25 +180,6 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path, caplog: pytest.LogCaptu
     assert "nothing is left to do" in caplog.text
     assert left(first.folder) == before
     assert (again.evaluation, len(again.metrics), again.table) == (first.evaluation, 3, first.table)
-
-
-@pytest.mark.parametrize(
-    "content", [None, "{", "[]", '{"config": {"steps": 0}}', '{"config": {}, "status": "running"}']
-)
-def test_no_run_folder(tmp_path: Path, content: str | None) -> None:
-    if content is not None:
-        (tmp_path / "run.json").write_text(content)
-    with pytest.raises(UserError):
-        resume(tmp_path, progress=False)
-
-
-def test_two_processes_in_one_folder(tmp_path: Path) -> None:
-    path = broken_run(tmp_path)
-    held = RunFolder(path, resume=True)
-    with pytest.raises(UserError, match="is in use by another process"):
-        resume(path, progress=False)
-    held.release()
-    resume(path, progress=False)
 
 
 def command(*arguments: str) -> list[str]:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors.torch import load_file
 
 from rmt_mini.config import RMTConfig
+from rmt_mini.engine.model import Policy
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Evaluation, Measured
 from rmt_mini.report.report import evaluation_table
@@ -41,6 +43,18 @@ def settings(folder: Path, **changes: Any) -> RMTConfig:
     places = {"corpus": str(folder / "tales.txt"), "model": str(folder / "model"), "out": str(folder / "run")}
     defaults: dict[str, Any] = {"warmup_steps": 2, "evaluation_positions": 30, "rollouts_logged": 5}
     return small(**defaults | places | changes)
+
+
+def interrupted(config: RMTConfig, policy: Policy | None = None, step: int = 0) -> Path:
+    """Run to the end of a step, and be interrupted there; return the folder."""
+
+    def stop(result: StepResult) -> None:
+        if result.metrics.step == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Stopped):
+        run(config, policy, on_step=stop, progress=False)
+    return Path(config.out)
 
 
 @pytest.fixture(scope="module")
@@ -115,25 +129,20 @@ def test_evaluation_has_tiers_with_intervals_at_three_times(done: tuple[RunResul
     assert gain["low"] <= gain["difference"] <= gain["high"]
 
 
-def test_report_figures_and_table_are_there(done: tuple[RunResult, list[StepResult]]) -> None:
+def test_report_figures_and_checkpoint_are_there(done: tuple[RunResult, list[StepResult]]) -> None:
     folder = done[0].folder
+    begun, trained = (
+        load_file(place / "model.safetensors") for place in (folder.parent / "model", folder / "checkpoint")
+    )
+    now = done[0].policy.model.state_dict()
+    assert all(torch.equal(value, now[name]) for name, value in trained.items())
+    assert any(not torch.equal(value, begun[name]) for name, value in trained.items())
     assert "# A run of RMT" in (folder / "report.md").read_text(encoding="utf-8")
     figures = list((folder / "figures").glob("*.png"))
     assert figures
     assert all(figure.read_bytes().startswith(b"\x89PNG") for figure in figures)
     assert done[0].table.strip()
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
-
-
-def test_the_checkpoint_is_the_trained_model(done: tuple[RunResult, list[StepResult]]) -> None:
-    result, _ = done
-    model = AutoModelForCausalLM.from_pretrained(result.folder / "checkpoint", use_safetensors=True)
-    tokenizer = AutoTokenizer.from_pretrained(result.folder / "checkpoint")
-    assert tokenizer("cat")["input_ids"] == result.policy.tokenizer("cat")["input_ids"]
-    begun = AutoModelForCausalLM.from_pretrained(result.folder.parent / "model").state_dict()
-    trained = result.policy.model.state_dict()
-    assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
-    assert any(not torch.equal(value, begun[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("place", [".", "checkpoint"])
@@ -173,46 +182,23 @@ def test_without_out_a_free_folder_under_runs_is_taken(tmp_path: Path, monkeypat
     assert not (result.folder / "preflight.json").exists()
 
 
-def test_an_interrupted_run_says_so_and_keeps_what_it_had(tmp_path: Path) -> None:
-    def stop(result: StepResult) -> None:
-        if result.metrics.step == 1:
-            raise KeyboardInterrupt
-
-    with pytest.raises(Stopped):
-        run(settings(tmp_path, warmup_steps=0, save_every=1), on_step=stop, progress=False)
-    notes = read(tmp_path / "run", "run.json")
-    assert notes["status"] == "interrupted"
-    assert notes["end"]
-    assert [line["step"] for line in lines(tmp_path / "run", "metrics.jsonl")] == [0, 1]
-    assert (tmp_path / "run" / "checkpoint" / "model.safetensors").exists()
-    assert not (tmp_path / "run" / "evaluation.json").exists()
-
-
-def test_a_failed_run_says_why(tmp_path: Path) -> None:
-    def fail(_: StepResult) -> None:
-        raise RuntimeError("out of luck")
-
-    with pytest.raises(RuntimeError, match="out of luck"):
-        run(settings(tmp_path, warmup_steps=0), on_step=fail, progress=False)
-    notes = read(tmp_path / "run", "run.json")
-    assert (notes["status"], notes["error"]) == ("failed", "RuntimeError: out of luck")
-
-
-def test_a_bad_corpus_fails_before_the_model_is_loaded(tmp_path: Path) -> None:
-    config = settings(tmp_path, corpus=str(tmp_path / "absent.txt"), model="absent-model")
-    with pytest.raises(UserError, match=r"corpus .*absent.txt' does not exist"):
-        run(config, progress=False)
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"entropy_top_k": 100_000}, r"entropy_top_k is 100000, and model .* knows \d+ tokens"),
         ({"entropy_model": "micro"}, "entropy_model 'micro' has another tokenizer"),
         ({"entropy_model": "absent"}, "model 'absent' is neither a folder nor a known name"),
+        ({"entropy_model": "short"}, r"entropy_model '.*short' reads at most 16 tokens, and the longest text has"),
+        ({"corpus": "absent.txt", "model": "absent"}, r"corpus .*absent.txt' does not exist"),
     ],
 )
-def test_settings_that_do_not_fit_the_model_leave_no_folder(changes: Any, words: str, tmp_path: Path) -> None:
+def test_settings_that_do_not_fit_leave_no_folder(
+    changes: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = make_tiny_policy("llama", max_position_embeddings=16)
+    for part in (short.model, short.tokenizer):
+        part.save_pretrained("short")
     with pytest.raises(UserError, match=words):
         run(settings(tmp_path, **changes), progress=False)
     assert not (tmp_path / "run").exists()
@@ -242,15 +228,11 @@ def test_a_proxy_is_loaded_once_and_quantiles_come_from_training_text(
 
 
 def test_another_proxy_than_the_run_began_with_is_named(tmp_path: Path) -> None:
-    def stop(_: StepResult) -> None:
-        raise KeyboardInterrupt
-
     config = settings(tmp_path, warmup_steps=0)
     proxy = closing(seed=1)
     for part in (proxy.model, proxy.tokenizer):
         part.save_pretrained(tmp_path / "proxy")
-    with pytest.raises(Stopped):
-        run(config.replace(entropy_model=str(tmp_path / "proxy")), on_step=stop, progress=False)
+    interrupted(config.replace(entropy_model=str(tmp_path / "proxy")))
     closing(seed=2).model.save_pretrained(tmp_path / "proxy")
     with pytest.raises(UserError, match=r"proxy_digest was .* when it was saved and is"):
         resume(tmp_path / "run", progress=False)
@@ -273,31 +255,15 @@ def test_a_proxy_has_the_dtype_and_the_vocabulary_of_the_run_and_is_not_needed_t
     assert evaluate_checkpoint(tmp_path / "run").think == after(result).think
 
 
-def test_a_proxy_that_reads_fewer_tokens_is_refused(tmp_path: Path) -> None:
-    short = make_tiny_policy("llama", max_position_embeddings=16)
-    for part in (short.model, short.tokenizer):
-        part.save_pretrained(tmp_path / "short")
-    with pytest.raises(UserError, match=r"entropy_model '.*short' reads at most 16 tokens, and the longest text has"):
-        run(settings(tmp_path, entropy_model=str(tmp_path / "short")), progress=False)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("runs", [interrupted, lambda config: run(config, progress=False)], ids=["resumed", "whole"])
 def test_a_run_of_relative_names_is_measured_and_resumed_from_another_folder(
-    interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Callable[[RMTConfig], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(_: StepResult) -> None:
-        raise KeyboardInterrupt
-
     settings(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     config = settings(tmp_path, corpus="tales.txt", model="model", entropy_model="./model", out="run")
-    if interrupted:
-        with pytest.raises(Stopped):
-            run(config, on_step=stop, progress=False)
-    else:
-        run(config, progress=False)
+    runs(config)
     monkeypatch.chdir("elsewhere")
     result = resume(Path("../run"), progress=False)
     assert evaluate_checkpoint(Path("../run")).think == after(result).think

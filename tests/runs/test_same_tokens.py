@@ -13,16 +13,15 @@ import transformers.utils.chat_template_utils as templates
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from rmt_mini.arms import Arm
 from rmt_mini.config import RMTConfig
-from rmt_mini.errors import Stopped
-from rmt_mini.files import Evaluation, Notes
+from rmt_mini.files import ComparisonPlan, Evaluation, Notes
 from rmt_mini.runs.compare import _one
 from rmt_mini.runs.run import evaluate_checkpoint, resume, run
-from rmt_mini.stages.midtrain import StepResult
 from tests.fakes import byte_tokenizer
 from tests.outcomes import either
 from tests.runs.test_resume import left
-from tests.runs.test_run import settings
+from tests.runs.test_run import interrupted, settings
 
 DATED = "<|user|>{{ strftime_now('%d %B %Y') }}: {{ messages[0].content }}<|end|>{{ strftime_now('%A') }}<|assistant|>"
 
@@ -44,17 +43,6 @@ def dated(folder: Path, **changes: Any) -> RMTConfig:
     return config
 
 
-def broken_off(config: RMTConfig) -> Path:
-    """Run the first step, and be interrupted."""
-
-    def die(_: StepResult) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(Stopped):
-        run(config, on_step=die, progress=False)
-    return Path(config.out)
-
-
 @pytest.fixture(scope="module")
 def in_may(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
@@ -72,27 +60,20 @@ def test_a_template_with_the_date_may_be_resumed_on_another_day(
     in_may: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_date(monkeypatch, 2026, 5, 2)
-    path = broken_off(dated(tmp_path, state_seconds=0.0))
+    path = interrupted(dated(tmp_path, state_seconds=0.0))
     set_date(monkeypatch, 2026, 12, 1)
     resume(path, progress=False)
     assert left(path) == left(in_may)
 
 
-def test_a_run_keeps_its_date_over_midnight(in_may: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_date(monkeypatch, 2026, 5, 2)
-    run(dated(tmp_path), on_step=lambda _: set_date(monkeypatch, 2026, 5, 3), progress=False)
-    assert left(tmp_path / "run") == left(in_may)
-
-
 def test_arms_begun_on_different_days_are_asked_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A comparison takes differences position by position, and another date would move the positions."""
     config = dated(tmp_path, steps=1)
+    ComparisonPlan(config=config, arms=[Arm("rmt", {}), Arm("ntp", {"use_rl": False})], seeds=1).write(tmp_path)
     notes = []
     for day, arm in ((2, "rmt"), (30, "ntp")):
         set_date(monkeypatch, 2026, 9, day)
-        path = tmp_path / "runs" / f"{arm}-seed0"
-        _one(config.replace(out=str(path), use_rl=arm == "rmt"), None)
-        notes.append(Notes.read(path))
+        notes.append(Notes.read(_one(tmp_path / "runs" / f"{arm}-seed0", None)))
     assert notes[0].chat_turn == notes[1].chat_turn
     assert notes[0].token_digest == notes[1].token_digest
     positions = [(tmp_path / "runs" / f"{arm}-seed0" / "positions.json").read_bytes() for arm in ("rmt", "ntp")]
@@ -114,21 +95,20 @@ def test_another_tokenizer_is_noticed_by_evaluate(in_may: Path, tmp_path: Path) 
     shutil.copytree(in_may, tmp_path / "run")
     merge(tmp_path / "run" / "checkpoint")
     _, message = either(lambda: evaluate_checkpoint(tmp_path / "run"))
-    assert f"{tmp_path / 'run' / 'checkpoint'}' gives other tokens than when the run started" in (message or "")
+    assert f"the tokenizer of '{tmp_path / 'run' / 'checkpoint'}' has changed since the run" in (message or "")
 
 
 def test_another_tokenizer_is_noticed_by_resume(tmp_path: Path) -> None:
-    path = broken_off(settings(tmp_path, warmup_steps=0))
+    path = interrupted(settings(tmp_path, warmup_steps=0))
     merge(tmp_path / "model")
     _, message = either(lambda: resume(path, progress=False))
     assert "token_digest was" in (message or "")
 
 
-@pytest.mark.parametrize("name", ["bos_token", "pad_token"])
-def test_what_makes_no_difference_to_the_tokens_is_no_other_tokenizer(name: str, in_may: Path, tmp_path: Path) -> None:
+def test_what_makes_no_difference_to_the_tokens_is_no_other_tokenizer(in_may: Path, tmp_path: Path) -> None:
     shutil.copytree(in_may, tmp_path / "run")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "checkpoint")
-    setattr(tokenizer, name, "<|end|>")
+    tokenizer.bos_token = tokenizer.pad_token = "<|end|>"
     tokenizer.save_pretrained(tmp_path / "run" / "checkpoint")
     found, message = either(lambda: evaluate_checkpoint(tmp_path / "run"))
     assert message is None
