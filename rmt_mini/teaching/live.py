@@ -48,22 +48,14 @@ class LiveRun:
 
     @classmethod
     def started(cls, config: RMTConfig, changed: Callable[[], None] = lambda: None) -> LiveRun:
-        """Start a run.
-
-        Raises:
-            UserError: if its folder cannot be used; later errors are in ``message``.
-        """
+        """Start a run; UserError if its folder cannot be used; later errors are in ``message``."""
         folder = folder_for(config.out, f"{config.preset}-seed{config.seed}")
         here = config.replace(out=str(folder))
         return cls(lambda seen, stop: run(here, None, seen, False, stop), folder, here, [], changed)
 
     @classmethod
     def resumed(cls, folder: Path, changed: Callable[[], None] = lambda: None) -> LiveRun:
-        """Continue a run that was paused, stopped or killed; one that is done is only read.
-
-        Raises:
-            UserError: if the folder is not a run's.
-        """
+        """Continue a run that was paused, stopped or killed, or read one that is done; UserError if it is none."""
         config, done = Notes.read(folder).settings, read_metrics(folder)
         return cls(lambda seen, stop: resume(folder, None, seen, False, stop), folder, config, done, changed)
 

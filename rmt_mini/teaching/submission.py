@@ -50,8 +50,7 @@ def _judged(name: str, names: Mapping[str, Any]) -> Verdict:
     reason = "an error that cannot be printed"
     with suppress(BaseException), time_limit(2 * LIMIT):  # an answer's error may raise where it is printed
         try:
-            own = getattr(names[name], "__name__", name)
-            if own == name:
+            if (own := getattr(names[name], "__name__", name)) == name:
                 return judge(names[name])
             reason = f"it is the function {str(own)!r}; define it under its own name"
         except BaseException as error:  # an answer may raise anything, also where it is compared
@@ -65,11 +64,7 @@ def _writer() -> Callable[[Mapping[str, Any]], None]:
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
     write, dumps = os.write, json.dumps  # a cell may replace those of the modules
-
-    def record(what: Mapping[str, Any]) -> None:
-        write(file, f"\n{dumps(what)}\n".encode())  # a line of its own, whatever was printed while modules loaded
-
-    return record
+    return lambda record: write(file, f"\n{dumps(record)}\n".encode()) and None  # modules may have printed before
 
 
 def main() -> None:

@@ -23,33 +23,34 @@ from rmt_mini.method.rewards import match_reward
 from rmt_mini.report import plots
 from rmt_mini.report.claims import PAPER, SHOWN, trained_as
 from rmt_mini.report.comparison import expected_half_width, expected_positions
-from rmt_mini.report.plots import length_triangle
-from rmt_mini.scale.planner import FRAME_TOKENS
+from rmt_mini.runs.run import prepare
 from rmt_mini.stages.material import trunk_entropy
 from rmt_mini.stages.posttrain import pass_at_k
-from rmt_mini.teaching.lessons import FOLDER, read_notebook
-from rmt_mini.teaching.widgets import controls, explorers_model
+from rmt_mini.teaching.lessons import FOLDER
+from rmt_mini.teaching.widgets import controls
 from rmt_mini.teaching.widgets.controls import Explorer, control, controls_of, explorer
 from rmt_mini.teaching.widgets.explorers_model import (
     GROUP,
     ask_model,
     judge_answer,
-    marked_document,
     micro_world,
     show_tiers,
-    training_world,
     words,
 )
-from rmt_mini.teaching.widgets.explorers_tree import TRUNK, Counts, count_step, small_tree, spread, tree_or_rows
+from tests.teaching.lesson_cells import defined_by
 
 ENTRIES = yaml.safe_load(Path(controls.__file__).with_name("explorers.yaml").read_text(encoding="utf-8"))
 DRAWN = [name for name in ENTRIES if "draws" in ENTRIES[name]]
 SENTENCE = "A lift waits on floor 3 and rises first 5"
-DRAWN_BY_LESSONS = {  # what draws in a cell of a lesson
+DRAWN_BY_LESSONS = {  # the function of a lesson that draws, and what is in cells that it needs
     "curriculum": ("04_curriculum", "mixes"),
     "draws": ("04_curriculum", "draws"),
     "advantage": ("05_grpo", "one_group"),
     "kl": ("05_grpo", "moved_policy"),
+    "mask": ("06_dual_objective", "marked_document", "Difficulty("),
+    "tree": ("07_document_tree", "small_tree"),
+    "saving": ("07_document_tree", "tree_or_rows", "def count_step("),
+    "text": ("11_your_own", "text_fit", "def measure_text("),
     "interval": ("09_replication", "interval_width"),
     "ablations": ("09_replication", "ablations"),
     "exams": ("10_post_training", "exams"),
@@ -63,23 +64,19 @@ def recorded(part: str) -> Any:
 
 @cache
 def of_lesson(name: str) -> Any:
-    """Run the one cell of a lesson that defines a function, after what earlier cells define; return the function."""
-    lesson, function = DRAWN_BY_LESSONS[name]
+    """Return the function of a lesson's own explorer."""
+    lesson, function, *before = DRAWN_BY_LESSONS[name]
     micro, comparison = preset("micro"), recorded("comparison/comparison")
-    exams = {
-        kind: recorded("comparison/posttraining")["micro"]
-        for kind in ENTRIES["exams"]["controls"]["questions"]["options"]
-    }
+    kinds = ENTRIES["exams"]["controls"]["questions"]["options"]
+    exams = dict.fromkeys(kinds, recorded("comparison/posttraining")["micro"])
     exams["the text's own"] = recorded("comparison/posttraining")["micro-text"]
-    defined = {
+    given = {
         "EARLY": micro.tier_probs_early, "LATE": micro.tier_probs_late, "SHOWN": SHOWN, "trained_as": trained_as,
         "FOUND": comparison if lesson.startswith("09") else exams, "pass_at_k": pass_at_k, "forest": plots.forest,
-        "exams_at": plots.exams_at, "expected_half_width": expected_half_width,
-        "expected_positions": expected_positions, "last": 60,
+        "exams_at": plots.exams_at, "expected_half_width": expected_half_width, "last": 60, "torch": torch,
+        "expected_positions": expected_positions, "preset": preset, "prepare": prepare,
     }  # fmt: skip
-    cells = read_notebook(FOLDER / f"{lesson}.ipynb").cells
-    exec(next(cell.source for cell in cells if f"def {function}(" in cell.source), defined)
-    return defined[function]
+    return defined_by(lesson, *before, f"def {function}(", **given)[function]
 
 
 def explorer_of(name: str) -> Explorer:
@@ -156,29 +153,20 @@ def test_an_impossible_setting_is_one_line_and_no_traceback() -> None:
 
 def test_errors_are_escaped_and_defects_are_raised() -> None:
     def draw(text: str) -> Any:
-        raise UserError(f"{text!r} will not do")
+        raise (UserError if text.startswith("<") else KeyError)(text)
 
-    def broken(text: str) -> Any:
-        raise KeyError(text)
-
-    assert "<script>" not in Explorer(draw, {"text": control("text", '<script>"x"</script>')}).page.value
+    shown = Explorer(draw, {"text": control("text", '<script>"x"</script>')})
+    assert "<script>" not in shown.page.value
     with pytest.raises(KeyError):
-        Explorer(broken, {"text": control("text", "x")})
+        moved(shown, text="x")
 
 
 def test_a_control_is_chosen_by_its_value_and_has_a_label() -> None:
-    made = [
-        control("a", 1, 0, 2),
-        control("b", 0.5),
-        control("c", options=[1, 2]),
-        control("d", True),
-        control("e", "x"),
-    ]
+    made = [control("a", 1, 0, 2), control("b", 0.5), control("c", 2, options=[("one", 1), ("two", 2)])]
+    made += [control("d", True), control("e", "x")]
     assert [type(one).__name__ for one in made] == ["IntSlider", "FloatSlider", "ToggleButtons", "Checkbox", "Text"]
-    assert [one.description for one in made] == list("abcde")
-    assert control("c", 2, options=[("one", 1), ("two", 2)]).value == 2
+    assert ["".join(one.description for one in made), made[2].value] == ["abcde", 2]
     assert not any(one.continuous_update for one in (made[0], made[1], made[4]))  # a dragged slider draws once
-    assert Explorer(length_triangle, {"budget": control("budget", 4, 1, 9)}).alt == length_triangle(4).alt
 
 
 # Formulas, by hand
@@ -227,7 +215,7 @@ def test_tier_probabilities_by_hand(values: dict[str, Any], expected: tuple[int,
         ("question", {"document": 0, "index": 70}, "position 70 cannot be asked for"),
         ("answer", {"index": 30}, "position 30 cannot be asked for"),
         ("answer", {"sentence": ""}, "type more"),
-        ("text", {"hard": 0.3}, "thresholds are 0.5 and 0.3"),
+        ("text", {"hard": 0.3}, "must be two finite ascending numbers"),
         ("pass", {"k": 9}, "k=9"),
     ],
 )
@@ -267,40 +255,26 @@ def test_signal_clip_and_kl_by_hand() -> None:
     assert f"Exact KL(p || q) is {exact:.3f} nats" in of_lesson("kl")(0.5, 2, 256, 1).alt
 
 
-def test_counts_of_a_step_by_hand() -> None:
+def test_counts_of_a_step_by_hand_and_by_the_mask() -> None:
+    lesson = defined_by("07_document_tree", *(f"def {name}(" for name in ("count_step", "small_tree", "tree_or_rows")))
+    count_step, spread = lesson["count_step"], lesson["spread"]
     # trunk of 4 (10 pairs); four branches of 2: at 1 see 1 + 1 and 1 + 2, at 3 see 3 + 1 and 3 + 2
-    found = count_step(document=4, positions=[1, 3], group_size=2, branch=2)
     # rows: four of 3 + 2 tokens (15 pairs each), and the document
-    assert found == Counts(tree_tokens=12, rows_tokens=24, tree_pairs=10 + 2 * 5 + 2 * 9, rows_pairs=4 * 15 + 10)
-    assert (found.token_saving, found.pair_saving) == (2.0, 70 / 38)
+    found = count_step(document=4, positions=[1, 3], group_size=2, branch=2)
+    assert found == (12, 24, 10 + 2 * 5 + 2 * 9, 4 * 15 + 10, 2.0, 70 / 38)
     long = count_step(10**6, [10**6 - 1], group_size=8, branch=10)  # eight rollouts and the document
     assert (long.token_saving, long.pair_saving) == (pytest.approx(9, rel=1e-3), pytest.approx(9, rel=1e-3))
     assert spread(16, 3) == [4, 8, 12]
-    assert len(set(spread(16, 15))) == 15
-
-
-@pytest.mark.parametrize("positions", [[1], [3, 7], [2, 2, 9]])
-def test_pairs_are_those_of_the_mask(positions: list[int]) -> None:
-    found = count_step(10, positions, group_size=3, branch=4)
-    mask = tree_mask(10, [(index, 4) for index in positions for _ in range(3)])
-    assert (found.tree_pairs, found.tree_tokens) == (int(mask.sum()), len(mask))
-
-
-@pytest.mark.parametrize(("positions", "group_size"), [([4], 1), ([0], 1), ([], 1), ([1], 0)])
-def test_what_cannot_be_counted_is_refused(positions: list[int], group_size: int) -> None:
-    with pytest.raises(ValueError, match="position"):
-        count_step(4, positions, group_size, branch=1)
-
-
-def test_trees_are_drawn_as_counted() -> None:
-    found = count_step(64, spread(64, 2), 4, 10 + FRAME_TOKENS)
-    alt = tree_or_rows(64, 2, 4, 10).alt
+    for positions in ([1], [3, 7], [2, 2, 9]):
+        mask = tree_mask(10, [(index, 4) for index in positions for _ in range(3)])
+        found = count_step(10, positions, group_size=3, branch=4)
+        assert (found.tree_pairs, found.tree_tokens) == (int(mask.sum()), len(mask))
+    found = count_step(64, spread(64, 2), 4, 10 + lesson["FRAME_TOKENS"])
+    alt = lesson["tree_or_rows"](64, 2, 4, 10).alt
     assert f"the tree reads {found.tree_tokens:,} tokens where padded rows read {found.rows_tokens:,}, " in alt
     assert f"pairs are {found.tree_pairs:,} against {found.rows_pairs:,}, {found.pair_saving:.1f} times" in alt
-    pairs = count_step(len(TRUNK), [5, 9], 2, 4 + 3)  # think, /think and the answer
-    assert f"{pairs.tree_pairs} are seen" in small_tree(5, 9, 2, 4).alt
-    with pytest.raises(ValueError, match="index=14 lies outside"):
-        small_tree(5, 14, 1, 1)
+    pairs = count_step(len(lesson["WORDS"]), [5, 9], 2, 4 + 3)  # think, /think and the answer
+    assert f"{pairs.tree_pairs} are seen" in lesson["small_tree"](5, 9, 2, 4).alt
 
 
 # With a model
@@ -360,24 +334,21 @@ def test_top_k_bounds_the_entropy() -> None:
 
 
 def test_marks_of_a_document_are_the_masks() -> None:
-    world = training_world()
-    tokens = len(world.texts[2].ids)
-    for positions, leak, counts in (
-        (3, False, f"RL 3, NTP {tokens - 4}, none 1."),
-        (0, False, f"NTP {tokens - 1}, none 1."),
-        (3, True, f"NTP {tokens - 4}, RL and NTP 3, none 1."),
-    ):
-        assert marked_document(2, positions, 0, leak).alt.endswith(counts)
+    lesson = defined_by("06_dual_objective", "marked_document", "Difficulty(")
+    marked_document, tokens = lesson["marked_document"], len(lesson["documents"][2].ids)
+    assert marked_document(2, 3, 0, False).alt.endswith(f"RL 3, NTP {tokens - 4}, none 1.")
+    assert marked_document(2, 0, 0, False).alt.endswith(f"NTP {tokens - 1}, none 1.")
+    assert marked_document(2, 3, 0, True).alt.endswith(f"NTP {tokens - 4}, RL and NTP 3, none 1.")
 
     def mean_tier(step: int) -> float:
-        tiers = [
-            int(world.tiers[document][int(place)])
-            for document in range(8)
+        drawn = [
+            int(tiers[int(place)])
+            for document, tiers in enumerate(lesson["tiers"])
             for place in re.findall(r"(\d+) “", marked_document(document, 3, step, False).alt)
         ]
-        return sum(tiers) / len(tiers)
+        return sum(drawn) / len(drawn)
 
-    assert mean_tier(world.config.steps) > mean_tier(0)
+    assert mean_tier(lesson["config"].steps) > mean_tier(0)
 
 
 # Recorded results and statistics
@@ -408,10 +379,3 @@ def test_recorded_ablations_and_exams() -> None:
     assert list(explorer_of("exams").controls["step"].options) == [one["step"] for one in curve]
     assert [str(k) for k in explorer_of("exams").controls["k"].options] == list(curve[0]["pass_at"])
     assert f"RMT {100 * curve[-1]['pass_at']['8']['accuracy']:.1f}" in exams("new kinds", 8, 60).alt
-
-
-def test_the_micro_model_measures_its_own_text() -> None:
-    found = explorers_model.measure_text("micro")
-    assert len(found.lengths) == explorers_model.ASKED * explorers_model.EACH
-    assert 0 < max(found.lengths) <= explorers_model.LONGEST
-    assert min(found.entropies) >= 0

@@ -19,7 +19,7 @@ from rmt_mini.report.plots import side_by_side
 from rmt_mini.teaching import live
 from rmt_mini.teaching.live import DONE, FAILED, PAUSED, RUNNING, LiveRun
 from rmt_mini.teaching.widgets import panel as room
-from rmt_mini.teaching.widgets.panel import last_rollouts, panel_config, run_panel
+from rmt_mini.teaching.widgets.panel import Panel, last_rollouts, panel_config
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = 60.0  # seconds that no wait here comes near
@@ -124,7 +124,7 @@ def test_only_a_run_folder_is_resumed(tmp_path: Path) -> None:
 
 
 def settings(**changes: Any) -> dict[str, Any]:
-    return {name: control.value for name, control in run_panel().controls.items()} | changes
+    return {name: control.value for name, control in Panel().controls.items()} | changes
 
 
 def test_each_control_is_a_setting_of_the_run() -> None:
@@ -138,7 +138,7 @@ def test_each_control_is_a_setting_of_the_run() -> None:
     assert panel_config(**settings(late_mix="easy only")).tier_probs_late == (1.0, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("arm", run_panel().controls["arm"].options)
+@pytest.mark.parametrize("arm", Panel().controls["arm"].options)
 def test_each_arm_can_be_chosen(arm: str) -> None:
     config = panel_config(**settings(arm=arm))
     assert isinstance(config, RMTConfig)
@@ -154,7 +154,7 @@ def started(monkeypatch: pytest.MonkeyPatch, script: Script, folder: Path) -> ro
     monkeypatch.setattr(
         live.LiveRun, "started", classmethod(lambda cls, config, changed: live_run(script, folder, changed))
     )
-    made = run_panel()
+    made = Panel()
     made.buttons["start"].click()
     return made
 
@@ -164,7 +164,7 @@ def usable(panel: room.Panel) -> set[str]:
 
 
 def test_buttons_serve_only_where_they_can(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert usable(run_panel()) == {"start", "resume"}
+    assert usable(Panel()) == {"start", "resume"}
     script = Script(2)
     panel = started(monkeypatch, script, tmp_path / "a")
     assert usable(panel) == {"pause", "stop"}
@@ -200,7 +200,7 @@ def test_a_stopped_run_stays_for_comparison(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_what_is_impossible_is_an_error_in_place() -> None:
-    panel = run_panel()
+    panel = Panel()
     panel.controls["curriculum_start"].value = 0.9
     panel.buttons["start"].click()
     assert 'role="alert"' in panel.status.value

@@ -12,29 +12,22 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Protocol
+from typing import Any
 
 import ipywidgets
 import yaml
 
 from rmt_mini.errors import UserError
+from rmt_mini.report.plots import Figured, Marked, Stack
 
-_WIDE = {"style": {"description_width": "15em"}, "layout": {"width": "34em", "max_width": "100%"}}
+Drawn = Figured | Marked | Stack
+_WIDE: dict[str, Any] = {"style": {"description_width": "15em"}, "layout": {"width": "34em", "max_width": "100%"}}
 _BUTTONS: dict[str, Any] = {
     "style": {"description_width": "15em", "button_width": "auto"},
     "layout": {"width": "100%", "max_width": "60em"},
 }
+_ENTRIES = yaml.safe_load(Path(__file__).with_name("explorers.yaml").read_text(encoding="utf-8"))
 _ALERT = "border-left: 4px solid #bd1f01; padding: 0.4em 0.8em; background: #fff; color: #000"
-
-
-class Shown(Protocol):
-    """A figure or marked text, with its description in words."""
-
-    @property
-    def alt(self) -> str:
-        """The description."""
-
-    def _repr_html_(self) -> str: ...
 
 
 def control(
@@ -61,15 +54,9 @@ def control(
     return kind(value, description=label, continuous_update=False, **bounds, **_WIDE)
 
 
-def _entry(name: str) -> dict[str, Any]:
-    entries = yaml.safe_load(Path(__file__).with_name("explorers.yaml").read_text(encoding="utf-8"))
-    found: dict[str, Any] = entries[name]
-    return found
-
-
 def controls_of(name: str) -> dict[str, ipywidgets.Widget]:
     """Make the controls of an entry of ``explorers.yaml``, by the names of the arguments that they set."""
-    return {argument: control(**given) for argument, given in _entry(name)["controls"].items()}
+    return {argument: control(**given) for argument, given in _ENTRIES[name]["controls"].items()}
 
 
 def explorer(name: str) -> Explorer:
@@ -81,7 +68,7 @@ def explorer(name: str) -> Explorer:
         >>> "earns 1.00." in reward.alt
         True
     """
-    return Explorer(resolve_name(_entry(name)["draws"]), controls_of(name))
+    return Explorer(resolve_name(_ENTRIES[name]["draws"]), controls_of(name))
 
 
 def alert(text: str) -> str:
@@ -97,7 +84,7 @@ def status(text: str) -> str:
 class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotations
     """Controls for the arguments of ``draw`` above what it draws: its HTML is ``page``, its words are ``alt``."""
 
-    def __init__(self, draw: Callable[..., Shown], controls: Mapping[str, ipywidgets.Widget]) -> None:
+    def __init__(self, draw: Callable[..., Drawn], controls: Mapping[str, ipywidgets.Widget]) -> None:
         self.draw, self.controls, self.alt, self.page = draw, dict(controls), "", ipywidgets.HTML()
         for one in self.controls.values():
             one.observe(self._redraw, names="value")

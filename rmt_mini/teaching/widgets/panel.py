@@ -54,13 +54,8 @@ def last_rollouts(lines: Sequence[Mapping[str, Any]]) -> Marked:
     )
 
 
-def run_panel() -> Panel:
-    """Make the panel over the micro-world."""
-    return Panel()
-
-
 class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotations
-    """Controls, buttons, a status, and a view of the run under way or the last one, beside an earlier one."""
+    """Controls and buttons for a run of the micro-world, a status, and a view of it beside an earlier one."""
 
     def __init__(self) -> None:
         self.controls = controls_of("panel")
