@@ -1,8 +1,4 @@
-"""A run in the background: started, paused, resumed and stopped from outside, and watched meanwhile.
-
-Pausing ends the run after the step under way and saves everything, so ``LiveRun.resumed`` continues exactly, also
-after the kernel was killed.
-"""
+"""A run in the background: started, paused, resumed and watched; it continues exactly, also after a killed kernel."""
 
 from __future__ import annotations
 
@@ -33,12 +29,7 @@ class LiveRun:
     """
 
     def __init__(
-        self,
-        work: Work,
-        folder: Path,
-        config: RMTConfig,
-        metrics: list[StepMetrics],
-        changed: Callable[[], None] = lambda: None,
+        self, work: Work, folder: Path, config: RMTConfig, metrics: list[StepMetrics], changed: Callable[[], None]
     ) -> None:
         self.folder, self.config, self.metrics, self.changed = folder, config, metrics, changed
         self.state, self.message = RUNNING, ""

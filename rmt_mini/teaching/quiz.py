@@ -94,15 +94,7 @@ def quiz(lesson: int | None = None) -> Quiz:
 
 
 class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotations
-    """Questions one at a time, an explanation of every option chosen, and a score.
-
-    Attributes:
-        number: the index of the current question.
-        first: index of a question -> index of the option that was chosen first.
-        options: a button for each option.
-        buttons: back, next and again.
-        message, standing: HTML on the option chosen last, and on the score.
-    """
+    """Questions one at a time, an explanation of every option chosen, and a score of first answers."""
 
     def __init__(self, questions: Sequence[Question]) -> None:
         self.questions, self.number, self.first = list(questions), 0, dict[int, int]()

@@ -1,6 +1,6 @@
 """Make students' copies and an nbgrader course out of the solved exercises: ``rmt-mini release``.
 
-The solved notebooks are the one source (``checks.exercise``). A student's copy has ``raise NotImplementedError`` in the
+A student's copy has ``raise NotImplementedError`` in the
 solution's place, and the solution folded away under the hints in the cell above. nbgrader wants an exercise in two
 cells, one that the student writes and one that is locked and gives points, and makes the students' copies itself.
 """

@@ -20,8 +20,7 @@ import psutil
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from rmt_mini.teaching.checks import LIMIT, Verdict, judge
-from rmt_mini.teaching.checks.limit import time_limit
+from rmt_mini.teaching.checks import LIMIT, Verdict, judge, time_limit
 
 TAG = "RMT_MINI_SUBMISSION"  # an environment variable that every process of a submission inherits
 LONGEST = 2000  # characters of a check's message: a submission's own error messages are part of it

@@ -173,20 +173,6 @@ def test_a_control_is_chosen_by_its_value_and_has_a_label() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "earned"),
-    [
-        ({}, 0.85),  # .7 + .3 * (1 - 4 / 8)
-        ({"length_weight": 0.5}, 0.75),
-        ({"budget": 12}, 1.0),
-        ({"length": 3, "right": False}, 0.1125),
-        ({"right": False, "only_if_correct": True}, 0.0),
-    ],
-)
-def test_a_reward_by_hand(values: dict[str, Any], earned: float) -> None:
-    assert f"earns {earned:.2f}." in moved(explorer("reward"), **values)
-
-
-@pytest.mark.parametrize(
     ("values", "expected"),
     [
         ({}, (25, 35, 40)),  # half way between t1 and t2: the mean of both
@@ -242,13 +228,7 @@ def test_advantages_of_a_group_by_hand() -> None:
     assert "rewards 1.00, 0.30, 0.30, 0.27" in one_group(4, 1, 0.3, 0.9, False).alt
 
 
-def test_signal_clip_and_kl_by_hand() -> None:
-    assert "48.0 % of groups carry a signal" in moved(
-        explorer("signal"), pass_rate=0.2, group_size=3
-    )  # 1 - .008 - .512
-    clip = explorer("clip")
-    assert "+1 the objective is 1.20, clipped" in moved(clip, ratio=1.3)
-    assert "-2 the objective is -2.60, and its gradient pushes the token down" in moved(clip, epsilon=0.4, size=2.0)
+def test_the_kl_of_a_moved_policy_by_hand() -> None:
     odds = 2 / math.e  # reference (2/3, 1/3); the logits move by -.5 and .5, so that the odds 2 become 2 / e
     p = (odds / (1 + odds), 1 / (1 + odds))
     exact = p[0] * math.log(p[0] * 3 / 2) + p[1] * math.log(p[1] * 3)

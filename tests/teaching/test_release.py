@@ -84,7 +84,7 @@ def test_a_notebook_shows_a_wrong_answers_slip_and_no_traceback(tmp_path: Path) 
     (error,) = notebook.cells[0].outputs
     (shown,) = error.traceback
     assert "ZeroDivisionError: division by zero\nin your line 4: return length / 0" in shown
-    assert "checking.py" not in shown
+    assert "teaching/checks" not in shown
 
 
 def test_the_command_line_grades_and_releases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
