@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import ctypes
 import inspect
-import linecache
 import threading
 import traceback
 from collections import Counter
@@ -179,8 +178,7 @@ def _raised(function: Callable[..., Any], error: Exception, called: str) -> str:
     what = f"{type(error).__name__}: {error}".rstrip(": ")
     if not own:
         return f"{called} raises {what}"
-    line = (own[-1].line or linecache.getline(own[-1].filename, own[-1].lineno or 0)).strip()
-    return f"{called} raises {what}\nin your line {own[-1].lineno}: {line}"
+    return f"{called} raises {what}\nin your line {own[-1].lineno}: {own[-1].line}"
 
 
 def _slip(exercise: Exercise, cases: Sequence[Case], outcomes: Sequence[_Outcome], failed: int) -> tuple[str, str]:
