@@ -52,23 +52,23 @@ Bounds = Annotated[tuple[Amount, Amount], Field(title="two numbers of at least 0
 Difficulty = Literal["entropy", "loss", "pass-rate", "learning-progress", "random"]
 
 
-def _group(title: str) -> Callable[[Any, str], Any]:
+def group(title: str) -> Callable[[Any, str], Any]:
     """Return what declares a field of this group of the help: its default, and a sentence about it."""
     return lambda default, help: Field(default, description=help, json_schema_extra={"group": title})
 
 
-_run = _group("What runs, on what, where to")
-_text = _group("Text")
-_difficulty = _group("Difficulty: entropy and tiers")
-_budget = _group("Dynamic token budget")
-_curriculum = _group("Curriculum")
-_rl = _group("Reinforcement learning on the chosen positions")
-_ntp = _group("Next-token prediction on the rest")
-_start = _group("Cold start")
-_optimizer = _group("Optimizer")
-_measure = _group("Measuring and saving")
-_recipe = _group("Recipe")
-_shape = _group("Model")
+_run = group("What runs, on what, where to")
+_text = group("Text")
+_difficulty = group("Difficulty: entropy and tiers")
+_budget = group("Dynamic token budget")
+_curriculum = group("Curriculum")
+_rl = group("Reinforcement learning on the chosen positions")
+_ntp = group("Next-token prediction on the rest")
+_start = group("Cold start")
+_optimizer = group("Optimizer")
+_measure = group("Measuring and saving")
+_recipe = group("Recipe")
+_shape = group("Model")
 
 
 class Settings(BaseModel):

@@ -60,9 +60,8 @@ def test_a_run_on_a_gpu_is_the_run_on_the_cpu(tmp_path: Path) -> None:
 
 def test_a_gpu_run_is_in_bfloat16_and_leaves_a_model_that_the_cpu_opens(tmp_path: Path) -> None:
     result = run(micro(tmp_path / "run", dtype="auto", steps=2), progress=False)
-    assert all(
-        0 < line["peak_memory_mb"] < 20_000 for line in lines_of(result.folder)
-    )  # of the GPU, not of the process
+    # of the GPU, not of the process
+    assert all(0 < line["peak_memory_mb"] < 20_000 for line in lines_of(result.folder))
     policy = load_policy(str(result.folder / "checkpoint"), "cpu")
     assert all(bool(parameter.isfinite().all()) for parameter in policy.model.parameters())
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from rmt_mini.bench.parts import Setting, material
+from rmt_mini.bench.parts import material
+from rmt_mini.bench.sizes import Setting
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.text import longest_branch
@@ -102,7 +103,7 @@ def test_evaluate_asks_for_the_room_of_its_own_budget(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["run", "plan", "bench"])
 def test_what_reads_documents_asks_for_room(what: str, tmp_path: Path) -> None:
     config, policy = settings(tmp_path), make_tiny_policy(max_position_embeddings=NEEDED - 1)
-    bench = Setting("tiny", corpus=config.corpus, documents=1, positions=1, prefix=16, thought_tokens=200)
+    bench = Setting(model="tiny", corpus=config.corpus, documents=1, positions=1, prefix=16, thought_tokens=200)
     doing = {
         "run": lambda: run(config, policy, progress=False),
         "plan": lambda: plan_run(config, policy),
@@ -117,7 +118,8 @@ def test_what_reads_documents_asks_for_room(what: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("rule", "more"), [("step", 0), ("entropy", 13)])
 def test_trl_is_given_the_room_of_the_longest_branch(rule: str, more: int) -> None:
     config = small(budget_rule=rule, warmup_steps=0)
-    arguments = grpo_settings(config, ScaleSettings(micro_batch=1), format_for(learned(1024), config), "out")
+    longest = longest_branch(format_for(learned(1024), config), config)
+    arguments = grpo_settings(config, ScaleSettings(micro_batch=1), longest, "out")
     assert arguments["max_completion_length"] == NEEDED + more - 48
 
 

@@ -44,40 +44,23 @@ def python(code: str) -> str:
 # Versions
 
 
-def test_version_is_the_same_in_project_and_package() -> None:
-    assert rmt_mini.__version__ == PROJECT["version"]
-
-
 def pins() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pairs = [line.split("==") for line in lines if not line.startswith("#")]
-    return {canonicalize_name(name): version for name, version in pairs}
+    assert [line for line in lines[1:] if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+    return {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines[1:]}
 
 
-def test_requirements_are_pinned_within_their_bounds() -> None:
+def test_versions_are_written_once_and_pinned_within_their_bounds() -> None:
+    assert rmt_mini.__version__ == PROJECT["version"]
+    assert not {"pip", "setuptools", "rmt-mini"} & pins().keys()
     for requirement in map(Requirement, REQUIREMENTS):
         assert {spec.operator for spec in requirement.specifier} == {">="}
         assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)]), requirement
-
-
-def test_constraints_hold_plain_pins_only() -> None:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    assert lines[0].startswith("#")
-    assert [line for line in lines[1:] if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
-    assert not {"pip", "setuptools", "rmt-mini"} & pins().keys()
-
-
-def test_conda_environment_leaves_versions_to_pyproject() -> None:
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    *conda, pip = environment["dependencies"]
+    *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     assert conda == ["python", "pip"]
-    (editable,) = pip["pip"]
-    extras = re.fullmatch(r"-e \.\[([a-z,]+)\]", editable)
+    extras = re.fullmatch(r"-e \.\[([a-z,]+)\]", pip["pip"][0])
     assert extras
     assert set(extras[1].split(",")) == {"notebooks", "test"} <= EXTRAS.keys()
-
-
-def test_make_installs_every_extra() -> None:
     extras = re.search(r"^EXTRAS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert extras
     assert set(extras[1].split(",")) == EXTRAS.keys()
@@ -122,15 +105,6 @@ def imports_of(source: str) -> set[str]:
     return {name for name in found if name.startswith("rmt_mini.") and name != "rmt_mini.__version__"}
 
 
-def test_imports_are_found() -> None:
-    source = "import torch, rmt_mini.engine.tree\ndef f():\n    from rmt_mini.worlds.corpus import load_corpus"
-    assert imports_of(source) == {"rmt_mini.engine.tree", "rmt_mini.worlds.corpus"}
-    assert imports_of("from rmt_mini import load_policy, config, __version__\nfrom rmt_minimal import x") == {
-        "rmt_mini.engine.model",
-        "rmt_mini.config",
-    }
-
-
 def test_scale_leaves_models_to_trl() -> None:
     rooms = {*(PACKAGE / "scale").glob("*.py")} - {PACKAGE / "scale/planner.py"}  # which plans the tree's runs as well
     used = set().union(*(imports_of(path.read_text()) for path in rooms))
@@ -159,35 +133,26 @@ def test_rooms_have_names_of_their_own() -> None:
 # The package itself
 
 
-def test_import_loads_nothing_heavy() -> None:
-    heavy = {"torch", "transformers", "numpy", "scipy", "matplotlib"}
-    loaded = python("import rmt_mini, sys; print(*{name.split('.')[0] for name in sys.modules})").split()
-    assert heavy & set(loaded) == set()
+def test_imports_of_the_package_and_its_command_line_load_nothing_heavy() -> None:
+    loaded = python("import rmt_mini.cli, sys; print(*{name.split('.')[0] for name in sys.modules})").split()
+    assert "cyclopts" in loaded
+    assert not {"torch", "transformers", "numpy", "scipy", "matplotlib"} & {*loaded}
 
 
-@pytest.mark.parametrize("name", rmt_mini._HOME)
-def test_public_name_resolves(name: str) -> None:
-    value = getattr(rmt_mini, name)
-    assert name in dir(rmt_mini)
-    assert value is getattr(sys.modules[rmt_mini._HOME[name]], name)
-
-
-def test_public_names_are_the_same_in_all_three_lists() -> None:
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    (for_checkers,) = [node for node in tree.body if isinstance(node, ast.If)]
+def test_public_names_resolve_and_are_the_same_in_all_three_lists() -> None:
+    for name, home in rmt_mini._HOME.items():
+        assert name in dir(rmt_mini)
+        assert getattr(rmt_mini, name) is getattr(sys.modules[home], name)
+    (for_checkers,) = [
+        node for node in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(node, ast.If)
+    ]
     imported = [node for node in for_checkers.body if isinstance(node, ast.ImportFrom)]
     assert {alias.name: node.module for node in imported for alias in node.names} == rmt_mini._HOME
     assert {*rmt_mini._HOME, "__version__"} == set(rmt_mini.__all__)
-
-
-def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = rmt_mini.nonsense
-
-
-@pytest.mark.parametrize("imports", ["from rmt_mini import run; import rmt_mini.runs.run", "import rmt_mini.runs.run"])
-def test_run_is_the_function_in_any_import_order(imports: str) -> None:
-    assert python(f"import sys; {imports}; print(rmt_mini.run is sys.modules['rmt_mini.runs.run'].run)") == "True"
+    code = "import sys, rmt_mini.runs.run; print(rmt_mini.run is sys.modules['rmt_mini.runs.run'].run)"
+    assert python(code) == "True"
 
 
 # What the repository holds

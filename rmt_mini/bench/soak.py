@@ -1,9 +1,7 @@
 """Check that a long run leaks no memory and repeats no warning: ``python -m rmt_mini.bench.soak --steps 2000``.
 
-RMT on the micro-world, with a small evaluation. After every step the memory that the process holds is read, once what
-is freed is handed back: where it is kept for later, a leak would not show. A line is fitted to the last three quarters
-of the steps; the first quarter fills caches. Neighbouring readings are alike, so the interval of the slope is narrower
-than it would be for independent ones.
+The memory that the process holds is read after every step of RMT on the micro-world, once what is freed is handed back.
+A line is fitted to the last three quarters of the steps; the first quarter fills caches.
 """
 
 from __future__ import annotations
@@ -13,11 +11,9 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from scipy.stats import linregress, t
 
@@ -25,12 +21,10 @@ from rmt_mini.config import preset
 from rmt_mini.engine.memory import hand_back_freed_memory, resident_memory
 from rmt_mini.errors import UserError
 from rmt_mini.files import write_whole
-from rmt_mini.runs.folder import free_name
 from rmt_mini.runs.run import run
-from rmt_mini.stages.midtrain import StepResult
 
 ALLOWED_KB = 5.0  # a step: a run keeps its metrics, about 1 KB each
-SMALL: dict[str, Any] = {"evaluation_positions": 90, "evaluation_documents": 60, "preflight_positions": 18}
+SMALL = {"evaluation_positions": 90, "evaluation_documents": 60, "preflight_positions": 18}
 
 
 @dataclass(frozen=True)
@@ -41,15 +35,11 @@ class Soak:
     slope_kb: float  # a step, as the next two
     low_kb: float
     high_kb: float
+    leaks: bool  # whether memory surely grows by more than a run keeps on purpose
     first_mb: float  # held after the first step
     last_mb: float
     warnings: dict[str, int]  # how often each came
     resident_mb: list[float] = field(repr=False)  # every reading
-
-    @property
-    def leaks(self) -> bool:
-        """Whether memory surely grows by more than a run keeps on purpose."""
-        return self.low_kb > ALLOWED_KB
 
     def line(self) -> str:
         """Return the result as a line, and each warning in another."""
@@ -61,80 +51,58 @@ class Soak:
         return "\n".join([first, *(f"{count} x {text}" for text, count in self.warnings.items())])
 
 
-class WarningCount(logging.Handler):
-    """Counts warnings and worse by their text without its numbers."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.counts: Counter[str] = Counter()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Count one record."""
-        text = re.sub(r"\d+(\.\d+)?", "N", " ".join(record.getMessage().split()))
-        self.counts[f"{record.name}: {text[:200]}"] += 1
-
-
-@contextmanager
-def counted() -> Iterator[Counter[str]]:
-    """Count the warnings of the block, also those of libraries whose log does not propagate."""
-    counter = WarningCount()
-    loggers = [logging.getLogger(name) for name in ("", "transformers", "huggingface_hub")]
-    watched = [one for one in loggers if one.name == "root" or not one.propagate]
-    for one in watched:
-        one.addHandler(counter)
-    logging.captureWarnings(True)
-    try:
-        yield counter.counts
-    finally:
-        logging.captureWarnings(False)
-        for one in watched:
-            one.removeHandler(counter)
-
-
 def growth(resident: Sequence[int]) -> tuple[float, float, float]:
-    """Fit a line to the last three quarters of readings in bytes; returns its slope and 95 % interval, KB a step.
-
-    Example:
-        >>> growth([1000 * step for step in range(40)])
-        (1.0, 1.0, 1.0)
-    """
-    kept = resident[len(resident) // 4 :]
+    """Fit a line to the last three quarters of readings in bytes; returns its slope and 95 % interval, KB a step."""
+    kept = [reading / 1e3 for reading in resident[len(resident) // 4 :]]
     if len(kept) < 3:
         raise UserError(f"{len(resident)} steps are too few to see memory grow; give at least 3")
-    fitted = linregress(range(len(kept)), [reading / 1e3 for reading in kept])
-    half = float(t.ppf(0.975, len(kept) - 2)) * float(fitted.stderr)
-    return float(fitted.slope), float(fitted.slope) - half, float(fitted.slope) + half
+    fitted = linregress(range(len(kept)), kept)
+    slope, half = float(fitted.slope), float(t.ppf(0.975, len(kept) - 2)) * float(fitted.stderr)
+    return slope, slope - half, slope + half
 
 
-def soak(work: Callable[[Callable[[StepResult], None]], object]) -> Soak:
+def soak(work: Callable[[Callable[[object], None]], object]) -> Soak:
     """Watch ``work``, which runs and calls what it is given after every step."""
-    readings: list[int] = []
+    readings, warnings = list[int](), Counter[str]()
 
-    def read(_: StepResult) -> None:
+    def count(record: logging.LogRecord) -> None:
+        text = re.sub(r"\d+(\.\d+)?", "N", " ".join(record.getMessage().split()))
+        warnings[f"{record.name}: {text[:200]}"] += 1
+
+    def read(_: object) -> None:
         hand_back_freed_memory()
         readings.append(resident_memory())
 
-    with counted() as warnings:
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = count  # type: ignore[method-assign]
+    for name in ("transformers", "huggingface_hub"):
+        logging.getLogger(name).propagate = True
+    logging.captureWarnings(True)
+    logging.getLogger().addHandler(handler)
+    try:
         work(read)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        logging.captureWarnings(False)
+    slope, low, high = growth(readings)
     held = [reading / 1e6 for reading in readings]
-    return Soak(len(held), *growth(readings), held[0], held[-1], dict(warnings), held)
+    return Soak(len(held), slope, low, high, low > ALLOWED_KB, held[0], held[-1], dict(warnings), held)
 
 
 def main() -> None:
     """Run the micro-world for many steps; write soak.json beside the run."""
     parser = argparse.ArgumentParser(prog="python -m rmt_mini.bench.soak", description=str(__doc__).partition("\n")[0])
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--out", type=Path, default=None, help="folder; runs/soak where none is given")
+    parser.add_argument("--out", default="runs/soak", help="a new folder")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    out = given.out or free_name(Path("runs") / "soak")
     try:
-        config = preset("micro", steps=given.steps, out=str(out), **SMALL)
+        config = preset("micro", steps=given.steps, out=given.out, **SMALL)
         found = soak(lambda on_step: run(config, on_step=on_step))
     except UserError as error:
         parser.error(str(error))
-    write_whole(out / "soak.json", json.dumps(asdict(found) | {"leaks": found.leaks}, indent=1) + "\n")
-    logging.getLogger(__name__).info("%s\nReadings     %s", found.line(), out / "soak.json")
+    write_whole(Path(given.out) / "soak.json", json.dumps(asdict(found), indent=1) + "\n")
+    logging.getLogger(__name__).info("%s\nReadings     %s", found.line(), Path(given.out) / "soak.json")
 
 
 if __name__ == "__main__":

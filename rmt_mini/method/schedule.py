@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from rmt_mini.config import RMTConfig
@@ -50,6 +51,12 @@ def sampler_for(config: RMTConfig) -> TierSampler:
         seed=config.seed,
         enabled=config.use_curriculum,
     )
+
+
+def draw(sampler: TierSampler, pool: Sequence[Position], wanted: int, step: int) -> list[Position]:
+    """Draw the set C of step ``step`` by the curriculum; it keeps the order of the pool."""
+    drawn = sampler.sample(torch.tensor([position.tier for position in pool]), wanted, step)
+    return [pool[place] for place in sorted(drawn.tolist())]
 
 
 def outside(texts: Sequence[Text], positions: Sequence[Position]) -> list[Tensor]:

@@ -1,10 +1,7 @@
 """The callback that moves step, budget and curriculum; the state beside TRL's checkpoints; metrics.jsonl.
 
-    checkpoint-12/...              TRL's: weights, optimizer, scheduler, generators of every process
-    checkpoint-12/rmt_state.json   ours: the sampler's state, tier thresholds, the metrics of all steps so far
-
-Ours is written last, after all processes have written theirs, and whole or not at all. So a checkpoint that has it is
-complete, and one that a kill left half written is passed over.
+Beside TRL's part of a checkpoint, rmt_state.json has the sampler's state, tier thresholds and the metrics so far. It is
+written last, whole or not at all: a checkpoint with it is complete, and others are passed over.
 """
 
 from __future__ import annotations
@@ -24,6 +21,10 @@ from rmt_mini.method.curriculum import tier_probabilities
 
 logger = logging.getLogger(__name__)
 STATE = "rmt_state.json"
+LINE = (
+    "step {number}/{steps}: budget {budget}, match {match_reward:.3f}, thoughts {thought_length:.1f}, next-token loss "
+    "{ntp_loss:.3f}; {rollout_seconds:.1f} + {update_seconds:.1f} s, {left:.1f} min left"
+)
 
 
 class StepCallback(TrainerCallback):
@@ -40,23 +41,19 @@ class StepCallback(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Write metrics.jsonl once the step is complete, with the fields that every run has."""
-        logs: Mapping[str, float] = given["logs"]
+        logs, trainer = given["logs"], self.trainer
         if "loss" not in logs:  # the summary at the end
             return
         # one update reports what was sampled, each its own losses; the last counts
         seconds = self.logs.get("seconds", 0.0) + logs["step_time"]
         self.logs |= {name: value for name, value in logs.items() if value is not None} | {"seconds": seconds}
-        if state.global_step % self.trainer.num_iterations:
+        if state.global_step % trainer.num_iterations:
             return
-        line, self.logs = self._metrics(self.logs), {}
+        line, self.logs = step_line(trainer, self.logs), {}
         self.lines.append(line)
         if state.is_world_process_zero:
-            left = (self.trainer.config.steps - line["step"] - 1) * seconds / 60
-            logger.info(
-                "step %d/%d: budget %d, match %.3f, thoughts %.1f, next-token loss %.3f; %.1f s, %.1f min left",
-                *(line["step"] + 1, self.trainer.config.steps, line["budget"], line["match_reward"]),
-                *(line["thought_length"], line["ntp_loss"], seconds, left),
-            )
+            left = (trainer.config.steps - line["step"] - 1) * seconds / 60
+            logger.info(LINE.format(**line, steps=trainer.config.steps, number=line["step"] + 1, left=left))
             text = "".join(json.dumps(one) + "\n" for one in self.lines)
             write_whole(Path(args.output_dir) / "metrics.jsonl", text)
 
@@ -74,32 +71,30 @@ class StepCallback(TrainerCallback):
             self.trainer.positions.load_state_dict(state["positions"])
             self.lines = state["lines"]
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"checkpoint {checkpoint!r} has no {STATE} that can be read: it is another trainer's, or was not "
-                f"written completely; use an older one"
-            ) from error
+            why = "it is another trainer's, or was not written completely; use an older one"
+            raise UserError(f"checkpoint {checkpoint!r} has no {STATE} that can be read: {why}") from error
 
-    def _metrics(self, logs: Mapping[str, Any]) -> dict[str, Any]:
-        plan, config = self.trainer.plan, self.trainer.config
-        copied = ("reward", "thought_length", "closed_share", "signal_groups", "rl_loss", "ntp_loss", "grad_norm")
-        early, late = config.tier_probs_early, config.tier_probs_late
-        rollouts = logs["rollout_seconds"]
-        return {
-            "step": plan.step,
-            "budget": plan.budget,
-            "tier_probabilities": tier_probabilities(
-                plan.step, config.steps, early, late, config.curriculum_start, config.curriculum_end
-            ),
-            "tier_counts": plan.tier_counts,
-            "match_reward": logs["rewards/match/mean"],
-            "length_reward": logs.get("length_reward", 0.0),
-            **{name: logs[name] for name in copied},
-            "rl_tokens": int(logs["rl_tokens"]),
-            "ntp_tokens": plan.ntp_tokens,
-            "rollout_seconds": rollouts,
-            "update_seconds": max(0.0, logs["seconds"] - rollouts),
-            "peak_memory_mb": peak_memory_mb(self.trainer.accelerator.device),
-        }
+
+def step_line(trainer: Any, logs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a step's line of metrics.jsonl from what TRL logged of its updates."""
+    plan, config = trainer.plan, trainer.config
+    shares = (config.tier_probs_early, config.tier_probs_late, config.curriculum_start, config.curriculum_end)
+    tiers = [question.position.tier for question in plan.questions]
+    copied = ("reward", "thought_length", "closed_share", "signal_groups", "rl_loss", "ntp_loss", "grad_norm")
+    return {
+        "step": plan.step,
+        "budget": plan.budget,
+        "tier_probabilities": tier_probabilities(plan.step, config.steps, *shares),
+        "tier_counts": [tiers.count(tier) for tier in range(3)],
+        "match_reward": logs["rewards/match/mean"],
+        "length_reward": logs.get("length_reward", 0.0),
+        **{name: logs[name] for name in copied},
+        "rl_tokens": int(logs["rl_tokens"]),
+        "ntp_tokens": plan.ntp_tokens,
+        "rollout_seconds": logs["rollout_seconds"],
+        "update_seconds": max(0.0, logs["seconds"] - logs["rollout_seconds"]),
+        "peak_memory_mb": peak_memory_mb(trainer.accelerator.device),
+    }
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

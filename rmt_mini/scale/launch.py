@@ -1,13 +1,4 @@
-"""The accelerate command of a preset, for one GPU, one node, or several.
-
-    setup      processes                    what samples                    accelerate/
-    cpu        2 on this machine, gloo      transformers' generate          cpu.yaml
-    one-gpu    1                            transformers' generate          one_gpu.yaml
-    one-node   as many as GPUs, ZeRO-3      vLLM on the same GPUs           one_node.yaml
-    nodes      machines x GPUs, ZeRO-3      a vLLM server on its own node   nodes.yaml
-
-Nothing here imports TRL: printing a command needs no extra.
-"""
+"""The accelerate command of a preset, for one GPU, one node, or several: those of accelerate/setups.yaml."""
 
 from __future__ import annotations
 
@@ -16,13 +7,20 @@ import json
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+import yaml
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.config import preset as preset_config
 from rmt_mini.errors import UserError
 from rmt_mini.scale.settings import CONFIGS, UNUSED, ScaleSettings, micro_steps, require_installed, require_supported
+
+DATA = yaml.safe_load((CONFIGS / "setups.yaml").read_text(encoding="utf-8"))
+UNKNOWN = {"MAIN_ADDRESS": "--main-address", "VLLM_ADDRESS": "--server"}  # filled in where a command is printed
+OF_ENGINE = {"server": "vllm-server", "gpu_memory": "vllm-colocate", "tensor_parallel": "vllm-colocate"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +28,13 @@ class Setup:
     """Where a run takes place."""
 
     config: str  # file of accelerate's
-    engine: str  # what samples
     gpus: int  # processes on a machine
     machines: int = 1
+    scale: Mapping[str, Any] = field(default_factory=dict)  # where ScaleSettings differ from their defaults
+    packages: Sequence[str] = ()
 
 
-SETUPS = {
-    "cpu": Setup("cpu.yaml", "transformers", 2),
-    "one-gpu": Setup("one_gpu.yaml", "transformers", 1),
-    "one-node": Setup("one_node.yaml", "vllm-colocate", 8),
-    "nodes": Setup("nodes.yaml", "vllm-server", 8, 2),
-}
-DEFAULTS = {"gpu": "one-gpu", "paper": "nodes"}
-UNKNOWN_MAIN, UNKNOWN_SERVER = "MAIN_ADDRESS", "VLLM_ADDRESS"  # to be filled in where a command is printed
-SETTINGS: dict[tuple[str, str], dict[str, Any]] = {  # where they differ from the defaults of ScaleSettings
-    ("paper", "one_node.yaml"): {"micro_batch": 4, "tensor_parallel": 2, "gpu_memory": 0.4},
-}
-OF_ENGINE = {"server": "vllm-server", "gpu_memory": "vllm-colocate", "tensor_parallel": "vllm-colocate"}
+SETUPS = {name: Setup(**found) for name, found in DATA["setups"].items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +43,7 @@ class Commands:
 
     server: tuple[str, ...] | None  # command of the vLLM server, on its own node
     train: tuple[tuple[str, ...], ...]  # command of each training machine, by rank
-    packages: tuple[str, ...] = ()  # that training needs beside the extra
+    packages: Sequence[str] = ()  # that training needs beside the extra
 
     def lines(self) -> list[str]:
         """Return the commands as one would type them, each under a comment that says where."""
@@ -69,14 +57,11 @@ class Commands:
 def setup_for(preset: str, name: str = "", gpus: int = 0, machines: int = 0) -> Setup:
     """Return the named setup, else the preset's, with other numbers of GPUs and machines where they are not 0.
 
-    Raises:
-        UserError: for an unknown setup, or numbers that it does not have.
-
     Example:
-        >>> setup_for("gpu"), setup_for("paper", gpus=4).machines
-        (Setup(config='one_gpu.yaml', engine='transformers', gpus=1, machines=1), 2)
+        >>> setup_for("gpu").gpus, setup_for("paper", gpus=4).machines
+        (1, 2)
     """
-    chosen = name or DEFAULTS.get(preset, "one-gpu")
+    chosen = name or DATA["defaults"].get(preset, "one-gpu")
     if chosen not in SETUPS:
         raise UserError(f"setup {chosen!r} is unknown; use one of {', '.join(SETUPS)}")
     base = SETUPS[chosen]
@@ -88,21 +73,18 @@ def setup_for(preset: str, name: str = "", gpus: int = 0, machines: int = 0) -> 
     return setup
 
 
-def scale_settings(preset: str, setup: Setup, given: dict[str, Any]) -> ScaleSettings:
+def scale_settings(preset: str, setup: Setup, given: Mapping[str, Any]) -> ScaleSettings:
     """Return how a preset's work is distributed in a setup, with what was given instead of the defaults."""
-    fields = {"engine": setup.engine} | SETTINGS.get((preset, setup.config), {})
-    if setup.config == "cpu.yaml":
-        fields |= {"cpu": True, "checkpointing": False}
-    if setup.engine == "vllm-server":
-        fields["server"] = f"{UNKNOWN_SERVER}:8000"
-    return ScaleSettings.from_dict(fields | given)
+    own = DATA["presets"].get(preset, {}).get(setup.config, {})
+    return ScaleSettings.from_dict({**setup.scale, **own, **given})
+
+
+def _words(command: str, **values: object) -> list[str]:
+    return [word.format(**values) for word in shlex.split(DATA[command])]
 
 
 def commands(config: RMTConfig, setup: Setup, scale: ScaleSettings, main_address: str = "") -> Commands:
     """Write the commands of a run; what differs from the preset's settings and the default scale is passed as JSON.
-
-    Raises:
-        UserError: for settings that TRL does not support, or rollouts that cannot be divided evenly.
 
     Example:
         >>> made = commands(preset_config("gpu", steps=3), SETUPS["one-gpu"], ScaleSettings())
@@ -112,48 +94,35 @@ def commands(config: RMTConfig, setup: Setup, scale: ScaleSettings, main_address
     require_supported(config)
     processes = setup.gpus * setup.machines
     micro_steps(config, scale.micro_batch, processes)
-    usual, plain = preset_config(config.preset).to_dict(), ScaleSettings().to_dict()
-    changes = {name: value for name, value in config.to_dict().items() if value != usual[name]}
-    if unused := [name for name in changes if name in UNUSED]:
-        raise UserError(f"{unused[0]} has no effect on TRL, which only trains; leave it out")
     if main_address and setup.machines == 1:
         raise UserError("main_address is of use with several machines only; leave it out, or give --machines")
-    spread = {name: value for name, value in scale.to_dict().items() if value != plain[name]}
-    for name, engine in OF_ENGINE.items():
-        if name in spread and scale.engine != engine:
-            raise UserError(f"{name} is of use with engine {engine!r} only, and this is {scale.engine!r}")
-    own = ["-m", "rmt_mini.scale.train", config.preset]
-    for flag, values in (("--changes", changes), ("--scale", spread)):
-        own += [flag, json.dumps(values)] if values else []
-    train = []
+    own = _words("trainer", preset=config.preset)
+    usual = {"--changes": (config, preset_config(config.preset)), "--scale": (scale, ScaleSettings())}
+    for flag, (given, plain) in usual.items():
+        differs = {name: value for name, value in given.to_dict().items() if value != getattr(plain, name)}
+        for name in differs:
+            if name in UNUSED:
+                raise UserError(f"{name} has no effect on TRL, which only trains; leave it out")
+            if OF_ENGINE.get(name, scale.engine) != scale.engine:
+                raise UserError(f"{name} is of use with engine {OF_ENGINE[name]!r} only, and this is {scale.engine!r}")
+        own += [flag, json.dumps(differs)] if differs else []
+    train, address = [], main_address or "MAIN_ADDRESS"
     for rank in range(setup.machines):
-        words = ["accelerate", "launch", "--config_file", str(CONFIGS / setup.config), "--num_processes"]
-        words += [str(processes)]
+        words = _words("train", config=CONFIGS / setup.config, processes=processes)
         if setup.machines > 1:
-            words += ["--num_machines", str(setup.machines), "--machine_rank", str(rank)]
-            words += ["--main_process_ip", main_address or UNKNOWN_MAIN]
+            words += _words("machine", machines=setup.machines, rank=rank, address=address)
         train.append((*words, *own))
-    server: tuple[str, ...] | None = None
-    if scale.engine == "vllm-server":
-        # as TRL wants it served: weights pushed over NCCL, log-probabilities after the temperature
-        server = ("env", "VLLM_SERVER_DEV_MODE=1", "vllm", "serve", config.model)
-        server += ("--host", "0.0.0.0", "--port", scale.server.rpartition(":")[2])
-        server += ("--tensor-parallel-size", str(setup.gpus), "--weight-transfer-config", '{"backend": "nccl"}')
-        server += ("--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1")
-    sharded = setup.config in ("one_node.yaml", "nodes.yaml")
-    return Commands(server, tuple(train), ("deepspeed",) if sharded else ())
+    port = scale.server.rpartition(":")[2]
+    server = _words("server", model=config.model, port=port, gpus=setup.gpus)
+    return Commands(tuple(server) if scale.engine == "vllm-server" else None, tuple(train), setup.packages)
 
 
 def start(made: Commands, scale: ScaleSettings, rank: int = 0) -> int:
-    """Run the command of training machine ``rank`` here, wait for it, and return its exit code.
-
-    Raises:
-        UserError: where a package is missing, or there is no such machine.
-    """
+    """Run the command of training machine ``rank`` here, wait for it, and return its exit code."""
     if not 0 <= rank < len(made.train):
         raise UserError(f"machine_rank is {rank}; give 0 to {len(made.train) - 1}")
     require_installed(scale.engine, made.packages)
-    for word, flag in ((UNKNOWN_MAIN, "--main-address"), (UNKNOWN_SERVER, "--server")):
+    for word, flag in UNKNOWN.items():
         if any(word in part for part in made.train[rank]):
             raise UserError(f"{word} is not known; give {flag}")
     # by this very Python, whatever else is on the path

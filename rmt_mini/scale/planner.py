@@ -1,19 +1,23 @@
 """What a run takes, before it runs: time, memory and traffic, here or on GPUs elsewhere.
 
     seconds = tokens x 2 x parameters / (rate x share reached)            forward; 3 times that with backward
-            + token steps x (weight bytes / bandwidth + layers x start)   sampling
+            + token steps x (weight bytes / bandwidth + layers x start)   sampling: one more token of every rollout
     memory  = weights, gradients, optimizer + the larger of activations and key/value cache
 
-A token step, one more token of every rollout, reads all weights and starts every layer, whatever the number of rows;
-the rate that is measured here includes both. Left out are attention's own products, saving and overlap. Within a factor
-of two of every step measured so far, on one CPU and one H200 (docs/scale.md).
+The rate that is measured here includes both parts of sampling. Left out are attention's own products, saving and
+overlap. Within a factor of two of every step measured so far, on one CPU and one H200 (docs/scale.md).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+import torch
+import yaml
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
@@ -49,28 +53,15 @@ class Machine:
     sampling: float = 0.5  # share of the rate that reading and sampling reach
 
 
-# From the makers' data sheets; one network card a GPU. ``start`` was measured on an H200 (data/bench/h200.json).
-MACHINES = {
-    "a100": Machine("a100", 312e12, 80e9, 2.0e12, 300e9, 25e9, start=1.5e-3),
-    "h100": Machine("h100", 989e12, 80e9, 3.35e12, 450e9, 50e9, start=1.5e-3),
-    "h200": Machine("h200", 989e12, 141e9, 4.8e12, 450e9, 50e9, start=1.5e-3),
-}
-
-
-KNOWN = {
-    "smollm2-135m": Size(134_515_008, 30, 576, 11_520),
-    "Qwen/Qwen3-0.6B": Size(596_049_920, 28, 1024, 57_344),
-    "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B": Size(14_770_033_664, 48, 5120, 98_304),
-}
+DATA = yaml.safe_load(Path(__file__).with_name("machines.yaml").read_text(encoding="utf-8"))
+MACHINES = {name: Machine(name, **numbers) for name, numbers in DATA["machines"].items()}
+KNOWN = {name: Size(*numbers) for name, numbers in DATA["models"].items()}
 
 
 def size_of(name: str) -> Size:
     """Return the size of a known model, or of one in a folder by its config.json; no weights are loaded."""
     if name in KNOWN:
         return KNOWN[name]
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=True)
         with torch.device("meta"):
@@ -85,9 +76,9 @@ class Plan:
     """An estimate of one run."""
 
     what: str
-    config: RMTConfig
-    rollouts: int  # a step
-    branch: float  # tokens of a mean one
+    steps: int
+    rollouts: int  # of the run
+    tokens: tuple[float, float]  # to RL and to next-token prediction
     step: dict[str, float]  # seconds of a step: sampling, update, sending
     before: float  # seconds of the cold start
     evaluation: float  # seconds
@@ -97,17 +88,14 @@ class Plan:
 
     def lines(self) -> list[str]:
         """Return the plan as sentences."""
-        steps, step = self.config.steps, sum(self.step.values())
-        ntp_tokens = steps * self.config.documents_per_step * self.config.document_tokens
-        rl_tokens = steps * self.rollouts * self.branch
-        minutes = [seconds / 60 for seconds in (self.before, steps * step, self.evaluation)]
+        step, (rl, ntp) = sum(self.step.values()), self.tokens
+        minutes = [seconds / 60 for seconds in (self.before, self.steps * step, self.evaluation)]
         parts = ", ".join(f"{name} {seconds:.3g}" for name, seconds in self.step.items())
         fits = "" if self.memory <= self.room else f"; DOES NOT FIT {self.room / 1e9:.0f} GB"
-        share = rl_tokens / (rl_tokens + ntp_tokens)
         return [
             f"estimate     {self.what}, within a factor of two",
-            f"rollouts     {self.rollouts * steps:,} in RMT",
-            f"tokens       {rl_tokens:,.0f} to RL ({share:.0%}) and {ntp_tokens:,} to next-token prediction",
+            f"rollouts     {self.rollouts:,} in RMT",
+            f"tokens       {rl:,.0f} to RL ({rl / (rl + ntp):.0%}) and {ntp:,.0f} to next-token prediction",
             f"time         about {sum(minutes):.1f} min: cold start {minutes[0]:.1f}, RMT {minutes[1]:.1f}, "
             f"evaluation {minutes[2]:.1f}",
             f"a step       about {step:.3g} s: {parts} ({self.sent / 1e9:.3g} GB from each processor)",
@@ -169,7 +157,8 @@ def estimate(
     evaluation = tree * asked * operations / machine.sampling
     step = {"sampling": sampling, "update": update, "sending": sent / wire}
     what = f"{config.model}, {size.parameters / 1e9:.2f}B parameters, {processes} x {machine.name}, {way}"
-    return Plan(what, config, rollouts, branch, step, before, evaluation, memory, machine.memory, sent)
+    counts = config.steps * rollouts, (config.steps * rollouts * branch, config.steps * trunks)
+    return Plan(what, config.steps, *counts, step, before, evaluation, memory, machine.memory, sent)
 
 
 def plan_run(config: RMTConfig, policy: Policy) -> Plan:

@@ -1,10 +1,7 @@
 """Which positions does a step think about, under which budgets, and which process reads which document?
 
-All of it follows from settings, seed and the entropies under the policy as it is now. Entropies are shared between
-processes to the last bit, so every process draws the same set C and nothing has to be sent.
-
-Difference from TRL: its data set is fixed before training. Ours has places (the 1st to the K * N-th of a step), and the
-positions that fill them are drawn when a step begins, since difficulty follows the policy.
+Entropies are shared between processes to the last bit, so every process draws the same set C and nothing has to be
+sent. TRL fixes its data set before training; ours has K * N places a step, which are filled when the step begins.
 """
 
 from __future__ import annotations
@@ -17,12 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.text import QUANTILE_TEXTS, endless
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import assign_tiers, quantile_thresholds
-from rmt_mini.method.schedule import budget_of, budgets_for, outside, sampler_for
+from rmt_mini.method.schedule import budget_of, budgets_for, draw, outside, sampler_for
 from rmt_mini.records import Position, Text
 
 Read = Callable[[Sequence[Text]], Sequence[Tensor]]
@@ -31,12 +29,11 @@ IGNORED = -100  # label of a token without loss, to transformers and TRL
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One position of C: its document, its budget B_t in tokens, and the budget that the opening states, if any."""
+    """One position of C: its document, and its budget B_t in tokens; the opening states it where budgets are used."""
 
     text: Text
     position: Position
     budget: int
-    stated: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +51,6 @@ class StepPlan:
         """Tokens of the next-token loss in the whole step, over all processes."""
         return sum(int(mask.sum()) for mask in self.masks)
 
-    @property
-    def tier_counts(self) -> tuple[int, int, int]:
-        """Positions of C that are easy, medium and hard."""
-        tiers = [question.position.tier for question in self.questions]
-        return tiers.count(0), tiers.count(1), tiers.count(2)
-
     def batch(self, share: Sequence[int], pad: int) -> dict[str, Tensor]:
         """Return some documents padded on the right: input_ids, attention_mask and labels, each (documents, longest).
 
@@ -67,15 +58,11 @@ class StepPlan:
         document without labels: with sharded weights all processes must make equally many passes.
         """
         numbers = list(share) or [0]
-        shape = (len(numbers), max(len(self.texts[n].ids) for n in numbers))
-        ids, attended, labels = (torch.full(shape, value) for value in (pad, 0, IGNORED))
-        for row, n in enumerate(numbers):
-            own = torch.tensor(self.texts[n].ids)
-            ids[row, : len(own)] = own
-            attended[row, : len(own)] = 1
-            if len(share):
-                labels[row, : len(own)] = own.where(self.masks[n], IGNORED)
-        return {"input_ids": ids, "attention_mask": attended, "labels": labels}
+        ids = [torch.tensor(self.texts[n].ids) for n in numbers]
+        labels = [own.where(self.masks[n] & bool(share), IGNORED) for own, n in zip(ids, numbers, strict=True)]
+        rows = {"input_ids": (ids, pad), "attention_mask": ([torch.ones_like(own) for own in ids], 0)}
+        rows["labels"] = labels, IGNORED
+        return {name: pad_sequence(own, batch_first=True, padding_value=value) for name, (own, value) in rows.items()}
 
 
 def share_of_documents(count: int, micro_step: int, micro_steps: int, process: int, processes: int) -> range | None:
@@ -94,23 +81,13 @@ def share_of_documents(count: int, micro_step: int, micro_steps: int, process: i
 
 
 class Positions:
-    """Draw the positions, budgets and masks of step ``step``, which the callback sets.
-
-    Example:
-        >>> texts = [Text("a", (5, 6, 7, 8), first=1)]
-        >>> config = RMTConfig(documents_per_step=1, positions_per_document=2, min_document_tokens=4)
-        >>> plan = Positions(config, texts).draw(lambda read: [torch.zeros(4)])
-        >>> [question.position.index for question in plan.questions], plan.masks[0].int().tolist()
-        ([2, 3], [0, 1, 0, 0])
-    """
+    """Draw the positions, budgets and masks of step ``step``, which the callback sets."""
 
     def __init__(self, config: RMTConfig, texts: Sequence[Text]) -> None:
         fewest = min(len(text.places) for text in texts)
         if fewest < config.positions_per_document:
-            raise UserError(
-                f"positions_per_document is {config.positions_per_document}, but the shortest text has {fewest} "
-                f"positions; lower it or raise --min-document-tokens"
-            )
+            why = f"but the shortest text has {fewest} positions; lower it or raise --min-document-tokens"
+            raise UserError(f"positions_per_document is {config.positions_per_document}, {why}")
         self.config, self.texts, self.step = config, texts, 0
         self.sampler = sampler_for(config)
         self.thresholds = config.tier_thresholds if config.tier_rule == "fixed" else None
@@ -123,31 +100,23 @@ class Positions:
             measured = [found[list(text.places)] for text, found in zip(sample, read(sample), strict=True)]
             self.thresholds = quantile_thresholds(torch.cat(measured), config.tier_thresholds)
         texts = tuple(islice(endless(self.texts, config.seed, self.step * size), size))
-        entropies = read(texts)
-        tiers = [assign_tiers(one, self.thresholds).tolist() for one in entropies]
-        pool = [
-            Position(n, index, tiers[n][index], float(entropies[n][index]))
-            for n, text in enumerate(texts)
-            for index in text.places
-        ]
-        wanted = config.positions_per_document * size
-        drawn = self.sampler.sample(torch.tensor([position.tier for position in pool]), wanted, self.step)
-        chosen = [pool[place] for place in sorted(drawn.tolist())]
+        pool: list[Position] = []
+        for n, (text, entropy) in enumerate(zip(texts, read(texts), strict=True)):
+            tiers = assign_tiers(entropy, self.thresholds).tolist()
+            pool += [Position(n, index, tiers[index], float(entropy[index])) for index in text.places]
+        chosen = draw(self.sampler, pool, config.positions_per_document * size, self.step)
         budget = budget_of(config, self.step)
-        questions = tuple(
-            Question(texts[position.trunk], position, own, own if config.use_budget else None)
-            for position, own in zip(chosen, budgets_for(config, budget, chosen), strict=True)
-        )
+        budgets = zip(chosen, budgets_for(config, budget, chosen), strict=True)
+        questions = tuple(Question(texts[position.trunk], position, own) for position, own in budgets)
         return StepPlan(self.step, budget, texts, questions, tuple(outside(texts, chosen)))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next draws depend on, as JSON keeps it."""
         sampler = self.sampler.state_dict()
-        generator = bytes(sampler["generator"].tolist()).hex()
-        return {"generator": generator, "counts": sampler["counts"], "thresholds": self.thresholds}
+        return sampler | {"generator": sampler["generator"].tolist(), "thresholds": self.thresholds}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of another, of the same settings and texts."""
-        generator = torch.tensor(list(bytes.fromhex(state["generator"])), dtype=torch.uint8)
+        generator = torch.tensor(state["generator"], dtype=torch.uint8)
         self.sampler.load_state_dict({"generator": generator, "counts": state["counts"]})
         self.thresholds = state["thresholds"] and (state["thresholds"][0], state["thresholds"][1])

@@ -1,7 +1,4 @@
-"""RMTConfig as TRL's GRPOConfig, and how the work is distributed.
-
-One configuration drives both trainers. What TRL does not support is refused in one line, not ignored.
-"""
+"""RMTConfig as TRL's GRPOConfig, and how the work is distributed. What TRL does not support is refused in one line."""
 
 from __future__ import annotations
 
@@ -14,41 +11,27 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
-from rmt_mini.config import Count, Natural, Part, RMTConfig, Settings, Switch
-from rmt_mini.engine.prompt import AnswerFormat
-from rmt_mini.engine.text import longest_branch
+from rmt_mini.config import Count, Natural, Part, RMTConfig, Settings, Switch, group
 from rmt_mini.errors import UserError
 
 Address = Annotated[str, Field(title="host:port, such as 10.0.0.2:8000", pattern=r"^.+:\d+$")]
 CONFIGS = Path(__file__).parent / "accelerate"
-ONLY = {"rl_rule": "grpo", "use_rl": True, "difficulty": "entropy", "entropy_model": "self", "on_nan": "stop"}
-# Fields of a run that only the document tree's trainer, or a measurement, reads.
-UNUSED = (
-    "branch_tokens", "device", "evaluation_documents", "evaluation_positions", "evaluation_thresholds",
-    "preflight_positions", "rollouts_logged", "state_seconds", "warmup_learning_rate", "warmup_positions",
-)  # fmt: skip
+TABLE = yaml.safe_load((CONFIGS / "grpo.yaml").read_text(encoding="utf-8"))
+UNUSED: list[str] = TABLE["unused"]
+_work, _sampling = group("How the work is distributed"), group("What samples")
 
 
 class ScaleSettings(Settings):
-    """How the work of a step is distributed; the result does not depend on it.
+    """How the work of a step is distributed; the result does not depend on it."""
 
-    Example:
-        >>> ScaleSettings(engine="sglang")
-        Traceback (most recent call last):
-        ...
-        rmt_mini.errors.UserError: engine is 'sglang'; use one of transformers, vllm-colocate, vllm-server
-    """
-
-    micro_batch: Count = Field(default=8, description="rollouts in one pass of a process")
-    engine: Literal["transformers", "vllm-colocate", "vllm-server"] = Field(
-        default="transformers", description="what samples"
-    )
-    server: Address = Field(default="127.0.0.1:8000", description="host:port of the vLLM server")
-    gpu_memory: Part = Field(default=0.3, description="share of a GPU that a colocated vLLM takes")
-    tensor_parallel: Count = Field(default=1, description="GPUs that share one colocated vLLM")
-    lora_rank: Natural = Field(default=0, description="train only adapters of this rank; 0: all weights")
-    checkpointing: Switch = Field(default=True, description="recompute activations: less memory, a third more time")
-    cpu: Switch = Field(default=False, description="use no GPU")
+    micro_batch: Count = _work(8, "rollouts in one pass of a process")
+    lora_rank: Natural = _work(0, "train only adapters of this rank; 0: all weights")
+    checkpointing: Switch = _work(True, "recompute activations: less memory, a third more time")
+    cpu: Switch = _work(False, "use no GPU")
+    engine: Literal["transformers", "vllm-colocate", "vllm-server"] = _sampling("transformers", "or by the setup")
+    server: Address = _sampling("127.0.0.1:8000", "host:port of the vLLM server")
+    gpu_memory: Part = _sampling(0.3, "share of a GPU that a colocated vLLM takes")
+    tensor_parallel: Count = _sampling(1, "GPUs that share one colocated vLLM")
 
 
 def require_installed(engine: str, packages: Sequence[str] = ()) -> None:
@@ -63,22 +46,13 @@ def require_installed(engine: str, packages: Sequence[str] = ()) -> None:
 
 
 def require_supported(config: RMTConfig) -> None:
-    """Raise a UserError for a setting that this trainer would not follow.
-
-    Example:
-        >>> require_supported(RMTConfig(warmup_steps=0, rl_rule="shuffled"))
-        Traceback (most recent call last):
-        ...
-        rmt_mini.errors.UserError: rl_rule is 'shuffled'; on TRL it can only be 'grpo': use rmt-mini run for others
-    """
-    for name, only in ONLY.items():
+    """Raise a UserError for a setting that this trainer would not follow."""
+    for name, only in TABLE["only"].items():
         if (value := getattr(config, name)) != only:
             raise UserError(f"{name} is {value!r}; on TRL it can only be {only!r}: use rmt-mini run for others")
     if config.warmup_steps:
-        raise UserError(
-            f"warmup_steps is {config.warmup_steps}; the cold start runs on one machine: give its checkpoint with "
-            f"--model, and --warmup-steps 0"
-        )
+        where = "the cold start runs on one machine: give its checkpoint with --model, and --warmup-steps 0"
+        raise UserError(f"warmup_steps is {config.warmup_steps}; {where}")
 
 
 def micro_steps(config: RMTConfig, micro_batch: int, processes: int) -> int:
@@ -98,47 +72,31 @@ def micro_steps(config: RMTConfig, micro_batch: int, processes: int) -> int:
     return steps
 
 
-def grpo_settings(config: RMTConfig, settings: ScaleSettings, form: AnswerFormat, out: str) -> dict[str, Any]:
-    """Return the arguments of TRL's GRPOConfig for a run in folder ``out``, or raise a UserError."""
+def grpo_settings(config: RMTConfig, settings: ScaleSettings, longest: int, out: str) -> dict[str, Any]:
+    """Return the arguments of TRL's GRPOConfig for a run in folder ``out``; ``longest`` row in tokens."""
     require_supported(config)
     require_installed(settings.engine)
     passes = micro_steps(config, settings.micro_batch, int(os.environ.get("WORLD_SIZE", "1")))  # set by accelerate
-    longest = longest_branch(form, config)
-    host, _, port = settings.server.rpartition(":")
-    arguments: dict[str, Any] = yaml.safe_load((CONFIGS / "grpo.yaml").read_text(encoding="utf-8"))
-    arguments |= {
+    arguments: dict[str, Any] = {
+        **TABLE["fixed"],
+        **{theirs: getattr(config, ours) for theirs, ours in TABLE["config"].items()},
+        **{theirs: getattr(settings, ours) for theirs, ours in TABLE["scale"].items()},
         "output_dir": out,
-        "seed": config.seed,
         "max_steps": config.steps * config.updates_per_step,
-        "per_device_train_batch_size": settings.micro_batch,
         "gradient_accumulation_steps": passes,
         "steps_per_generation": passes,
-        "num_iterations": config.updates_per_step,
-        "num_generations": config.group_size,
         "max_completion_length": longest - config.document_tokens,
-        "temperature": config.temperature,
         "reward_weights": [1 - config.length_weight, config.length_weight] if config.use_budget else [1.0],
         # a mean over the sampled tokens of the whole step, or the paper's sum over a rollout
         "loss_type": "dapo" if config.loss_per == "token" else "luspo",
         "epsilon": config.clip_epsilon or 0.2,  # off means one update, where the ratio is 1 and nothing is clipped
-        "beta": config.kl_weight,
-        "learning_rate": config.learning_rate,
-        "weight_decay": config.weight_decay,
-        "max_grad_norm": config.max_grad_norm,
-        "gradient_checkpointing": settings.checkpointing,
         "bf16": not settings.cpu and config.dtype in ("auto", "bfloat16"),
-        "use_cpu": settings.cpu,
         "save_strategy": "steps" if config.save_every else "no",
         "save_steps": max(1, config.save_every) * config.updates_per_step,
     }
     if settings.engine != "transformers":
-        arguments |= {
-            "use_vllm": True,
-            "vllm_mode": settings.engine.removeprefix("vllm-"),
-            "vllm_server_host": host,
-            "vllm_server_port": int(port),
-            "vllm_gpu_memory_utilization": settings.gpu_memory,
-            "vllm_tensor_parallel_size": settings.tensor_parallel,
-            "vllm_max_model_length": longest,
-        }
+        host, _, port = settings.server.rpartition(":")
+        arguments |= {theirs: getattr(settings, ours) for theirs, ours in TABLE["vllm"].items()}
+        arguments |= {"use_vllm": True, "vllm_mode": settings.engine.removeprefix("vllm-")}
+        arguments |= {"vllm_server_host": host, "vllm_server_port": int(port), "vllm_max_model_length": longest}
     return arguments

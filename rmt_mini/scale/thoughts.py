@@ -1,19 +1,15 @@
-"""Sample thoughts and answers by the engine that TRL drives: transformers, vLLM in the process, or a vLLM server.
+"""Sample thoughts and answers by the engine that TRL drives, in two calls, since the environment writes in between.
 
-Two calls to the engine a step, since the environment writes in between:
-
-    prompt      document up to the position, opening                         given
-    completion  thought, first token of the closing tag                      sampled: 1 in the mask
-                rest of the closing tag (all of it at the cap), cue          written by the environment: 0
-                answer                                                       sampled: 1
-
-This is the branch of ``engine/prompt.py`` as a row.
+prompt      document up to the position, opening                         given
+completion  thought, first token of the closing tag                      sampled: 1 in the mask
+            rest of the closing tag (all of it at the cap), cue          written by the environment: 0
+            answer                                                       sampled: 1
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,31 +43,22 @@ def generate_by_trl(
     ``copies`` prompts in a row are equal: a vLLM server reads them once. Returns token ids, and their log-probabilities
     where the engine gives them.
     """
-    with ExitStack() as stack:
-        stack.enter_context(_set(trainer, eos_token_ids=stop))
-        if trainer.use_vllm:
-            engine = trainer.vllm_generation
-            own = {**(engine.generation_kwargs or {}), "stop_token_ids": stop, "ignore_eos": True}
-            stack.enter_context(_set(engine, max_completion_length=most, generation_kwargs=own))
-        else:
-            own = {"max_new_tokens": most, "eos_token_id": stop}
-            stack.enter_context(_set(trainer.generation_config, **own))
-            stack.enter_context(_set(trainer, generation_kwargs={**trainer.generation_kwargs, **own}))
+    changes: list[tuple[Any, dict[str, Any]]]
+    if trainer.use_vllm:
+        engine = trainer.vllm_generation
+        kept = {**(engine.generation_kwargs or {}), "stop_token_ids": stop, "ignore_eos": True}
+        changes = [(engine, {"max_completion_length": most, "generation_kwargs": kept})]
+    else:
+        own = {"max_new_tokens": most, "eos_token_id": stop}
+        kept = {**trainer.generation_kwargs, **own}
+        changes = [(trainer.generation_config, own), (trainer, {"generation_kwargs": kept})]
+    with ExitStack() as stack:  # TRL sets them once for a whole run
+        for target, values in [(trainer, {"eos_token_ids": stop}), *changes]:
+            for name, value in values.items():
+                stack.callback(setattr, target, name, getattr(target, name))
+                setattr(target, name, value)
         ids, logprobs = trainer._generate_single_turn(prompts, None, {}, copies)
     return [list(one) for one in ids], logprobs
-
-
-@contextmanager
-def _set(target: Any, **values: Any) -> Iterator[None]:
-    """Set attributes for the block; TRL sets them once for a whole run."""
-    before = {name: getattr(target, name) for name in values}
-    for name, value in values.items():
-        setattr(target, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(target, name, value)
 
 
 def cut_thought(sampled: Sequence[int], close: int, cap: int) -> tuple[list[int], bool]:
@@ -85,9 +72,8 @@ def cut_thought(sampled: Sequence[int], close: int, cap: int) -> tuple[list[int]
     if close in kept:
         return kept[: kept.index(close)], True
     if len(kept) < cap:  # a closing that is not seen would not be trained
-        raise RuntimeError(
-            f"the engine ended a thought after {len(kept)} of {cap} tokens without the closing token {close}"
-        )
+        ended = f"the engine ended a thought after {len(kept)} of {cap} tokens"
+        raise RuntimeError(f"{ended} without the closing token {close}")
     return kept, False
 
 
@@ -95,16 +81,16 @@ def think_and_answer(
     trainer: Any, generate: Generate, form: AnswerFormat, config: RMTConfig, questions: Sequence[Question]
 ) -> list[Sampled]:
     """Sample a thought and an answer for each question of this process; those of a group are side by side."""
-    openings = [[*q.text.ids[: q.position.index], *form.opening(q.stated)] for q in questions]
-    thoughts: list[tuple[list[int], bool]] = [([], False)] * len(questions)
+    stated = [q.budget if config.use_budget else None for q in questions]
+    openings = [[*q.text.ids[: q.position.index], *form.opening(b)] for q, b in zip(questions, stated, strict=True)]
+    drawn: list[list[int]] = [[] for _ in questions]
     of_thoughts: Logprobs = None
     if config.use_thinking:
         # the longest cap of the step, not of this process: a server takes one number from all
         longest = max(thought_cap(q.budget) for q in trainer.plan.questions)
         drawn, of_thoughts = generate(trainer, openings, longest, form.close[:1], config.group_size)
-        thoughts = [
-            cut_thought(row, form.close[0], thought_cap(q.budget)) for row, q in zip(drawn, questions, strict=True)
-        ]
+    caps = [thought_cap(q.budget) if config.use_thinking else 0 for q in questions]
+    thoughts = [cut_thought(row, form.close[0], cap) for row, cap in zip(drawn, caps, strict=True)]
     suffixes = [[*form.close, *form.cue(q.text.ids, q.position.index)] for q in questions]
     asked = [[*o, *thought, *suffix] for o, (thought, _), suffix in zip(openings, thoughts, suffixes, strict=True)]
     ends = [end for end in [form.tokenizer.eos_token_id] if end is not None]
@@ -118,6 +104,5 @@ def think_and_answer(
             of_thought = of_thoughts[n][:sampled] if of_thoughts is not None else []
             logprobs = [*of_thought, *[None] * written, *of_replies[n][: len(answer)]]
         chosen = [1] * sampled + [0] * written + [1] * len(answer)
-        completion = [*thought, *suffix, *answer]
-        rows.append(Sampled(opening, completion, chosen, logprobs, len(thought), int(closed), answer))
+        rows.append(Sampled(opening, [*thought, *suffix, *answer], chosen, logprobs, len(thought), int(closed), answer))
     return rows

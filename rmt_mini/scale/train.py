@@ -2,12 +2,8 @@
 
     accelerate launch --config_file CONFIG -m rmt_mini.scale.train paper --changes '{"steps": 20}'
 
-``rmt-mini launch PRESET`` writes that line. The same line given again goes on where the run was stopped or killed.
-
-    OUT/settings.json    both configurations as resolved
-    OUT/metrics.jsonl    a line a step, as in every run folder
-    OUT/checkpoint-N/    TRL's, with our state
-    OUT/checkpoint/      the model, or its adapters, and the tokenizer, at the end
+``rmt-mini launch PRESET`` writes that line. The same line given again goes on where the run was stopped or killed. The
+folder has settings.json, metrics.jsonl, TRL's checkpoint-N/ with our state, and at the end checkpoint/.
 """
 
 from __future__ import annotations
@@ -23,7 +19,7 @@ from typing import Any
 
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError
-from rmt_mini.files import require_free, write_whole
+from rmt_mini.files import damaged, require_free, write_whole
 from rmt_mini.scale.settings import ScaleSettings, require_installed, require_supported
 from rmt_mini.worlds.corpus import load_corpus
 
@@ -41,26 +37,20 @@ def lora(rank: int) -> Any:
 
 def open_model(config: RMTConfig, settings: ScaleSettings) -> tuple[Any, Any]:
     """Load model and tokenizer; weights in float32, as TRL and DeepSpeed want them, unless only adapters train."""
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     light = settings.lora_rank > 0 and not settings.cpu and config.dtype != "float32"
-    safely = {"dtype": torch.bfloat16 if light else torch.float32, "use_safetensors": True, "trust_remote_code": False}
+    safely = {"dtype": "bfloat16" if light else "float32", "use_safetensors": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(config.model, trust_remote_code=False)
         return AutoModelForCausalLM.from_pretrained(config.model, **safely), tokenizer
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"model {config.model!r} cannot be opened ({reason}); check the folder or the hub id"
-        ) from error
+        raise UserError(f"model {config.model!r} cannot be opened ({reason}); check the folder or hub id") from error
 
 
 def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
-    """Train, from the newest complete checkpoint on where there is one, and return the run folder.
-
-    ``options`` are further arguments of RMTGRPOTrainer.
-    """
+    """Train, from the newest complete checkpoint on, and return the folder; ``options`` go to RMTGRPOTrainer."""
     out = Path(config.out or f"runs/{config.preset}-trl-seed{config.seed}")
     both = {"config": config.to_dict() | {"out": ""}, "scale": settings.to_dict()}
     require_same(out, both)
@@ -70,9 +60,8 @@ def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
     from rmt_mini.scale.callback import latest_checkpoint
     from rmt_mini.scale.trainer import RMTGRPOTrainer
 
-    peft = lora(settings.lora_rank)
-    model, tokenizer = open_model(config, settings)
-    trainer = RMTGRPOTrainer(config, settings, model, tokenizer, documents, str(out), peft, **options)
+    opened = open_model(config, settings)
+    trainer = RMTGRPOTrainer(config, settings, *opened, documents, str(out), lora(settings.lora_rank), **options)
     if trainer.accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "settings.json", json.dumps(both, indent=1) + "\n")
@@ -96,21 +85,20 @@ def require_same(out: Path, both: dict[str, Any]) -> None:
     try:
         before = json.loads(path.read_text(encoding="utf-8"))["config"]
     except (ValueError, KeyError) as error:
-        raise UserError(f"{str(path)!r} is damaged; restore it from a copy, or choose another --out") from error
+        raise damaged(path, error) from error
     for name, value in json.loads(json.dumps(both["config"])).items():
         if before.get(name) != value:
-            raise UserError(
-                f"output folder {str(out)!r} has a run with another {name} ({before.get(name)!r}); give the same "
-                f"settings to go on, or another --out"
+            other = (
+                f"a run with another {name} ({before.get(name)!r}); give the same settings to go on, or another --out"
             )
+            raise UserError(f"output folder {str(out)!r} has {other}")
 
 
 def _values(text: str, flag: str) -> dict[str, Any]:
     try:
-        values = dict(json.loads(text).items())
+        return {name: tuple(one) if isinstance(one, list) else one for name, one in json.loads(text).items()}
     except (ValueError, AttributeError) as error:
         raise UserError(f"{flag} is {text!r:.80}; give a JSON object of fields and their values") from error
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

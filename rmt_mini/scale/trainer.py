@@ -6,10 +6,9 @@
     reward_funcs, rollout_func           match and length; thought, cue and answer, env_mask without the environment's
     _compute_loss                        L = TRL's policy loss + lambda * L_NTP
 
-Each loss is a sum over its tokens divided by their number in the whole step, over all processes and micro-batches. For
-the next-token loss that number follows from the step's plan. Processes average gradients, so each multiplies its share
-by their number. The step's generator is seeded by seed, step and process, so that a resumed run samples what the
-uninterrupted one would have sampled (with transformers' generate; vLLM has generators of its own).
+Each loss is a sum over its tokens divided by their number in the whole step, over all processes and micro-batches.
+Processes average gradients, so each multiplies its share by their number. Seed, step and process seed the step's
+generator, so that a resumed run samples as the uninterrupted one (transformers only; vLLM has generators of its own).
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from transformers import PrinterCallback
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.prompt import AnswerFormat, answer_format
-from rmt_mini.engine.text import Text, generator_for, require_room, to_texts
+from rmt_mini.engine.text import Text, generator_for, longest_branch, require_room, to_texts
 from rmt_mini.errors import NonFiniteError
 from rmt_mini.method.budget import length_reward
 from rmt_mini.method.entropy import token_entropy
@@ -42,42 +42,31 @@ from rmt_mini.scale.thoughts import Generate, Sampled, generate_by_trl, think_an
 
 trl: Any = import_module("trl")  # its hooks are not annotated
 ENTROPY_ROWS = 128  # tokens whose entropy is taken at once: in float32 a row is as wide as the vocabulary
-Log = Callable[[str, float], None]  # averages over processes
 
 
 def reward_functions(form: AnswerFormat, config: RMTConfig) -> list[Callable[..., list[float]]]:
-    """Return the rewards of ``method`` for ``GRPOTrainer(reward_funcs=...)``; without a budget the match alone.
+    """Return match and length for ``GRPOTrainer(reward_funcs=...)``, which weighs them; match alone without budgets."""
 
-    match = 1[y = tau_pos], by the answer format; length = the triangle over B_t. TRL weighs them by 1 - w and w.
-    """
-
-    def match(question: Sequence[Question], answer: Sequence[Sequence[int]], **_: Any) -> list[float]:
+    def match(question: Sequence[Question], answer: Sequence[Sequence[int]], **row: Any) -> list[float]:
+        row["log_metric"]("thought_length", fmean(row["thought_length"]))  # a mean over processes
+        row["log_metric"]("closed_share", fmean(row["closed"]))
         return [form.judge(said, q.text.ids, q.position.index) for said, q in zip(answer, question, strict=True)]
 
-    def length(
-        question: Sequence[Question], thought_length: Sequence[int], answer: Any, log_metric: Log, **_: Any
-    ) -> list[float]:
+    def length(question: Sequence[Question], thought_length: Sequence[int], **row: Any) -> list[float]:
         found = [length_reward(size, q.budget) for size, q in zip(thought_length, question, strict=True)]
-        log_metric("length_reward", sum(found) / len(found))  # before length_if_correct
+        row["log_metric"]("length_reward", fmean(found))  # before length_if_correct
         if config.length_if_correct:
-            return [one * right for one, right in zip(found, match(question, answer), strict=True)]
+            matches = match(question, thought_length=thought_length, **row)
+            return [one * right for one, right in zip(found, matches, strict=True)]
         return found
 
     return [match, length] if config.use_budget else [match]
 
 
 class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
-    """Mid-train a causal LM by RMT on as many processes as accelerate started.
+    """Mid-train ``model`` by RMT on as many processes as accelerate started, or adapters by ``peft_config``.
 
-    Args:
-        config: all settings of the method.
-        settings: how the work is distributed.
-        model: the policy.
-        tokenizer: its tokenizer.
-        documents: training documents.
-        out: run folder.
-        peft_config: wraps the model in adapters, and trains them alone.
-        generate: samples continuations; a control may pass another.
+    ``out`` is the run folder; ``generate`` samples continuations, and a control may pass another.
     """
 
     plan: StepPlan  # of the step that is running
@@ -98,14 +87,13 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
         self.form = answer_format(config.answer_format, tokenizer, model.num_parameters(), config.prefix_match)
         require_room(config.model, model.config, self.form, config)
         self.positions = Positions(config, to_texts(documents, self.form, config, "training"))
-        each = config.positions_per_document * config.documents_per_step
+        places = [*range(config.positions_per_document * config.documents_per_step)] * config.steps
+        arguments = grpo_settings(config, settings, longest_branch(self.form, config), out)
         super().__init__(
             model=model,
             reward_funcs=reward_functions(self.form, config),
-            args=trl.GRPOConfig(**grpo_settings(config, settings, self.form, out)),
-            train_dataset=Dataset.from_dict(
-                {"prompt": [""] * (config.steps * each), "place": [*range(each)] * config.steps}
-            ),
+            args=trl.GRPOConfig(**arguments),
+            train_dataset=Dataset.from_dict({"prompt": [""] * len(places), "place": places}),
             processing_class=tokenizer,
             peft_config=peft_config,
             rollout_func=lambda prompts, trainer: trainer._roll_out(),
@@ -134,12 +122,8 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
         advantages = group_advantages(centred, size, scale=self.config.scale_advantages)
         output["advantages"] = advantages[index * len(rows) :][: len(rows)].to(output["advantages"].dtype)
 
-        sizes = torch.tensor([[row["thought_length"], row["closed"]] for row in rows], device=self.accelerator.device)
-        lengths, closed = self.accelerator.gather(sizes).float().mean(0).tolist()
         matches = torch.tensor(list(self._logs["rewards"]["match"])[-len(centred) :])
         self._record(
-            thought_length=lengths,
-            closed_share=closed,
             signal_groups=groups_with_signal(matches, size).float().mean().item(),
             rl_tokens=float(output["num_items_in_batch"]),
             rollout_seconds=time.perf_counter() - began,
@@ -152,10 +136,7 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
             self._metrics["train"][name].append(value)
 
     def _entropies(self, texts: Sequence[Text]) -> list[Tensor]:
-        """Measure each token of each text: every process reads its share, and all get all.
-
-        Texts are read one at a time, so that the result is the same for any number of processes.
-        """
+        """Measure each token of each text, one text at a time: the same result for any number of processes."""
         device, processes = self.accelerator.device, self.accelerator.num_processes
         found = torch.zeros(len(texts), max(len(text.ids) for text in texts), device=device)
         for first in range(0, len(texts), processes):
@@ -177,18 +158,15 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
         for name, value in zip(("rl_loss", "ntp_loss"), shares, strict=True):
             self._record(**{name: value * self.args.gradient_accumulation_steps})
             if not math.isfinite(value):
-                raise NonFiniteError(
-                    f"step {self.positions.step}: {name} is not finite; the last checkpoint is whole; lower "
-                    f"learning_rate ({self.config.learning_rate})"
-                )
+                remedy = f"the last checkpoint is whole; lower learning_rate ({self.config.learning_rate})"
+                raise NonFiniteError(f"step {self.positions.step}: {name} is not finite; {remedy}")
         return rmt_loss(rl, ntp, self.config.ntp_weight if self.config.use_ntp else 0.0)
 
     def _ntp_loss(self, model: Any, like: Tensor) -> Tensor:
         """Return this process's share, in this micro-step, of the next-token loss, at temperature 1."""
         plan, accelerator, steps = self.plan, self.accelerator, self.args.steps_per_generation
-        share = share_of_documents(
-            len(plan.texts), self._step % steps, steps, accelerator.process_index, accelerator.num_processes
-        )
+        here = accelerator.process_index, accelerator.num_processes
+        share = share_of_documents(len(plan.texts), self._step % steps, steps, *here)
         if share is None:
             return like.new_zeros(())
         batch = plan.batch(share, self.processing_class.pad_token_id)

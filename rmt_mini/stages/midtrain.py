@@ -38,7 +38,7 @@ from rmt_mini.method.budget import length_reward, thought_cap
 from rmt_mini.method.grpo import group_advantages, rl_loss
 from rmt_mini.method.objective import ntp_loss, rmt_loss
 from rmt_mini.method.rewards import total_reward
-from rmt_mini.method.schedule import budget_of, budgets_for, outside, sampler_for
+from rmt_mini.method.schedule import budget_of, budgets_for, draw, outside, sampler_for
 from rmt_mini.records import Judged, Position, Rollout, StepMetrics, Text
 from rmt_mini.stages.difficulty import Difficulty, Pool, Scoring, rescored
 from rmt_mini.stages.material import format_for
@@ -190,8 +190,7 @@ class RMTTrainer:
             ask = partial(self.ask, budget)
             asked = Scoring(self.policy, self.reference, self.form, trunks, pool.positions, wanted, ask, generator)
             pool = rescored(config.difficulty, asked)
-        drawn = self.sampler.sample(torch.tensor([position.tier for position in pool.positions]), wanted, step)
-        return replace(pool, positions=[pool.positions[place] for place in sorted(drawn.tolist())])
+        return replace(pool, positions=draw(self.sampler, pool.positions, wanted, step))
 
     def ask(self, budget: int, positions: Sequence[Position]) -> Asking:
         """Return how thoughts are asked for in a step; a measurement may ask for another length."""

@@ -15,12 +15,11 @@ import pytest
 import torch
 
 from rmt_mini.bench import soak as room
-from rmt_mini.bench.soak import Soak, WarningCount, growth, main, soak
+from rmt_mini.bench.soak import Soak, growth, main, soak
 from rmt_mini.engine.memory import keep_freed_memory
 from rmt_mini.errors import UserError
 from rmt_mini.report.plots import Figured
 from rmt_mini.runs.run import run
-from rmt_mini.stages.midtrain import StepResult
 from tests.runs.test_run import settings
 from tests.stages.tiny import closing
 
@@ -42,26 +41,9 @@ def test_growth_is_the_slope_after_the_first_quarter() -> None:
     slope, low, high = growth(flat)
     assert abs(slope) < 0.1
     assert low < 0 < high
-    slope, low, high = growth([step * KEPT for step in range(40)])
-    assert (slope, low, high) == pytest.approx((200.0, 200.0, 200.0))
+    assert growth([step * KEPT for step in range(40)]) == pytest.approx((200.0, 200.0, 200.0))
     with pytest.raises(UserError, match="2 steps are too few"):
         growth([1, 2])
-
-
-def test_a_leak_of_readings_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the room is for, with a memory that counts exactly what is kept, and a process's own noise."""
-    kept: list[bytearray] = []
-    monkeypatch.setattr(room, "resident_memory", lambda: 500_000_000 + sum(map(len, kept)) + 4096 * (len(kept) % 3))
-
-    def leaking(on_step: Callable[[Any], None]) -> None:
-        for _ in range(48):
-            kept.append(bytearray(KEPT))
-            on_step(None)
-
-    found = soak(leaking)
-    assert found.leaks
-    assert (found.low_kb, found.high_kb) == pytest.approx((200, 200), abs=2)
-    assert found.line().startswith("48 steps: memory it leaks, +200.")
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs /proc and glibc")
@@ -71,12 +53,12 @@ def test_a_leak_is_found_and_none_where_there_is_none(leaks: bool, tmp_path: Pat
     config = settings(tmp_path, steps=28, evaluation_positions=9, preflight_positions=6, warmup_steps=1)
     kept: list[torch.Tensor] = []
 
-    def work(on_step: Callable[[StepResult], None]) -> None:
+    def work(on_step: Callable[[object], None]) -> None:
         keep_freed_memory()
         spare = [torch.ones(KEPT // 4) for _ in range(400)]
         del spare
 
-        def after_step(result: StepResult) -> None:
+        def after_step(result: object) -> None:
             tensor = torch.ones(KEPT // 4)
             if leaks:
                 kept.append(tensor)
@@ -97,10 +79,9 @@ def test_a_leak_is_found_and_none_where_there_is_none(leaks: bool, tmp_path: Pat
 def test_warnings_are_counted_by_what_they_say(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="transformers")
 
-    def work(on_step: Callable[[Any], None]) -> None:
+    def work(on_step: Callable[[object], None]) -> None:
         for step in range(8):
             logging.getLogger("rmt_mini.stages").warning("Step %d: no news", step)
-            logging.getLogger("rmt_mini.stages").info("nothing")
             on_step(None)
         logging.getLogger("transformers.x").warning("once")
         warnings.warn("twice", UserWarning, stacklevel=1)
@@ -113,31 +94,21 @@ def test_warnings_are_counted_by_what_they_say(caplog: pytest.LogCaptureFixture)
     (python,) = found
     assert python.startswith("py.warnings: ")
     assert "UserWarning: twice" in python
-    assert not any(isinstance(one, WarningCount) for one in logging.getLogger("transformers").handlers)
 
 
-def test_the_command_writes_its_readings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
+def test_the_command_writes_its_readings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "preset", lambda _, **given: settings(tmp_path, **given))
     monkeypatch.setattr(room, "SMALL", {"evaluation_positions": 9, "warmup_steps": 0})
     monkeypatch.setattr(sys, "argv", ["soak", "--steps", "6", "--out", str(tmp_path / "out")])
     main()
-    found = json.loads((tmp_path / "out" / "soak.json").read_text(encoding="utf-8"))
-    assert set(found) >= {"steps", "slope_kb", "low_kb", "high_kb", "first_mb", "last_mb", "warnings", "leaks"}
+    found: dict[str, Any] = json.loads((tmp_path / "out" / "soak.json").read_text(encoding="utf-8"))
     assert found["steps"] == len(found["resident_mb"]) == 6
-    assert caplog.messages[-1].startswith("6 steps: memory ")
-    with pytest.raises(SystemExit):  # never written over
-        main()
+    assert Soak(**found).line().startswith("6 steps: memory ")
 
 
-def test_readme_says_what_the_recorded_soak_found() -> None:
-    recorded = json.loads((ROOT / "data/soak/soak.json").read_text(encoding="utf-8"))
-    leaks = recorded.pop("leaks")
-    found = Soak(**recorded)
-    fitted = growth([round(1e6 * reading) for reading in found.resident_mb])
-    assert (found.slope_kb, found.low_kb, found.high_kb) == pytest.approx(fitted)
-    assert (found.steps, found.leaks) == (len(found.resident_mb), leaks) == (2000, False)
-    assert found.warnings == {}
-    assert found.line() in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_readme_says_what_was_recorded() -> None:
+    recorded = Soak(**json.loads((ROOT / "data/soak/soak.json").read_text(encoding="utf-8")))
+    fitted = growth([round(1e6 * reading) for reading in recorded.resident_mb])
+    assert (recorded.slope_kb, recorded.low_kb, recorded.high_kb) == pytest.approx(fitted)
+    assert (recorded.steps, recorded.leaks, recorded.warnings) == (2000, False, {})
+    assert recorded.line() in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -41,7 +41,8 @@ def replay(steps: list[StepResult]) -> Any:
         assert [(p.trunk, p.index, p.tier) for p in asked] == [
             (r.position.trunk, r.position.index, r.position.tier) for r in rollouts
         ]
-        assert [q.budget for q in trainer.questions] == [r.budget for r in rollouts]
+        budgets = [q.budget if trainer.config.use_budget else None for q in trainer.questions]
+        assert budgets == [r.budget for r in rollouts]
         if copies > 1:
             return [[*r.thought, *stop[: int(r.closed)]] + [98] * (most - len(r.thought)) for r in rollouts], None
         return [list(r.answer) for r in rollouts], None
@@ -57,8 +58,9 @@ def replay(steps: list[StepResult]) -> Any:
         {"temperature": 0.7, "updates_per_step": 2, "clip_epsilon": 0.2, "budget_rule": "entropy"},
         {"kl_weight": 0.3, "updates_per_step": 2, "clip_epsilon": 0.05},
         {"use_ntp": False, "use_curriculum": False, "tier_rule": "fixed", "tier_thresholds": (3.0, 4.5)},
+        {"use_budget": False, "steps": 1},
     ],
-    ids=["plain", "by rollout", "two updates, other temperature", "KL and clip", "without next tokens"],
+    ids=["plain", "by rollout", "two updates, other temperature", "KL and clip", "RL alone", "no budget"],
 )
 def test_losses_and_weights_are_those_of_the_tree(changes: dict[str, Any], tmp_path: Path) -> None:
     config = settings_of_run(**{"steps": 2, "learning_rate": 1e-4} | changes)

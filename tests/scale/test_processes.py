@@ -82,12 +82,3 @@ def test_killed_run_ends_as_the_uninterrupted_one(tmp_path: Path) -> None:
     assert metrics_of(broken) == metrics_of(whole)
     ours, theirs = weights_of(whole), weights_of(broken)
     assert all(tensor.equal(theirs[name]) for name, tensor in ours.items())
-
-
-@pytest.mark.slow
-def test_a_loss_that_is_not_finite_on_the_second_process_stops_both_and_the_first_says_so(tmp_path: Path) -> None:
-    model = save_model(tmp_path / "model")
-    done = start(tmp_path / "out", model, 2, scripted=True, nan_on=1)
-    assert done.returncode != 0
-    said = [line for line in done.stderr.splitlines() if "NonFiniteError: step 0: ntp_loss is not finite" in line]
-    assert len(said) == 2, done.stderr  # one traceback of each process: the command prints the first one's alone

@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from rmt_mini.errors import NonFiniteError, UserError
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.scale.callback import STATE, latest_checkpoint
-from rmt_mini.scale.settings import ScaleSettings
 from rmt_mini.scale.thoughts import cut_thought, generate_by_trl, think_and_answer
 from rmt_mini.scale.train import lora
 from rmt_mini.scale.trainer import RMTGRPOTrainer
@@ -37,11 +35,10 @@ def test_rollouts_are_branches_of_the_answer_format(tmp_path: Path) -> None:
     settings = own.max_new_tokens, own.eos_token_id, trainer.eos_token_ids, trainer.generation_kwargs
     trainer.train()
     assert settings == (own.max_new_tokens, own.eos_token_id, trainer.eos_token_ids, trainer.generation_kwargs)
-    (rows,) = seen
-    form, closed = trainer.form, 0
+    (rows,), form = seen, trainer.form
     for n, question in enumerate(trainer.questions):
         at, ids = question.position.index, question.text.ids
-        assert rows["prompt_ids"][n] == [*ids[:at], *form.opening(question.stated)]
+        assert rows["prompt_ids"][n] == [*ids[:at], *form.opening(question.budget)]
         completion, length = rows["completion_ids"][n], rows["thought_length"][n]
         assert completion[length : length + len(form.close)] == form.close
         assert length <= thought_cap(question.budget)
@@ -49,26 +46,9 @@ def test_rollouts_are_branches_of_the_answer_format(tmp_path: Path) -> None:
         assert completion[-1:] == rows["answer"][n]
         written = len(form.close) + len(form.cue(ids, at)) - rows["closed"][n]
         assert rows["env_mask"][n] == [1] * (length + rows["closed"][n]) + [0] * written + [1]
-        closed += rows["closed"][n]
-    assert 0 < closed < len(trainer.questions)  # both kinds of closing were there
+    assert {*rows["closed"]} == {0, 1}  # both kinds of closing were there
     groups = [rows["completion_ids"][n : n + 4] for n in range(0, 16, 4)]
     assert all(len({tuple(one) for one in group}) > 1 for group in groups)
-
-
-def test_no_position_is_trained_by_both_losses(tmp_path: Path) -> None:
-    trainer = make(tmp_path, steps=3, generate=scripted)
-    plans: list[Any] = []
-    before = trainer._generate_and_score_completions
-    trainer._generate_and_score_completions = lambda rows: [before(rows), plans.append(trainer.plan)][0]  # type: ignore
-    trainer.train()
-    assert [plan.budget for plan in plans] == [6, 3, 2]
-    for plan in plans:
-        chosen = {(q.position.trunk, q.position.index) for q in plan.questions}
-        trained = {(n, int(i)) for n, mask in enumerate(plan.masks) for i in mask.nonzero()}
-        everything = {(n, i) for n, text in enumerate(plan.texts) for i in range(1, len(text.ids))}
-        assert len(chosen) == 4
-        assert chosen | trained == everything
-        assert not chosen & trained
 
 
 def test_adapters_alone_are_trained_and_resumed(tmp_path: Path) -> None:
@@ -103,14 +83,6 @@ def test_checkpoint_without_our_state_is_passed_over(tmp_path: Path) -> None:
             trainer.callback.load(str(tmp_path / f"checkpoint-{step}"))
 
 
-def test_model_is_saved_as_any_other(tmp_path: Path) -> None:
-    trainer = make(tmp_path, steps=1, generate=scripted)
-    trainer.train()
-    trainer.save_model(str(tmp_path / "checkpoint"))
-    saved = load_file(tmp_path / "checkpoint/model.safetensors")
-    assert saved["model.embed_tokens.weight"].equal(trainer.model.get_input_embeddings().weight)
-
-
 def test_vllm_is_asked_twice_with_its_own_lengths_and_stops() -> None:
     """By TRL's interface alone: no vLLM runs here. Log-probabilities are where the model chose, None elsewhere."""
     engine = SimpleNamespace(max_completion_length=99, generation_kwargs={"seed": 1})
@@ -126,9 +98,7 @@ def test_vllm_is_asked_twice_with_its_own_lengths_and_stops() -> None:
         ids = next(replies)
         return ids, [[-float(token) for token in row] for row in ids]
 
-    question: Any = SimpleNamespace(
-        text=SimpleNamespace(ids=(1, 2, 3)), position=SimpleNamespace(index=2), budget=2, stated=2
-    )
+    question: Any = SimpleNamespace(text=SimpleNamespace(ids=(1, 2, 3)), position=SimpleNamespace(index=2), budget=2)
     trainer = SimpleNamespace(
         use_vllm=True, vllm_generation=engine, eos_token_ids=[9], _generate_single_turn=single_turn,
         plan=SimpleNamespace(questions=[question]),
@@ -150,13 +120,6 @@ def test_vllm_is_asked_twice_with_its_own_lengths_and_stops() -> None:
 def test_engine_that_hides_the_closing_token_is_refused() -> None:
     with pytest.raises(RuntimeError, match="after 2 of 4 tokens without the closing token 60"):
         cut_thought([5, 6], close=60, cap=4)
-
-
-def test_rollouts_must_fill_the_processes(tmp_path: Path) -> None:
-    model, tokenizer = model_and_tokenizer()
-    settings = ScaleSettings(micro_batch=5, checkpointing=False, cpu=True)
-    with pytest.raises(UserError, match="micro_batch is 5; the 16 rollouts of a step cannot be divided evenly"):
-        RMTGRPOTrainer(settings_of_run(), settings, model, tokenizer, documents(), str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["rl_loss", "ntp_loss"])
