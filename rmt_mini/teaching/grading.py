@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rmt_mini.teaching.checks import EXERCISES
+from rmt_mini.teaching.checks.exercise import EXERCISES
 from rmt_mini.teaching.lessons import read_notebook
 from rmt_mini.teaching.submission import LONGEST, TAG, kill_tagged
 

@@ -93,7 +93,8 @@ def run(path: Path, timeout: float = 600) -> tuple[Any, Cost]:
     def watch() -> None:
         while not over.wait(EVERY):
             with suppress(AttributeError, psutil.Error):  # the kernel has not started, or a process has ended
-                kernel = psutil.Process(client.km.provisioner.process.pid)
+                manager: Any = client.km
+                kernel = psutil.Process(manager.provisioner.process.pid)
                 memory.append(sum(one.memory_info().rss for one in (kernel, *kernel.children(recursive=True))) / 1e6)
 
     watcher = threading.Thread(target=watch, daemon=True)

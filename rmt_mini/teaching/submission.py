@@ -63,7 +63,11 @@ def _writer() -> Callable[[Mapping[str, Any]], None]:
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
     write, dumps = os.write, json.dumps  # a cell may replace those of the modules
-    return lambda record: write(file, f"\n{dumps(record)}\n".encode()) and None  # modules may have printed before
+
+    def record(what: Mapping[str, Any]) -> None:
+        write(file, f"\n{dumps(what)}\n".encode())  # a line of its own, whatever was printed while modules loaded
+
+    return record
 
 
 def main() -> None:
