@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from rmt_mini import method
 from rmt_mini.config import preset
 from rmt_mini.engine.attention import tree_mask
 from rmt_mini.engine.prompt import Continuation
@@ -28,7 +29,7 @@ from rmt_mini.stages.material import trunk_entropy
 from rmt_mini.stages.posttrain import pass_at_k
 from rmt_mini.teaching.lessons import FOLDER
 from rmt_mini.teaching.widgets import controls
-from rmt_mini.teaching.widgets.controls import Explorer, control, controls_of, explorer
+from rmt_mini.teaching.widgets.controls import Explorer, control, controls_of
 from rmt_mini.teaching.widgets.explorers_model import (
     GROUP,
     ask_model,
@@ -40,17 +41,24 @@ from rmt_mini.teaching.widgets.explorers_model import (
 from tests.teaching.lesson_cells import defined_by
 
 ENTRIES = yaml.safe_load(Path(controls.__file__).with_name("explorers.yaml").read_text(encoding="utf-8"))
-DRAWN = [name for name in ENTRIES if "draws" in ENTRIES[name]]
 SENTENCE = "A lift waits on floor 3 and rises first 5"
-DRAWN_BY_LESSONS = {  # the function of a lesson that draws, and what is in cells that it needs
+EXPLORERS = {  # what draws: a function of the package, or the last of a lesson, whose cells are run in this order
+    "question": ask_model,
+    "answer": judge_answer,
+    "entropy": show_tiers,
+    "budget": ("03_budget", "budget_curve"),
+    "reward": ("03_budget", "reward_by_length"),
     "curriculum": ("04_curriculum", "mixes"),
     "draws": ("04_curriculum", "draws"),
-    "advantage": ("05_grpo", "one_group"),
+    "advantage": ("05_grpo", "advantage_bars", "one_group"),
+    "signal": ("05_grpo", "signal_curve"),
+    "clip": ("05_grpo", "clip_curve"),
+    "closing": ("06_dual_objective", "length_chances", "closing_slopes"),
     "kl": ("05_grpo", "moved_policy"),
-    "mask": ("06_dual_objective", "marked_document", "Difficulty("),
+    "mask": ("06_dual_objective", "Difficulty(", "marked_document"),
     "tree": ("07_document_tree", "small_tree"),
-    "saving": ("07_document_tree", "tree_or_rows", "def count_step("),
-    "text": ("11_your_own", "text_fit", "def measure_text("),
+    "saving": ("07_document_tree", "count_step", "tree_or_rows"),
+    "text": ("11_your_own", "measure_text", "text_fit"),
     "interval": ("09_replication", "interval_width"),
     "ablations": ("09_replication", "ablations"),
     "exams": ("10_post_training", "exams"),
@@ -63,24 +71,26 @@ def recorded(part: str) -> Any:
 
 
 @cache
-def of_lesson(name: str) -> Any:
-    """Return the function of a lesson's own explorer."""
-    lesson, function, *before = DRAWN_BY_LESSONS[name]
+def drawn_by(name: str) -> Any:
+    """Return the function that an explorer draws with."""
+    if callable(EXPLORERS[name]):
+        return EXPLORERS[name]
+    lesson, *parts = EXPLORERS[name]
     micro, comparison = preset("micro"), recorded("comparison/comparison")
-    kinds = ENTRIES["exams"]["controls"]["questions"]["options"]
+    kinds = ENTRIES["exams"]["questions"]["options"]
     exams = dict.fromkeys(kinds, recorded("comparison/posttraining")["micro"])
     exams["the text's own"] = recorded("comparison/posttraining")["micro-text"]
-    given = {
+    given = {**vars(method), **vars(plots)} | {
         "EARLY": micro.tier_probs_early, "LATE": micro.tier_probs_late, "SHOWN": SHOWN, "trained_as": trained_as,
-        "FOUND": comparison if lesson.startswith("09") else exams, "pass_at_k": pass_at_k, "forest": plots.forest,
-        "exams_at": plots.exams_at, "expected_half_width": expected_half_width, "last": 60, "torch": torch,
-        "expected_positions": expected_positions, "preset": preset, "prepare": prepare,
+        "FOUND": comparison if lesson.startswith("09") else exams, "pass_at_k": pass_at_k, "torch": torch,
+        "expected_half_width": expected_half_width, "expected_positions": expected_positions, "last": 60,
+        "preset": preset, "prepare": prepare,
     }  # fmt: skip
-    return defined_by(lesson, *before, f"def {function}(", **given)[function]
+    return defined_by(lesson, *parts, **given)[parts[-1]]
 
 
 def explorer_of(name: str) -> Explorer:
-    return Explorer(of_lesson(name), controls_of(name)) if name in DRAWN_BY_LESSONS else explorer(name)
+    return Explorer(drawn_by(name), controls_of(name))
 
 
 def moved(explorer: Explorer, **values: Any) -> str:
@@ -101,13 +111,13 @@ def other(widget: Any) -> Any:
     return widget.min if widget.value > widget.min else widget.max
 
 
-@pytest.mark.parametrize("name", [*DRAWN, *DRAWN_BY_LESSONS])
+@pytest.mark.parametrize("name", EXPLORERS)
 def test_every_control_draws_what_the_function_draws_of_the_settings(name: str) -> None:
     shown = explorer_of(name)
     assert set(shown.controls) <= set(inspect.signature(shown.draw).parameters)
-    assert {*DRAWN, *DRAWN_BY_LESSONS, "weight", "panel"} == set(ENTRIES)
+    assert {*EXPLORERS, "weight", "panel"} == set(ENTRIES)
     for argument, widget in shown.controls.items():
-        assert widget.description == ENTRIES[name]["controls"][argument]["label"]
+        assert widget.description == ENTRIES[name][argument]["label"]
         start, page = widget.value, shown.page.value.partition(">")[2]  # after the settings, which change anyway
         widget.value = other(widget)
         try:
@@ -121,13 +131,11 @@ def test_every_control_draws_what_the_function_draws_of_the_settings(name: str) 
 
 def test_defaults_are_those_of_the_preset() -> None:
     micro = preset("micro").to_dict()
-    values = {one: given["value"] for one, given in ENTRIES["panel"]["controls"].items() if "value" in given}
+    values = {one: given["value"] for one, given in ENTRIES["panel"].items() if "value" in given}
     assert {one: micro[one] for one in values if one != "steps"} == {
         one: value for one, value in values.items() if one != "steps"
     }
-    budget, mix = (
-        {one: given["value"] for one, given in ENTRIES[of]["controls"].items()} for of in ("budget", "curriculum")
-    )
+    budget, mix = ({one: given["value"] for one, given in ENTRIES[of].items()} for of in ("budget", "curriculum"))
     assert [budget[one] for one in ("total_steps", "start", "minimum", "decay")] == [
         micro[one] for one in ("steps", "budget_start", "budget_min", "budget_decay")
     ]
@@ -135,15 +143,15 @@ def test_defaults_are_those_of_the_preset() -> None:
         *micro["tier_probs_early"][:2], *micro["tier_probs_late"][:2],
     ]  # fmt: skip
     gap = PAPER["rmt"][3] - PAPER["rmt-no-curriculum"][3]
-    assert ENTRIES["interval"]["controls"]["gap"]["value"] == pytest.approx(gap)
-    assert ENTRIES["mask"]["controls"]["step"]["high"] == micro["steps"]
+    assert ENTRIES["interval"]["gap"]["value"] == pytest.approx(gap)
+    assert ENTRIES["mask"]["step"]["high"] == micro["steps"]
 
 
 # The explorer itself
 
 
 def test_an_impossible_setting_is_one_line_and_no_traceback() -> None:
-    shown = explorer("budget")
+    shown = explorer_of("budget")
     assert "step=300 lies outside" in moved(shown, step=300)
     assert 'role="alert"' in shown.page.value
     assert "<img" not in shown.page.value
@@ -170,6 +178,20 @@ def test_a_control_is_chosen_by_its_value_and_has_a_label() -> None:
 
 
 # Formulas, by hand
+
+
+@pytest.mark.parametrize(
+    ("values", "earned"),
+    [
+        ({}, 0.85),  # .7 + .3 * (1 - 4 / 8)
+        ({"length_weight": 0.5}, 0.75),
+        ({"budget": 12}, 1.0),
+        ({"length": 3, "right": False}, 0.1125),
+        ({"right": False, "only_if_correct": True}, 0.0),
+    ],
+)
+def test_a_reward_by_hand(values: dict[str, Any], earned: float) -> None:
+    assert f"earns {earned:.2f}." in moved(explorer_of("reward"), **values)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +234,7 @@ def test_what_is_impossible_is_explained(name: str, values: dict[str, Any], erro
 
 
 def test_draws_are_limited_by_what_is_offered() -> None:
-    draws = of_lesson("draws")
+    draws = drawn_by("draws")
     assert "0 easy where p_t asks for" in draws(0, 60, 60, 20, 0).alt
     alt = draws(0, 3, 5, 40, 0).alt  # 8 positions are offered and 40 asked for: all are drawn, in each of 60 steps
     assert "180 medium where" in alt
@@ -221,22 +243,28 @@ def test_draws_are_limited_by_what_is_offered() -> None:
 
 def test_advantages_of_a_group_by_hand() -> None:
     # rewards .3, .3, .3, .27: deviations .0075 and -.0225, std .01299, and 1e-4 is added to it
-    one_group = of_lesson("advantage")
+    one_group = drawn_by("advantage")
     alt = one_group(4, right=0, length_weight=0.3, last=0.9, only_if_correct=False).alt
     assert "scaled 0.57, 0.57, 0.57, -1.72, not scaled 0.01, 0.01, 0.01, -0.02" in alt
     assert "all advantages are 0" in one_group(4, right=0, length_weight=0.3, last=0.9, only_if_correct=True).alt
     assert "rewards 1.00, 0.30, 0.30, 0.27" in one_group(4, 1, 0.3, 0.9, False).alt
 
 
-def test_the_kl_of_a_moved_policy_by_hand() -> None:
+def test_signal_clip_and_kl_by_hand() -> None:
+    assert "48.0 % of groups carry a signal" in moved(
+        explorer_of("signal"), pass_rate=0.2, group_size=3
+    )  # 1 - .008 - .512
+    clip = explorer_of("clip")
+    assert "+1 the objective is 1.20, clipped" in moved(clip, ratio=1.3)
+    assert "-2 the objective is -2.60, and its gradient pushes the token down" in moved(clip, epsilon=0.4, size=2.0)
     odds = 2 / math.e  # reference (2/3, 1/3); the logits move by -.5 and .5, so that the odds 2 become 2 / e
     p = (odds / (1 + odds), 1 / (1 + odds))
     exact = p[0] * math.log(p[0] * 3 / 2) + p[1] * math.log(p[1] * 3)
-    assert f"Exact KL(p || q) is {exact:.3f} nats" in of_lesson("kl")(0.5, 2, 256, 1).alt
+    assert f"Exact KL(p || q) is {exact:.3f} nats" in drawn_by("kl")(0.5, 2, 256, 1).alt
 
 
 def test_counts_of_a_step_by_hand_and_by_the_mask() -> None:
-    lesson = defined_by("07_document_tree", *(f"def {name}(" for name in ("count_step", "small_tree", "tree_or_rows")))
+    lesson = defined_by("07_document_tree", "count_step", "small_tree", "tree_or_rows")
     count_step, spread = lesson["count_step"], lesson["spread"]
     # trunk of 4 (10 pairs); four branches of 2: at 1 see 1 + 1 and 1 + 2, at 3 see 3 + 1 and 3 + 2
     # rows: four of 3 + 2 tokens (15 pairs each), and the document
@@ -314,7 +342,7 @@ def test_top_k_bounds_the_entropy() -> None:
 
 
 def test_marks_of_a_document_are_the_masks() -> None:
-    lesson = defined_by("06_dual_objective", "marked_document", "Difficulty(")
+    lesson = defined_by("06_dual_objective", "Difficulty(", "marked_document")
     marked_document, tokens = lesson["marked_document"], len(lesson["documents"][2].ids)
     assert marked_document(2, 3, 0, False).alt.endswith(f"RL 3, NTP {tokens - 4}, none 1.")
     assert marked_document(2, 0, 0, False).alt.endswith(f"NTP {tokens - 1}, none 1.")
@@ -336,16 +364,16 @@ def test_marks_of_a_document_are_the_masks() -> None:
 
 def test_the_interval_and_pass_at_k_by_hand() -> None:
     # 1.96 x 0.54 / 200^0.5 = 7.48 points; (1.96 x 0.54 / 0.0365)^2 = 840.8
-    alt = of_lesson("interval")(200, 1, 3.65).alt
+    alt = drawn_by("interval")(200, 1, 3.65).alt
     assert "7.5 points" in alt
     assert "841 positions" in alt
     # 1 - C(6,4) / C(8,4) = 1 - 15/70; 1 - (3/4)^4
-    alt = of_lesson("pass")(2, 8, 4).alt
+    alt = drawn_by("pass")(2, 8, 4).alt
     assert alt == "Estimates of pass@4 in %: unbiased 78.6, share to a power 68.4."
 
 
 def test_recorded_ablations_and_exams() -> None:
-    ablations, exams = of_lesson("ablations"), of_lesson("exams")
+    ablations, exams = drawn_by("ablations"), drawn_by("exams")
     paired = recorded("comparison/comparison")["paired"]
     cell = next(one for one in paired if (one["b"], one["tier"]) == ("rmt-no-budget", "medium"))
     alt = ablations("medium", "ablations").alt

@@ -24,7 +24,7 @@ from tests.teaching.lesson_cells import defined_by
 
 BY_NAME = {question.name: question for question in QUESTIONS}
 NAMES = {**vars(method), "torch": torch, "re": re, "PAPER": PAPER, "pass_at_k": pass_at_k}
-NAMES |= defined_by("07_document_tree", "def count_step(")
+NAMES |= defined_by("07_document_tree", "count_step")
 
 
 def right(name: str) -> str:

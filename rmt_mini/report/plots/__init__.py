@@ -6,6 +6,5 @@ templates/alt.j2.
 """
 
 from rmt_mini.report.plots.canvas import *  # noqa: F403
-from rmt_mini.report.plots.of_method import *  # noqa: F403
 from rmt_mini.report.plots.of_results import *  # noqa: F403
 from rmt_mini.report.plots.of_text import *  # noqa: F403

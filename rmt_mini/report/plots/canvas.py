@@ -1,4 +1,4 @@
-"""What every figure is drawn on and with: panels, axes, colours, and words for what is seen."""
+"""What figures are drawn on and with, and the three figures that lessons build theirs from: curves, bars, levels."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from rmt_mini.files import Cell, Change
 from rmt_mini.records import StepMetrics
+from rmt_mini.report.markdown import words
 
 Metrics = Sequence[StepMetrics]
 Numbers = Sequence[float]
@@ -27,7 +28,9 @@ BLUE, ORANGE, RED, GREY, PURPLE = "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#
 LOOKS = ((BLUE, "-", "o"), (RED, "--", "s"), (PURPLE, "-.", "^"))  # colour, line, marker
 FOUR_LOOKS = (*LOOKS, (ORANGE, ":", "D"))
 TIER_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"))  # colour, hatch
-__all__ = ["Figured", "save", "smoothed"]
+BAR_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"), (GREY, ".."))  # colour, hatch
+Curve = Numbers | Mapping[float, float]  # values of 0, 1, 2, ... or x -> y
+__all__ = ["Figured", "bar_chart", "curves", "levels", "save", "smoothed"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,9 @@ def done(figure: Figure, alt: str, columns: int = 0, inside: Sequence[Axes] = ()
     for ax in inside:
         ax.legend(fontsize=8, framealpha=1, edgecolor="white")
     if columns:
-        figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
+        named = {name: mark for ax in figure.axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+        look: dict[str, Any] = {"loc": "outside upper center", "ncols": columns, "frameon": False, "fontsize": 9}
+        figure.legend(named.values(), named.keys(), **look)
     return Figured(figure, alt)
 
 
@@ -141,24 +146,29 @@ def step_axis(ax: Axes, metrics: Metrics, ticks: int = 10) -> list[float]:
     return edges
 
 
-def lines(ax: Axes, x: Numbers, curves: Mapping[str, Numbers], legend: bool = True, looks: Iterable[Any] = ()) -> None:
+def lines(ax: Axes, x: Numbers, curves: Mapping[str, Numbers], looks: Iterable[Any] = FOUR_LOOKS) -> None:
     """Draw lines that differ in colour, style and marker; a marker here and there."""
     every = max(1, len(x) // 12)
-    for (colour, line, marker), (name, y) in zip(cycle(looks or FOUR_LOOKS), curves.items(), strict=False):
-        hidden = "" if legend else "_"
-        ax.plot(x, y, line, color=colour, marker=marker, markersize=5, markevery=every, label=hidden + name)
+    for (colour, line, marker), (name, y) in zip(cycle(looks), curves.items(), strict=False):
+        ax.plot(x, y, line, color=colour, marker=marker, markersize=5, markevery=every, label=name)
 
 
-def levels(ax: Axes, curves: Mapping[str, Mapping[int, Cell]]) -> dict[str, dict[int, Spread]]:
-    """Draw accuracies in % over whole numbers, with their intervals as bands; returns what was drawn."""
-    drawn = {}
-    for look, (name, cells) in zip(cycle(FOUR_LOOKS), curves.items(), strict=False):
-        known = {x: spread for x, cell in cells.items() if (spread := Spread.of(cell))}
-        middle, low, high = zip(*known.values(), strict=True)
-        ax.fill_between(list(known), low, high, color=look[0], alpha=0.15, linewidth=0)
-        lines(ax, list(known), {name: middle}, looks=(look,))
-        drawn[name] = known
-    return drawn
+def levels(found: Mapping[str, Mapping[int, Cell]], x: str, y: str, marked: int | None = None, **axes: Any) -> Figured:
+    """Draw accuracies in % over whole numbers, each with its 95 % interval as a band, and mark one number."""
+    figure, (ax,) = panels(1, 4.0)
+    known = {
+        name: {at: spread for at, cell in cells.items() if (spread := Spread.of(cell))} for name, cells in found.items()
+    }
+    for look, (name, spreads) in zip(cycle(FOUR_LOOKS), known.items(), strict=False):
+        middle, low, high = zip(*spreads.values(), strict=True)
+        ax.fill_between(list(spreads), low, high, color=look[0], alpha=0.15, linewidth=0)
+        lines(ax, list(spreads), {name: middle}, looks=(look,))
+    rule(ax, x=marked)
+    whole_numbers(ax)
+    label(ax, x, f"{y} (%)", **{"ylim": (0, 103)} | axes)
+    ends = {name: list(spreads.values()) for name, spreads in known.items()}
+    at_mark = {name: spreads[marked] for name, spreads in known.items() if marked in spreads}
+    return done(figure, words("levels", y, ends, x, marked, at_mark), 4)
 
 
 def bars(
@@ -179,6 +189,67 @@ def bars(
                 ax.errorbar(x, value.middle, yerr=value.whiskers, fmt="none", ecolor="black", capsize=2, linewidth=1)
             ax.text(x, max(spread.middle, spread.high), form.format(spread.middle), ha="center", va="bottom", size=8)
     ax.set(xticks=range(len(groups)), xticklabels=groups)
+
+
+def bar_chart(charts: Mapping[str, Mapping[str, Mapping[str, Any]]], alt: str, form: str = "{:.2f}") -> Figured:
+    """Draw groups of bars, a panel each, with their values and what intervals there are.
+
+    Args:
+        charts: unit of the panel -> name of the series -> group -> number, None, or (number, low, high).
+        alt: what is to be seen.
+        form: of the numbers.
+    """
+    figure, axes = panels(len(charts), 3.4)
+    looks = dict(zip(dict.fromkeys(name for series in charts.values() for name in series), cycle(BAR_LOOKS)))
+    for ax, (unit, series) in zip(axes, charts.items(), strict=True):
+        looked = {
+            name: (*looks[name], [Spread(*one) if isinstance(one, tuple) else one for one in values.values()])
+            for name, values in series.items()
+        }
+        bars(ax, list(next(iter(series.values()))), looked, form)
+        label(ax, "", unit)
+        ax.margins(y=0.15)
+    return done(figure, alt, 4)
+
+
+def curves(
+    charts: Mapping[str, Mapping[str, Curve]],
+    x: str | Sequence[str],
+    wanted: float | None = None,
+    marked: Mapping[str, Numbers] | None = None,
+    alt: str = "",
+    **axes: Any,
+) -> Figured:
+    """Draw named curves, a panel each.
+
+    Args:
+        charts: unit of the panel -> name of the curve -> its values; a curve of one point is a mark.
+        x: what the curves are over, in all panels or in each.
+        wanted: where the curves should be.
+        marked: unit -> places on x.
+        alt: what is to be seen, if more than ends and range of each curve.
+        axes: what ``Axes.set`` takes.
+
+    Example:
+        >>> curves({"nats": {"loss": [2.0, 1.0]}}, "step").alt
+        'nats over step: loss 2.00 at first and 1.00 at last, between 1.00 and 2.00.'
+    """
+    figure, drawn = panels(len(charts), 3.4)
+    values = {unit: {name: _points(one) for name, one in series.items()} for unit, series in charts.items()}
+    over = [x] * len(charts) if isinstance(x, str) else x
+    for ax, (unit, series), below in zip(drawn, values.items(), over, strict=True):
+        for look, (name, one) in zip(cycle(FOUR_LOOKS), series.items(), strict=False):
+            lines(ax, list(one), {name: list(one.values())}, looks=[look])
+        for place in (marked or {}).get(unit, ()):
+            rule(ax, x=place)
+        rule(ax, y=wanted, name=f"wanted: {wanted}")
+        label(ax, below, unit, **axes)
+    units = {unit: {name: list(one.values()) for name, one in series.items()} for unit, series in values.items()}
+    return done(figure, alt or words("curves", units, over, wanted), 5)
+
+
+def _points(curve: Curve) -> dict[float, float]:
+    return {float(x): float(y) for x, y in (curve.items() if isinstance(curve, Mapping) else enumerate(curve))}
 
 
 def rows(ax: Axes, spreads: Mapping[str, Spread], form: str, looks: Sequence[tuple[str, str, bool]]) -> None:

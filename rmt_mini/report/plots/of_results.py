@@ -1,16 +1,20 @@
-"""Figures of results: a run's metrics, accuracies, comparisons, post-training, entropies."""
+"""Figures of results: a run's metrics, accuracies, comparisons, entropies; and of the document tree."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, chain, cycle
+from itertools import accumulate, cycle
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import EngFormatter, MultipleLocator
 
-from rmt_mini.files import ArmRow, Cell, Change, Evaluation, ExamStep, Preflight, Variant
+from rmt_mini.engine.attention import tree_mask
+from rmt_mini.files import ArmRow, Change, Evaluation, ExamStep, Variant
 from rmt_mini.method.budget import length_reward, thought_cap
 from rmt_mini.method.entropy import TIERS, assign_tiers
 from rmt_mini.report.claims import rows_of
@@ -19,9 +23,8 @@ from rmt_mini.report.plots import canvas
 from rmt_mini.report.plots.canvas import BLUE, GREY, LOOKS, ORANGE, RED, TIER_LOOKS, Figured, Metrics, Numbers, Spread
 
 __all__ = [
-    "accuracy", "arms", "budget_and_length", "cost", "entropy_and_loss", "entropy_drift", "entropy_histogram",
-    "entropy_of_sorts", "exam_curves", "exams_at", "forest", "interval_width", "losses", "pass_curves",
-    "pass_estimates", "preflight_bars", "rewards", "side_by_side", "signal", "text_fit", "tiers_drawn", "tornado",
+    "accuracy", "arms", "budget_and_length", "cost", "document_tree", "entropy_histogram", "exam_curves", "forest",
+    "losses", "rewards", "shared_against_copied", "side_by_side", "signal", "text_fit", "tiers_drawn", "tornado",
 ]  # fmt: skip
 BARS = {  # way to answer -> colour, hatch
     "plain, before": (GREY, ""),
@@ -98,18 +101,14 @@ def _smooth(metrics: Metrics, fields: Mapping[str, str], unit: str, percent: boo
 
 
 def losses(metrics: Metrics) -> Figured:
-    """Draw RL loss, next-token loss and gradient norm (before clipping), a panel each."""
+    """Draw RL loss, next-token loss (nats per token) and gradient norm before clipping, a panel each."""
     if not metrics:
         return canvas.empty("the losses")
-    figure, axes = canvas.panels(3, 2.7)
     fields = {"RL loss": "rl_loss", "next-token loss": "ntp_loss", "gradient norm": "grad_norm"}
     series = {name: [getattr(m, field) for m in metrics] for name, field in fields.items()}
-    units = ("loss", "nats per token", "norm before clipping")
-    for ax, (colour, *_), (name, values), unit in zip(axes, LOOKS, series.items(), units, strict=True):
-        canvas.step_axis(ax, metrics, ticks=5)
-        ax.plot([m.step for m in metrics], values, ".-", color=colour, linewidth=1, markersize=5)
-        canvas.label(ax, "step", unit, title=name)
-    return canvas.done(figure, words("losses", series))
+    steps = [m.step for m in metrics]
+    charts = {name: {name: dict(zip(steps, values, strict=True))} for name, values in series.items()}
+    return canvas.curves(charts, "step", alt=words("losses", series))
 
 
 def side_by_side(runs: Mapping[str, Metrics], steps: int = 0) -> Figured:
@@ -120,17 +119,15 @@ def side_by_side(runs: Mapping[str, Metrics], steps: int = 0) -> Figured:
     figure, (left, right) = canvas.panels(2, 3.6)
     rows = []
     for look, (name, metrics) in zip(cycle(LOOKS), drawn.items(), strict=False):
-        at, budgets = [m.step for m in metrics], [m.budget for m in metrics]
-        lengths, match = [m.thought_length for m in metrics], [m.match_reward for m in metrics]
-        match = canvas.smoothed(match, max(2, len(metrics) // 20))
+        at, budgets, lengths = ([getattr(m, one) for m in metrics] for one in ("step", "budget", "thought_length"))
+        match = canvas.smoothed([m.match_reward for m in metrics], max(2, len(metrics) // 20))
         left.step(at, budgets, where="mid", color=look[0], linestyle=":", linewidth=1.5)
         canvas.lines(left, at, {name: lengths}, looks=(look,))
-        canvas.lines(right, at, {name: match}, legend=False, looks=(look,))
+        canvas.lines(right, at, {name: match}, looks=(look,))
         rows.append((name, len(metrics), lengths, budgets, match))
     ends = (-0.5, max([steps - 1, *(metrics[-1].step for metrics in drawn.values())]) + 0.5)
     canvas.label(left, "step (dotted: budget)", "thought length, tokens", xlim=ends)
     canvas.label(right, "step", "match reward, smoothed", xlim=ends, ylim=(-0.03, 1.03))
-    left.set_ylim(bottom=0)
     return canvas.done(figure, words("side_by_side", rows), 5)
 
 
@@ -187,25 +184,6 @@ def forest(rows: Mapping[str, Change], what: str, by: float = 100) -> Figured:
     return canvas.done(figure, f"{what[:1].upper()}{what[1:]}, with 95 % intervals: {changes}.")
 
 
-def interval_width(
-    curves: Mapping[str, Sequence[tuple[int, float]]], positions: int, points: float, gap: float, enough: int
-) -> Figured:
-    """Draw half an interval over the number of positions, a curve for each number of seeds, and a gap to detect.
-
-    Half the interval is ``points`` at the chosen ``positions``, and as narrow as the gap at ``enough`` positions.
-    """
-    figure, (ax,) = canvas.panels(1, 3.8)
-    places = [x for x, _ in next(iter(curves.values()))]
-    canvas.lines(ax, places, {name: [y for _, y in curve] for name, curve in curves.items()})
-    canvas.rule(ax, y=gap, name=f"gap to detect: {gap:.2f} points")
-    ax.plot(positions, points, "*", color="black", markersize=14, label=f"chosen: {points:.1f} points")
-    top = 1.1 * max(gap, points, *(curve[0][1] for curve in curves.values()))
-    canvas.label(ax, "held-out positions of a run", "half the 95 % interval (points)", xscale="log", ylim=(0, top))
-    ax.set_xticks(places, [f"{x:,}" for x in places])
-    ax.minorticks_off()
-    return canvas.done(figure, words("interval_width", positions, points, gap, enough), 5)
-
-
 def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
     """Draw how a step's time grows with each size, beside the time of its arithmetic alone.
 
@@ -216,79 +194,19 @@ def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
     drawn = {name.replace("_", " "): one["points"] for name, one in sweeps.items() if one.get("points")}
     if not drawn:
         return canvas.empty("the cost of a step", "sizes")
-    figure, axes = canvas.panels(len(drawn), 3.2, sharey=True)
-    rows = []
-    for number, (ax, (name, points)) in enumerate(zip(axes, drawn.items(), strict=True)):
-        x, seconds = [point["value"] for point in points], [fmean(point["seconds"]) for point in points]
-        floor = [(point["rollout_operations"] + point["update_operations"]) / peak for point in points]
-        canvas.lines(ax, x, {"measured": seconds, "its arithmetic alone": floor}, legend=number == 0)
-        canvas.whole_numbers(ax, 4)
-        canvas.label(ax, name, "" if number else "seconds a step")
-        rows.append((name, x, seconds))
-    axes[0].set_ylim(bottom=0)
-    return canvas.done(figure, words("cost", rows), 2)
+    charts, rows = {}, []
+    for name, points in drawn.items():
+        measured = {point["value"]: fmean(point["seconds"]) for point in points}
+        alone = {one["value"]: (one["rollout_operations"] + one["update_operations"]) / peak for one in points}
+        charts[f"seconds, by {name}"] = {"measured": measured, "its arithmetic alone": alone}
+        rows.append((name, list(measured), list(measured.values())))
+    return canvas.curves(charts, list(drawn), alt=words("cost", rows))
 
 
-# Post-training
-
-
-def exam_curves(curves: Mapping[str, Sequence[ExamStep]]) -> Figured:
-    """Draw pass@1 of several models over the steps of post-training, each with its 95 % interval."""
-    figure, (ax,) = canvas.panels(1, 4.0)
-    known = canvas.levels(ax, {name: {one.step: one.pass_at[1] for one in steps} for name, steps in curves.items()})
-    canvas.whole_numbers(ax)
-    canvas.label(ax, "step of post-training", "held-out questions, pass@1 (%)")
-    ax.set_ylim(bottom=0)
-    return canvas.done(figure, words("exam_curves", {name: list(one.values()) for name, one in known.items()}), 4)
-
-
-def exams_at(
-    curves: Mapping[str, Sequence[ExamStep]], differences: Mapping[str, Change], k: int, step: int, method: str = "RMT"
-) -> Figured:
-    """Draw pass@k over the steps of post-training with one marked, and beside it the method minus the others there."""
-    figure, (left, right) = canvas.panels(2, 3.8)
-    known = canvas.levels(left, {name: {one.step: one.pass_at[k] for one in steps} for name, steps in curves.items()})
-    canvas.rule(left, x=step)
-    canvas.whole_numbers(left)
-    changes = canvas.changes(right, differences, 100)
-    canvas.label(left, "step of post-training", f"held-out questions, pass@{k} (%)", ylim=(0, 103))
-    canvas.label(right, f"step {step}: {method} minus ..., points")
-    now = {name: spreads[step] for name, spreads in known.items() if step in spreads}
-    return canvas.done(figure, words("exams_at", k, step, now, method, changes), 4)
-
-
-def pass_curves(rows: Mapping[str, Mapping[int, Cell]]) -> Figured:
-    """Draw pass@k over k with 95 % intervals, a line for each model; what is above pass@1 is left to be explored."""
-    figure, (ax,) = canvas.panels(1, 3.8)
-    known = canvas.levels(ax, rows)
-    canvas.label(ax, "k, answers of which one need be right", "pass@k (%)", ylim=(0, 103))
-    ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_formatter("{x:.0f}")
-    ends = {name: [(k, spreads[k]) for k in (min(spreads), max(spreads))] for name, spreads in known.items()}
-    return canvas.done(figure, words("pass_curves", ends), 2)
-
-
-def pass_estimates(estimates: Mapping[str, Numbers], k: int) -> Figured:
-    """Draw what several estimators say of pass@k for k = 1, 2, ..., and mark one k."""
-    figure, (ax,) = canvas.panels(1, 3.4)
-    percents = {name: [100 * value for value in values] for name, values in estimates.items()}
-    canvas.lines(ax, range(1, len(next(iter(percents.values()))) + 1), percents)
-    canvas.rule(ax, x=k, name=f"k = {k}")
-    canvas.whole_numbers(ax)
-    canvas.label(ax, "k", "estimated pass@k (%)", ylim=(-3, 103))
-    return canvas.done(figure, words("pass_estimates", k, percents), 3)
-
-
-def preflight_bars(found: Preflight) -> Figured:
-    """Draw, by tier, the share of right answers, of groups with a right one, and of groups with a signal, in %."""
-    tiers = {name: tier for name, tier in found.tiers.items() if tier.positions}
-    fields = {"answers right": "accuracy", "groups with a right one": "pass_at_g", "with a signal": "signal_groups"}
-    rows = {name: [100 * getattr(tier, field) for field in fields.values()] for name, tier in tiers.items()}
-    series = {name: (*TIER_LOOKS[n], [row[n] for row in rows.values()]) for n, name in enumerate(fields)}
-    figure, (ax,) = canvas.panels(1, 3.4)
-    canvas.bars(ax, [f"{name} ({tier.positions})" for name, tier in tiers.items()], series, "{:.0f}")
-    canvas.label(ax, "tier (positions asked)", "%", ylim=(0, 108))
-    return canvas.done(figure, words("preflight_bars", rows), 3)
+def exam_curves(found: Mapping[str, Sequence[ExamStep]], k: int = 1, step: int | None = None) -> Figured:
+    """Draw pass@k of several models over the steps of post-training, with 95 % intervals, and mark one step."""
+    cells = {name: {one.step: one.pass_at[k] for one in steps} for name, steps in found.items()}
+    return canvas.levels(cells, "step", f"pass@{k}", step)
 
 
 # Entropies
@@ -339,46 +257,52 @@ def entropy_histogram(entropies: Numbers, thresholds: Sequence[float]) -> Figure
     return canvas.done(figure, words("entropy_histogram", counted, thresholds, max(entropies)), 5)
 
 
-def entropy_of_sorts(entropies: Numbers, sorts: Sequence[str]) -> Figured:
-    """Draw the entropy of every token (nats), a row for each sort of token, with its median and middle half."""
-    names = sorted(set(sorts), key=lambda name: -list(sorts).count(name))
-    figure, (ax,) = canvas.panels(1, 0.9 + 0.8 * len(names))
-    rows = []
-    for row, (name, (colour, _, marker)) in enumerate(zip(names, cycle(canvas.FOUR_LOOKS), strict=False)):
-        mine = np.array([entropy for entropy, sort in zip(entropies, sorts, strict=True) if sort == name])
-        low, middle, high = np.quantile(mine, (0.25, 0.5, 0.75)).tolist()
-        spread = (np.arange(len(mine)) * 0.618) % 1 - 0.5  # even and the same every time, as no random scatter is
-        ax.plot(mine, row + 0.5 * spread, marker, color=colour, markersize=3, alpha=0.4, markeredgewidth=0)
-        ax.plot([low, high], [row, row], color="black", linewidth=5, solid_capstyle="butt")
-        canvas.mark(ax, middle, row, ("white", "o"))
-        rows.append((name, len(mine), low, middle, high))
-    ax.set_yticks(range(len(names)), names)
-    canvas.label(ax, "entropy (nats); black: the middle half, white: the median", ylim=(len(names) - 0.5, -0.5))
-    return canvas.done(figure, words("entropy_of_sorts", rows))
+# The tree
 
 
-def entropy_drift(before: Numbers, after: Numbers, thresholds: Sequence[float]) -> Figured:
-    """Draw the entropy of the same positions before and after learning (nats), with the borders of the tiers."""
-    old, new = (np.array(tiers_of(one, thresholds)) for one in (before, after))
-    figure, (ax,) = canvas.panels(1, 4.4)
-    for tier, (colour, _, marker) in enumerate(LOOKS):
-        x, y = (np.array(values)[old == tier] for values in (before, after))
-        look: dict[str, Any] = {"color": colour, "markersize": 4, "alpha": 0.55, "markeredgewidth": 0}
-        ax.plot(x, y, marker, label=f"{TIERS[tier]} before: {len(x)}", **look)
-    top = 1.03 * max(*before, *after, *thresholds)
-    ax.plot([0, top], [0, top], color=GREY, linewidth=1, label="no change")
-    for cut in thresholds:
-        canvas.rule(ax, x=cut, y=cut)
-    canvas.label(ax, "entropy before (nats)", "entropy after (nats)", xlim=(-0.03, top), ylim=(-0.03, top))
-    moved = (int((new < old).sum()), int((new > old).sum()))
-    return canvas.done(figure, words("entropy_drift", len(old), fmean(before), fmean(after), *moved), 4)
+def shared_against_copied(
+    tokens: tuple[int, int], pairs: tuple[int, int], lengths: Sequence[int], savings: Mapping[str, Numbers], length: int
+) -> Figured:
+    """Draw what a step reads as a tree and as padded rows, and how many times less over the document's length.
+
+    ``tokens`` and ``pairs`` (of query and key) are those of the tree and of rows, ``savings`` rows over tree at each of
+    the document ``lengths``, and ``length`` is the document's.
+    """
+    figure, (left, middle, right) = canvas.panels(3, 3.2)
+    for ax, (tree, rows), unit in ((left, tokens, "tokens"), (middle, pairs, "attention pairs")):
+        canvas.bars(ax, [""], {"tree": (BLUE, "", [tree]), "padded rows": (ORANGE, "//", [rows])}, "{:,}")
+        canvas.label(ax, "", unit, ylim=(0, 1.15 * max(tree, rows)))
+        ax.yaxis.set_major_formatter(EngFormatter())
+    canvas.lines(right, lengths, savings)
+    canvas.rule(right, x=length)
+    canvas.label(right, "document (tokens)", "rows / tree", xscale="log")
+    right.set_ylim(bottom=0)
+    return canvas.done(figure, words("shared_against_copied", length, tokens, pairs), inside=(left, right))
 
 
-def entropy_and_loss(steps: Numbers, entropy: Mapping[str, Numbers], loss: Mapping[str, Numbers]) -> Figured:
-    """Draw mean entropy and mean -log p(true token), in nats, on each sort of token, at steps of learning."""
-    figure, axes = canvas.panels(2, 3.6)
-    for ax, name, curves in zip(axes, ("entropy", "loss"), (entropy, loss), strict=True):
-        canvas.lines(ax, steps, curves, legend=ax is axes[0])
-        top = 1.05 * max(chain(*curves.values()))
-        canvas.label(ax, "step of next-token prediction", f"mean {name} (nats)", ylim=(0, top))
-    return canvas.done(figure, words("entropy_and_loss", steps[-1], entropy, loss), 4)
+def document_tree(trunk: Sequence[str], branches: Sequence[tuple[int, Sequence[str]]]) -> Figured:
+    """Draw a document tree over position ids, and below it who attends to whom; tokens are given as text."""
+    rows = [(0, trunk), *branches]
+    figure = Figure(figsize=(canvas.WIDTH, 4.4 + 0.42 * len(rows)), layout="constrained")
+    upper, lower = figure.subplots(2, height_ratios=[0.6 + 0.42 * len(rows), 3.4])
+    for row, (start, tokens) in enumerate(rows):
+        colour = BLUE if row else GREY
+        for x, token in enumerate(tokens, start):
+            upper.add_patch(Rectangle((x - 0.45, -row - 0.3), 0.9, 0.6, fc=colour, alpha=0.35, ec=colour))
+            upper.text(x, -row, token, ha="center", va="center", size=6.5)
+        if row:
+            upper.plot([start - 0.5] * 2, [-row - 0.3, -0.35], ":", color=colour, linewidth=1.5)
+    ends = (-0.8, max(start + len(tokens) for start, tokens in rows) - 0.2)
+    canvas.label(upper, "position id", xlim=ends, ylim=(0.6 - len(rows), 0.6), yticks=range(0, -len(rows), -1))
+    upper.set_yticklabels(["trunk", *(f"branch at {start}" for start, _ in branches)])
+    upper.xaxis.set_major_locator(MultipleLocator(1))
+    mask = tree_mask(len(trunk), [(start, len(tokens)) for start, tokens in branches])
+    lower.imshow(mask, cmap="Blues", vmin=0, vmax=1.6, interpolation="nearest")
+    for row in range(len(rows)):
+        border = sum(len(tokens) for _, tokens in rows[: row + 1]) - 0.5
+        for line in (lower.axhline, lower.axvline):
+            line(border, color="white", linewidth=2)
+    canvas.label(lower, "keys: trunk, then branches", "queries")
+    for ax in (upper, lower):
+        ax.grid(False)
+    return canvas.done(figure, words("document_tree", trunk, branches, mask.numel(), int(mask.sum())))

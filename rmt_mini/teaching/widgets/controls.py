@@ -1,8 +1,7 @@
 """Controls over functions that draw: labelled, usable from the keyboard, and never a traceback.
 
-``explorers.yaml`` lists the explorers of the lessons: the function that draws, and a control for each of its settings.
-The picture is one HTML widget, so a screen reader announces new numbers. Function and settings are written beside it;
-a test in a real browser calls the same function and compares.
+``explorers.yaml`` lists a control for each setting of the functions that lessons draw with. The picture is one HTML
+widget, so a screen reader announces new numbers. Function and settings are written beside it for tests in a browser.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import html
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import ipywidgets
@@ -55,20 +53,13 @@ def control(
 
 
 def controls_of(name: str) -> dict[str, ipywidgets.Widget]:
-    """Make the controls of an entry of ``explorers.yaml``, by the names of the arguments that they set."""
-    return {argument: control(**given) for argument, given in _ENTRIES[name]["controls"].items()}
-
-
-def explorer(name: str) -> Explorer:
-    """Make the explorer that ``explorers.yaml`` lists under this name.
+    """Make the controls of an entry of ``explorers.yaml``, by the names of the arguments that they set.
 
     Example:
-        >>> reward = explorer("reward")
-        >>> reward.controls["length"].value = 8
-        >>> "earns 1.00." in reward.alt
-        True
+        >>> controls_of("pass")["k"].value
+        4
     """
-    return Explorer(resolve_name(_ENTRIES[name]["draws"]), controls_of(name))
+    return {argument: control(**given) for argument, given in _ENTRIES[name].items()}
 
 
 def alert(text: str) -> str:
