@@ -33,9 +33,7 @@ from rmt_mini.teaching.widgets.controls import Explorer, control, controls_of
 from rmt_mini.teaching.widgets.explorers_model import (
     GROUP,
     ask_model,
-    judge_answer,
     micro_world,
-    show_tiers,
     words,
 )
 from tests.teaching.lesson_cells import defined_by
@@ -44,8 +42,8 @@ ENTRIES = yaml.safe_load(Path(controls.__file__).with_name("explorers.yaml").rea
 SENTENCE = "A lift waits on floor 3 and rises first 5"
 EXPLORERS = {  # what draws: a function of the package, or the last of a lesson, whose cells are run in this order
     "question": ask_model,
-    "answer": judge_answer,
-    "entropy": show_tiers,
+    "answer": ("01_next_token_reasoning", "micro_world()", "encode_text(", "judge_answer"),
+    "entropy": ("02_entropy", "micro_world()", "show_tiers"),
     "budget": ("03_budget", "budget_curve"),
     "reward": ("03_budget", "reward_by_length"),
     "curriculum": ("04_curriculum", "mixes"),
@@ -312,7 +310,7 @@ def test_the_model_answers_without_a_thought_and_in_a_group() -> None:
     ],
 )
 def test_a_typed_answer_is_judged_by_both_rules(answer: str, match: int, prefix: int) -> None:
-    asked, verdict, table = judge_answer(SENTENCE, 5, answer).parts
+    asked, verdict, table = drawn_by("answer")(SENTENCE, 5, answer).parts
     assert asked.alt == "Token 5 of “A lift waits on floor”, and then? It is “ 3”."
     assert verdict.alt.startswith(f"Match {match}: ")
     assert table.alt.startswith(f"Prefix match {prefix}: ")
@@ -331,13 +329,13 @@ def test_a_text_is_cut_as_the_method_cuts_it(low: float, high: float) -> None:
     entropies = trunk_entropy(policy, policy.tree.read([torch.tensor(form.trunk(texts[2])[0])]), 0)[0][1:]
     tiers = assign_tiers(entropies, (low, high)).tolist()
     easy, medium, hard = (tiers.count(tier) for tier in range(3))
-    alt = show_tiers(2, low, high).parts[0].alt
+    alt = drawn_by("entropy")(2, low, high, 0).parts[0].alt
     assert re.match(rf"Of {len(tiers)} tokens {easy} (is|are) easy .*, {medium} medium and {hard} hard ", alt)
 
 
 def test_top_k_bounds_the_entropy() -> None:
     for k in (1, 2, 16):
-        largest = float(show_tiers(2, 0.5, 1.9, k).parts[1].alt.removesuffix(".").rsplit(" ", 1)[1])
+        largest = float(drawn_by("entropy")(2, 0.5, 1.9, k).parts[1].alt.removesuffix(".").rsplit(" ", 1)[1])
         assert largest <= math.log(k) + 0.005
 
 

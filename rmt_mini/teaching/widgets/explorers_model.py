@@ -1,4 +1,4 @@
-"""What explorers draw with the micro-world's model: questions, typed answers, and tiers."""
+"""What lessons draw with the micro-world's model: its answers to a token of a text."""
 
 from __future__ import annotations
 
@@ -9,23 +9,16 @@ from typing import Any
 import torch
 
 from rmt_mini.engine.model import Policy, load_policy
-from rmt_mini.engine.prompt import AnswerFormat, Continuation, continuation_of, encode_text
+from rmt_mini.engine.prompt import AnswerFormat, Continuation
 from rmt_mini.engine.rollout import Asking, roll_out
-from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
-from rmt_mini.method.rewards import match_reward
 from rmt_mini.records import Position
 from rmt_mini.report.plots import (
-    Marked,
     Stack,
-    byte_match,
-    entropy_histogram,
-    heat_map,
     question,
     rollout_table,
     stacked,
 )
-from rmt_mini.stages.material import trunk_entropy
 from rmt_mini.worlds.micro import corpus
 
 GROUP = 4  # thoughts at a position
@@ -77,34 +70,3 @@ def ask_model(document: int, index: int, budget: int, seed: int = 0) -> Stack:
     rows = rollout_rows(policy, texts[document], index, budget, seed)
     plain = {"when": "no thought", "thought": "", "closed": True, "answer": decode([guess])}
     return stacked(asked, rollout_table([rows[0] | plain | {"match": form.judge([guess], ids, index)}, *rows]))
-
-
-def judge_answer(sentence: str, index: int, answer: str) -> Stack:
-    """Compare a typed answer with the token at an index of a sentence: by token ID, and as bytes."""
-    _, form, _ = micro_world()
-    ids, _ = form.trunk(sentence)
-    if len(ids) < 2:
-        raise UserError("the text has fewer than two tokens, so nothing comes before one; type more")
-    asked, given = question(words(form, ids), index), encode_text(form.tokenizer, answer)
-    why = f"the answer is {len(given)} tokens, and one is asked for"
-    if len(given) == 1:
-        why = f"the answer is token {given[0]}, and the text has token {ids[index]}"
-    verdict = f"Match {match_reward(given, ids[index]):.0f}: {why}."
-    marked = Marked(f"<b>{verdict}</b>", verdict, role="group")
-    return stacked(asked, marked, byte_match(answer, *continuation_of(form.tokenizer, ids, index)))
-
-
-@lru_cache(maxsize=64)
-@torch.no_grad()
-def _entropies(top_k: int) -> list[list[float]]:
-    policy, form, texts = micro_world()
-    read = policy.tree.read([form.trunk(text)[0] for text in texts])
-    return [one[1:].tolist() for one in trunk_entropy(policy, read, top_k)]
-
-
-def show_tiers(document: int, low: float, high: float, top_k: int = 0) -> Stack:
-    """Draw one text's tokens by tier, cut at two entropies in nats, and the entropies of all texts."""
-    _, form, texts = micro_world()
-    entropies = _entropies(top_k)
-    shaded = heat_map(words(form, form.trunk(texts[document])[0]), entropies[document], (low, high))
-    return stacked(shaded, entropy_histogram([entropy for one in entropies for entropy in one], (low, high)))
