@@ -1,7 +1,7 @@
 """Controls over functions that draw: labelled, usable from the keyboard, and never a traceback.
 
 ``explorers.yaml`` lists a control for each setting of the functions that lessons draw with. The picture is one HTML
-widget, so a screen reader announces new numbers. Function and settings are written beside it for tests in a browser.
+widget, so a screen reader announces new numbers. Settings are written beside it for tests in a browser.
 """
 
 from __future__ import annotations
@@ -94,6 +94,5 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no anno
             self.alt, body = shown.alt, shown._repr_html_() + status(shown.alt)
         except (UserError, ValueError) as error:
             self.alt, body = str(error), alert(str(error))
-        name = html.escape(f"{self.draw.__module__}:{self.draw.__qualname__}")
         settings = html.escape(json.dumps(self.settings, default=str))
-        self.page.value = f'<div data-draw="{name}" data-settings="{settings}">{body}</div>'
+        self.page.value = f'<div data-settings="{settings}">{body}</div>'
