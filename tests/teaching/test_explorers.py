@@ -19,6 +19,7 @@ from rmt_mini.config import preset
 from rmt_mini.engine.attention import tree_mask
 from rmt_mini.engine.prompt import Continuation
 from rmt_mini.errors import UserError
+from rmt_mini.files import Comparison, PostTraining
 from rmt_mini.method.entropy import assign_tiers
 from rmt_mini.method.rewards import match_reward
 from rmt_mini.report import plots
@@ -74,13 +75,13 @@ def drawn_by(name: str) -> Any:
     if callable(EXPLORERS[name]):
         return EXPLORERS[name]
     lesson, *parts = EXPLORERS[name]
-    micro, comparison = preset("micro"), recorded("comparison/comparison")
-    kinds = ENTRIES["exams"]["questions"]["options"]
-    exams = dict.fromkeys(kinds, recorded("comparison/posttraining")["micro"])
-    exams["the text's own"] = recorded("comparison/posttraining")["micro-text"]
+    micro, folder = preset("micro"), FOLDER.parent / "data" / "micro" / "comparison"
+    exams = PostTraining.read(folder).exams
+    found = {"new kinds": exams["micro"], "the text's own": exams["micro-text"]}
+    found["own, calculations alone"] = found["new kinds"]
     given = {**vars(method), **vars(plots)} | {
         "EARLY": micro.tier_probs_early, "LATE": micro.tier_probs_late, "SHOWN": SHOWN, "trained_as": trained_as,
-        "FOUND": comparison if lesson.startswith("09") else exams, "pass_at_k": pass_at_k, "torch": torch,
+        "FOUND": Comparison.read(folder) if lesson.startswith("09") else found, "pass_at_k": pass_at_k, "torch": torch,
         "expected_half_width": expected_half_width, "expected_positions": expected_positions, "last": 60,
         "preset": preset, "prepare": prepare,
     }  # fmt: skip
