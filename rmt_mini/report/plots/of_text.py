@@ -30,10 +30,7 @@ _PAGE = "background: #fff; color: #000; padding: 0.6em 0.8em; line-height: 1.9; 
 
 @dataclass(frozen=True)
 class Marked:
-    """Text with marks: its HTML, escaped, and what is to be seen of the marks in words.
-
-    ``role`` is "img" where only the marks matter and "group" where the text itself is to be read.
-    """
+    """Text with marks: escaped HTML and alt text; ``role`` is "group" where the text itself is to be read."""
 
     body: str
     alt: str
@@ -59,12 +56,7 @@ class Stack:
 
 
 def stacked(*parts: Figured | Marked) -> Stack:
-    """Put figures and marked text one above the other.
-
-    Example:
-        >>> stacked(Marked("a", "One."), Marked("b", "Two.")).alt
-        'One. Two.'
-    """
+    """Put figures and marked text one above the other."""
     return Stack(parts)
 
 
@@ -89,12 +81,7 @@ def heat_map(tokens: Sequence[str], entropies: Numbers, thresholds: Sequence[flo
 
 
 def byte_match(answer: str, continuation: str, boundaries: Sequence[int]) -> Marked:
-    """Lay an answer's bytes under those of the text, with the ends of the text's tokens, and say what that earns.
-
-    Args:
-        answer: what was answered.
-        continuation: the text from the position on.
-        boundaries: byte offsets at which its tokens end.
+    """Lay an answer's bytes under those of the text from there on, whose tokens end at the byte ``boundaries``.
 
     Example:
         >>> byte_match("étu", "étude", (2, 6)).alt
@@ -110,12 +97,7 @@ def byte_match(answer: str, continuation: str, boundaries: Sequence[int]) -> Mar
 
 
 def question(tokens: Sequence[str], index: int) -> Marked:
-    """Show a text as tokens up to a position, and the position itself as a question.
-
-    Example:
-        >>> question(["A", " lift", " waits"], 2).alt
-        'Token 2 of “A lift”, and then? It is “ waits”.'
-    """
+    """Show a text as tokens up to a position, and the position itself as a question."""
     if not 1 <= index < len(tokens):
         raise ValueError(f"position {index} cannot be asked for; in this text 1 to {len(tokens) - 1} can")
     alt = f"Token {index} of “{''.join(tokens[:index])}”, and then? It is “{tokens[index]}”."
@@ -123,12 +105,7 @@ def question(tokens: Sequence[str], index: int) -> Marked:
 
 
 def rollout_table(rows: Sequence[Mapping[str, Any]]) -> Marked:
-    """Show rollouts as a table: rows of one position are together below what they were asked.
-
-    Args:
-        rows: {"when": whose rollout it is, "context", "truth", "thought", "closed", "answer", "match"} each, as lines
-            of rollouts.jsonl and samples.json have them.
-    """
+    """Show rollouts, as rollouts.jsonl has them, with "when" for whose they are, below what they were asked."""
     if not rows:
         raise ValueError("there is no rollout to show")
     asked = [(key, list(same)) for key, same in groupby(rows, key=lambda row: (row["context"], row["truth"]))]
