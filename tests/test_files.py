@@ -17,7 +17,6 @@ from rmt_mini.files import Evaluation, Measured, write_keeping, write_whole
 from rmt_mini.scale.settings import ScaleSettings
 from rmt_mini.scale.train import require_same
 from rmt_mini.teaching import lessons
-from rmt_mini.teaching.cost import Cost
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 
@@ -97,9 +96,9 @@ def test_a_lesson_that_was_edited_while_it_ran_is_left_as_it_is(
     path = tmp_path / "a.ipynb"
     path.write_text("before")
 
-    def ran(*_: object) -> tuple[object, Cost]:
+    def ran(*_: object) -> tuple[object, lessons.Cost]:
         path.write_text("typed meanwhile")
-        return nbformat.v4.new_notebook(), Cost(1.0, 1.0)
+        return nbformat.v4.new_notebook(), lessons.Cost(1.0, 1.0)
 
     monkeypatch.setattr(lessons, "run", ran)
     with pytest.raises(UserError, match="was edited while it ran"):

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rmt_mini.teaching.checks import EXERCISES
+from rmt_mini.teaching.checks.exercise import EXERCISES
 from rmt_mini.teaching.lessons import read_notebook
 from rmt_mini.teaching.submission import LONGEST, TAG, kill_tagged
 
@@ -31,6 +31,8 @@ MOST_ANSWERS = 1_000_000  # bytes that are read of what a submission's process w
 MOST_BESIDE = 1_000_000  # bytes of a file beside a notebook that it may read
 _CHECK = re.compile(r"^check\(\s*(\w+)\s*(?:,[^()\n]*)?\)[; \t]*(?:#.*)?$", re.MULTILINE)
 _DEFINED = re.compile(r"^(?:def|class)\s+(\w+)", re.MULTILINE)
+
+Verdicts = dict[str, tuple[bool, str]]  # exercise -> whether it passed, and the message of its check
 
 
 @dataclass(frozen=True)
@@ -113,26 +115,21 @@ def _graded(path: Path, sources: Sequence[str], limit: float) -> Report:
         verdicts, end = _run([_CHECK.sub("", source) for source in sources], names, path.parent, limit)
     except Exception as error:  # such as a folder that no one can remove: the other notebooks are still graded
         return Report(str(path), (), f"{type(error).__name__}: {error}"[:LONGEST])
-    marks = []
-    for name in names:
-        passed, message = verdicts.get(name, (False, end))
-        of = EXERCISES[name].points
-        marks.append(Mark(name, of if passed else 0, of, message[:LONGEST]))
+    found = [(EXERCISES[name], *verdicts.get(name, (False, end))) for name in names]
+    marks = [Mark(one.name, one.points * passed, one.points, message[:LONGEST]) for one, passed, message in found]
     return Report(str(path), tuple(marks))
 
 
 def _exercises(source: str) -> list[str]:
     """Return all exercises, also deleted ones, of the lessons that a notebook defines some of, or else checks."""
-    for pattern in (_DEFINED, _CHECK):
-        found = dict.fromkeys(EXERCISES[name].lesson for name in pattern.findall(source) if name in EXERCISES)
-        if found:
-            return [one.name for lesson in found for one in EXERCISES.values() if one.lesson == lesson]
-    return []
+    defined, checked = (
+        dict.fromkeys(EXERCISES[name].lesson for name in pattern.findall(source) if name in EXERCISES)
+        for pattern in (_DEFINED, _CHECK)
+    )
+    return [one.name for lesson in defined or checked for one in EXERCISES.values() if one.lesson == lesson]
 
 
-def _run(
-    sources: Sequence[str], names: Sequence[str], beside: Path, limit: float
-) -> tuple[dict[str, tuple[bool, str]], str]:
+def _run(sources: Sequence[str], names: Sequence[str], beside: Path, limit: float) -> tuple[Verdicts, str]:
     """Run cells in a process of their own; return what was judged, and how and where the process ended."""
     tag = uuid.uuid4().hex
     with (
@@ -140,7 +137,10 @@ def _run(
         tempfile.TemporaryFile() as request,
         tempfile.TemporaryFile() as answers,
     ):
-        _copy_small(beside, Path(scratch))
+        for file in beside.iterdir():
+            with suppress(OSError):  # not readable
+                if file.is_file() and file.suffix != ".ipynb" and file.stat().st_size <= MOST_BESIDE:
+                    shutil.copy(file, scratch)
         asked = {"sources": sources, "names": names, "folder": scratch, "grader": os.getpid()}
         request.write(json.dumps(asked | {"seconds": CELLS_SHARE * limit}).encode())
         request.seek(0)
@@ -168,15 +168,7 @@ def _run(
     return verdicts, f"not judged: {end}, {at}"
 
 
-def _copy_small(source: Path, target: Path) -> None:
-    """Copy a folder's small files, but no notebook and no folder."""
-    for file in source.iterdir():
-        with suppress(OSError):  # not readable
-            if file.is_file() and file.suffix != ".ipynb" and file.stat().st_size <= MOST_BESIDE:
-                shutil.copy(file, target)
-
-
-def _read_answers(written: bytes) -> tuple[dict[str, tuple[bool, str]], str]:
+def _read_answers(written: bytes) -> tuple[Verdicts, str]:
     """Return verdicts, and where the process was last; a line that is no proper record is skipped."""
     verdicts, at = {}, "before its first cell"
     for line in written.splitlines():

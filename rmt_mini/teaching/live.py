@@ -1,8 +1,4 @@
-"""A run in the background: started, paused, resumed and stopped from outside, and watched meanwhile.
-
-Pausing ends the run after the step under way and saves everything, so ``LiveRun.resumed`` continues exactly, also
-after the kernel was killed.
-"""
+"""A run in the background: started, paused, resumed and watched; it continues exactly, also after a killed kernel."""
 
 from __future__ import annotations
 
@@ -33,12 +29,7 @@ class LiveRun:
     """
 
     def __init__(
-        self,
-        work: Work,
-        folder: Path,
-        config: RMTConfig,
-        metrics: list[StepMetrics],
-        changed: Callable[[], None] = lambda: None,
+        self, work: Work, folder: Path, config: RMTConfig, metrics: list[StepMetrics], changed: Callable[[], None]
     ) -> None:
         self.folder, self.config, self.metrics, self.changed = folder, config, metrics, changed
         self.state, self.message = RUNNING, ""
@@ -48,22 +39,14 @@ class LiveRun:
 
     @classmethod
     def started(cls, config: RMTConfig, changed: Callable[[], None] = lambda: None) -> LiveRun:
-        """Start a run.
-
-        Raises:
-            UserError: if its folder cannot be used; later errors are in ``message``.
-        """
+        """Start a run; UserError if its folder cannot be used; later errors are in ``message``."""
         folder = folder_for(config.out, f"{config.preset}-seed{config.seed}")
         here = config.replace(out=str(folder))
         return cls(lambda seen, stop: run(here, None, seen, False, stop), folder, here, [], changed)
 
     @classmethod
     def resumed(cls, folder: Path, changed: Callable[[], None] = lambda: None) -> LiveRun:
-        """Continue a run that was paused, stopped or killed; one that is done is only read.
-
-        Raises:
-            UserError: if the folder is not a run's.
-        """
+        """Continue a run that was paused, stopped or killed, or read one that is done; UserError if it is none."""
         config, done = Notes.read(folder).settings, read_metrics(folder)
         return cls(lambda seen, stop: resume(folder, None, seen, False, stop), folder, config, done, changed)
 

@@ -8,12 +8,14 @@ first answer counts; others may be tried afterwards, for their explanations.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import ipywidgets
 import yaml
+from pydantic import TypeAdapter
 
 from rmt_mini.errors import UserError
 from rmt_mini.teaching.widgets.controls import alert, status
@@ -24,11 +26,6 @@ _STYLE = (
     " padding: 0.3em 0.8em; }"
     " .rmt-quiz button:focus-visible { outline: 2px solid currentColor !important; outline-offset: -3px; }</style>"
 )
-BUTTONS = {
-    "back": ("Previous question", "go to the previous question"),
-    "next": ("Next question", "go to the next question, answered or not"),
-    "again": ("Start again", "forget all answers"),
-}
 
 
 @dataclass(frozen=True)
@@ -56,12 +53,8 @@ class Question:
         return [option.right for option in self.options].index(True)
 
 
-def _read() -> tuple[Question, ...]:
-    entries = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    return tuple(Question(**one | {"options": tuple(Option(**option) for option in one["options"])}) for one in entries)
-
-
-QUESTIONS = _read()
+_ENTRIES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+QUESTIONS = TypeAdapter(tuple[Question, ...]).validate_python(_ENTRIES)
 
 
 def letter(index: int) -> str:
@@ -87,11 +80,6 @@ def question_sheet(answers: bool = False) -> str:
     return "\n".join(parts)
 
 
-def answer_sheet() -> str:
-    """Return the questions with their answers."""
-    return question_sheet(answers=True)
-
-
 def quiz(lesson: int | None = None) -> Quiz:
     """Ask the questions of one lesson, or of all.
 
@@ -106,31 +94,23 @@ def quiz(lesson: int | None = None) -> Quiz:
 
 
 class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotations
-    """Questions one at a time, an explanation of every option chosen, and a score.
-
-    Attributes:
-        number: the index of the current question.
-        first: index of a question -> index of the option that was chosen first.
-        options: a button for each option.
-        buttons: back, next and again.
-        message, standing: HTML on the option chosen last, and on the score.
-    """
+    """Questions one at a time, an explanation of every option chosen, and a score of first answers."""
 
     def __init__(self, questions: Sequence[Question]) -> None:
-        self.questions, self.number = list(questions), 0
-        self.first: dict[int, int] = {}
+        self.questions, self.number, self.first = list(questions), 0, dict[int, int]()
         self._heading, self.message, self.standing = (ipywidgets.HTML() for _ in range(3))
-        most = max(len(one.options) for one in self.questions)
-        self.options = [ipywidgets.Button(layout={"width": "auto", "height": "auto"}) for _ in range(most)]
-        for place, option in enumerate(self.options):
+        self.options = [
+            _button("", "", partial(self._answer, place))
+            for place in range(max(len(one.options) for one in self.questions))
+        ]
+        for option in self.options:
+            option.layout.width = option.layout.height = "auto"
             option.add_class("rmt-option")
-            option.on_click(lambda _, place=place: self._answer(place))
         self.buttons = {
-            name: ipywidgets.Button(description=label, tooltip=tip) for name, (label, tip) in BUTTONS.items()
+            "back": _button("Previous question", "go back, wherever you are", lambda: self.show(self.number - 1)),
+            "next": _button("Next question", "go on, answered or not", lambda: self.show(self.number + 1)),
+            "again": _button("Start again", "forget all answers", self.restart),
         }
-        self.buttons["back"].on_click(lambda _: self.show(self.number - 1))
-        self.buttons["next"].on_click(lambda _: self.show(self.number + 1))
-        self.buttons["again"].on_click(lambda _: self.restart())
         row = ipywidgets.HBox(list(self.buttons.values()), layout={"flex_flow": "row wrap"})
         parts = [ipywidgets.HTML(_STYLE), self._heading, *self.options, self.message, row, self.standing]
         super().__init__(parts, layout={"max_width": "48em"})
@@ -150,18 +130,8 @@ class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotati
     def show(self, number: int) -> None:
         """Go to a question; after the last comes the first."""
         self.number = number % len(self.questions)
-        question, chosen = self.question, self.first.get(self.number)
-        title = f"Question {self.number + 1} of {len(self.questions)}, lesson {question.lesson}: {question.name}"
-        asks = html.escape(question.asks)
-        self._heading.value = f'<p role="status"><b>{html.escape(title)}</b></p><p style="line-height: 1.5">{asks}</p>'
-        self.message.value = ""
-        for place, button in enumerate(self.options):
-            button.layout.display = None if place < len(question.options) else "none"
-        for place, option in enumerate(question.options):
-            self._label(place, marked=chosen is not None and (place == chosen or option.right))
-        if chosen is not None:
-            self._explain(chosen)
-        self._count()
+        first = self.first.get(self.number)
+        self._draw(first, set() if first is None else {first, self.question.right})
 
     def restart(self) -> None:
         """Forget all answers, and go to the first question."""
@@ -170,21 +140,24 @@ class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotati
 
     def _answer(self, place: int) -> None:
         self.first.setdefault(self.number, place)
-        self._label(place, marked=True)
-        self._explain(place)
-        self._count()
+        self._draw(place, self._marked | {place})
 
-    def _label(self, place: int, marked: bool) -> None:
-        option, button = self.question.options[place], self.options[place]
-        mark = (" (right)" if option.right else " (not right)") if marked else ""
-        button.description, button.tooltip = f"{letter(place)}. {option.text}{mark}", f"answer {letter(place)}"
-
-    def _explain(self, place: int) -> None:
-        option = self.question.options[place]
-        words = f"{letter(place)} is {'right' if option.right else 'not right'}. {option.why}"
-        self.message.value = status(words) if option.right else alert(words)
-
-    def _count(self) -> None:
+    def _draw(self, chosen: int | None, marked: set[int]) -> None:
+        """Show the question, what is said of the option chosen, and the score; label the marked options."""
+        self._marked, question = marked, self.question
+        title = f"Question {self.number + 1} of {len(self.questions)}, lesson {question.lesson}: {question.name}"
+        asks = html.escape(question.asks)
+        self._heading.value = f'<p role="status"><b>{html.escape(title)}</b></p><p style="line-height: 1.5">{asks}</p>'
+        for place, button in enumerate(self.options):
+            button.layout.display = None if place < len(question.options) else "none"
+        for place, (option, button) in enumerate(zip(question.options, self.options, strict=False)):
+            mark = (" (right)" if option.right else " (not right)") if place in marked else ""
+            button.description, button.tooltip = f"{letter(place)}. {option.text}{mark}", f"answer {letter(place)}"
+        self.message.value = ""
+        if chosen is not None:
+            option = question.options[chosen]
+            words = f"{letter(chosen)} is {'right' if option.right else 'not right'}. {option.why}"
+            self.message.value = status(words) if option.right else alert(words)
         right, given = self.score
         words = f"{right} of {given} right at the first try."
         if given == len(self.questions):
@@ -192,3 +165,9 @@ class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotati
             again = ", ".join(map(str, sorted(missed)))
             words += f" All questions are answered. {f'Review lesson {again}.' if again else 'All were right.'}"
         self.standing.value = status(words) if given else ""
+
+
+def _button(label: str, tip: str, act: Callable[[], None]) -> ipywidgets.Button:
+    made = ipywidgets.Button(description=label, tooltip=tip)
+    made.on_click(lambda _: act())
+    return made

@@ -1,6 +1,6 @@
 """Make students' copies and an nbgrader course out of the solved exercises: ``rmt-mini release``.
 
-The solved notebooks are the one source (``checks.exercise``). A student's copy has ``raise NotImplementedError`` in the
+A student's copy has ``raise NotImplementedError`` in the
 solution's place, and the solution folded away under the hints in the cell above. nbgrader wants an exercise in two
 cells, one that the student writes and one that is locked and gives points, and makes the students' copies itself.
 """
@@ -17,12 +17,13 @@ from nbconvert.preprocessors import ClearMetadataPreprocessor, ClearOutputPrepro
 from rmt_mini.errors import UserError
 from rmt_mini.files import write_keeping
 from rmt_mini.teaching.checks.exercise import ENDS_IN_CHECK, EXERCISES, REGION, exercise_of, solution
-from rmt_mini.teaching.lessons import FOLDER, METADATA, read_notebook
+from rmt_mini.teaching.lessons import FOLDER, METADATA, lessons, read_notebook
 
 SOURCE, STUDENTS = FOLDER / "solutions", FOLDER / "exercises"
 STUB = 'raise NotImplementedError("your code goes here")'
 FOLDED = "\n\n<details><summary>Solution</summary>\n\n```python\n%s```\n\n</details>"
 TEST = "from rmt_mini.teaching.checks import check\n\ncheck(%s);"
+UNMARKED = {"grade": False, "solution": False, "locked": False, "task": False, "schema_version": 3}
 CONFIG = f'''"""An nbgrader course over the exercises; nbgrader's own documentation lists all settings."""
 
 c = get_config()  # noqa: F821
@@ -30,14 +31,6 @@ c.CourseDirectory.course_id = "rmt_mini"
 c.ClearSolutions.code_stub = {{"python": {STUB!r}}}
 c.ExecutePreprocessor.timeout = 120
 '''
-
-
-def sets(folder: Path = SOURCE) -> list[Path]:
-    """Return the solved exercise sets, in the order of their lessons."""
-    found = sorted(folder.glob("*.ipynb"))
-    if not found:
-        raise UserError(f"no solved exercises are in {folder}; they come with a clone of the repository")
-    return found
 
 
 def stub(source: str) -> str:
@@ -68,27 +61,25 @@ def graded_copy(solved: Any) -> Any:
         name = exercise_of(cell.source) if cell.cell_type == "code" else None
         if name is None:
             cells.append(_marked(cell, cell.source, f"given-{cell.id}", locked=True))
-            continue
-        cells.append(_marked(cell, ENDS_IN_CHECK.sub("", cell.source).rstrip() + "\n", name, solution=True))
-        points = EXERCISES[name].points
-        cells.append(_marked(cell, TEST % name, f"check-{name}", grade=True, locked=True, points=points))
-        cells[-1].id = f"{cell.id}-check"
+        else:
+            cells.append(_marked(cell, ENDS_IN_CHECK.sub("", cell.source).rstrip() + "\n", name, solution=True))
+            points = EXERCISES[name].points
+            cells.append(_marked(cell, TEST % name, f"check-{name}", grade=True, locked=True, points=points))
+            cells[-1].id = f"{cell.id}-check"
     made.cells = cells
     return made
 
 
-def _marked(cell: Any, source: str, identity: str, **marks: Any) -> Any:
-    plain = {"grade": False, "solution": False, "locked": False, "task": False, "schema_version": 3}
+def _marked(cell: Any, source: str, identity: str, **marks: bool | int) -> Any:
     made = copy.deepcopy(cell)
     made.source = source
-    made.metadata.nbgrader = plain | {"grade_id": identity, "cell_type": cell.cell_type} | marks
+    made.metadata.nbgrader = UNMARKED | {"grade_id": identity, "cell_type": cell.cell_type} | marks
     return made
 
 
 def _plain(solved: Any) -> Any:
     """Return a copy of a notebook without what running it left."""
-    made = copy.deepcopy(solved)
-    made, _ = ClearOutputPreprocessor().preprocess(made, {})
+    made, _ = ClearOutputPreprocessor().preprocess(copy.deepcopy(solved), {})
     made, _ = ClearMetadataPreprocessor().preprocess(made, {})
     made.metadata = nbformat.from_dict(METADATA)
     for number, cell in enumerate(made.cells):
@@ -97,23 +88,21 @@ def _plain(solved: Any) -> Any:
 
 
 def release(students: Path = STUDENTS, nbgrader: Path | None = None, folder: Path = SOURCE) -> list[Path]:
-    """Write students' copies and, if asked for, an nbgrader course; return the files that were written.
+    """Write students' copies and, if asked for, an nbgrader course in a folder; return the files that were written.
 
     A notebook that is there already and differs, because somebody typed in it or its solution has changed, moves to
     the folder ``old`` beside it, or of the course. A course's ``nbgrader_config.py`` is left as it is.
 
-    Args:
-        students: folder of the students' copies.
-        nbgrader: folder of the course, or None.
-        folder: of the solved exercises.
-
     Raises:
-        UserError: if there are no solved exercises, one of them has no check, or ``students`` is their folder.
+        UserError: if ``folder`` has no solved exercises, one of them has no check, or it is also that of ``students``.
     """
     if students.resolve() == folder.resolve():
         raise UserError(f"{str(students)!r} holds the solved exercises; choose another folder with --students")
     written = []
-    for path in sets(folder):
+    solved_sets = lessons(folder)
+    if not solved_sets:
+        raise UserError(f"no solved exercises are in {folder}; they come with a clone of the repository")
+    for path in solved_sets:
         solved = read_notebook(path)
         for name in (exercise_of(cell.source) for cell in solved.cells if cell.cell_type == "code"):
             if name is not None and name not in EXERCISES:

@@ -19,7 +19,6 @@ from rmt_mini.errors import UserError
 from rmt_mini.files import write_keeping
 from rmt_mini.teaching.lessons import lessons, read_notebook
 
-HERE = Path(__file__).resolve().parent
 INDEX = '<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>Slides</title><body>\n{}</body></html>\n'
 
 
@@ -39,7 +38,7 @@ def deck(path: Path, decks: Sequence[str] = ()) -> str:
             cell.source = re.sub(r"\[([^\]]+)\]\((?!https?:|\w+\.slides\.html)[^)]+\)", r"\1", cell.source)
     exporter = SlidesExporter(
         template_name="deck",
-        extra_template_basedirs=[str(HERE)],
+        extra_template_basedirs=[str(Path(__file__).parent)],
         extra_template_paths=[str(Path(carrier.origin).parent / "revealjs" / "dist")],
         exclude_input_prompt=True,
         exclude_output_prompt=True,
@@ -47,35 +46,22 @@ def deck(path: Path, decks: Sequence[str] = ()) -> str:
     return str(exporter.from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})[0])
 
 
-def write_decks(paths: Sequence[Path], out: Path) -> None:
-    """Write a deck for each notebook, and ``index.html`` with a link to each; older files are kept beside them.
-
-    Raises:
-        UserError: as ``deck``, or if ``out`` cannot be written.
-    """
-    decks = {path.stem: deck(path, [one.stem for one in paths]) for path in paths}
-    links = "".join(f'<p><a href="{name}.slides.html">{name}</a></p>\n' for name in decks)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output folder {str(out)!r} cannot be written ({error.strerror}); choose another") from error
-    for name, text in {
-        **{f"{name}.slides": text for name, text in decks.items()},
-        "index": INDEX.format(links),
-    }.items():
-        write_keeping(out / f"{name}.html", text)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the decks of the notebooks named, or of all lessons."""
+    """Write decks of the notebooks named, or of all lessons, and ``index.html`` with a link to each."""
     parser = argparse.ArgumentParser(prog="python -m rmt_mini.teaching.slides")
     parser.add_argument("notebooks", nargs="*", type=Path, help="all lessons where none is named")
     parser.add_argument("--out", type=Path, default=Path("build/slides"), help="folder (default: %(default)s)")
     given = parser.parse_args(arguments)
+    paths = given.notebooks or lessons()
     try:
-        write_decks(given.notebooks or lessons(), given.out)
+        pages = {f"{path.stem}.slides.html": deck(path, [one.stem for one in paths]) for path in paths}
+        links = "".join(f'<p><a href="{page}">{page.removesuffix(".slides.html")}</a></p>\n' for page in pages)
+        for name, text in {**pages, "index.html": INDEX.format(links)}.items():
+            write_keeping(given.out / name, text)
     except UserError as error:
         parser.exit(2, f"error: {error}\n")
+    except OSError as error:
+        parser.exit(2, f"error: output folder {str(given.out)!r} cannot be written ({error.strerror})\n")
 
 
 if __name__ == "__main__":

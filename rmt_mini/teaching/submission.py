@@ -20,8 +20,7 @@ import psutil
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from rmt_mini.teaching.checks import LIMIT, Verdict, judge
-from rmt_mini.teaching.checks.limit import time_limit
+from rmt_mini.teaching.checks import LIMIT, Verdict, judge, time_limit
 
 TAG = "RMT_MINI_SUBMISSION"  # an environment variable that every process of a submission inherits
 LONGEST = 2000  # characters of a check's message: a submission's own error messages are part of it
@@ -50,8 +49,7 @@ def _judged(name: str, names: Mapping[str, Any]) -> Verdict:
     reason = "an error that cannot be printed"
     with suppress(BaseException), time_limit(2 * LIMIT):  # an answer's error may raise where it is printed
         try:
-            own = getattr(names[name], "__name__", name)
-            if own == name:
+            if (own := getattr(names[name], "__name__", name)) == name:
                 return judge(names[name])
             reason = f"it is the function {str(own)!r}; define it under its own name"
         except BaseException as error:  # an answer may raise anything, also where it is compared

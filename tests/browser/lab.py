@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pkgutil import resolve_name
 from typing import Any
-
-from rmt_mini.errors import UserError
 
 RUN_ALL = """async () => {
     const panel = window.jupyterapp.shell.currentWidget;
@@ -63,7 +60,7 @@ class Lab:
 
 
 class Explorer:
-    """An explorer in the page: what it shows, its description, and its controls."""
+    """An explorer in the page: its settings, what it draws, and its controls."""
 
     def __init__(self, page: Any, root: Any) -> None:
         self.page, self.root = page, root
@@ -75,27 +72,18 @@ class Explorer:
         plain: dict[str, Any] = json.loads(self.root.locator("[data-settings]").get_attribute("data-settings"))
         return plain
 
-    @property
-    def alt(self) -> str:
-        """What is to be seen now, in words."""
-        parts = self.root.locator("[data-draw]").locator('img, [role="img"], [role="group"], [role="alert"]')
-        return " ".join(
-            str(one.get_attribute("alt") or one.get_attribute("aria-label") or one.inner_text()) for one in parts.all()
+    def described(self) -> bool:
+        """Wait until everything that is drawn has a description; a busy machine may take long to draw."""
+        drawn = self.root.locator("[data-settings]").locator('img, [role="img"], [role="group"], [role="alert"]')
+        return self._comes(
+            lambda: (
+                drawn.count() > 0
+                and all(
+                    one.get_attribute("alt") or one.get_attribute("aria-label") or one.inner_text()
+                    for one in drawn.all()
+                )
+            )
         )
-
-    def by_formula(self) -> str:
-        """Return what the function says is to be seen at the settings of the page; of a notebook's own, what is."""
-        name = self.root.locator("[data-draw]").get_attribute("data-draw")
-        if name.startswith("__main__"):
-            return self.alt
-        try:
-            return str(resolve_name(name)(**self.settings).alt)
-        except (UserError, ValueError) as error:
-            return str(error)
-
-    def settled(self) -> bool:
-        """Wait until what is seen is what the formula says; a busy machine may take long to draw."""
-        return self._comes(lambda: self.alt == self.by_formula())
 
     def fits(self) -> bool:
         """Wait until the page has been laid out anew, and nothing of the explorer is cut off."""

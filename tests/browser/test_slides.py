@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rmt_mini.teaching.lessons import lessons
-from rmt_mini.teaching.slides import write_decks
+from rmt_mini.teaching.slides import main
 
 pytestmark = [
     pytest.mark.browser,
@@ -37,7 +37,7 @@ LOOK = """() => {
 @pytest.fixture(scope="module")
 def decks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("decks")
-    write_decks(LESSONS, out)
+    main([*map(str, LESSONS), "--out", str(out)])
     return out
 
 

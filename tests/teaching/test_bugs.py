@@ -54,10 +54,6 @@ def lesson() -> dict[str, Any]:
     return defined
 
 
-def test_every_bug_is_in_the_hunt(lesson: dict[str, Any]) -> None:
-    assert list(lesson["BUGS"]) == list(MESSAGES) == list(BY_HAND)
-
-
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_check_names_the_bug_and_passes_on_the_repair(lesson: dict[str, Any], name: str) -> None:
     see, check, buggy, repaired = lesson["BUGS"][name]
@@ -70,16 +66,6 @@ def test_a_check_names_the_bug_and_passes_on_the_repair(lesson: dict[str, Any], 
     case, *wanted = BY_HAND[name]
     for function, expected in zip((buggy, repaired), wanted, strict=True):
         assert torch.as_tensor(case(function)).flatten().tolist() == pytest.approx(expected, abs=1e-3)
-
-
-def test_symptoms_show_what_the_lesson_says(lesson: dict[str, Any]) -> None:
-    shown = {name: (see(buggy).alt, see(repaired).alt) for name, (see, _, buggy, repaired) in lesson["BUGS"].items()}
-    assert "0.25 throughout" in shown["it never stops"][0]
-    assert shown["nan at once"][0].endswith("the advantage is nan and the weight after it nan.")
-    assert "after epoch 2: A lift _ _ floor _." in shown["the text fades"][0]
-    assert "“9” 1, “7” (none)" in shown["credit for the wrong one"][0]
-    assert "and 0.03 at last" in shown["thoughts collapse"][0]
-    assert "and 7.65 at last" in shown["thoughts collapse"][1]
 
 
 def test_other_mistakes_are_named_too(lesson: dict[str, Any]) -> None:
@@ -104,6 +90,7 @@ def test_repairs_agree_with_the_package_and_stay_finite(lesson: dict[str, Any]) 
 
 
 def test_the_explorer_shows_every_bug_both_ways(lesson: dict[str, Any]) -> None:
+    assert list(lesson["BUGS"]) == list(MESSAGES) == list(BY_HAND)
     for number, (name, (see, check, *functions)) in enumerate(lesson["BUGS"].items(), 1):
         for repaired, function in enumerate(functions):
             shown = lesson["bug_report"](number, bool(repaired))

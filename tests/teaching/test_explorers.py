@@ -19,33 +19,32 @@ from rmt_mini.config import preset
 from rmt_mini.engine.attention import tree_mask
 from rmt_mini.engine.prompt import Continuation
 from rmt_mini.errors import UserError
+from rmt_mini.files import Comparison, PostTraining
 from rmt_mini.method.entropy import assign_tiers
 from rmt_mini.method.rewards import match_reward
 from rmt_mini.report import plots
 from rmt_mini.report.claims import PAPER, SHOWN, trained_as
 from rmt_mini.report.comparison import expected_half_width, expected_positions
-from rmt_mini.scale.planner import FRAME_TOKENS
+from rmt_mini.runs.run import prepare
 from rmt_mini.stages.material import trunk_entropy
 from rmt_mini.stages.posttrain import pass_at_k
-from rmt_mini.teaching.lessons import FOLDER, read_notebook
-from rmt_mini.teaching.widgets import controls, explorers_model
-from rmt_mini.teaching.widgets.controls import Explorer, control, controls_of, explorer
+from rmt_mini.teaching.lessons import FOLDER
+from rmt_mini.teaching.widgets import controls
+from rmt_mini.teaching.widgets.controls import Explorer, control, controls_of
 from rmt_mini.teaching.widgets.explorers_model import (
     GROUP,
     ask_model,
-    judge_answer,
-    marked_document,
     micro_world,
-    show_tiers,
-    training_world,
     words,
 )
-from rmt_mini.teaching.widgets.explorers_tree import TRUNK, Counts, count_step, small_tree, spread, tree_or_rows
+from tests.teaching.lesson_cells import defined_by
 
 ENTRIES = yaml.safe_load(Path(controls.__file__).with_name("explorers.yaml").read_text(encoding="utf-8"))
-DRAWN = [name for name in ENTRIES if "draws" in ENTRIES[name]]
 SENTENCE = "A lift waits on floor 3 and rises first 5"
-DRAWN_BY_LESSONS = {  # what draws in a cell of a lesson
+EXPLORERS = {  # what draws: a function of the package, or the last of a lesson, whose cells are run in this order
+    "question": ask_model,
+    "answer": ("01_next_token_reasoning", "micro_world()", "encode_text(", "judge_answer"),
+    "entropy": ("02_entropy", "micro_world()", "show_tiers"),
     "budget": ("03_budget", "budget_curve"),
     "reward": ("03_budget", "reward_by_length"),
     "curriculum": ("04_curriculum", "mixes"),
@@ -55,6 +54,10 @@ DRAWN_BY_LESSONS = {  # what draws in a cell of a lesson
     "clip": ("05_grpo", "clip_curve"),
     "closing": ("06_dual_objective", "length_chances", "closing_slopes"),
     "kl": ("05_grpo", "moved_policy"),
+    "mask": ("06_dual_objective", "Difficulty(", "marked_document"),
+    "tree": ("07_document_tree", "small_tree"),
+    "saving": ("07_document_tree", "count_step", "tree_or_rows"),
+    "text": ("11_your_own", "measure_text", "text_fit"),
     "interval": ("09_replication", "interval_width"),
     "ablations": ("09_replication", "ablations"),
     "exams": ("10_post_training", "exams"),
@@ -67,29 +70,26 @@ def recorded(part: str) -> Any:
 
 
 @cache
-def of_lesson(name: str) -> Any:
-    """Run the cells of a lesson that define functions, after what earlier cells define; return the last function."""
-    lesson, *functions = DRAWN_BY_LESSONS[name]
-    micro, comparison = preset("micro"), recorded("comparison/comparison")
-    exams = {
-        kind: recorded("comparison/posttraining")["micro"]
-        for kind in ENTRIES["exams"]["controls"]["questions"]["options"]
-    }
-    exams["the text's own"] = recorded("comparison/posttraining")["micro-text"]
-    defined = {**vars(method), **vars(plots)} | {
+def drawn_by(name: str) -> Any:
+    """Return the function that an explorer draws with."""
+    if callable(EXPLORERS[name]):
+        return EXPLORERS[name]
+    lesson, *parts = EXPLORERS[name]
+    micro, folder = preset("micro"), FOLDER.parent / "data" / "micro" / "comparison"
+    exams = PostTraining.read(folder).exams
+    found = {"new kinds": exams["micro"], "the text's own": exams["micro-text"]}
+    found["own, calculations alone"] = found["new kinds"]
+    given = {**vars(method), **vars(plots)} | {
         "EARLY": micro.tier_probs_early, "LATE": micro.tier_probs_late, "SHOWN": SHOWN, "trained_as": trained_as,
-        "FOUND": comparison if lesson.startswith("09") else exams, "pass_at_k": pass_at_k, "torch": torch,
-        "expected_half_width": expected_half_width,
-        "expected_positions": expected_positions, "last": 60,
+        "FOUND": Comparison.read(folder) if lesson.startswith("09") else found, "pass_at_k": pass_at_k, "torch": torch,
+        "expected_half_width": expected_half_width, "expected_positions": expected_positions, "last": 60,
+        "preset": preset, "prepare": prepare,
     }  # fmt: skip
-    cells = read_notebook(FOLDER / f"{lesson}.ipynb").cells
-    for function in functions:
-        exec(next(cell.source for cell in cells if f"def {function}(" in cell.source), defined)
-    return defined[functions[-1]]
+    return defined_by(lesson, *parts, **given)[parts[-1]]
 
 
 def explorer_of(name: str) -> Explorer:
-    return Explorer(of_lesson(name), controls_of(name)) if name in DRAWN_BY_LESSONS else explorer(name)
+    return Explorer(drawn_by(name), controls_of(name))
 
 
 def moved(explorer: Explorer, **values: Any) -> str:
@@ -110,13 +110,13 @@ def other(widget: Any) -> Any:
     return widget.min if widget.value > widget.min else widget.max
 
 
-@pytest.mark.parametrize("name", [*DRAWN, *DRAWN_BY_LESSONS])
+@pytest.mark.parametrize("name", EXPLORERS)
 def test_every_control_draws_what_the_function_draws_of_the_settings(name: str) -> None:
     shown = explorer_of(name)
     assert set(shown.controls) <= set(inspect.signature(shown.draw).parameters)
-    assert {*DRAWN, *DRAWN_BY_LESSONS, "weight", "panel"} == set(ENTRIES)
+    assert {*EXPLORERS, "weight", "panel"} == set(ENTRIES)
     for argument, widget in shown.controls.items():
-        assert widget.description == ENTRIES[name]["controls"][argument]["label"]
+        assert widget.description == ENTRIES[name][argument]["label"]
         start, page = widget.value, shown.page.value.partition(">")[2]  # after the settings, which change anyway
         widget.value = other(widget)
         try:
@@ -130,13 +130,11 @@ def test_every_control_draws_what_the_function_draws_of_the_settings(name: str) 
 
 def test_defaults_are_those_of_the_preset() -> None:
     micro = preset("micro").to_dict()
-    values = {one: given["value"] for one, given in ENTRIES["panel"]["controls"].items() if "value" in given}
+    values = {one: given["value"] for one, given in ENTRIES["panel"].items() if "value" in given}
     assert {one: micro[one] for one in values if one != "steps"} == {
         one: value for one, value in values.items() if one != "steps"
     }
-    budget, mix = (
-        {one: given["value"] for one, given in ENTRIES[of]["controls"].items()} for of in ("budget", "curriculum")
-    )
+    budget, mix = ({one: given["value"] for one, given in ENTRIES[of].items()} for of in ("budget", "curriculum"))
     assert [budget[one] for one in ("total_steps", "start", "minimum", "decay")] == [
         micro[one] for one in ("steps", "budget_start", "budget_min", "budget_decay")
     ]
@@ -144,8 +142,8 @@ def test_defaults_are_those_of_the_preset() -> None:
         *micro["tier_probs_early"][:2], *micro["tier_probs_late"][:2],
     ]  # fmt: skip
     gap = PAPER["rmt"][3] - PAPER["rmt-no-curriculum"][3]
-    assert ENTRIES["interval"]["controls"]["gap"]["value"] == pytest.approx(gap)
-    assert ENTRIES["mask"]["controls"]["step"]["high"] == micro["steps"]
+    assert ENTRIES["interval"]["gap"]["value"] == pytest.approx(gap)
+    assert ENTRIES["mask"]["step"]["high"] == micro["steps"]
 
 
 # The explorer itself
@@ -162,27 +160,19 @@ def test_an_impossible_setting_is_one_line_and_no_traceback() -> None:
 
 def test_errors_are_escaped_and_defects_are_raised() -> None:
     def draw(text: str) -> Any:
-        raise UserError(f"{text!r} will not do")
+        raise (UserError if text.startswith("<") else KeyError)(text)
 
-    def broken(text: str) -> Any:
-        raise KeyError(text)
-
-    assert "<script>" not in Explorer(draw, {"text": control("text", '<script>"x"</script>')}).page.value
+    shown = Explorer(draw, {"text": control("text", '<script>"x"</script>')})
+    assert "<script>" not in shown.page.value
     with pytest.raises(KeyError):
-        Explorer(broken, {"text": control("text", "x")})
+        moved(shown, text="x")
 
 
 def test_a_control_is_chosen_by_its_value_and_has_a_label() -> None:
-    made = [
-        control("a", 1, 0, 2),
-        control("b", 0.5),
-        control("c", options=[1, 2]),
-        control("d", True),
-        control("e", "x"),
-    ]
+    made = [control("a", 1, 0, 2), control("b", 0.5), control("c", 2, options=[("one", 1), ("two", 2)])]
+    made += [control("d", True), control("e", "x")]
     assert [type(one).__name__ for one in made] == ["IntSlider", "FloatSlider", "ToggleButtons", "Checkbox", "Text"]
-    assert [one.description for one in made] == list("abcde")
-    assert control("c", 2, options=[("one", 1), ("two", 2)]).value == 2
+    assert ["".join(one.description for one in made), made[2].value] == ["abcde", 2]
     assert not any(one.continuous_update for one in (made[0], made[1], made[4]))  # a dragged slider draws once
 
 
@@ -232,7 +222,7 @@ def test_tier_probabilities_by_hand(values: dict[str, Any], expected: tuple[int,
         ("question", {"document": 0, "index": 70}, "position 70 cannot be asked for"),
         ("answer", {"index": 30}, "position 30 cannot be asked for"),
         ("answer", {"sentence": ""}, "type more"),
-        ("text", {"hard": 0.3}, "thresholds are 0.5 and 0.3"),
+        ("text", {"hard": 0.3}, "must be two finite ascending numbers"),
         ("pass", {"k": 9}, "k=9"),
     ],
 )
@@ -243,7 +233,7 @@ def test_what_is_impossible_is_explained(name: str, values: dict[str, Any], erro
 
 
 def test_draws_are_limited_by_what_is_offered() -> None:
-    draws = of_lesson("draws")
+    draws = drawn_by("draws")
     assert "0 easy where p_t asks for" in draws(0, 60, 60, 20, 0).alt
     alt = draws(0, 3, 5, 40, 0).alt  # 8 positions are offered and 40 asked for: all are drawn, in each of 60 steps
     assert "180 medium where" in alt
@@ -252,7 +242,7 @@ def test_draws_are_limited_by_what_is_offered() -> None:
 
 def test_advantages_of_a_group_by_hand() -> None:
     # rewards .3, .3, .3, .27: deviations .0075 and -.0225, std .01299, and 1e-4 is added to it
-    one_group = of_lesson("advantage")
+    one_group = drawn_by("advantage")
     alt = one_group(4, right=0, length_weight=0.3, last=0.9, only_if_correct=False).alt
     assert "scaled 0.57, 0.57, 0.57, -1.72, not scaled 0.01, 0.01, 0.01, -0.02" in alt
     assert "all advantages are 0" in one_group(4, right=0, length_weight=0.3, last=0.9, only_if_correct=True).alt
@@ -269,43 +259,29 @@ def test_signal_clip_and_kl_by_hand() -> None:
     odds = 2 / math.e  # reference (2/3, 1/3); the logits move by -.5 and .5, so that the odds 2 become 2 / e
     p = (odds / (1 + odds), 1 / (1 + odds))
     exact = p[0] * math.log(p[0] * 3 / 2) + p[1] * math.log(p[1] * 3)
-    assert f"Exact KL(p || q) is {exact:.3f} nats" in of_lesson("kl")(0.5, 2, 256, 1).alt
+    assert f"Exact KL(p || q) is {exact:.3f} nats" in drawn_by("kl")(0.5, 2, 256, 1).alt
 
 
-def test_counts_of_a_step_by_hand() -> None:
+def test_counts_of_a_step_by_hand_and_by_the_mask() -> None:
+    lesson = defined_by("07_document_tree", "count_step", "small_tree", "tree_or_rows")
+    count_step, spread = lesson["count_step"], lesson["spread"]
     # trunk of 4 (10 pairs); four branches of 2: at 1 see 1 + 1 and 1 + 2, at 3 see 3 + 1 and 3 + 2
-    found = count_step(document=4, positions=[1, 3], group_size=2, branch=2)
     # rows: four of 3 + 2 tokens (15 pairs each), and the document
-    assert found == Counts(tree_tokens=12, rows_tokens=24, tree_pairs=10 + 2 * 5 + 2 * 9, rows_pairs=4 * 15 + 10)
-    assert (found.token_saving, found.pair_saving) == (2.0, 70 / 38)
+    found = count_step(document=4, positions=[1, 3], group_size=2, branch=2)
+    assert found == (12, 24, 10 + 2 * 5 + 2 * 9, 4 * 15 + 10, 2.0, 70 / 38)
     long = count_step(10**6, [10**6 - 1], group_size=8, branch=10)  # eight rollouts and the document
     assert (long.token_saving, long.pair_saving) == (pytest.approx(9, rel=1e-3), pytest.approx(9, rel=1e-3))
     assert spread(16, 3) == [4, 8, 12]
-    assert len(set(spread(16, 15))) == 15
-
-
-@pytest.mark.parametrize("positions", [[1], [3, 7], [2, 2, 9]])
-def test_pairs_are_those_of_the_mask(positions: list[int]) -> None:
-    found = count_step(10, positions, group_size=3, branch=4)
-    mask = tree_mask(10, [(index, 4) for index in positions for _ in range(3)])
-    assert (found.tree_pairs, found.tree_tokens) == (int(mask.sum()), len(mask))
-
-
-@pytest.mark.parametrize(("positions", "group_size"), [([4], 1), ([0], 1), ([], 1), ([1], 0)])
-def test_what_cannot_be_counted_is_refused(positions: list[int], group_size: int) -> None:
-    with pytest.raises(ValueError, match="position"):
-        count_step(4, positions, group_size, branch=1)
-
-
-def test_trees_are_drawn_as_counted() -> None:
-    found = count_step(64, spread(64, 2), 4, 10 + FRAME_TOKENS)
-    alt = tree_or_rows(64, 2, 4, 10).alt
+    for positions in ([1], [3, 7], [2, 2, 9]):
+        mask = tree_mask(10, [(index, 4) for index in positions for _ in range(3)])
+        found = count_step(10, positions, group_size=3, branch=4)
+        assert (found.tree_pairs, found.tree_tokens) == (int(mask.sum()), len(mask))
+    found = count_step(64, spread(64, 2), 4, 10 + lesson["FRAME_TOKENS"])
+    alt = lesson["tree_or_rows"](64, 2, 4, 10).alt
     assert f"the tree reads {found.tree_tokens:,} tokens where padded rows read {found.rows_tokens:,}, " in alt
     assert f"pairs are {found.tree_pairs:,} against {found.rows_pairs:,}, {found.pair_saving:.1f} times" in alt
-    pairs = count_step(len(TRUNK), [5, 9], 2, 4 + 3)  # think, /think and the answer
-    assert f"{pairs.tree_pairs} are seen" in small_tree(5, 9, 2, 4).alt
-    with pytest.raises(ValueError, match="index=14 lies outside"):
-        small_tree(5, 14, 1, 1)
+    pairs = count_step(len(lesson["WORDS"]), [5, 9], 2, 4 + 3)  # think, /think and the answer
+    assert f"{pairs.tree_pairs} are seen" in lesson["small_tree"](5, 9, 2, 4).alt
 
 
 # With a model
@@ -335,7 +311,7 @@ def test_the_model_answers_without_a_thought_and_in_a_group() -> None:
     ],
 )
 def test_a_typed_answer_is_judged_by_both_rules(answer: str, match: int, prefix: int) -> None:
-    asked, verdict, table = judge_answer(SENTENCE, 5, answer).parts
+    asked, verdict, table = drawn_by("answer")(SENTENCE, 5, answer).parts
     assert asked.alt == "Token 5 of “A lift waits on floor”, and then? It is “ 3”."
     assert verdict.alt.startswith(f"Match {match}: ")
     assert table.alt.startswith(f"Prefix match {prefix}: ")
@@ -354,35 +330,32 @@ def test_a_text_is_cut_as_the_method_cuts_it(low: float, high: float) -> None:
     entropies = trunk_entropy(policy, policy.tree.read([torch.tensor(form.trunk(texts[2])[0])]), 0)[0][1:]
     tiers = assign_tiers(entropies, (low, high)).tolist()
     easy, medium, hard = (tiers.count(tier) for tier in range(3))
-    alt = show_tiers(2, low, high).parts[0].alt
+    alt = drawn_by("entropy")(2, low, high, 0).parts[0].alt
     assert re.match(rf"Of {len(tiers)} tokens {easy} (is|are) easy .*, {medium} medium and {hard} hard ", alt)
 
 
 def test_top_k_bounds_the_entropy() -> None:
     for k in (1, 2, 16):
-        largest = float(show_tiers(2, 0.5, 1.9, k).parts[1].alt.removesuffix(".").rsplit(" ", 1)[1])
+        largest = float(drawn_by("entropy")(2, 0.5, 1.9, k).parts[1].alt.removesuffix(".").rsplit(" ", 1)[1])
         assert largest <= math.log(k) + 0.005
 
 
 def test_marks_of_a_document_are_the_masks() -> None:
-    world = training_world()
-    tokens = len(world.texts[2].ids)
-    for positions, leak, counts in (
-        (3, False, f"RL 3, NTP {tokens - 4}, none 1."),
-        (0, False, f"NTP {tokens - 1}, none 1."),
-        (3, True, f"NTP {tokens - 4}, RL and NTP 3, none 1."),
-    ):
-        assert marked_document(2, positions, 0, leak).alt.endswith(counts)
+    lesson = defined_by("06_dual_objective", "Difficulty(", "marked_document")
+    marked_document, tokens = lesson["marked_document"], len(lesson["documents"][2].ids)
+    assert marked_document(2, 3, 0, False).alt.endswith(f"RL 3, NTP {tokens - 4}, none 1.")
+    assert marked_document(2, 0, 0, False).alt.endswith(f"NTP {tokens - 1}, none 1.")
+    assert marked_document(2, 3, 0, True).alt.endswith(f"NTP {tokens - 4}, RL and NTP 3, none 1.")
 
     def mean_tier(step: int) -> float:
-        tiers = [
-            int(world.tiers[document][int(place)])
-            for document in range(8)
+        drawn = [
+            int(tiers[int(place)])
+            for document, tiers in enumerate(lesson["tiers"])
             for place in re.findall(r"(\d+) “", marked_document(document, 3, step, False).alt)
         ]
-        return sum(tiers) / len(tiers)
+        return sum(drawn) / len(drawn)
 
-    assert mean_tier(world.config.steps) > mean_tier(0)
+    assert mean_tier(lesson["config"].steps) > mean_tier(0)
 
 
 # Recorded results and statistics
@@ -390,16 +363,16 @@ def test_marks_of_a_document_are_the_masks() -> None:
 
 def test_the_interval_and_pass_at_k_by_hand() -> None:
     # 1.96 x 0.54 / 200^0.5 = 7.48 points; (1.96 x 0.54 / 0.0365)^2 = 840.8
-    alt = of_lesson("interval")(200, 1, 3.65).alt
+    alt = drawn_by("interval")(200, 1, 3.65).alt
     assert "7.5 points" in alt
     assert "841 positions" in alt
     # 1 - C(6,4) / C(8,4) = 1 - 15/70; 1 - (3/4)^4
-    alt = of_lesson("pass")(2, 8, 4).alt
+    alt = drawn_by("pass")(2, 8, 4).alt
     assert alt == "Estimates of pass@4 in %: unbiased 78.6, share to a power 68.4."
 
 
 def test_recorded_ablations_and_exams() -> None:
-    ablations, exams = of_lesson("ablations"), of_lesson("exams")
+    ablations, exams = drawn_by("ablations"), drawn_by("exams")
     paired = recorded("comparison/comparison")["paired"]
     cell = next(one for one in paired if (one["b"], one["tier"]) == ("rmt-no-budget", "medium"))
     alt = ablations("medium", "ablations").alt
@@ -413,10 +386,3 @@ def test_recorded_ablations_and_exams() -> None:
     assert list(explorer_of("exams").controls["step"].options) == [one["step"] for one in curve]
     assert [str(k) for k in explorer_of("exams").controls["k"].options] == list(curve[0]["pass_at"])
     assert f"RMT {100 * curve[-1]['pass_at']['8']['accuracy']:.1f}" in exams("new kinds", 8, 60).alt
-
-
-def test_the_micro_model_measures_its_own_text() -> None:
-    found = explorers_model.measure_text("micro")
-    assert len(found.lengths) == explorers_model.ASKED * explorers_model.EACH
-    assert 0 < max(found.lengths) <= explorers_model.LONGEST
-    assert min(found.entropies) >= 0

@@ -10,9 +10,7 @@ import pytest
 from rmt_mini.arms import ARMS
 from rmt_mini.errors import UserError
 from rmt_mini.teaching.begin import recorded
-from rmt_mini.teaching.cost import costs_read
-from rmt_mini.teaching.guide import GUIDE, generated
-from rmt_mini.teaching.lessons import lessons
+from rmt_mini.teaching.lessons import GUIDE, costs_read, guide, lessons
 from rmt_mini.teaching.quiz import QUESTIONS
 
 TEXT = GUIDE.read_text(encoding="utf-8")
@@ -27,12 +25,12 @@ def headings_of(number: int) -> set[str]:
 
 
 def test_generated_parts_are_up_to_date_and_a_stale_one_is_noticed() -> None:
-    assert generated(TEXT) == TEXT, "run python -m rmt_mini.teaching.guide"
+    assert guide(TEXT) == TEXT, "run python -m rmt_mini.teaching.lessons --guide"
     for part in (QUESTIONS[3].options[1].why, "| together |"):
         assert part in TEXT
-        assert generated(TEXT.replace(part, "stale")) == TEXT
+        assert guide(TEXT.replace(part, "stale")) == TEXT
     with pytest.raises(UserError, match="lessons: begin"):
-        generated("")
+        guide("")
 
 
 def test_every_part_of_a_lesson_every_question_and_every_arm_that_is_named_exists() -> None:

@@ -10,7 +10,19 @@ from typing import Any
 import nbformat
 import pytest
 
-from rmt_mini.teaching.lessons import CHECKED, MARK, METADATA, digest, execute, lessons, read_notebook
+from rmt_mini.teaching.lessons import (
+    CHECKED,
+    FOLDER,
+    MARK,
+    METADATA,
+    costs_read,
+    digest,
+    execute,
+    lessons,
+    main,
+    read_notebook,
+    run,
+)
 
 MOST_CELLS, MOST_LINES, MOST_BYTES = 40, 25, 1_500_000
 
@@ -85,7 +97,7 @@ def test_a_lesson_has_its_parts(lesson: Path) -> None:
     assert "begin(" in cells[1].source
     shown_before = False
     for cell in cells:  # a widget comes after what it shows at first
-        assert shown_before or not ("explorer(" in cell.source or "panel(" in cell.source), cell.source
+        assert shown_before or not re.search(r"[Ee]xplorer\(|Panel\(", cell.source), cell.source
         shown_before = shown_before or bool(shown_by(cell))
 
 
@@ -95,6 +107,19 @@ def test_links_resolve(lesson: Path) -> None:
             assert re.match(r"https://(arxiv\.org/abs/\d{4}\.\d{5}|github\.com/[\w.-]+/[\w.-]+)", target), target
         elif not target.startswith("data:"):
             assert (lesson.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["a_better_budget", "b_is_it_luck"])
+def test_a_project_is_complete_starts_small_and_grades_nothing(name: str) -> None:
+    path = FOLDER / "projects" / f"{name}.ipynb"
+    words, code = words_of(path), code_of(path)
+    for part in ("**The question.**", "**What counts as an answer.**", "## What to hand in", "docs/instructor.md"):
+        assert part in words
+    assert re.search(r"expect \*\*\d+ to \d+ minutes\*\*", words)
+    assert any("REAL = False" in cell.source for cell in code)
+    assert not any("check(" in cell.source for cell in code)
+    assert [cell.source for cell in code if cell.metadata.get(MARK) != digest(cell.source)] == []
+    assert re.search(r"/(home|root|tmp|work)/", path.read_text(encoding="utf-8")) is None
 
 
 # The tool that runs them
@@ -134,3 +159,31 @@ def test_execute_leaves_a_notebook_that_fails_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="ZeroDivisionError"):
         execute(path)
     assert path.read_bytes() == before
+
+
+def test_memory_is_that_of_the_kernel_and_its_children(tmp_path: Path) -> None:
+    hold = "held = b'x' * {size}; import time; time.sleep(0.5)"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold.format(size=200_000_000)!r}])"
+    peaks = []
+    for number, source in enumerate((hold.format(size=10), hold.format(size=200_000_000), child)):
+        nbformat.write(notebook_of(source), tmp_path / f"{number}.ipynb")
+        before = (tmp_path / f"{number}.ipynb").read_bytes()
+        cost = run(tmp_path / f"{number}.ipynb")[1]
+        assert (tmp_path / f"{number}.ipynb").read_bytes() == before
+        assert 0.5 < cost.seconds < 60
+        peaks.append(cost.peak_memory_mb)
+    assert 150 < peaks[1] - peaks[0] < 250
+    assert peaks[2] - peaks[0] > 150
+
+
+def test_measuring_writes_its_file_and_no_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.ipynb"
+    nbformat.write(notebook_of("1 + 1"), path)
+    before = path.read_bytes()
+    monkeypatch.setattr("sys.argv", ["lessons", str(path), "--measure", str(tmp_path / "costs.json"), "--machine", "m"])
+    main()
+    assert list(costs_read(tmp_path / "costs.json")) == ["a"]
+    assert path.read_bytes() == before
+    monkeypatch.setattr("sys.argv", ["lessons", "absent.ipynb", "--measure", str(tmp_path)])
+    with pytest.raises(SystemExit, match="is a folder or a device; give the name of a file"):
+        main()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rmt_mini.config import RMTConfig, preset
+from rmt_mini.config import preset
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import read_metrics
 from rmt_mini.records import StepMetrics
@@ -19,7 +19,7 @@ from rmt_mini.report.plots import side_by_side
 from rmt_mini.teaching import live
 from rmt_mini.teaching.live import DONE, FAILED, PAUSED, RUNNING, LiveRun
 from rmt_mini.teaching.widgets import panel as room
-from rmt_mini.teaching.widgets.panel import last_rollouts, panel_config, run_panel
+from rmt_mini.teaching.widgets.panel import Panel, last_rollouts, panel_config
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = 60.0  # seconds that no wait here comes near
@@ -56,29 +56,18 @@ def live_run(script: Script, folder: Path, changed: Callable[[], None] = lambda:
     return LiveRun(script.work, folder, preset("micro", **SMALL), [], changed)
 
 
-# The run
-
-
-def test_a_run_grows_step_by_step_and_ends(tmp_path: Path) -> None:
-    script, news = Script(2), threading.Semaphore(0)
+def test_a_run_grows_step_by_step_and_is_paused_after_a_whole_step(tmp_path: Path) -> None:
+    script, news = Script(3), threading.Semaphore(0)
     one = live_run(script, tmp_path, news.release)
     assert (one.state, one.metrics) == (RUNNING, [])
     script.go[0].set()
     assert news.acquire(timeout=LONG)
     assert [m.step for m in one.metrics] == [0]
+    one.pause()
+    assert one.state == RUNNING  # the step under way goes on
     script.go[1].set()
     assert one.wait(LONG)
-    assert (one.state, one.message, [m.step for m in one.metrics]) == (DONE, "a table", [0, 1])
-
-
-def test_pausing_lets_the_step_end(tmp_path: Path) -> None:
-    script = Script(3)
-    one = live_run(script, tmp_path)
-    one.pause()
-    assert one.state == RUNNING  # nothing is torn off
-    script.go[0].set()
-    assert one.wait(LONG)
-    assert (one.state, len(one.metrics)) == (PAUSED, 1)
+    assert (one.state, [m.step for m in one.metrics]) == (PAUSED, [0, 1])
 
 
 @pytest.mark.parametrize(("error", "message"), [(UserError("no room"), "no room"), (KeyError("x"), "KeyError: 'x'")])
@@ -115,16 +104,8 @@ def test_a_real_run_paused_and_resumed_is_the_unbroken_one(tmp_path: Path) -> No
     assert [set(one) for one in rest.rollouts(1)] == [set(one) for one in whole.rollouts(1)]
 
 
-def test_only_a_run_folder_is_resumed(tmp_path: Path) -> None:
-    with pytest.raises(UserError):
-        LiveRun.resumed(tmp_path)
-
-
-# The settings
-
-
 def settings(**changes: Any) -> dict[str, Any]:
-    return {name: control.value for name, control in run_panel().controls.items()} | changes
+    return {name: control.value for name, control in Panel().controls.items()} | changes
 
 
 def test_each_control_is_a_setting_of_the_run() -> None:
@@ -136,71 +117,51 @@ def test_each_control_is_a_setting_of_the_run() -> None:
     ):  # fmt: skip
         assert panel_config(**settings(**{name: value})) == base.replace(**{name: value})
     assert panel_config(**settings(late_mix="easy only")).tier_probs_late == (1.0, 0.0, 0.0)
+    for arm in Panel().controls["arm"].options:
+        config = panel_config(**settings(arm=arm))
+        assert config.use_rl == (arm != "ntp")
+        assert config.use_budget == (arm not in ("rpt", "rmt-no-budget", "rl-no-think"))
 
 
-@pytest.mark.parametrize("arm", run_panel().controls["arm"].options)
-def test_each_arm_can_be_chosen(arm: str) -> None:
-    config = panel_config(**settings(arm=arm))
-    assert isinstance(config, RMTConfig)
-    assert config.use_rl == (arm != "ntp")
-    assert config.use_budget == (arm not in ("rpt", "rmt-no-budget", "rl-no-think"))
-
-
-# The panel
-
-
-def started(monkeypatch: pytest.MonkeyPatch, script: Script, folder: Path) -> room.Panel:
+def start(panel: room.Panel, monkeypatch: pytest.MonkeyPatch, script: Script, folder: Path) -> None:
     monkeypatch.setattr(room, "REDRAWN", 0.0)
-    monkeypatch.setattr(
-        live.LiveRun, "started", classmethod(lambda cls, config, changed: live_run(script, folder, changed))
-    )
-    made = run_panel()
-    made.buttons["start"].click()
-    return made
+    fake = classmethod(lambda cls, config, changed: live_run(script, folder, changed))
+    monkeypatch.setattr(live.LiveRun, "started", fake)
+    panel.buttons["start"].click()
 
 
 def usable(panel: room.Panel) -> set[str]:
     return {name for name, button in panel.buttons.items() if not button.disabled}
 
 
-def test_buttons_serve_only_where_they_can(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert usable(run_panel()) == {"start", "resume"}
-    script = Script(2)
-    panel = started(monkeypatch, script, tmp_path / "a")
+def test_buttons_serve_only_where_they_can_and_a_stopped_run_stays_for_comparison(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    panel, first, second = Panel(), Script(3), Script(3)
+    assert usable(panel) == {"start", "resume"}
+    start(panel, monkeypatch, first, tmp_path / "a")
     assert usable(panel) == {"pause", "stop"}
     panel.buttons["pause"].click()
     assert "Pausing" in panel.status.value
-    script.go[0].set()
+    panel.buttons["stop"].click()
+    first.go[0].set()
     assert panel.run is not None
     assert panel.run.wait(LONG)
     assert usable(panel) == {"start", "resume"}
     assert "Paused after step 1 of 3" in panel.status.value
-    assert side_by_side({"a": panel.run.metrics}, 3).alt in panel.view.value
-
-
-def test_a_stopped_run_stays_for_comparison(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    script = Script(3)
-    panel = started(monkeypatch, script, tmp_path / "a")
-    script.go[0].set()
-    panel.buttons["stop"].click()
-    script.go[1].set()
-    assert panel.run is not None
-    assert panel.run.wait(LONG)
-    first = panel.run
-    second = Script(3)
-    monkeypatch.setattr(
-        live.LiveRun, "started", classmethod(lambda cls, config, changed: live_run(second, tmp_path / "b", changed))
-    )
-    panel.buttons["start"].click()
+    earlier = panel.run.metrics
+    assert side_by_side({"a": earlier}, 3).alt in panel.view.value
+    start(panel, monkeypatch, second, tmp_path / "b")
     panel.against.value = "a"
     for go in second.go:
         go.set()
     assert panel.run.wait(LONG)
-    assert side_by_side({"b": panel.run.metrics, "a": first.metrics}, 3).alt in panel.view.value
+    assert panel.run.state == DONE
+    assert side_by_side({"b": panel.run.metrics, "a": earlier}, 3).alt in panel.view.value
 
 
 def test_what_is_impossible_is_an_error_in_place() -> None:
-    panel = run_panel()
+    panel = Panel()
     panel.controls["curriculum_start"].value = 0.9
     panel.buttons["start"].click()
     assert 'role="alert"' in panel.status.value

@@ -19,11 +19,12 @@ from rmt_mini.method import TierSampler, group_advantages, rl_loss
 from rmt_mini.report.claims import PAPER
 from rmt_mini.stages.posttrain import pass_at_k
 from rmt_mini.teaching.lessons import CHECKED, FOLDER, MARK, digest, lessons
-from rmt_mini.teaching.quiz import QUESTIONS, Option, Question, Quiz, answer_sheet, letter, question_sheet, quiz
-from rmt_mini.teaching.widgets.explorers_tree import count_step
+from rmt_mini.teaching.quiz import QUESTIONS, Option, Question, Quiz, letter, question_sheet, quiz
+from tests.teaching.lesson_cells import defined_by
 
 BY_NAME = {question.name: question for question in QUESTIONS}
-NAMES = {**vars(method), "torch": torch, "re": re, "PAPER": PAPER, "pass_at_k": pass_at_k, "count_step": count_step}
+NAMES = {**vars(method), "torch": torch, "re": re, "PAPER": PAPER, "pass_at_k": pass_at_k}
+NAMES |= defined_by("07_document_tree", "count_step")
 
 
 def right(name: str) -> str:
@@ -45,6 +46,7 @@ def test_names_are_unique_and_every_lesson_has_questions() -> None:
     numbers = [question.lesson for question in QUESTIONS]
     assert set(numbers) == {int(path.name[:2]) for path in lessons()}
     assert numbers == sorted(numbers)
+    assert sum(bool(question.holds) for question in QUESTIONS) >= 16  # tied to the package
 
 
 def test_place_and_length_of_the_right_option_give_nothing_away() -> None:
@@ -72,10 +74,6 @@ def test_what_a_question_states_is_what_the_package_computes(question: Question,
     assert eval(expression, NAMES | stated)
 
 
-def test_questions_with_numbers_are_tied_to_the_package() -> None:
-    assert sum(bool(question.holds) for question in QUESTIONS) >= 16
-
-
 def test_an_empty_tier_gives_in_proportion() -> None:
     sampler = TierSampler(10, early=(0.5, 0.3, 0.2), late=(0.5, 0.3, 0.2))
     drawn = [int(sampler.sample(torch.tensor([1, 2]), 1, step=0)) for _ in range(4000)]
@@ -83,7 +81,7 @@ def test_an_empty_tier_gives_in_proportion() -> None:
     assert share == pytest.approx(int(right("An empty tier").split()[0]), abs=3)  # four deviations
 
 
-def test_the_value_of_the_loss_is_0_while_its_gradient_is_not() -> None:
+def test_a_loss_of_0_has_a_gradient_and_the_clip_one_side() -> None:
     logprobs = torch.full((4, 3), -1.0, requires_grad=True)
     advantages = group_advantages(torch.tensor([1.0, 0.0, 0.0, 0.0]), 4)
     mask = torch.ones(4, 3, dtype=torch.bool)
@@ -92,32 +90,23 @@ def test_the_value_of_the_loss_is_0_while_its_gradient_is_not() -> None:
     assert loss.item() == pytest.approx(0, abs=1e-6)
     assert gradient.norm() > 0.1
     assert right("A loss of nothing").startswith("Nothing")
-
-
-@pytest.mark.parametrize(("advantage", "clipped"), [(-1.0, False), (1.0, True)])
-def test_clipping_is_active_on_one_side(advantage: float, clipped: bool) -> None:
-    old = torch.tensor([[-2.0]])
-    logprobs = (old + math.log(1.5)).requires_grad_()
-    loss = rl_loss(logprobs, torch.tensor([advantage]), torch.tensor([[True]]), old_logprobs=old, clip_epsilon=0.2)
-    (gradient,) = torch.autograd.grad(loss, logprobs)
-    assert (gradient.item() == 0) == clipped
+    for advantage, clipped in ((-1.0, False), (1.0, True)):  # clipping is active on one side
+        old = torch.tensor([[-2.0]])
+        now = (old + math.log(1.5)).requires_grad_()
+        loss = rl_loss(now, torch.tensor([advantage]), torch.tensor([[True]]), old_logprobs=old, clip_epsilon=0.2)
+        assert (torch.autograd.grad(loss, now)[0].item() == 0) == clipped
     assert "not clipped" in right("The clip")
 
 
-def test_sheets_have_every_question_and_only_one_has_the_answers() -> None:
-    asked, answered = question_sheet(), answer_sheet()
-    for number, question in enumerate(QUESTIONS, 1):
-        for sheet in (asked, answered):
-            assert f"**{number}. {question.name}** (lesson {question.lesson})" in sheet
-            assert question.asks in sheet
-            assert all(option.text in sheet for option in question.options)
+def test_only_one_sheet_has_the_answers() -> None:
+    asked, answered = question_sheet(), question_sheet(answers=True)
+    for question in QUESTIONS:
         assert f"(lesson {question.lesson}): **{letter(question.right)}**" in answered
-        assert all(option.why in answered for option in question.options)
-        assert not any(option.why in asked for option in question.options)
+        for option in question.options:
+            assert option.text in asked
+            assert option.why in answered
+            assert option.why not in asked
     assert asked.count("**") == 2 * len(QUESTIONS)  # nothing but the names is marked
-
-
-# The notebook that asks them
 
 
 def test_the_notebook_shows_the_questions_without_a_kernel_and_not_the_answers() -> None:
@@ -133,9 +122,6 @@ def test_the_notebook_shows_the_questions_without_a_kernel_and_not_the_answers()
     targets = [link for cell in cells for link in re.findall(r"\]\(([^)]+)\)", cell.source)]
     assert targets
     assert all((FOLDER / "classroom" / target).exists() for target in targets)
-
-
-# The buttons
 
 
 TWO = (
@@ -155,19 +141,9 @@ def labels(asked: Quiz) -> list[str]:
     return [button.description for button in asked.options]
 
 
-def test_a_right_answer_is_scored_and_explained() -> None:
+def test_the_first_answer_counts_and_others_may_be_tried() -> None:
     asked = Quiz(TWO)
     assert (labels(asked), text(asked.message), text(asked.standing)) == (["A. 1", "B. 2", "C. 3"], "", "")
-    asked.options[1].click()
-    assert asked.score == (1, 1)
-    assert text(asked.message) == "B is right. So it is."
-    assert 'role="status"' in asked.message.value
-    assert labels(asked)[1] == "B. 2 (right)"
-    assert text(asked.standing) == "1 of 1 right at the first try."
-
-
-def test_a_wrong_answer_counts_and_others_may_be_tried() -> None:
-    asked = Quiz(TWO)
     asked.options[0].click()
     assert asked.score == (0, 1)
     assert text(asked.message) == "A is not right. That is 1 + 0 & no more."
@@ -175,7 +151,10 @@ def test_a_wrong_answer_counts_and_others_may_be_tried() -> None:
     assert labels(asked) == ["A. 1 (not right)", "B. 2", "C. 3"]  # the right one is not given away
     asked.options[1].click()
     assert text(asked.message) == "B is right. So it is."
+    assert 'role="status"' in asked.message.value
+    assert labels(asked) == ["A. 1 (not right)", "B. 2 (right)", "C. 3"]
     assert asked.score == (0, 1)
+    assert text(asked.standing) == "0 of 1 right at the first try."
 
 
 def test_next_previous_and_again() -> None:
@@ -200,8 +179,7 @@ def test_next_previous_and_again() -> None:
 def test_everything_is_a_button_that_stays_on() -> None:
     """Arrow keys move between cells in JupyterLab; and a button that is disabled loses the focus."""
     asked = Quiz(TWO)
-    parts = [*asked.children, *(one for child in asked.children for one in getattr(child, "children", ()))]
-    assert {type(part) for part in parts} == {ipywidgets.HTML, ipywidgets.Button, ipywidgets.HBox}
+    assert {type(part) for part in asked.children} == {ipywidgets.HTML, ipywidgets.Button, ipywidgets.HBox}
     for button in (*asked.options[:2], *asked.buttons.values()):
         assert button.description
         assert button.tooltip
@@ -209,16 +187,8 @@ def test_everything_is_a_button_that_stays_on() -> None:
         assert not button.disabled
 
 
-def test_the_real_quiz_explains_every_option() -> None:
-    asked = quiz()
-    for question in QUESTIONS:
-        assert asked.question is question
-        for place, option in enumerate(question.options):
-            asked.options[place].click()
-            assert option.why in text(asked.message)
-        asked.buttons["next"].click()
-    first = sum(question.right == 0 for question in QUESTIONS)  # each was tried first with A
-    assert asked.score == (first, len(QUESTIONS))
+def test_the_quiz_asks_all_questions_or_those_of_a_lesson() -> None:
+    assert quiz().questions == list(QUESTIONS)
     assert {question.lesson for question in quiz(5).questions} == {5}
     with pytest.raises(UserError, match="lesson 13 has no questions; give one of 0, 1, 2"):
         quiz(13)

@@ -1,4 +1,4 @@
-"""Ways in which a case's arguments reach the learner's function, other than plainly, and answers without one value."""
+"""What cases of exercises need besides plain values: names in expressions, other ways to call, judges of answers."""
 
 from __future__ import annotations
 
@@ -22,10 +22,42 @@ FAR = 5.0  # standard deviations that no right sampler strays
 CLOSE = 0.06  # of an interval's width: how far an end may be from ours, which draws otherwise
 
 
-def differentiated(name: str, leaves: int = 1) -> Callable[..., Any]:
-    """Make a call that differentiates a function's answer, summed, by its first arguments.
+def mask(*rows: str) -> Tensor:
+    """Return truth values, one for each digit; a single row has one dimension."""
+    made = torch.tensor([[mark == "1" for mark in row] for row in rows])
+    return made if len(rows) > 1 else made[0]
 
-    It gives the answer under ``name`` and its "gradient": a tensor, a list of them for several leaves, or None.
+
+def rollout(
+    text: list[int], thought: list[int], closed: bool, cue: list[int], answer: list[int]
+) -> tuple[list[int], list[bool]]:
+    """Return tokens, and for each whether the model wrote it; the closing tag is token 1."""
+    parts = [(text, False), (thought, True), ([1], closed), (cue, False), (answer, True)]
+    return [token for part, _ in parts for token in part], [own for part, own in parts for _ in part]
+
+
+def case_names(seed: str) -> dict[str, Any]:
+    """Return what expressions of cases may use: ways to write a value, and to draw a random one."""
+    source = random.Random(seed)
+
+    def ints(low: int, high: int, count: int) -> list[int]:
+        return [source.randint(low, high) for _ in range(count)]
+
+    def floats(low: float, high: float, *size: int) -> Tensor:
+        return torch.tensor([source.uniform(low, high) for _ in range(math.prod(size))]).reshape(size)
+
+    def mix() -> tuple[float, ...]:
+        parts = ints(1, 9, 3)
+        return tuple(part / sum(parts) for part in parts)
+
+    values = {"T": torch.tensor, "inf": math.inf, "nan": math.nan, "math": math, "torch": torch}
+    drawn = {name: getattr(source, name) for name in ("randint", "uniform", "gauss", "choice", "choices", "sample")}
+    ours = {"mask": mask, "rollout": rollout, "ints": ints, "floats": floats, "mix": mix}
+    return values | drawn | ours | {"chance": source.random}
+
+
+def differentiated(name: str, leaves: int = 1) -> Callable[..., Any]:
+    """Make a call that gives a function's answer under ``name``, and its "gradient" by the first arguments.
 
     Example:
         >>> differentiated("square")(torch.square, torch.tensor([3.0]))
@@ -40,11 +72,10 @@ def differentiated(name: str, leaves: int = 1) -> Callable[..., Any]:
             arg.copy_(seen.detach())  # so that the caller sees whether they were changed
         if not isinstance(answer, Tensor):
             return answer
-        gradients: Any = None
-        if answer.requires_grad:
-            gradients = list(torch.autograd.grad(answer.sum(), own, allow_unused=True, materialize_grads=True))
-            gradients = gradients if leaves > 1 else gradients[0]
-        return {name: answer.detach(), "gradient": gradients}
+        if not answer.requires_grad:
+            return {name: answer.detach(), "gradient": None}
+        gradients = torch.autograd.grad(answer.sum(), own, allow_unused=True, materialize_grads=True)
+        return {name: answer.detach(), "gradient": list(gradients) if leaves > 1 else gradients[0]}
 
     return call
 

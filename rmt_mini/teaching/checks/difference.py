@@ -48,28 +48,25 @@ def difference(got: Any, expected: Any, shape_only: bool = False) -> str:
         return _tensors(got, expected, shape_only)
     if isinstance(expected, bool | int | float):
         return _numbers(got, expected, shape_only)
-    if isinstance(expected, Mapping):
-        if not isinstance(got, Mapping):
-            return _kinds(got, "a mapping")
-        if set(got) != set(expected):
-            return f"has the keys {sorted(map(str, got))} and should have {sorted(map(str, expected))}"
-        return _parts({str(key): (got[key], expected[key]) for key in expected}, shape_only)
-    if isinstance(expected, Sequence) and not isinstance(expected, str):
-        if not isinstance(got, Sequence) or isinstance(got, str):
-            return _kinds(got, "a list" if isinstance(expected, list) else "a tuple")
-        if len(got) != len(expected):
-            return f"is {short(got)}, of length {len(got)}, and should be {short(expected)}, of {len(expected)}"
-        return _parts({str(place): pair for place, pair in enumerate(zip(got, expected, strict=True))}, shape_only)
+    if isinstance(expected, Mapping | Sequence) and not isinstance(expected, str):
+        return _parts(got, expected, shape_only)
     if type(got) is not type(expected):
         return _kinds(got, "None" if expected is None else f"a {type(expected).__name__}")
     return "" if shape_only or got == expected else _values(got, expected)
 
 
-def _parts(pairs: Mapping[str, tuple[Any, Any]], shape_only: bool) -> str:
-    """Name the first part that differs."""
-    for name, (got, expected) in pairs.items():
-        if wrong := difference(got, expected, shape_only):
-            return f"at [{name}]{wrong[2:].lstrip() if wrong.startswith('at [') else f' {wrong}'}"
+def _parts(got: Any, expected: Mapping[Any, Any] | Sequence[Any], shape_only: bool) -> str:
+    """Compare keys or lengths, then part by part; name the first part that differs."""
+    kind, keys = (Mapping, expected) if isinstance(expected, Mapping) else (Sequence, range(len(expected)))
+    if not isinstance(got, kind) or isinstance(got, str):
+        return _kinds(got, "a mapping" if kind is Mapping else f"a {type(expected).__name__}")
+    if kind is Mapping and set(got) != set(expected):
+        return f"has the keys {sorted(map(str, got))} and should have {sorted(map(str, expected))}"
+    if len(got) != len(expected):
+        return f"is {short(got)}, of length {len(got)}, and should be {short(expected)}, of {len(expected)}"
+    for key in keys:
+        if wrong := difference(got[key], expected[key], shape_only):
+            return f"at [{key}]{wrong[2:].lstrip() if wrong.startswith('at [') else f' {wrong}'}"
     return ""
 
 

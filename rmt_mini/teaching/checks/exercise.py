@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import builtins
 import json
-import random
 import re
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,8 +20,7 @@ from typing import Any
 import yaml
 
 from rmt_mini.errors import UserError
-from rmt_mini.teaching.checks import case_names
-from rmt_mini.teaching.checks.calls import CALLS, JUDGES
+from rmt_mini.teaching.checks.calls import CALLS, JUDGES, case_names
 
 SHAPE, HAND, RANDOM, EDGE = KINDS = ("shape", "hand-made", "random", "edge")
 HINTS = {
@@ -94,7 +92,7 @@ class Exercise:
 
     def all_cases(self) -> list[Case]:
         """Return the cases; the same ones each time."""
-        names = vars(case_names) | case_names.names_to_draw(random.Random(self.name))
+        names = case_names(self.name)
         for name, expression in self.values.items():
             names[name] = eval(expression, names)
         names[self.name] = lambda *args: args

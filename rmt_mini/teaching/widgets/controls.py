@@ -1,8 +1,7 @@
 """Controls over functions that draw: labelled, usable from the keyboard, and never a traceback.
 
-``explorers.yaml`` lists the explorers of the lessons: the function that draws, and a control for each of its settings.
-The picture is one HTML widget, so a screen reader announces new numbers. Function and settings are written beside it;
-a test in a real browser calls the same function and compares.
+``explorers.yaml`` lists a control for each setting of the functions that lessons draw with. The picture is one HTML
+widget, so a screen reader announces new numbers. Settings are written beside it for tests in a browser.
 """
 
 from __future__ import annotations
@@ -11,30 +10,22 @@ import html
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from pkgutil import resolve_name
-from typing import Any, Protocol
+from typing import Any
 
 import ipywidgets
 import yaml
 
 from rmt_mini.errors import UserError
+from rmt_mini.report.plots import Figured, Marked, Stack
 
-_WIDE = {"style": {"description_width": "15em"}, "layout": {"width": "34em", "max_width": "100%"}}
+Drawn = Figured | Marked | Stack
+_WIDE: dict[str, Any] = {"style": {"description_width": "15em"}, "layout": {"width": "34em", "max_width": "100%"}}
 _BUTTONS: dict[str, Any] = {
     "style": {"description_width": "15em", "button_width": "auto"},
     "layout": {"width": "100%", "max_width": "60em"},
 }
+_ENTRIES = yaml.safe_load(Path(__file__).with_name("explorers.yaml").read_text(encoding="utf-8"))
 _ALERT = "border-left: 4px solid #bd1f01; padding: 0.4em 0.8em; background: #fff; color: #000"
-
-
-class Shown(Protocol):
-    """A figure or marked text, with its description in words."""
-
-    @property
-    def alt(self) -> str:
-        """The description."""
-
-    def _repr_html_(self) -> str: ...
 
 
 def control(
@@ -61,27 +52,14 @@ def control(
     return kind(value, description=label, continuous_update=False, **bounds, **_WIDE)
 
 
-def _entry(name: str) -> dict[str, Any]:
-    entries = yaml.safe_load(Path(__file__).with_name("explorers.yaml").read_text(encoding="utf-8"))
-    found: dict[str, Any] = entries[name]
-    return found
-
-
 def controls_of(name: str) -> dict[str, ipywidgets.Widget]:
-    """Make the controls of an entry of ``explorers.yaml``, by the names of the arguments that they set."""
-    return {argument: control(**given) for argument, given in _entry(name)["controls"].items()}
-
-
-def explorer(name: str) -> Explorer:
-    """Make the explorer that ``explorers.yaml`` lists under this name.
+    """Make the controls of an entry of ``explorers.yaml``, by the names of the arguments that they set.
 
     Example:
-        >>> reward = explorer("reward")
-        >>> reward.controls["length"].value = 8
-        >>> "earns 1.00." in reward.alt
-        True
+        >>> controls_of("pass")["k"].value
+        4
     """
-    return Explorer(resolve_name(_entry(name)["draws"]), controls_of(name))
+    return {argument: control(**given) for argument, given in _ENTRIES[name].items()}
 
 
 def alert(text: str) -> str:
@@ -97,7 +75,7 @@ def status(text: str) -> str:
 class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotations
     """Controls for the arguments of ``draw`` above what it draws: its HTML is ``page``, its words are ``alt``."""
 
-    def __init__(self, draw: Callable[..., Shown], controls: Mapping[str, ipywidgets.Widget]) -> None:
+    def __init__(self, draw: Callable[..., Drawn], controls: Mapping[str, ipywidgets.Widget]) -> None:
         self.draw, self.controls, self.alt, self.page = draw, dict(controls), "", ipywidgets.HTML()
         for one in self.controls.values():
             one.observe(self._redraw, names="value")
@@ -116,6 +94,5 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no anno
             self.alt, body = shown.alt, shown._repr_html_() + status(shown.alt)
         except (UserError, ValueError) as error:
             self.alt, body = str(error), alert(str(error))
-        name = html.escape(f"{self.draw.__module__}:{self.draw.__qualname__}")
         settings = html.escape(json.dumps(self.settings, default=str))
-        self.page.value = f'<div data-draw="{name}" data-settings="{settings}">{body}</div>'
+        self.page.value = f'<div data-settings="{settings}">{body}</div>'

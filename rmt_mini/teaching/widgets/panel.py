@@ -1,7 +1,4 @@
-"""The control panel of lesson 8: settings, a run that they start, and what the run does.
-
-The panel has no logic of its own: ``LiveRun`` runs, ``side_by_side`` draws, ``RMTConfig`` checks the settings.
-"""
+"""The control panel of lesson 8: settings, a run that they start, and what the run does."""
 
 from __future__ import annotations
 
@@ -33,10 +30,7 @@ BUTTONS = {
 
 
 def panel_config(arm: str, late_mix: str, **settings: Any) -> RMTConfig:
-    """Return the settings of a run of the micro-world as the panel's controls are.
-
-    Raises:
-        UserError: if they are impossible together.
+    """Return the settings of a run of the micro-world as the panel's controls are; UserError if they are impossible.
 
     Example:
         >>> panel_config("ntp", "easy only", steps=10).use_rl
@@ -54,13 +48,8 @@ def last_rollouts(lines: Sequence[Mapping[str, Any]]) -> Marked:
     )
 
 
-def run_panel() -> Panel:
-    """Make the panel over the micro-world."""
-    return Panel()
-
-
 class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotations
-    """Controls, buttons, a status, and a view of the run under way or the last one, beside an earlier one."""
+    """Controls and buttons for a run of the micro-world, a status, and a view of it beside an earlier one."""
 
     def __init__(self) -> None:
         self.controls = controls_of("panel")
@@ -153,10 +142,9 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
         shown = {one.folder.name: one.metrics[:] for one in (run, self.earlier.get(self.against.value)) if one}
         drawn = side_by_side(shown, run.config.steps)
         parts = [drawn._repr_html_(), status(drawn.alt)]
-        rollouts, measured = run.rollouts(), run.evaluation()
-        if rollouts:
+        if rollouts := run.rollouts():
             parts.append(last_rollouts(rollouts)._repr_html_())
-        if measured is not None:
+        if measured := run.evaluation():
             parts.append(accuracy(measured)._repr_html_())
         self.view.value = "".join(parts)
 
