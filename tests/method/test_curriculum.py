@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import pytest
@@ -133,27 +132,3 @@ def test_resume_continues_the_draws(enabled: bool) -> None:
 
     fresh = TierSampler(20, EARLY, LATE, seed=4, enabled=enabled)  # the state, not the seed, made them equal
     assert [fresh.sample(tiers, 5, step).tolist() for step in range(8, 20)] != later
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: tier_probabilities(11, 10, EARLY, LATE), "step=11 lies outside 0..total_steps=10"),
-        (lambda: tier_probabilities(0, 0, EARLY, LATE), "total_steps=0"),
-        (lambda: tier_probabilities(0, 10, (0.5, 0.5), LATE), r"early=\(0.5, 0.5\)"),
-        (lambda: tier_probabilities(0, 10, EARLY, (0.5, 0.5, 0.5)), r"late=\(0.5, 0.5, 0.5\) .*sum 1"),
-        (lambda: tier_probabilities(0, 10, (-0.5, 1.0, 0.5), LATE), "early="),
-        (lambda: tier_probabilities(0, 10, (math.nan, 0.5, 0.5), LATE), "early="),
-        (lambda: tier_probabilities(0, 10, EARLY, LATE, start=0.7, end=0.3), "start=0.7 and end=0.3"),
-        (lambda: tier_probabilities(0, 10, EARLY, LATE, start=0.5, end=0.5), "start=0.5 and end=0.5"),
-        (lambda: TierSampler(10, EARLY, LATE, end=1.5), "end=1.5"),
-        (lambda: TierSampler(10, EARLY, LATE).sample(torch.tensor([0, 3]), 1, 0), "of 0, 1, 2"),
-        (lambda: TierSampler(10, EARLY, LATE).sample(torch.zeros(2, 2), 1, 0), r"shape \(2, 2\)"),
-        (lambda: TierSampler(10, EARLY, LATE).sample(torch.tensor([0]), -1, 0), "n=-1 must not be negative"),
-        (lambda: TierSampler(10, EARLY, LATE, enabled=False).sample(torch.tensor([0]), 1, 11), "step=11"),
-        (lambda: TierSampler(10, EARLY, LATE).load_state_dict({"counts": [0, 0, 0]}), "has no .'generator'"),
-    ],
-)
-def test_bad_input_is_named(call, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        call()
