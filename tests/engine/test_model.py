@@ -32,14 +32,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_a_saved_model_loads_as_it_was(folders: dict[str, Path], shape: str, dtype: str) -> None:
     policy = load_policy(str(folders[shape]), device="cpu", dtype=dtype)
     before = make_tiny_policy(shape)
-    before.model.to(DTYPES[dtype])
     assert isinstance(policy.tree, DocumentTree)
     assert (policy.device, policy.dtype) == (torch.device("cpu"), DTYPES[dtype])
     assert not policy.model.training
     assert policy.parameters == sum(parameter.numel() for parameter in before.model.parameters())
     assert policy.head.weight.shape == (259, 32)
-    ids = torch.arange(50)
-    assert torch.equal(policy.model(input_ids=ids[None]).logits, before.model(input_ids=ids[None]).logits)
+    now = dict(policy.model.named_parameters())
+    assert all(torch.equal(now[name], one.to(policy.dtype)) for name, one in before.model.named_parameters())
 
 
 # --- What goes wrong ---------------------------------------------------------------------------------------------
