@@ -24,6 +24,10 @@ from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.plain import PlainTree
 from rmt_mini.engine.tree import Documents, Trunks
 
+SIZES: dict[str, Any] = {
+    "vocab_size": 259, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
+}  # fmt: skip
 SHAPES = ("llama", "qwen2", "qwen3")
 SPECIALS = ["<|end|>", "<|user|>", "<|assistant|>"]
 TEMPLATE = (
@@ -32,18 +36,16 @@ TEMPLATE = (
 )
 
 
-def byte_tokenizer(words: Sequence[str] = (), template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
-    """Make a tokenizer with one token a byte, three specials, and each of ``words`` as one token besides.
-
-    Example:
-        >>> tokenizer = byte_tokenizer(words=["the"])
-        >>> ids = tokenizer("é the")["input_ids"]
-        >>> [tokenizer.decode([i]) for i in ids[2:]], len(ids)
-        ([' ', 'the'], 4)
-    """
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]  # GPT-2's table: these bytes stand for themselves
+def byte_signs() -> dict[int, str]:
+    """Return GPT-2's table, in which most bytes are their own sign."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in plain]
-    table = {byte: chr(byte) for byte in plain} | {byte: chr(256 + n) for n, byte in enumerate(others)}
+    return {byte: chr(byte) for byte in plain} | {byte: chr(256 + n) for n, byte in enumerate(others)}
+
+
+def byte_tokenizer(words: Sequence[str] = (), template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
+    """Make a tokenizer with one token a byte, three specials, and each of ``words`` as one token besides."""
+    table = byte_signs()
     vocabulary = {table[byte]: byte for byte in range(256)}  # the id of a byte is the byte
     merges: list[tuple[str, str]] = []
     for word in words:
@@ -65,18 +67,10 @@ def byte_tokenizer(words: Sequence[str] = (), template: str | None = TEMPLATE) -
 
 def tiny_config(shape: str, vocabulary: int, **changes: Any) -> PreTrainedConfig:
     """Configure two layers, four query heads on two key heads, d = 32; tied embeddings where the real ones are."""
-    common: dict[str, Any] = {
-        "vocab_size": vocabulary,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 1024,
-        "bos_token_id": None,
-        "eos_token_id": None,
+    common: dict[str, Any] = SIZES | {
+        "vocab_size": vocabulary, "num_key_value_heads": 2, "max_position_embeddings": 1024,
         "tie_word_embeddings": shape != "qwen2",
-    }
+    }  # fmt: skip
     if shape == "qwen3":
         common["head_dim"] = 12  # not d / heads, as in the real ones
     config = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}[shape]
@@ -92,8 +86,8 @@ def tiny_model(
 ) -> Any:
     """Make a random model whose attention is sharp, so that a wrong mask or position shows.
 
-    At transformers' own small initial weights all attention is nearly uniform and biases are 0. In float64 the norms
-    compute in float64 too (transformers' own are fp32 inside, and would round a comparison to 1e-7).
+    At transformers' own initial weights attention is nearly uniform. In float64 the norms compute in float64 too
+    (transformers' own are fp32 inside, and would round a comparison to 1e-7).
     """
     model = AutoModelForCausalLM.from_config(tiny_config(shape, vocabulary, **changes))
     generator = torch.Generator().manual_seed(seed)
@@ -124,13 +118,7 @@ def make_tiny_policy(
     seed: int = 0,
     **changes: Any,
 ) -> Policy:
-    """Make a policy of a tiny random model and, unless a vocabulary is given, the byte tokenizer.
-
-    Example:
-        >>> policy = make_tiny_policy("qwen3")
-        >>> type(policy.tree).__name__, policy.head.weight.shape
-        ('DocumentTree', torch.Size([259, 32]))
-    """
+    """Make a policy of a tiny random model and, unless a vocabulary is given, the byte tokenizer."""
     if vocabulary is None:
         tokenizer = byte_tokenizer() if tokenizer is None else tokenizer
         vocabulary = len(tokenizer)

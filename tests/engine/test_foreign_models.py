@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -19,14 +17,12 @@ from transformers import (
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
-    ViTConfig,
-    ViTModel,
 )
 
-from rmt_mini.engine.model import Policy, load_policy
+from rmt_mini.engine.model import load_policy
 from rmt_mini.engine.prompt import Chat, Continuation, continuation_of, encode_text
 from rmt_mini.engine.text import to_texts
-from rmt_mini.method.rewards import prefix_match_reward
+from rmt_mini.errors import UserError
 from rmt_mini.records import Document, Span
 from rmt_mini.stages.coldstart import cold_start
 from rmt_mini.stages.evaluate import evaluate
@@ -34,15 +30,9 @@ from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.stages.posttrain import Exam
 from rmt_mini.worlds.questions import Question
-from tests.fakes import byte_tokenizer, make_tiny_policy, tiny_model
-from tests.outcomes import either
+from tests.engine.test_prompt import with_start
+from tests.fakes import SIZES, byte_tokenizer, make_tiny_policy, tiny_model
 from tests.stages.tiny import small, texts_for
-
-SIZES: dict[str, Any] = {
-    "vocab_size": 259, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
-}  # fmt: skip
-GPT2 = {"vocab_size": 259, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": None, "eos_token_id": None}
 
 
 def saved(folder: Path, model: Any, tokenizer: Any = None) -> str:
@@ -51,78 +41,52 @@ def saved(folder: Path, model: Any, tokenizer: Any = None) -> str:
     return str(folder)
 
 
-def opened(name: str) -> tuple[Policy | None, str | None]:
-    return either(lambda: load_policy(name, "cpu", "float32"))
+def refused(name: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load_policy(name, "cpu", "float32")
 
 
 # --- other architectures -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (
-            lambda: BertForMaskedLM(BertConfig(**SIZES)),
-            "sees the token that it is to predict, as encoders like BERT do",
-        ),
-        (lambda: BertModel(BertConfig(**SIZES)), "misses|sees the token"),
-        (
-            lambda: T5ForConditionalGeneration(
-                T5Config(vocab_size=259, d_model=32, d_ff=48, num_layers=2, num_heads=4)
-            ),
-            "cannot be opened",
-        ),
-        (
-            lambda: ViTModel(
-                ViTConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
-            ),
-            "cannot be opened",
-        ),
-    ],
-    ids=["bert", "bare bert", "t5", "vit"],
-)
-def test_what_is_no_plain_causal_model_is_refused(make: Callable[[], Any], words: str, tmp_path: Path) -> None:
+OTHERS: dict[str, tuple[Callable[[], Any], str]] = {
+    "bert": (lambda: BertForMaskedLM(BertConfig(**SIZES)), "sees the token that it is to predict"),
+    "bare bert": (lambda: BertModel(BertConfig(**SIZES)), "misses|sees the token"),
+    "t5": (
+        lambda: T5ForConditionalGeneration(T5Config(vocab_size=259, d_model=32, d_ff=48, num_layers=2, num_heads=4)),
+        "cannot be opened",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_is_no_plain_causal_model_is_refused(kind: str, tmp_path: Path) -> None:
+    make, words = OTHERS[kind]
     torch.manual_seed(0)
     model = make()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(10)  # far from the all but uniform attention of untrained weights
-    policy, message = opened(saved(tmp_path, model))
-    assert policy is None
-    assert message is not None
-    assert any(part in message for part in words.split("|")), message
+    refused(saved(tmp_path, model), words)
 
 
 # --- damaged folders ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    saved(folder, tiny_model())
-    return folder
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers(value: float, folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    tensors = load_file(tmp_path / "model.safetensors")
-    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = value
-    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    policy, message = opened(str(tmp_path))
-    assert policy is None
-    assert message is not None
-    assert "model.layers.1.mlp.up_proj.weight that are not finite" in message
+def test_weights_that_are_no_numbers(value: float, tmp_path: Path) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 4] = value
+    refused(saved(tmp_path, model), r"model.layers.1.mlp.up_proj.weight that are not finite")
 
 
 # --- tokenizers --------------------------------------------------------------------------------------------------
 
 
 def test_a_tokenizer_of_more_tokens_than_the_model_knows(tmp_path: Path) -> None:
-    policy, message = opened(saved(tmp_path, tiny_model(), byte_tokenizer(["many", "more", "words"])))
-    assert policy is None
-    assert message is not None
-    assert "knows 259 tokens, but its tokenizer numbers them up to " in message
+    many = byte_tokenizer(["many", "more", "words"])
+    refused(saved(tmp_path, tiny_model(), many), "knows 259 tokens, but its tokenizer numbers them up to ")
 
 
 def fast(model: Any, **parts: Any) -> PreTrainedTokenizerFast:
@@ -169,13 +133,6 @@ def sentencepiece() -> PreTrainedTokenizerFast:
     return fast(model, pre_tokenizer=space, decoder=decoders.Metaspace(), unk_token="<unk>", eos_token="</s>")
 
 
-def words_only() -> PreTrainedTokenizerFast:
-    known = {word: n for n, word in enumerate(["[UNK]", "the", "cat", "a"])}
-    return fast(
-        models.WordLevel(known, unk_token="[UNK]"), pre_tokenizer=pre_tokenizers.Whitespace(), unk_token="[UNK]"
-    )
-
-
 @pytest.mark.parametrize("make", [bare, lower, wordpiece, sentencepiece, ByT5Tokenizer])
 def test_a_tokenizer_without_much_serves_the_whole_of_rmt(make: Callable[[], Any]) -> None:
     tokenizer = make()
@@ -193,27 +150,24 @@ def test_a_tokenizer_without_much_serves_the_whole_of_rmt(make: Callable[[], Any
         "{{ messages[0].content }}{{ messages[0].content }}",
         "nothing of it",
         "{{ raise_exception('system\nrole only') }}",
-        "{{ messages[7].content }}",
     ],
 )
 def test_a_template_that_does_not_take_a_turn_as_it_is(template: str) -> None:
-    _, message = either(lambda: Chat(byte_tokenizer(template=template)))
-    assert message is not None
-    assert "needs a chat template that takes a user's turn as it is" in message
+    with pytest.raises(UserError, match="needs a chat template that takes a user's turn as it is"):
+        Chat(byte_tokenizer(template=template))
 
 
 def test_a_tokenizer_that_cannot_write_the_closing_tag() -> None:
     """Its tag would be the unknown word, and every unknown word would close a thought."""
-    (close, *_) = words_only()("</think>")["input_ids"]
-    assert close == 0
-    _, message = either(lambda: Continuation(words_only()))
-    assert message is not None
-    assert "the tokenizer cannot write" in message
-    assert "[UNK]" in message
+    model = models.WordLevel({word: n for n, word in enumerate(["[UNK]", "the", "cat", "a"])}, unk_token="[UNK]")
+    words_only = fast(model, pre_tokenizer=pre_tokenizers.Whitespace(), unk_token="[UNK]")
+    assert words_only("</think>")["input_ids"][0] == 0
+    with pytest.raises(UserError, match=r"the tokenizer cannot write .*\[UNK\]"):
+        Continuation(words_only)
 
 
 @pytest.mark.parametrize("make", [wordpiece, sentencepiece])
-def test_a_word_and_a_part_of_a_word_are_told_apart(make: Callable[[], Any]) -> None:
+def test_a_word_and_a_part_of_a_word_differ(make: Callable[[], Any]) -> None:
     """Decoded alone, " the" and "the" look alike with these; within a text they do not."""
     tokenizer = make()
     names = ("the", "##ing") if make is wordpiece else ("▁the", "the")
@@ -224,17 +178,6 @@ def test_a_word_and_a_part_of_a_word_are_told_apart(make: Callable[[], Any]) -> 
     assert continuation_of(tokenizer, trunk, index)[0].startswith(" the")
     assert form.judge([whole], trunk, index) == 1.0
     assert form.judge([part], trunk, index) == 0.0
-
-
-def test_a_decoder_that_tidies_up_leaves_only_true_boundaries() -> None:
-    """ "is n '" becomes "isn't" with the next token: the two ends before it are no ends in the tidy text."""
-    tokenizer, tidy = wordpiece(), decoders.Replace(" n ' t", "n't")
-    tokenizer.backend_tokenizer.decoder = decoders.Sequence([decoders.WordPiece(cleanup=False), decoders.Fuse(), tidy])
-    trunk = tokenizer.convert_tokens_to_ids(["a", "i", "##s", "n", "'", "t", "i", "##t"])
-    text, boundaries = continuation_of(tokenizer, trunk, 1)
-    assert text == " isn't it"
-    right = [said for end in range(len(text) + 1) if prefix_match_reward(said := text[:end], text, boundaries)]
-    assert right == [" i", " is", " isn't", " isn't i", " isn't it"]
 
 
 @pytest.mark.parametrize("scheme", ["first", "always"])
@@ -252,8 +195,7 @@ def test_what_is_written_in_the_middle_of_a_text_has_no_blank_before_it(scheme: 
     tokenizer.chat_template = "[{{ messages[0].content }}]"
     chat = Chat(tokenizer)
     assert words(chat.close) == [*"</think>"]
-    assert words(chat.opening(None))[:5] == [*"\n\nThe"]
-    assert words(chat.opening(None))[-9:] == [*"]<think>\n"]
+    assert (words(chat.opening(None))[:5], words(chat.opening(None))[-9:]) == ([*"\n\nThe"], [*"]<think>\n"])
     assert words(chat.cue([], 0)) == [*"\n\n"]
 
 
@@ -263,9 +205,8 @@ def test_a_tokenizer_whose_closing_tag_begins_with_a_blank_in_any_place() -> Non
         [pre_tokenizers.Punctuation("isolated"), pre_tokenizers.Metaspace(prepend_scheme="always")]
     )
     assert tokenizer.tokenize("a</think>")[:4] == ["▁", "a", "▁", "<"]
-    _, message = either(lambda: Continuation(tokenizer))
-    assert message is not None
-    assert "puts a blank of its own before '</think>'" in message
+    with pytest.raises(UserError, match="puts a blank of its own before '</think>'"):
+        Continuation(tokenizer)
 
 
 def test_an_unknown_word_is_never_a_right_text() -> None:
@@ -291,12 +232,7 @@ def test_special_tokens_in_a_text_are_plain_text(make: Callable[[], Any]) -> Non
 
 def test_a_tokenizer_that_begins_and_ends_every_text() -> None:
     """Its beginning is read once, before documents and questions, is never asked for, and its end is left out."""
-    tokenizer = byte_tokenizer()
-    begin, end = tokenizer.convert_tokens_to_ids(["<|user|>", "<|end|>"])
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="<|user|> $A <|end|>", special_tokens=[("<|user|>", begin), ("<|end|>", end)]
-    )
-    policy, config = make_tiny_policy(tokenizer=tokenizer), small(document_tokens=10)
+    policy, config, begin = make_tiny_policy(tokenizer=with_start()), small(document_tokens=10), 257
     spans = (Span(0, 3, "number"), Span(3, 12, "word"))
     (text,) = to_texts([Document("0", "137 and more", spans, cut=True)], format_for(policy, config), config, "training")
     assert text.ids == (begin, *b"137 and mo")

@@ -48,21 +48,6 @@ def test_values_and_gradients_are_those_of_log_softmax(
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-def test_a_chunk_makes_the_logits_of_a_chunk_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logits_room, "CHUNK", 4)
-    made: list[int] = []
-    original = logits_room._logits
-
-    def counted(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-        made.append(len(hidden))
-        return original(hidden, weight, bias, temperature)
-
-    monkeypatch.setattr(logits_room, "_logits", counted)
-    hidden = draw(10, 3).requires_grad_()
-    target_logprobs(make_head(), hidden, torch.zeros(10, dtype=torch.long)).sum().backward()
-    assert made == [4, 4, 2, 4, 4, 2]  # forward, and again backward
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_low_precision_gives_fp32_logprobs(dtype: torch.dtype) -> None:
     head, hidden = make_head(dtype), draw(5, 3, dtype=dtype).requires_grad_()

@@ -12,7 +12,7 @@ import torch
 from rmt_mini.engine.model import DTYPES, choose_device, choose_dtype, load_policy
 from rmt_mini.engine.tree import DocumentTree
 from rmt_mini.errors import UserError
-from tests.fakes import SHAPES, byte_tokenizer, make_tiny_policy
+from tests.fakes import SHAPES, make_tiny_policy
 
 
 @pytest.fixture(scope="module")
@@ -28,28 +28,17 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_saved_model_loads_as_it_was(folders: dict[str, Path], shape: str) -> None:
-    policy = load_policy(str(folders[shape]), device="cpu", dtype="float32")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_saved_model_loads_as_it_was(folders: dict[str, Path], shape: str, dtype: str) -> None:
+    policy = load_policy(str(folders[shape]), device="cpu", dtype=dtype)
     before = make_tiny_policy(shape)
-    assert policy.name == str(folders[shape])
     assert isinstance(policy.tree, DocumentTree)
-    assert (policy.device, policy.dtype) == (torch.device("cpu"), torch.float32)
+    assert (policy.device, policy.dtype) == (torch.device("cpu"), DTYPES[dtype])
     assert not policy.model.training
-    assert not policy.model.config.use_cache
     assert policy.parameters == sum(parameter.numel() for parameter in before.model.parameters())
     assert policy.head.weight.shape == (259, 32)
-    ids = torch.arange(50)
-    assert torch.equal(policy.model(input_ids=ids[None]).logits, before.model(input_ids=ids[None]).logits)
-    text = "é</think> \\boxed{7}<|end|>"
-    assert policy.tokenizer(text)["input_ids"] == byte_tokenizer()(text)["input_ids"]
-    assert policy.tokenizer.chat_template == byte_tokenizer().chat_template
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_dtype_is_obeyed(folders: dict[str, Path], dtype: str) -> None:
-    policy = load_policy(str(folders["llama"]), device="cpu", dtype=dtype)
-    assert policy.dtype == DTYPES[dtype]
-    assert {parameter.dtype for parameter in policy.model.parameters()} == {DTYPES[dtype]}
+    now = dict(policy.model.named_parameters())
+    assert all(torch.equal(now[name], one.to(policy.dtype)) for name, one in before.model.named_parameters())
 
 
 # --- What goes wrong ---------------------------------------------------------------------------------------------
@@ -96,13 +85,8 @@ def truncate(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1000])
 
 
-def without(*patterns: str) -> Callable[[Path], None]:
-    def remove(folder: Path) -> None:
-        for pattern in patterns:
-            for file in folder.glob(pattern):
-                file.unlink()
-
-    return remove
+def without(pattern: str) -> Callable[[Path], None]:
+    return lambda folder: [file.unlink() for file in folder.glob(pattern)] and None
 
 
 @pytest.mark.parametrize(
@@ -113,26 +97,12 @@ def without(*patterns: str) -> Callable[[Path], None]:
         (without("token*"), "has no tokenizer"),
         (truncate, "cannot be opened"),
         (write("model.safetensors", b""), "cannot be opened"),
-        (write("model.safetensors", b"no weights at all, but long enough for a header"), "cannot be opened"),
         (write("config.json", b"{"), "cannot be opened"),
         (write("tokenizer.json", b"{"), "cannot be opened"),
         (edit_config(model_type="zebra"), "cannot be opened"),
         (edit_config(intermediate_size=64), "cannot be opened"),
         # a config that asks for more layers than the file holds would be filled up at random
         (edit_config(num_hidden_layers=3, layer_types=["full_attention"] * 3), "misses 12 of its weights"),
-    ],
-    ids=[
-        "no config",
-        "no weights",
-        "no tokenizer",
-        "weights cut off",
-        "empty weights",
-        "weights of rubbish",
-        "broken config",
-        "broken tokenizer",
-        "unknown architecture",
-        "weights of another shape",
-        "weights missing",
     ],
 )
 def test_a_damaged_folder_is_refused(
@@ -167,15 +137,8 @@ def test_choice_of_device(asked: str | None, gpu: bool, chosen: str, monkeypatch
 
 
 @pytest.mark.parametrize("asked", [None, "auto"])
-@pytest.mark.parametrize(
-    ("device", "fast", "chosen"),
-    [
-        ("cpu", True, torch.bfloat16),
-        ("cpu", False, torch.float32),
-        ("cuda", True, torch.bfloat16),
-        ("cuda", False, torch.float32),
-    ],
-)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(("fast", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_choice_of_dtype(
     asked: str | None, device: str, fast: bool, chosen: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,19 +1,29 @@
+"""How a position becomes a question, by hand; and answers are right just where a slow reading of the bytes says so."""
+
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from rmt_mini.engine.prompt import (
     ANSWER_TOKENS,
-    TAIL_TOKENS,
+    BUDGET_INSTRUCTION,
+    INSTRUCTION,
+    LOOKAHEAD_TOKENS,
     Chat,
     Continuation,
     Turn,
     answer_format,
     continuation_of,
+    encode_text,
+    last_boxed,
 )
-from tests.fakes import byte_tokenizer
+from tests.fakes import SPECIALS, byte_signs, byte_tokenizer
 
 END, USER, ASSISTANT = 256, 257, 258  # the byte tokenizer's specials; every other id is a byte
 
@@ -30,36 +40,6 @@ def raw(text: str) -> list[int]:
 # --- continuation ------------------------------------------------------------------------------------------------
 
 
-def test_continuation_by_hand(tokenizer) -> None:
-    form = Continuation(tokenizer)
-    assert form.trunk("né") == ([110, 0xC3, 0xA9], 1)
-    assert form.opening(24) == raw("\n<think 24>")
-    assert form.opening(None) == raw("\n<think>")
-    assert form.close == raw("</think>")
-    trunk = raw("0123456789ab")
-    assert TAIL_TOKENS == 8
-    assert form.cue(trunk, 12) == raw("\n...456789ab")
-    assert form.cue(trunk, 8) == raw("\n...01234567")
-    assert form.cue(trunk, 3) == raw("\n...012")
-    assert form.cue(trunk, 1) == raw("\n...0")
-    assert form.answer_limit == 1
-    assert [form.finished(answer) for answer in ([], [5], [5, 6])] == [False, True, True]
-
-
-def test_a_token_that_is_spelt_alike_is_another_token() -> None:
-    tokenizer = byte_tokenizer(words=["the"])
-    form, prefix = Continuation(tokenizer), Continuation(tokenizer, prefix_match=True)
-    trunk = tokenizer("in the end")["input_ids"]
-    the = trunk[3]
-    assert the > 258 or tokenizer.decode([the]) == "the"
-    assert form.judge([the], trunk, 3) == prefix.judge([the], trunk, 3) == 1.0
-    assert form.judge([ord("t")], trunk, 3) == prefix.judge([ord("t")], trunk, 3) == 0.0
-    # with prefix_match one token may say what the text says in several
-    spelt = [*raw("in "), *raw("the"), *raw(" end")]
-    assert form.judge([the], spelt, 3) == 0.0
-    assert prefix.judge([the], spelt, 3) == 1.0
-
-
 def with_start() -> PreTrainedTokenizerFast:
     """A tokenizer that begins every text with <|user|> and ends it with <|end|>, as Llama's does with <s> and </s>."""
     tokenizer = byte_tokenizer()
@@ -69,16 +49,17 @@ def with_start() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def test_a_text_begins_as_the_tokenizer_begins_it() -> None:
-    form = Continuation(with_start())
-    assert form.tokenizer("né")["input_ids"] == [USER, 110, 0xC3, 0xA9, END]
-    assert form.trunk("né") == ([USER, 110, 0xC3, 0xA9], 2)
-    assert form.trunk("") == ([USER], 2)
-    trunk = form.trunk("0123456789ab")[0]
-    assert [form.cue(trunk, index) for index in (13, 9, 4, 2)] == [
-        raw("\n...456789ab"), raw("\n...01234567"), raw("\n...012"), raw("\n...0")
-    ]  # fmt: skip
-    assert (form.opening(24), form.close) == (raw("\n<think 24>"), raw("</think>"))
+@pytest.mark.parametrize(("make", "start"), [(byte_tokenizer, []), (with_start, [USER])])
+def test_continuation_by_hand(make, start: list[int]) -> None:
+    form, begun = Continuation(make()), len(start)
+    assert form.trunk("né") == ([*start, 110, 0xC3, 0xA9], begun + 1)
+    assert form.trunk("") == (start, begun + 1)
+    assert (form.opening(24), form.opening(None)) == (raw("\n<think 24>"), raw("\n<think>"))
+    assert form.close == raw("</think>")
+    for index, tail in ((12, "456789ab"), (8, "01234567"), (3, "012"), (1, "0")):
+        assert form.cue(form.trunk("0123456789ab")[0], begun + index) == raw(f"\n...{tail}")
+    assert form.answer_limit == 1
+    assert [form.finished(answer) for answer in ([], [5], [5, 6])] == [False, True, True]
 
 
 # --- chat --------------------------------------------------------------------------------------------------------
@@ -87,20 +68,9 @@ def test_a_text_begins_as_the_tokenizer_begins_it() -> None:
 def test_chat_by_hand(tokenizer) -> None:
     form = Chat(tokenizer)
     assert form.trunk("né") == ([USER, 110, 0xC3, 0xA9], 2)  # the header is not asked for, nor the first token
-    assert form.opening(None) == [
-        *raw(
-            "\n\nThe text above breaks off. Reason about what its next token is, then give the next token alone in "
-            "\\boxed{}."
-        ),
-        END,
-        ASSISTANT,
-        *raw("<think>\n"),
-    ]
-    stated = form.opening(37)
-    assert b"token is; use exactly 37 tokens within <think></think>, then give" in bytes(
-        token for token in stated if token < 256
-    )
-    assert stated[-10:] == form.opening(None)[-10:]
+    end = [END, ASSISTANT, *raw("<think>\n")]
+    assert form.opening(None) == [*raw(INSTRUCTION.format(budget="")), *end]
+    assert form.opening(37) == [*raw(INSTRUCTION.format(budget=BUDGET_INSTRUCTION.format(budget=37))), *end]
     assert form.close == raw("</think>")
     assert form.cue([1, 2, 3], 2) == raw("\n\n")
 
@@ -157,44 +127,6 @@ def test_a_chat_answer_ends_with_its_box_or_the_turn_or_the_limit(tokenizer, ans
     assert form.finished(answer) == finished
 
 
-WORDS = ["étu", "de", " fa"]  # besides the bytes
-
-
-@pytest.mark.parametrize(
-    ("said", "reward"),
-    [
-        ("étu", 1.0),
-        ("étude", 1.0),
-        ("étude fa", 1.0),
-        ("étude faç", 1.0),
-        ("étude façon", 1.0),
-        ("é", 0.0),  # inside a token
-        ("ét", 0.0),
-        ("étud", 0.0),
-        ("étude f", 0.0),
-        ("etude", 0.0),
-        (" étu", 0.0),  # the text has no space there
-        ("de", 0.0),
-        ("", 0.0),
-    ],
-)
-def test_chat_judges_whole_tokens_of_the_continuation(said: str, reward: float) -> None:
-    tokenizer = byte_tokenizer(WORDS)
-    form = Chat(tokenizer)
-    trunk, first = form.trunk("L'étude façon")
-    index = first + 1
-    assert tokenizer.decode(trunk[index:]) == "étude façon"
-    answer = tokenizer(f"so \\boxed{{{said}}}")["input_ids"]
-    assert form.judge(answer, trunk, index) == reward
-
-
-def test_leading_space_may_be_left_out_of_the_box() -> None:
-    form = Chat(byte_tokenizer([" the", " end"]))
-    trunk, first = form.trunk("in the end")
-    for said, reward in ((" the", 1.0), ("the", 1.0), ("the end", 1.0), ("th", 0.0), ("  the", 0.0), (" ", 0.0)):
-        assert form.judge(raw(f"\\boxed{{{said}}}"), trunk, first + 1) == reward, said
-
-
 def test_continuation_of_skips_ends_inside_a_character(tokenizer) -> None:
     trunk = raw("aé😀b")
     assert continuation_of(tokenizer, trunk, 0) == ("aé😀b", [1, 3, 7, 8])
@@ -204,23 +136,154 @@ def test_continuation_of_skips_ends_inside_a_character(tokenizer) -> None:
     assert continuation_of(tokenizer, raw("0123456789"), 1) == ("12345678", [1, 2, 3, 4, 5, 6, 7, 8])
 
 
-# --- faking ------------------------------------------------------------------------------------------------------
-
-
 # --- choosing ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "parameters", "template", "chosen"),
     [
-        ("auto", 135_000_000, True, "continuation"),
         ("auto", 999_999_999, True, "continuation"),
         ("auto", 1_000_000_000, True, "chat"),
         ("auto", 7_000_000_000, False, "continuation"),
         ("chat", 1000, True, "chat"),
-        ("continuation", 7_000_000_000, True, "continuation"),
     ],
 )
 def test_choice_of_format(name: str, parameters: int, template: bool, chosen: str) -> None:
     tokenizer = byte_tokenizer() if template else byte_tokenizer(template=None)
     assert answer_format(name, tokenizer, parameters).name == chosen
+
+
+WORDS = ["étu", "de", " fa", "\\boxed{", "é", "漢字", "</think>", "\n", "}}"]
+SIGNS = ["\\boxed", "\\{", "\\}", "<think>", "\n...", "e\u0301", *"{}\\ a7é漢👩"]
+PARTS = st.sampled_from([*WORDS, *SPECIALS, *SIGNS])
+TEXT = st.lists(PARTS, max_size=12).map("".join)
+
+
+@pytest.fixture(scope="module")
+def wordy():
+    return byte_tokenizer(WORDS)
+
+
+# --- last_boxed ------------------------------------------------------------------------------------------------
+
+
+def obviously_last_boxed(text: str) -> str | None:
+    """Try every beginning from the last to the first; count braces that no backslash stands before."""
+    for start in range(len(text), -1, -1):
+        if not text.startswith("\\boxed{", start):
+            continue
+        begin, depth = start + len("\\boxed{"), 1
+        for place in range(begin, len(text)):
+            backslashes = len(text[:place]) - len(text[:place].rstrip("\\"))
+            if text[place] in "{}" and backslashes % 2 == 0:
+                depth += 1 if text[place] == "{" else -1
+            if depth == 0:
+                return text[begin:place]
+    return None
+
+
+@given(
+    st.lists(st.sampled_from(["\\boxed{", "\\boxed", "boxed{", "{", "}", "\\", "a", "\n"]), max_size=14).map("".join)
+)
+@settings(max_examples=500)
+def test_the_last_box(text: str) -> None:
+    assert last_boxed(text) == obviously_last_boxed(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        ("\\boxed{" * 20_000, None),
+        ("\\boxed{" * 20_000 + "}" * 20_000, ""),
+        ("\\boxed{a}" * 20_000, "a"),
+        ("\\" * 200_000, None),
+        ("{" * 100_000 + "\\boxed{7}" + "}" * 200_000, "7"),
+    ],
+)
+def test_a_long_answer_is_read_once(text: str, inside: str | None) -> None:
+    """In a time that grows with its length; with its square, this would take an hour."""
+    assert last_boxed(text) == inside
+
+
+# --- prefix match ----------------------------------------------------------------------------------------------
+
+
+def bytes_of(tokenizer, ids: Sequence[int]) -> list[bytes]:
+    """The bytes of each token, past transformers: GPT-2's table backwards."""
+    table = {sign: byte for byte, sign in byte_signs().items()}
+    return [bytes(table[sign] for sign in tokenizer.backend_tokenizer.id_to_token(token)) for token in ids]
+
+
+def runs(tokenizer, trunk: Sequence[int], index: int) -> list[str]:
+    """The texts of the next 1, 2, ... tokens, as far as they are whole characters."""
+    found = []
+    pieces = bytes_of(tokenizer, trunk[index : index + LOOKAHEAD_TOKENS])
+    for count in range(1, len(pieces) + 1):
+        try:
+            found.append(b"".join(pieces[:count]).decode())
+        except UnicodeDecodeError:
+            continue
+    return found
+
+
+@given(text=TEXT.filter(bool), data=st.data())
+@settings(max_examples=200)
+def test_a_continuation_is_the_bytes_that_follow(wordy, text: str, data: st.DataObject) -> None:
+    trunk = encode_text(wordy, text)
+    assert b"".join(bytes_of(wordy, trunk)).decode() == text
+    index = data.draw(st.integers(0, len(trunk) - 1))
+    wanted = runs(wordy, trunk, index)
+    whole, boundaries = continuation_of(wordy, trunk, index)
+    assert [whole.encode()[:end].decode() for end in boundaries] == wanted
+    assert whole == (wanted[-1] if wanted else "")
+
+
+@given(text=TEXT.filter(bool), other=TEXT, data=st.data())
+@settings(max_examples=200)
+def test_the_formats_agree_with_the_bytes(wordy, text: str, other: str, data: st.DataObject) -> None:
+    """Said are: what follows, what follows elsewhere, half of it, more of it, or anything else."""
+    chat, continuation = Chat(wordy), Continuation(wordy, prefix_match=True)
+    (trunk, first), (bare, _) = chat.trunk(text), continuation.trunk(text)
+    index = data.draw(st.integers(0, len(bare) - 1))
+    following = runs(wordy, bare, index)
+    after = b"".join(bytes_of(wordy, bare[index:])).decode(errors="ignore")
+    said = data.draw(st.sampled_from([*following, after, after[:1], after.lstrip(), after.strip(), other, f"{after}a"]))
+    boxed = encode_text(wordy, f"\\boxed{{{said}}}")
+    inside = obviously_last_boxed(f"\\boxed{{{said}}}")
+    right = bool(inside) and (inside in following or inside in {one.lstrip() for one in following})
+    assert chat.judge(boxed, trunk, index + first - 1) == float(right)
+    token = encode_text(wordy, said)[:1]
+    if token:
+        (spelt,) = bytes_of(wordy, token)
+        assert continuation.judge(token, bare, index) == float(spelt in [one.encode() for one in following])
+        assert Continuation(wordy).judge(token, bare, index) == float(token[0] == bare[index])
+
+
+@given(answer=st.lists(st.integers(0, 270), min_size=1, max_size=20), text=TEXT.filter(bool), data=st.data())
+@settings(max_examples=200)
+def test_any_tokens_can_be_judged(wordy, answer: list[int], text: str, data: st.DataObject) -> None:
+    """Half characters, special tokens, nothing but space: an answer is right or wrong, and never an error."""
+    answer = [token % len(wordy) for token in answer]
+    for form in (Chat(wordy), Continuation(wordy), Continuation(wordy, prefix_match=True)):
+        trunk, first = form.trunk(text)
+        index = data.draw(st.integers(first, max(first, len(trunk) - 1)))
+        if index < len(trunk):
+            assert form.judge(answer, trunk, index) in (0.0, 1.0)
+            assert form.finished(answer) in (True, False)
+
+
+# --- encoding --------------------------------------------------------------------------------------------------
+
+
+@given(text=TEXT)
+def test_text_without_special_tokens_is_encoded_as_ever(wordy, text: str) -> None:
+    """So results that were recorded before special tokens became plain text stay what they are."""
+    for special in SPECIALS:
+        text = text.replace(special, "")
+    assert encode_text(wordy, text) == wordy(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_special_token_in_a_text_is_encoded_as_any_other_letters() -> None:
+    """In the words that the tokenizer has, as the same letters elsewhere."""
+    words = byte_tokenizer(["<|", "nd"])
+    assert [words.decode([token]) for token in encode_text(words, "a<|end|>")] == ["a", "<|", "e", "nd", "|", ">"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from rmt_mini.engine.model import Policy, make_policy
+from rmt_mini.engine.model import Policy
 from rmt_mini.engine.plain import PlainTree
 from rmt_mini.engine.prompt import Chat, Continuation
 from rmt_mini.engine.rollout import Asking, lay_out, roll_out, rollout_logprobs
@@ -53,13 +54,7 @@ def test_greedy_rollouts_are_those_of_a_naive_loop(shape: str, name: str, forced
     ours = roll_out(policy, form, trunks, positions, 1, asking, generator())
     theirs = naive_roll_out(policy.model, form, ids, positions, asking)
     for one, other in zip(ours, theirs, strict=True):
-        assert (one.position, one.budget, one.thought, one.closed, one.answer) == (
-            other.position,
-            other.budget,
-            other.thought,
-            other.closed,
-            other.answer,
-        )
+        assert dataclasses.replace(one, logprobs=()) == other
         assert len(one.logprobs) == len(one.thought) + one.closed + len(one.answer)
 
 
@@ -114,28 +109,6 @@ def test_what_a_row_draws_does_not_hang_on_the_others() -> None:
     assert max(one.length for one in first[3:]) > 2
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_gpu_samples_the_rollouts_of_the_cpu(shape: str) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA")
-    results = []
-    for device in ("cpu", "cuda"):
-        policy = closing_policy(shape, torch.float64)
-        policy = make_policy("tiny", policy.model.to(device), policy.tokenizer)
-        assert isinstance(policy.tree, DocumentTree)
-        form = Continuation(policy.tokenizer)
-        ids = [form.trunk(text)[0] for text in TEXTS]
-        trunks = policy.tree.read(ids)
-        positions = [Position(n, len(document) - 1, 0, 0.0) for n, document in enumerate(ids) if len(document) > 1]
-        asking = Asking([None] * len(positions), [12] * len(positions))
-        results.append(roll_out(policy, form, trunks, positions, 8, asking, generator(3)))
-    for one, other in zip(*results, strict=True):
-        assert (one.thought, one.closed, one.answer) == (other.thought, other.closed, other.answer)
-        # transformers turns rotary angles into sines in float32, whatever the model's dtype: 1e-7 there is 1e-5 here
-        assert one.logprobs == pytest.approx(other.logprobs, rel=1e-4)
-
-
 def test_caps_hold_and_forced_thoughts_reach_them() -> None:
     policy = closing_policy("llama", factor=6.0)
     form = Continuation(policy.tokenizer)
@@ -168,14 +141,6 @@ def test_the_answer_may_have_its_own_temperature() -> None:
         tokens, places = read_and_decided(form, ids[rollout.position.trunk], rollout)
         with torch.no_grad():
             assert rollout.answer == (int(next_logits(policy.model, tokens[: places[-1]])[-1].argmax()),)
-
-
-def test_unsorted_positions_are_refused() -> None:
-    policy = make_tiny_policy("llama")
-    form = Continuation(policy.tokenizer)
-    _, trunks, positions = set_up(policy, form, TEXTS)
-    with pytest.raises(ValueError, match="sort"):
-        roll_out(policy, form, trunks, positions[::-1], 2, Asking([None] * 6, [2] * 6), generator())
 
 
 # --- The distribution --------------------------------------------------------------------------------------------
@@ -231,12 +196,6 @@ def test_rollouts_follow_the_exact_distribution(shape: str, temperature: float) 
         seen = Counter((r.thought, r.closed, *r.answer) for r in rollouts[n * group : (n + 1) * group])
         assert set(seen) <= set(exact)
         assert goodness_of_fit(seen, exact, group) > 0.001
-        first, exact_first = Counter(), Counter()
-        for (thought, _, _), probability in exact.items():
-            exact_first[thought[:1]] += probability
-        for (thought, _, _), times in seen.items():
-            first[thought[:1]] += times
-        assert goodness_of_fit(first, exact_first, group) > 0.001
         for rollout in rollouts[n * group : n * group + 50]:
             chance = exact[rollout.thought, rollout.closed, *rollout.answer]
             assert torch.tensor(rollout.logprobs).sum().exp().item() == pytest.approx(chance, rel=1e-4)
@@ -257,49 +216,24 @@ TRUNK = [0, 7, 8, 9]
 AT = Position(0, 3, 0, 0.0)
 
 
+READ = [1, 6, 7, 3, 4, 5, 7, 8]  # opening 1, thought 6 7, tag 3 4, cue 5 7 8
+
+
 @pytest.mark.parametrize(
     ("rollout", "tokens", "thinking", "answering", "places", "targets"),
     [
-        # opening 1, thought 6 7, tag 3 4, cue 5 7 8; the answer's last token predicts nothing and is not read
-        (
-            Rollout(AT, None, (6, 7), True, (9,), ()),
-            [1, 6, 7, 3, 4, 5, 7, 8],
-            [0, 1, 2],
-            [7],
-            [0, 1, 2, 7],
-            [6, 7, 3, 9],
-        ),
-        # closed by the environment: the tag stands there just so, but is nobody's decision
-        (
-            Rollout(AT, None, (6, 7), False, (9,), ()),
-            [1, 6, 7, 3, 4, 5, 7, 8],
-            [0, 1, 2],
-            [7],
-            [0, 1, 7],
-            [6, 7, 9],
-        ),
+        # the answer's last token predicts nothing and is not read
+        (Rollout(AT, None, (6, 7), True, (9,), ()), READ, [0, 1, 2], [7], [0, 1, 2, 7], [6, 7, 3, 9]),
+        # closed by the environment: the tag is there all the same, but is nobody's decision
+        (Rollout(AT, None, (6, 7), False, (9,), ()), READ, [0, 1, 2], [7], [0, 1, 7], [6, 7, 9]),
         # no thought at all; a stated budget makes the opening 1 2
         (Rollout(AT, 5, (), False, (9,), ()), [1, 2, 3, 4, 5, 7, 8], [1], [6], [6], [9]),
         (Rollout(AT, 5, (), True, (9,), ()), [1, 2, 3, 4, 5, 7, 8], [1], [6], [1, 6], [3, 9]),
-        (
-            Rollout(AT, None, (6,), True, (9, 8, 2), ()),
-            [1, 6, 3, 4, 5, 7, 8, 9, 8],
-            [0, 1],
-            [6, 7, 8],
-            [0, 1, 6, 7, 8],
-            [6, 3, 9, 8, 2],
-        ),
+        (Rollout(AT, None, (6,), True, (9, 8, 2), ()), [1, 6, 3, 4, 5, 7, 8, 9, 8], [0, 1], [6, 7, 8], [0, 1, 6, 7, 8],
+         [6, 3, 9, 8, 2]),
     ],
-    ids=["closed", "cut off", "empty, cut off", "empty, closed", "long answer"],
-)
-def test_layout_by_hand(
-    rollout: Rollout,
-    tokens: list[int],
-    thinking: list[int],
-    answering: list[int],
-    places: list[int],
-    targets: list[int],
-) -> None:
+)  # fmt: skip
+def test_layout_by_hand(rollout: Rollout, tokens, thinking, answering, places, targets) -> None:
     form = BareFormat(answer_limit=3)
     branch = lay_out(form, TRUNK, rollout)
     assert (branch.tokens, [*branch.thinking], [*branch.answering]) == (tokens, thinking, answering)

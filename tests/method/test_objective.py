@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -49,13 +49,11 @@ def test_mask_by_hand(length: int, chosen: list[int], first: int, mask: list[int
 
 
 @given(st.integers(1, 40), st.integers(1, 5), st.data())
-@settings(deadline=None)
 def test_rl_and_ntp_positions_are_disjoint_and_cover_the_text(length: int, first: int, data) -> None:
     places = range(first, length)
     chosen = data.draw(st.sets(st.sampled_from(places))) if places else set()
-    ntp = set(ntp_mask(length, sorted(chosen), first).nonzero().flatten().tolist())
-    assert ntp.isdisjoint(chosen)
-    assert ntp | chosen == set(places)
+    ntp = ntp_mask(length, sorted(chosen), first).nonzero().flatten().tolist()
+    assert ntp == sorted({*places} - chosen)
 
 
 def test_without_positions_it_is_plain_cross_entropy() -> None:
@@ -93,17 +91,14 @@ def test_micro_batches_with_a_count_equal_one_batch() -> None:
     assert not torch.allclose(sum(ntp_loss(logprobs[p], mask[p]) for p in pieces) / 3, whole)
 
 
-@pytest.mark.parametrize("count", [None, 0, 5])
-@pytest.mark.parametrize("length", [0, 3])
+@pytest.mark.parametrize(("count", "length"), [(None, 0), (0, 0), (0, 3), (5, 3), (None, 3)])
 def test_an_empty_mask_is_a_zero_with_a_graph(count: int | None, length: int) -> None:
     logprobs = torch.full((length,), -math.inf, requires_grad=True)
     loss = ntp_loss(logprobs, torch.zeros(length, dtype=torch.bool), count=count)
-    assert loss.item() == 0
-    assert gradient(loss, logprobs).tolist() == [0.0] * length
+    assert (loss.item(), gradient(loss, logprobs).tolist()) == (0, [0.0] * length)
 
 
 @given(st.floats(-5, 5), st.floats(0, 5), st.floats(0, 3))
-@settings(deadline=None)
 def test_the_sum_of_both(rl: float, ntp: float, weight: float) -> None:
     parts = torch.tensor([rl, ntp], dtype=torch.float64, requires_grad=True)
     loss = rmt_loss(parts[0], parts[1], weight)
@@ -111,35 +106,9 @@ def test_the_sum_of_both(rl: float, ntp: float, weight: float) -> None:
     assert gradient(loss, parts).tolist() == [1.0, weight]
 
 
-def test_weight_zero_is_pure_reinforcement_even_beside_nan() -> None:
-    _, logprobs = scripted()
-    theta = torch.ones(2, dtype=torch.float64, requires_grad=True)
-    rl = rl_loss((theta * logprobs[1:3].detach())[None], torch.ones(1), torch.ones(1, 2, dtype=torch.bool))
-    broken = ntp_loss((theta * math.nan), torch.tensor([True, True]))
-    torch.testing.assert_close(gradient(rmt_loss(rl, broken, 0.0), theta), gradient(rl, theta))
-    assert gradient(rmt_loss(rl, broken, 0.1), theta).isnan().all()
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: ntp_mask(-1, []), "length=-1"),
-        (lambda: ntp_mask(5, [], first=0), "first=0 must be at least 1"),
-        (lambda: ntp_mask(5, [5]), "chosen holds 5, outside first=1..4"),
-        (lambda: ntp_mask(5, [-1]), "chosen holds -1"),
-        (lambda: ntp_mask(5, [2], first=3), "chosen holds 2, outside first=3"),
-        (lambda: ntp_loss(torch.zeros(2), torch.ones(2)), "mask has dtype torch.float32"),
-        (lambda: ntp_loss(torch.zeros(2), torch.ones(3, dtype=torch.bool)), r"mask has shape \(3,\), not"),
-        (
-            lambda: ntp_loss(torch.zeros(2), torch.ones(2, dtype=torch.bool), count=0),
-            "count=0 does not fit 2",
-        ),
-        (lambda: rmt_loss(torch.zeros(2), torch.tensor(0.0), 0.1), r"rl has shape \(2,\); give a scalar"),
-        (lambda: rmt_loss(torch.tensor(0.0), torch.zeros(1), 0.1), r"ntp has shape \(1,\)"),
-        (lambda: rmt_loss(torch.tensor(0.0), torch.tensor(0.0), -0.1), "ntp_weight=-0.1"),
-        (lambda: rmt_loss(torch.tensor(0.0), torch.tensor(0.0), math.nan), "ntp_weight=nan"),
-    ],
-)
-def test_bad_input_is_named(call, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        call()
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_only_weight_zero_hides_a_nan(weight: float) -> None:
+    parts = torch.tensor([2.0, 1.0], requires_grad=True)
+    loss = rmt_loss(parts[0], parts[1] * math.nan, weight)
+    assert loss.isnan().item() == gradient(loss, parts)[1].isnan().item() == (weight > 0)
+    assert gradient(loss, parts)[0].item() == 1.0

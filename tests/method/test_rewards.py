@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rmt_mini.method.rewards import match_reward, prefix_match_reward, total_reward
@@ -56,7 +54,6 @@ def test_byte_prefix(answer: str, reward: float) -> None:
 
 
 @given(st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=5), st.text(max_size=6))
-@settings(deadline=None)
 def test_exactly_the_runs_of_whole_tokens_are_right(tokens: list[str], other: str) -> None:
     continuation = "".join(tokens)
     starts = ["".join(tokens[: n + 1]) for n in range(len(tokens))]
@@ -89,7 +86,6 @@ def test_total_by_hand(match: float, length: float, weight: float, reward: float
     st.floats(0, 1),
     st.booleans(),
 )
-@settings(deadline=None)
 def test_numbers_and_tensors_agree(pairs, weight: float, only: bool) -> None:
     match, length = torch.tensor(pairs, dtype=torch.float64).T
     rewards = total_reward(match, length, weight, only)
@@ -99,30 +95,7 @@ def test_numbers_and_tensors_agree(pairs, weight: float, only: bool) -> None:
     assert total_reward(1.0, length, weight, only).shape == match.shape
 
 
-def test_only_if_correct_keeps_a_wrong_short_answer_below_a_right_long_one() -> None:
-    match, length = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0])
-    wrong, right = total_reward(match, length, 0.6).tolist()
-    assert wrong > right  # the paper's form, w above 1/2
-    wrong, right = total_reward(match, length, 0.6, only_if_correct=True).tolist()
-    assert wrong < right
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: match_reward("7", 7), "answer='7' is text"),
-        (lambda: match_reward(7, "7"), "truth='7' is text; give token ids"),
-        (lambda: match_reward((), ()), r"truth=\(\) is empty"),
-        (lambda: prefix_match_reward("a", "ab", (1, 3)), "boundaries holds 3, outside 0..2"),
-        (lambda: prefix_match_reward("a", "ab", (-1,)), "boundaries holds -1"),
-        (lambda: total_reward(1.0, 1.0, 1.5), "length_weight=1.5 lies outside 0..1"),
-        (lambda: total_reward(1.0, 1.0, math.nan), "length_weight=nan"),
-        (
-            lambda: total_reward(torch.zeros(3), torch.zeros(3, 1), 0.1),
-            r"match has shape \(3,\), length \(3, 1\)",
-        ),
-    ],
-)
-def test_bad_input_is_named(call, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        call()
+@pytest.mark.parametrize("only", [False, True])
+def test_only_if_correct_keeps_a_wrong_short_answer_below_a_right_long_one(only: bool) -> None:
+    wrong, right = total_reward(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]), 0.6, only).tolist()
+    assert (wrong < right) == only  # the paper's form, w above 1/2
