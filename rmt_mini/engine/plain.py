@@ -1,7 +1,7 @@
 """The same tree the plain way: every branch is read with its whole prefix, every time. Slow and simple.
 
-``load_policy`` falls back on it, with a warning, where a model's attention does not go through
-transformers' interface or follows another rule (a sliding window, say), so that the tree would compute something else.
+``load_policy`` falls back on it, with a warning, where a model's attention does not go through transformers' interface
+or follows another rule (a sliding window, say).
 """
 
 from __future__ import annotations
@@ -90,11 +90,9 @@ def _windowed(config: Any) -> bool:
 
 
 def _tried(tree: Any, weight: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Run a tree on a few tokens, as sampling and as training do.
+    """Run a tree on a few tokens: hidden states as training and as sampling read them, and the gradient on ``weight``.
 
-    Returns:
-        Hidden states of trunks, whole branches and grown branches; and the gradient that a loss on trunks and branches
-        has on ``weight``, the input embedding, to which it comes through every layer.
+    ``weight`` is the input embedding, which a loss on trunks and branches reaches through every layer.
     """
     device = weight.device
     documents = [[n % 7 for n in range(11)], [n % 5 for n in range(9)]]

@@ -111,19 +111,14 @@ class Codec:
 
     def close(self, *others: str) -> list[int]:
         """Return the tokens of the closing tag, once the tokenizer has shown that it can write it and ``others``."""
+        remedy, close = "choose a model with a byte-level tokenizer", self.write("</think>")
         for written in (*others, "</think>"):
             said = self.tokenizer.decode(self.write(written), clean_up_tokenization_spaces=False)
             if "".join(said.split()) != "".join(written.split()):
-                raise UserError(
-                    f"the tokenizer cannot write {written!r} (it comes back as {said!r:.60}); choose a model whose "
-                    f"tokenizer covers all characters, as byte-level ones do"
-                )
-        close = self.write("</think>")
+                raise UserError(f"the tokenizer cannot write {written!r} (it comes back as {said!r:.60}); {remedy}")
         if not self.tokenizer.decode(close[:1]).strip():
-            raise UserError(
-                "the tokenizer puts a blank of its own before '</think>', so that any blank would end a thought; "
-                "choose a model whose tokenizer adds none, as byte-level ones do"
-            )
+            found = "the tokenizer puts a blank of its own before '</think>', so that any blank would end a thought"
+            raise UserError(f"{found}; {remedy}")
         return close
 
 
@@ -182,13 +177,9 @@ def _render(tokenizer: Any) -> Turn:
     A template that does not think shows it by an empty thought or a lone ``</think>``.
     """
     marker = "\x02document\x03"
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": marker}],
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=True,  # of Qwen3, SmolLM3 and GLM
-        thinking=True,  # of DeepSeek and Granite
-    )
+    thinks = {"enable_thinking": True, "thinking": True}  # of Qwen3, SmolLM3 and GLM; of DeepSeek and Granite
+    turn = [{"role": "user", "content": marker}]
+    rendered = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, **thinks)
     before, after = rendered.split(marker)
     after = re.sub(r"(<think>\s*)?</think>\s*$", "", after)
     return Turn(before, after if after.rstrip().endswith("<think>") else after + "<think>\n")
@@ -201,22 +192,20 @@ class Chat:
     answer_limit = ANSWER_TOKENS
 
     def __init__(self, tokenizer: Any, instruction: str = INSTRUCTION, turn: Turn | None = None) -> None:
-        other = "use answer_format 'continuation'"
+        needs, other = "answer_format 'chat' needs a", "use answer_format 'continuation'"
         if not getattr(tokenizer, "chat_template", None):
-            raise UserError(f"answer_format 'chat' needs a tokenizer with a chat template; {other}")
+            raise UserError(f"{needs} tokenizer with a chat template; {other}")
         self.tokenizer, self._instruction, self._codec = tokenizer, instruction, Codec(tokenizer)
         self.close = self._codec.close("<think>\n", "\\boxed{0123456789}")
         try:
             self.turn = turn or _render(tokenizer)
         except Exception as error:  # a template is a program, and may raise any error
             reason = " ".join(str(error).split())[:100]
-            raise UserError(
-                f"answer_format 'chat' needs a chat template that takes a user's turn as it is, and this tokenizer's "
-                f"does not ({reason}); {other}"
-            ) from error
+            found = f"{needs} chat template that takes a user's turn as it is, and this tokenizer's does not ({reason})"
+            raise UserError(f"{found}; {other}") from error
         self._header, self._cue = self._codec.encode(self.turn.before), self._codec.write("\n\n")
         if last_boxed(self._codec.read(self._codec.write("\\boxed{a}"))) != "a":
-            raise UserError(f"answer_format 'chat' needs a tokenizer that gives \\boxed{{a}} back as it was; {other}")
+            raise UserError(f"{needs} tokenizer that gives \\boxed{{a}} back as it was; {other}")
 
     def trunk(self, text: str) -> tuple[list[int], int]:
         return [*self._header, *encode_text(self.tokenizer, text)], len(self._header) + 1
@@ -256,20 +245,16 @@ def last_boxed(text: str) -> str | None:
         ('x_{1}', None)
     """
     opened: list[tuple[bool, int]] = []  # braces not closed yet: whether of a box, and where they end
-    last: tuple[int, int] | None = None
+    boxes: list[tuple[int, int]] = []
     for found in re.finditer(r"(?<!\\)\\+(?:boxed\{|[{}])|[{}]", text):
-        sign = found[0]
-        if sign.endswith("boxed{"):
-            opened.append((True, found.end()))
-        elif (len(sign) - 1) % 2:  # an odd number of backslashes: an escaped brace
+        is_box = found[0].endswith("boxed{")
+        if not is_box and (len(found[0]) - 1) % 2:  # an odd number of backslashes: an escaped brace
             continue
-        elif sign.endswith("{"):
-            opened.append((False, found.end()))
-        elif opened:
-            is_box, start = opened.pop()
-            if is_box and (last is None or start > last[0]):
-                last = start, found.end() - 1
-    return None if last is None else text[slice(*last)]
+        if found[0].endswith("{"):
+            opened.append((is_box, found.end()))
+        elif opened and (closed := opened.pop())[0]:
+            boxes.append((closed[1], found.end() - 1))
+    return text[slice(*max(boxes))] if boxes else None
 
 
 def answer_format(

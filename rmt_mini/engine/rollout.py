@@ -1,9 +1,8 @@
 """Sample thoughts and answers off shared trunks, and take their log-probabilities again for training.
 
 All rollouts of a step decode together: they think, are closed, and answer. A row that has closed its thought leaves
-the batch; its closing tag, cue and answer follow in one block at the end. A thought that reaches its cap is closed by
-the environment: that closing is not the model's choice and takes no loss, while a closing the model chose does.
-Otherwise a budget could not be learned.
+the batch; closing tag, cue and answer follow at the end. A thought that reaches its cap is closed by the environment:
+that closing takes no loss, while one that the model chose does. Otherwise a budget could not be learned.
 """
 
 from __future__ import annotations
@@ -239,12 +238,9 @@ def read_branches(policy: Policy, trunks: Trunks, branches: Sequence[Branch]) ->
 def rollout_logprobs(
     policy: Policy, form: AnswerFormat, trunks: Trunks, rollouts: Sequence[Rollout], temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of what each of R rollouts sampled, under the policy as it is now; differentiable.
+    """Log-probabilities (R, L), padded with 0, of what R rollouts sampled, under the policy as it is now; and the mask.
 
     Rollouts are sorted by trunk, and ``temperature`` is that of sampling.
-
-    Returns:
-        Log-probabilities (R, L) padded with 0, and the mask (R, L) of real ones.
     """
     device = policy.device
     branches = [lay_out(form, trunks.documents[one.position.trunk], one) for one in rollouts]

@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from rmt_mini.engine.model import Policy
 from rmt_mini.errors import UserError
 from rmt_mini.files import ESCAPED, LOCK, as_lines, require_free, write_whole
+from rmt_mini.records import State
 from rmt_mini.stages.optimizer import require_sound
-from rmt_mini.stages.state import State
 
 SUFFIXES = {".json", ".jsonl", ".md"}  # of the files that write_whole makes in a run folder
 

@@ -9,10 +9,10 @@ Documents are a few short statements (micro.yaml). Their tokens are of four sort
 
 A noise digit and a calculable one have the same entropy for a model that cannot calculate in one pass.
 
-The *pre-training* text has, now and then, an aside before a token: a worked thought that ends in that token, in one of
-three styles. The *mid-training* text is unlabelled and shifted: other statements, more steps, larger operands, other
-favourite words, and two sayings a document. A trace of its statements occurs in pre-training, and of the *exam*, whose
-questions post-training asks. The *reckoning* text has the calculations of the mid-training text and nothing else.
+The *pre-training* text has, now and then, an aside before a token: a worked thought that ends in it, in one of three
+styles. The *mid-training* text is unlabelled and shifted: other statements, more steps, larger operands, other words
+preferred, two sayings a document. A trace of its statements occurs in pre-training, and of the *exam* of post-training.
+The *reckoning* text has the calculations of the mid-training text and nothing else.
 """
 
 from __future__ import annotations
@@ -109,25 +109,20 @@ class Chance:
         """Draw 1, 2, ... by weight."""
         return self.source.choices(range(1, len(weights) + 1), weights)[0]
 
-    def turning(self) -> Working:
-        """Add modulo ten."""
-        start = self.source.randrange(10)
-        total, steps = start, []
-        for _ in range(self.weighted(self.habits.steps)):
-            operand = self.weighted(self.habits.operands)
-            total = (total + operand) % 10
-            steps.append((f" {operand}", f" {total}"))
-        return Working(f" {start}", tuple(steps))
-
-    def swapping(self) -> Working:
-        """Follow one of three places through swaps of pairs."""
-        start = place = self.source.choice(PLACES)
+    def working(self, way: str) -> Working:
+        """Draw a calculation: additions modulo ten, or one of three places followed through swaps of pairs."""
+        turning = way == "turning"
+        start = at = str(self.source.randrange(10)) if turning else self.source.choice(PLACES)
         steps = []
         for _ in range(self.weighted(self.habits.steps)):
-            pair = self.source.choice(tuple(PAIRS))
-            one, other = PAIRS[pair]
-            place = {one: other, other: one}.get(place, place)
-            steps.append((f" {pair}", f" {place}"))
+            if turning:
+                operand = str(self.weighted(self.habits.operands))
+                at = str((int(at) + int(operand)) % 10)
+            else:
+                operand = self.source.choice(tuple(PAIRS))
+                one, other = PAIRS[operand]
+                at = {one: other, other: one}.get(at, at)
+            steps.append((f" {operand}", f" {at}"))
         return Working(f" {start}", tuple(steps))
 
     def statement(self, kind: str) -> list[Piece]:
@@ -136,7 +131,7 @@ class Chance:
         if way == "plain":
             drawn = {name: [self.noise(name)] for name in re.findall(r"<(\w+)>", text)}
         else:
-            working = self.turning() if way == "turning" else self.swapping()
+            working = self.working(way)
             start, result = Piece(working.start, NOISE), Piece(working.steps[-1][1], CALCULABLE, working)
             drawn = {"start": [start], "listed": _listed(working), "result": [result]}
         text = re.sub(r"\{([^{}]+\|[^{}]+)\}", lambda found: self.source.choice(found[1].split("|")), text)

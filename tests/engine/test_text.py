@@ -15,14 +15,13 @@ from transformers import ByT5Tokenizer
 
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import Chat, Continuation, encode_text
-from rmt_mini.engine.text import to_texts
+from rmt_mini.engine.text import format_for, to_texts
 from rmt_mini.errors import UserError
 from rmt_mini.method.schedule import outside
 from rmt_mini.records import Document, Text
 from rmt_mini.scale.positions import Positions
 from rmt_mini.stages import coldstart as warmup
 from rmt_mini.stages.evaluate import plan_positions
-from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer, text_loss
 from tests.engine.test_foreign_models import ASCII, bare, fast, sentencepiece, wordpiece
 from tests.fakes import byte_tokenizer, make_tiny_policy

