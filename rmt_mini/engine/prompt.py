@@ -1,7 +1,7 @@
 r"""How a position becomes a question: what is in the trunk, what in the branch, and how an answer is judged.
 
-A branch is opening, thought, closing, cue, answer. The model samples thought, closing decision (the first token of
-``</think>``) and answer; the environment writes the rest. Two formats of one protocol:
+The model samples thought, closing decision (the first token of ``</think>``) and answer; the environment writes the
+opening, ``</think>`` and a cue. Two formats of one protocol:
 
 - ``continuation`` (models below about 1B, which seldom follow instructions): opening ``\n<think 24>`` states B_t, the
   cue repeats the last tokens of the text (``\n...`` and the tail), and the answer is one token compared by its id.
@@ -10,8 +10,8 @@ A branch is opening, thought, closing, cue, answer. The model samples thought, c
   RPT's byte prefix rule; leading white space need not be repeated inside the box.
 
 Difference from the paper: the instruction comes after the text, since what differs between steps must come after the
-trunk. Text and thought are never searched, only sampled answer tokens are parsed, so neither can fake a reward.
-Delimiters are recognised by token ID, not by spelling: a special token spelled out in a document is plain text.
+trunk. Only sampled answer tokens are parsed, so neither text nor thought can fake a reward. Delimiters are recognised
+by token ID, not by spelling.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ class Codec:
 def continuation_of(tokenizer: Any, trunk: Sequence[int], index: int) -> tuple[str, list[int]]:
     """Return the text that follows ``index`` and the byte offsets at which its tokens end.
 
-    A token that ends inside a character gives no boundary; where the position itself is inside one there is no text,
-    since any stray byte would decode alike. The text ends before an unknown or special token.
+    A token that ends inside a character gives no boundary; a position inside one has no text, as any stray byte would
+    decode alike. The text ends before an unknown or special token.
     """
     read = Codec(tokenizer).read
     texts: list[str] = []

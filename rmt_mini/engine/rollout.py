@@ -135,8 +135,7 @@ def roll_out(
     """Sample ``group_size`` thoughts and answers at each position, sorted by trunk; a group is side by side.
 
     The generator is on the CPU, so that a seed means the same on every device. ``stride`` thought tokens, 1 on the CPU
-    and 8 elsewhere, are sampled before the CPU looks at them, which waits for the device; what a row samples after its
-    closing is dropped, so the outcome is the same.
+    and 8 elsewhere, are sampled before the CPU looks at them; what a row samples after its closing is dropped.
     """
     rows = [
         begin(form, trunks.documents[position.trunk], position, budget)

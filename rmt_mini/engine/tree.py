@@ -8,8 +8,7 @@ is read once as a *trunk*; thoughts grow off it as *branches*:
                                                            position ids restart at pos
 
 Training splits at the trunk's keys and values: chunks of branches run forward and backward one after another and leave
-their gradients on detached copies; the trunk goes backward once, at the end, with their sum. So the memory is that
-of one trunk and one chunk, and no trunk is read twice.
+their gradients on detached copies; the trunk goes backward once, at the end, with their sum.
 """
 
 from __future__ import annotations

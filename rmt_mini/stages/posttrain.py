@@ -1,9 +1,8 @@
 """Post-training: GRPO on questions whose answers can be checked.
 
 No second trainer: a question is a text with one position. Its trunk holds the question and then the answer; the only
-position asked for is where the answer begins, and a branch sees nothing from there on. RMTTrainer then runs with
-next-token prediction, budget and curriculum off, as the paper's post-training does. So answers are never trained on as
-text, and only what the model sampled after its thought is judged.
+position asked for is where the answer begins, and a branch sees nothing from there on. RMTTrainer runs with next-token
+prediction, budget and curriculum off, as in the paper, so answers are never trained on as text.
 """
 
 from __future__ import annotations

@@ -77,12 +77,7 @@ def signal_by_tier(groups: Sequence[tuple[int, bool]]) -> dict[str, Any]:
 
 
 def agreement(predicted: dict[str, Any], seen: dict[str, Any]) -> bool | None:
-    """Test by Fisher's exact test at 5 % whether a tier has a signal as often as predicted; None: no group.
-
-    Example:
-        >>> agreement({"signal_groups": 0.5, "positions": 30}, {"signal_groups": 0.4, "groups": 75})
-        True
-    """
+    """Test by Fisher's exact test at 5 % whether a tier has a signal as often as predicted; None: no group."""
     if predicted["signal_groups"] is None or seen["signal_groups"] is None:
         return None
     pairs = ((predicted["signal_groups"], predicted["positions"]), (seen["signal_groups"], seen["groups"]))

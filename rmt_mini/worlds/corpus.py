@@ -3,7 +3,7 @@
     micro                     1,600 generated documents; other texts: micro-reckoning, micro-pretraining
     champ                     270 competition problems with solutions, from the PyPI package champ-dataset
     story.txt                 documents are separated by two or more blank lines
-    folder/                   every .txt file below it is one document; links are followed, hidden files are not read
+    folder/                   every .txt file below it is one document; links are followed, hidden files left out
     texts.jsonl               one JSON object a line; ``column`` names the field, "id" is optional
     hf:NAME[:CONFIG][@SPLIT]  a Hugging Face dataset, by hub id or by the folder ``save_to_disk`` wrote; SPLIT may be a
                               slice such as train[:5], and is train unless given

@@ -188,12 +188,7 @@ class Page:
 
 
 def page(habits: Habits, seed: int, number: int) -> Page:
-    """Make one document.
-
-    Example:
-        >>> print(page(MIDTRAINING, seed=0, number=3).document.text[:60])
-        A lift waits on floor 3 and rises first 5, second 1, third 2
-    """
+    """Make one document."""
     source = random.Random(f"{habits.name}/{seed}/{number}")
     own = habits
     if habits is PRETRAINING and source.random() < TRACE:
