@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine.model import Policy
+from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat, Chat, answer_format, encode_text
 from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
@@ -93,6 +93,33 @@ def require_room(
         f"{what}; with thoughts of up to {thought_cap(_largest_budget(config, budget))} tokens that makes {needed}, "
         f"and model {name!r} reads at most {most}: {remedy}"
     )
+
+
+def proxy_of(policy: Policy, config: RMTConfig, longest: int = 0) -> Policy | None:
+    """Return the model that measures entropies for the policy, loaded once, or None where it measures its own.
+
+    A UserError refuses one that numbers other tokens or reads fewer than ``longest``, and too large an entropy_top_k.
+    """
+    name = config.entropy_model
+    if name == "self":
+        policy.proxy = None
+    elif policy.proxy is None or policy.proxy.name != name:
+        policy.proxy = load_policy(name, config.device, config.dtype)
+    measuring = policy.proxy or policy
+    vocabulary = len(measuring.model.get_output_embeddings().weight)
+    if config.entropy_top_k > vocabulary:
+        found = f"entropy_top_k is {config.entropy_top_k}, and model {measuring.name!r} knows {vocabulary} tokens"
+        raise UserError(f"{found}; give at most that many, or 0 for all")
+    if policy.proxy is None:
+        return None
+    if policy.proxy.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        found = f"entropy_model {name!r} has another tokenizer than {policy.name!r}"
+        raise UserError(f"{found}; choose a proxy of the same family, or 'self'")
+    most = longest_read(policy.proxy.model.config)
+    if most is not None and longest > most:
+        found = f"entropy_model {name!r} reads at most {most} tokens, and the longest text has {longest}"
+        raise UserError(f"{found}; lower --document-tokens, or choose another")
+    return policy.proxy
 
 
 def to_texts(documents: Sequence[Document], form: AnswerFormat, config: RMTConfig, where: str) -> list[Text]:

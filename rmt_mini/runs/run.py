@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 from rmt_mini import files
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, absolute_name, load_policy
-from rmt_mini.engine.text import format_for, to_texts, unknown_share
+from rmt_mini.engine.text import format_for, proxy_of, to_texts, unknown_share
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Evaluation, Measured, Notes, Positions, Preflight, Samples, Turn
 from rmt_mini.method.schedule import budget_of
@@ -44,7 +44,6 @@ from rmt_mini.runs.folder import RunFolder, drop_states, folder_for, load_state,
 from rmt_mini.runs.journal import Journal, rollout_line, versions
 from rmt_mini.runs.remedies import explained, warn_of_little_memory
 from rmt_mini.stages.coldstart import cold_start
-from rmt_mini.stages.difficulty import proxy_of
 from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions, yardstick
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import require_sound

@@ -21,12 +21,11 @@ from torch import Tensor
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import CHUNK, target_logprobs
-from rmt_mini.engine.model import Policy, load_policy
+from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, roll_out
-from rmt_mini.engine.text import QUANTILE_TEXTS, longest_read
+from rmt_mini.engine.text import QUANTILE_TEXTS, proxy_of
 from rmt_mini.engine.tree import Trunks
-from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import assign_tiers, quantile_thresholds, tiers_by_score, token_entropy
 from rmt_mini.records import Position, Rollout, Text
 
@@ -50,33 +49,6 @@ def trunk_entropy(policy: Policy, trunks: Trunks, top_k: int) -> list[Tensor]:
         parts = [token_entropy(policy.head(piece), top_k or None) for piece in hidden.split(CHUNK)]
         entropies.append(torch.cat([parts[0].new_zeros(1), *parts])[:-1].cpu())
     return entropies
-
-
-def proxy_of(policy: Policy, config: RMTConfig, longest: int = 0) -> Policy | None:
-    """Return the model that measures entropies for the policy, loaded once, or None where it measures its own.
-
-    A UserError refuses one that numbers other tokens or reads fewer than ``longest``, and too large an entropy_top_k.
-    """
-    name = config.entropy_model
-    if name == "self":
-        policy.proxy = None
-    elif policy.proxy is None or policy.proxy.name != name:
-        policy.proxy = load_policy(name, config.device, config.dtype)
-    measuring = policy.proxy or policy
-    vocabulary = len(measuring.model.get_output_embeddings().weight)
-    if config.entropy_top_k > vocabulary:
-        found = f"entropy_top_k is {config.entropy_top_k}, and model {measuring.name!r} knows {vocabulary} tokens"
-        raise UserError(f"{found}; give at most that many, or 0 for all")
-    if policy.proxy is None:
-        return None
-    if policy.proxy.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
-        found = f"entropy_model {name!r} has another tokenizer than {policy.name!r}"
-        raise UserError(f"{found}; choose a proxy of the same family, or 'self'")
-    most = longest_read(policy.proxy.model.config)
-    if most is not None and longest > most:
-        found = f"entropy_model {name!r} reads at most {most} tokens, and the longest text has {longest}"
-        raise UserError(f"{found}; lower --document-tokens, or choose another")
-    return policy.proxy
 
 
 class Difficulty:

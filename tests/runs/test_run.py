@@ -9,11 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rmt_mini.config import RMTConfig
+from rmt_mini.engine import text as material_module
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Evaluation, Measured
 from rmt_mini.report.report import evaluation_table
 from rmt_mini.runs.run import RunResult, evaluate_checkpoint, prepare, resume, run
-from rmt_mini.stages import difficulty as material_module
 from rmt_mini.stages.midtrain import StepResult
 from tests.fakes import make_tiny_policy
 from tests.stages.tiny import closing, small
