@@ -198,8 +198,9 @@ def _folder(folder: str) -> Iterator[Document]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if os.path.realpath(at) in seen:  # a link to a folder that is read already, perhaps to one above it
             folders.clear()
-        elif not seen.add(os.path.realpath(at)):
-            paths += [Path(at, name) for name in files if not name.startswith(".")]
+            continue
+        seen.add(os.path.realpath(at))
+        paths += [Path(at, name) for name in files if not name.startswith(".")]
     texts = [path for path in paths if path.suffix.lower() == ".txt"]
     if not texts:
         raise UserError(f"corpus folder {folder!r} holds no .txt file; give {ACCEPTED}")
