@@ -125,7 +125,7 @@ def test_their_share_is_said_and_a_large_one_refused(caplog: pytest.LogCaptureFi
     kept = Document("0", " ".join(["a" * 8] * 10 + ["漢"]))  # 11 blanks, 80 letters, 1 unknown
     with caplog.at_level("INFO"):
         to_texts([kept], form, config, "training")
-    assert caplog.messages[0].endswith("; 1.09% of the tokens are unknown to the tokenizer and never asked")  # 1 of 92
+    assert caplog.messages[0].endswith("; unknown to the tokenizer and never asked: 1.09 %")  # 1 of 92
     with pytest.raises(UserError, match=r"50% of the training tokens are unknown .*'smollm2-135m' \(at most 10%"):
         to_texts([Document("0", "漢 " * 20 + "漢")], form, config, "training")
     wordy = Document("1", "漢")
