@@ -82,13 +82,6 @@ def gap(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
-def _windowed(config: Any) -> bool:
-    """Whether a layer sees only some of the tokens before a token; a few tokens would not show it."""
-    text = config.get_text_config()
-    kinds = set(getattr(text, "layer_types", None) or ())
-    return kinds != {"full_attention"} if kinds else getattr(text, "sliding_window", None) is not None
-
-
 def _tried(tree: Any, weight: Tensor) -> tuple[list[Tensor], Tensor]:
     """Run a tree on a few tokens: hidden states as training and as sampling read them, and the gradient on ``weight``.
 
@@ -136,8 +129,10 @@ def choose_tree(model: Any) -> DocumentTree | PlainTree:
         for parameter, trains, gradient_before in trained:
             parameter.requires_grad_(trains)
             parameter.grad = gradient_before
-    if _windowed(model.config):
-        agrees, reason = False, "not every layer attends to all tokens before"
+    text = model.config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ())
+    if kinds - {"full_attention"} or (not kinds and getattr(text, "sliding_window", None) is not None):
+        agrees, reason = False, "not every layer attends to all tokens before"  # a few tokens would not show it
     if agrees:
         return tree
     logger.warning("The document tree does not fit %s (%s); using the slow plain path.", type(model).__name__, reason)

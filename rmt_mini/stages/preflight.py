@@ -43,8 +43,14 @@ def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, position
     matches, lengths, closed = (torch.tensor(one).float().view(-1, size) for one in found)  # (positions, G)
     spread = (matches.max(1).values > matches.min(1).values).float()
     tiers = torch.tensor([position.tier for position in chosen])
+    shares = {"accuracy": matches.mean(1), "pass_at_g": matches.amax(1), "signal_groups": spread}
+    counts = [int((tiers == tier).sum()) for tier in range(len(TIERS))]
     report: dict[str, Any] = {
-        "tiers": {name: _tier(matches[tiers == tier], spread[tiers == tier]) for tier, name in enumerate(TIERS)},
+        "tiers": {
+            name: {"positions": count}
+            | {share: float(values[tiers == tier].mean()) if count else None for share, values in shares.items()}
+            for tier, (name, count) in enumerate(zip(TIERS, counts, strict=True))
+        },
         "signal_groups": float(spread.mean()),
         "closed_share": float(closed.mean()),
         "thought_length": float(lengths.mean()),
@@ -52,13 +58,6 @@ def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, position
         "budget": budget,
     }
     return report | {"advice": _advice(report, config)}
-
-
-def _tier(matches: torch.Tensor, spread: torch.Tensor) -> dict[str, Any]:
-    """Summarize the groups of one tier, (positions, G); shares are None where there is none."""
-    shares = {"accuracy": matches, "pass_at_g": matches.amax(1), "signal_groups": spread}
-    found = {name: float(values.mean()) if len(matches) else None for name, values in shares.items()}
-    return {"positions": len(matches), **found}
 
 
 def groups_seen(judged: Sequence[Judged], group_size: int) -> list[tuple[int, bool]]:

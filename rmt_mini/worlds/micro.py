@@ -133,21 +133,16 @@ class Chance:
         else:
             working = self.working(way)
             start, result = Piece(working.start, NOISE), Piece(working.steps[-1][1], CALCULABLE, working)
-            drawn = {"start": [start], "listed": _listed(working), "result": [result]}
+            listed: list[Piece] = []  # first 4, second 2
+            for order, (operand, _) in zip(ORDER, working.steps, strict=False):
+                listed += [Piece(f"{',' if listed else ''} {order}"), Piece(operand, NOISE)]
+            drawn = {"start": [start], "listed": listed, "result": [result]}
         text = re.sub(r"\{([^{}]+\|[^{}]+)\}", lambda found: self.source.choice(found[1].split("|")), text)
         pieces: list[Piece] = []
         for part in filter(None, re.split(r"(<\w+>)", text)):
             fixed = part.format_map({name: found[0].text for name, found in drawn.items()})
             pieces += drawn[part[1:-1]] if part[0] == "<" else [Piece(fixed)]
         return pieces
-
-
-def _listed(working: Working) -> list[Piece]:
-    """Name the operands in order: first 4, second 2."""
-    listed: list[Piece] = []
-    for order, (operand, _) in zip(ORDER, working.steps, strict=False):
-        listed += [Piece(f"{',' if listed else ''} {order}"), Piece(operand, NOISE)]
-    return listed
 
 
 def think(style: str, word: str, working: Working | None) -> str:

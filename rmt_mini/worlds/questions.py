@@ -85,14 +85,13 @@ def _micro(source: str, count: int, seed: int) -> tuple[Question, ...]:
     for page in islice(micro.stream(habits, seed, start), 20 * count):  # some come twice
         place = next(n for n, piece in enumerate(page.pieces) if piece.sort == micro.CALCULABLE)
         text, answer = "".join(piece.text for piece in page.pieces[:place]), page.pieces[place].text
-        found.setdefault(text, Question(page.id, text, answer, partial(_same, answer)))
+        right = answer.strip()
+        found.setdefault(
+            text, Question(page.id, text, answer, lambda given, right=right: float(given.strip() == right))
+        )
         if len(found) == count:
             break
     return tuple(found.values())
-
-
-def _same(answer: str, given: str) -> float:
-    return float(given.strip() == answer.strip())
 
 
 def _require(package: str, source: str) -> None:
