@@ -4,7 +4,7 @@ Documents are a few short statements (micro.yaml). Their tokens are of four sort
 
     grammar      the statement's fixed words, and what repeats an earlier word: easy once learned
     noise        nothing determines it: a name, a colour, a digit drawn at random
-    calculable   a short calculation over earlier words determines it: where the dial stands after three turns
+    calculable   a short calculation over earlier words determines it: where the dial is after three turns
     saying       a fixed sentence goes on with it: known to whoever has read the sentence, and to no one else
 
 A noise digit and a calculable one have the same entropy for a model that cannot calculate in one pass.

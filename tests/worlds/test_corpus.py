@@ -230,7 +230,7 @@ def test_bad_files_get_one_line(name: str, data: bytes, parts: tuple[str, ...], 
 
 
 @pytest.mark.parametrize("source", ["", "hf:", "owner/name", "no.txt", "x\0", "a\nb", "champ@train", "micro:x"])
-def test_unknown_sources_are_told_what_is_accepted(source: str) -> None:
+def test_the_error_for_an_unknown_source_says_what_is_accepted(source: str) -> None:
     message = complaint(lambda: load_corpus(source))
     assert "does not exist" in message
     assert all(part in message for part in ("'champ'", ".txt", ".jsonl", "hf:NAME"))

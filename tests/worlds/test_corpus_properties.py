@@ -34,7 +34,7 @@ def file(folder: Path, name: str, data: bytes) -> str:
     return str(folder / name)
 
 
-def told(source: str, **options: Any) -> tuple[list[str], str | None]:
+def loaded(source: str, **options: Any) -> tuple[list[str], str | None]:
     """The texts of a corpus, or the line in which it is refused."""
     corpus, message = either(lambda: load_corpus(source, **options))
     if corpus is None:
@@ -55,7 +55,7 @@ def without_space(texts: Sequence[str]) -> str:
 @given(data=st.binary(max_size=60) | TEXT.map(str.encode), name=st.sampled_from(["a.txt", "a.jsonl", "A.TXT"]))
 @settings(max_examples=150)
 def test_any_bytes_are_text_or_one_line(data: bytes, name: str, tmp_path: Path) -> None:
-    texts, message = told(file(tmp_path, name, data))
+    texts, message = loaded(file(tmp_path, name, data))
     assert (message is None) == bool(texts)
     if message is not None:
         assert name in message
@@ -84,7 +84,7 @@ RAW = st.sampled_from(
 @given(lines=st.lists(LINE.map(lambda line: line.encode("utf-8", "surrogatepass")) | RAW, max_size=4))
 @settings(max_examples=300)
 def test_any_json_lines(lines: list[bytes], tmp_path: Path) -> None:
-    texts, message = told(file(tmp_path, "a.jsonl", b"\n".join(lines)))
+    texts, message = loaded(file(tmp_path, "a.jsonl", b"\n".join(lines)))
     assert (message is None) == bool(texts)
     if message is None:
         rows = [
