@@ -85,10 +85,7 @@ def branch_attention(
 
 
 def fused_branch_attention(*inputs: Tensor | float) -> Tensor:
-    """Compute ``branch_attention``, from the same arguments, by PyTorch's fused CPU kernel.
-
-    Every branch must see at least one token of its trunk and one of its own.
-    """
+    """Compute ``branch_attention`` by the fused CPU kernel; a branch must see at least one token of its trunk."""
     merged: Tensor = _Fused.apply(*inputs)  # type: ignore[no-untyped-call]
     return merged
 

@@ -83,10 +83,7 @@ def gap(one: Tensor, other: Tensor) -> float:
 
 
 def _tried(tree: Any, weight: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Run a tree on a few tokens: hidden states as training and as sampling read them, and the gradient on ``weight``.
-
-    ``weight`` is the input embedding, which a loss on trunks and branches reaches through every layer.
-    """
+    """Return a tree's hidden states of a few tokens, and a loss's gradient on ``weight``, the input embedding."""
     device = weight.device
     documents = [[n % 7 for n in range(11)], [n % 5 for n in range(9)]]
     positions = [Position(trunk, index, 0, 0.0) for trunk, index in ((0, 4), (0, 11), (1, 5))]

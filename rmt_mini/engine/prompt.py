@@ -61,10 +61,7 @@ class AnswerFormat(Protocol):
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Return the tokens of a text from outside: a special token that is spelled out in it is plain text.
-
-    Added tokens that are not special (``<think>`` of some models) stay one token: they are words to the model.
-    """
+    """Return the tokens of a text from outside: a special token that is spelled out in it is plain text."""
     ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     steering = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
     if steering.isdisjoint(ids):
@@ -172,10 +169,7 @@ class Continuation:
 
 
 def _render(tokenizer: Any) -> Turn:
-    """Return the turn of a tokenizer's template, with one thought open at its end whether the template thinks or not.
-
-    A template that does not think shows it by an empty thought or a lone ``</think>``.
-    """
+    """Return the turn of a tokenizer's template, with one thought open at its end, whether it thinks or not."""
     marker = "\x02document\x03"
     thinks = {"enable_thinking": True, "thinking": True}  # of Qwen3, SmolLM3 and GLM; of DeepSeek and Granite
     turn = [{"role": "user", "content": marker}]
@@ -260,10 +254,7 @@ def last_boxed(text: str) -> str | None:
 def answer_format(
     name: str, tokenizer: Any, parameters: int, prefix_match: bool = False, turn: Turn | None = None
 ) -> AnswerFormat:
-    """Choose a format by name: "continuation", "chat", or "auto": chat for models from 1B on that have a template.
-
-    A ``turn`` that the chat template rendered before is used again, since a template may state today's date.
-    """
+    """Choose a format by name; "auto" is chat for models from 1B on with a template; ``turn`` was rendered before."""
     if name == "auto":
         chat = parameters >= 1_000_000_000 and getattr(tokenizer, "chat_template", None)
         name = "chat" if chat else "continuation"

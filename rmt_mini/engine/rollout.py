@@ -210,10 +210,7 @@ def _answer(batch: _Batch, logits: Tensor, uniform: Tensor, asking: Asking) -> N
 
 
 def chunks(items: Sequence[T], rollout_of: Callable[[T], Rollout], form: AnswerFormat, tokens: int) -> list[list[T]]:
-    """Cut rollouts into pieces of about ``tokens`` branch tokens, so that memory does not grow with G or K.
-
-    A piece holds rollouts of similar length, since its attention is as wide as its longest, sorted by trunk.
-    """
+    """Cut rollouts into pieces of about ``tokens`` branch tokens, of similar length; each is sorted by trunk."""
     frame = len(form.opening(99)) + len(form.close) + TAIL_TOKENS
     pieces: list[list[T]] = []
     room = 0
@@ -237,10 +234,7 @@ def read_branches(policy: Policy, trunks: Trunks, branches: Sequence[Branch]) ->
 def rollout_logprobs(
     policy: Policy, form: AnswerFormat, trunks: Trunks, rollouts: Sequence[Rollout], temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (R, L), padded with 0, of what R rollouts sampled, under the policy as it is now; and the mask.
-
-    Rollouts are sorted by trunk, and ``temperature`` is that of sampling.
-    """
+    """Log-probabilities (R, L), padded with 0, of what R rollouts, sorted by trunk, sampled; and their mask."""
     device = policy.device
     branches = [lay_out(form, trunks.documents[one.position.trunk], one) for one in rollouts]
     hidden, starts = read_branches(policy, trunks, branches)

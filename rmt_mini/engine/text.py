@@ -96,10 +96,7 @@ def require_room(
 
 
 def proxy_of(policy: Policy, config: RMTConfig, longest: int = 0) -> Policy | None:
-    """Return the model that measures entropies for the policy, loaded once, or None where it measures its own.
-
-    A UserError refuses one that numbers other tokens or reads fewer than ``longest``, and too large an entropy_top_k.
-    """
+    """Return the model that measures entropies for the policy, loaded once, or None where it measures its own."""
     name = config.entropy_model
     if name == "self":
         policy.proxy = None
@@ -171,10 +168,7 @@ def to_texts(documents: Sequence[Document], form: AnswerFormat, config: RMTConfi
 
 
 def unknown_tokens(tokenizer: Any) -> set[int]:
-    """Return the ids of what a tokenizer does not know; byte-level ones have none that a text can hold.
-
-    A tokenizer need not declare its own, so two letters that hardly any vocabulary has are tried as well.
-    """
+    """Return the ids of what a tokenizer does not know; byte-level ones have none that a text can hold."""
     one, other = (encode_text(tokenizer, letter)[-1:] for letter in RARE_LETTERS)
     declared = set() if tokenizer.unk_token_id is None else {tokenizer.unk_token_id}
     return declared | ({*one} & {*other})

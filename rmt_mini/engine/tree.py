@@ -111,10 +111,7 @@ def _located(trunks: Trunks, positions: Sequence[Position]) -> tuple[Tensor, Ten
 
 
 class _ByTrunk:
-    """Arrange R rows, sorted by document, as (N, rows of the fullest document); pads repeat a row.
-
-    ``trunk`` and ``index`` are (R,) on the CPU, so that nothing waits for the device.
-    """
+    """Arrange R rows, sorted by document, as (N, rows of the fullest document); pads repeat a row."""
 
     def __init__(self, trunk: Tensor, index: Tensor, device: torch.device) -> None:
         used, counts = torch.unique_consecutive(trunk, return_counts=True)  # documents that have rows

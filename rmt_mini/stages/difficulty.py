@@ -52,10 +52,7 @@ def trunk_entropy(policy: Policy, trunks: Trunks, top_k: int) -> list[Tensor]:
 
 
 class Difficulty:
-    """Sort the tokens of trunks into tiers: by the policy's own entropy, which drifts as it learns, or a proxy model's.
-
-    The rule ``quantile`` takes its thresholds from the first of ``texts``, once.
-    """
+    """Sort the tokens of trunks into tiers: by the policy's own entropy as it is now, or a proxy model's."""
 
     def __init__(self, policy: Policy, config: RMTConfig, texts: Sequence[Text]) -> None:
         self.policy, self.top_k = policy, config.entropy_top_k

@@ -53,10 +53,7 @@ class MasterAdamW:
         )
 
     def step(self) -> float:
-        """Apply the model's gradients and clear them; returns their norm before clipping.
-
-        Where it is not finite nothing is updated, and NonFiniteError names the first parameter at fault.
-        """
+        """Apply the model's gradients, if finite, and clear them; returns their norm before clipping."""
         for (_, parameter), master in zip(self.named, self.masters, strict=True):
             if master is not parameter and parameter.grad is not None:
                 master.grad = parameter.grad.to(master.dtype)

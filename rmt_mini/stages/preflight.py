@@ -26,10 +26,7 @@ from rmt_mini.stages.midtrain import asking_for
 
 @torch.no_grad()
 def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, positions: int | None = None) -> dict[str, Any]:
-    """Sample groups at positions of every tier, preflight_positions where not given, and measure their signal.
-
-    Returns preflight.json: shares are of 1, lengths are tokens, length_spread is the mean deviation within a group.
-    """
+    """Sample groups at positions of every tier, and measure their signal as preflight.json has it; shares are of 1."""
     form, size, budget = format_for(policy, config), config.group_size, budget_of(config, 0)
     chosen = plan_positions(policy, texts[:24], config, positions or config.preflight_positions, texts)
 

@@ -30,10 +30,7 @@ def _mean_of_tiers(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def resample(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over ``tiers`` of values (k, answers): (k,), and (k, RESAMPLES) when runs and documents are resampled.
-
-    All rows share the draws, so that their differences and ratios are paired.
-    """
+    """Mean over ``tiers`` of values (k, answers): (k,), and (k, RESAMPLES) under paired draws of runs and documents."""
     asked = [place for place, answer in enumerate(answers) if answer.position.tier in tiers]
     runs, run = np.unique([answers[n].run for n in asked], return_inverse=True)
     documents, document = np.unique([answers[n].position.trunk for n in asked], return_inverse=True)
