@@ -33,14 +33,7 @@ TEMPLATE = (
 
 
 def byte_tokenizer(words: Sequence[str] = (), template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
-    """Make a tokenizer with one token a byte, three specials, and each of ``words`` as one token besides.
-
-    Example:
-        >>> tokenizer = byte_tokenizer(words=["the"])
-        >>> ids = tokenizer("é the")["input_ids"]
-        >>> [tokenizer.decode([i]) for i in ids[2:]], len(ids)
-        ([' ', 'the'], 4)
-    """
+    """Make a tokenizer with one token a byte, three specials, and each of ``words`` as one token besides."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]  # GPT-2's table: these bytes stand for themselves
     others = [byte for byte in range(256) if byte not in plain]
     table = {byte: chr(byte) for byte in plain} | {byte: chr(256 + n) for n, byte in enumerate(others)}
@@ -124,13 +117,7 @@ def make_tiny_policy(
     seed: int = 0,
     **changes: Any,
 ) -> Policy:
-    """Make a policy of a tiny random model and, unless a vocabulary is given, the byte tokenizer.
-
-    Example:
-        >>> policy = make_tiny_policy("qwen3")
-        >>> type(policy.tree).__name__, policy.head.weight.shape
-        ('DocumentTree', torch.Size([259, 32]))
-    """
+    """Make a policy of a tiny random model and, unless a vocabulary is given, the byte tokenizer."""
     if vocabulary is None:
         tokenizer = byte_tokenizer() if tokenizer is None else tokenizer
         vocabulary = len(tokenizer)

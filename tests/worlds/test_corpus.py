@@ -285,14 +285,6 @@ def test_split_is_a_partition_with_two_sides_in_order_and_equal_texts_together(d
     assert not {document.text for document in train} & {document.text for document in evaluation}
 
 
-@given(texts, fractions, st.randoms(use_true_random=False))
-@settings(deadline=None)
-def test_split_depends_neither_on_order_nor_on_ids(drawn, fraction, random) -> None:
-    shuffled = random.sample(drawn, len(drawn))
-    for one, other in zip(by_hand(*drawn).split(fraction), by_hand(*shuffled).split(fraction), strict=True):
-        assert sorted(document.text for document in one) == sorted(document.text for document in other)
-
-
 @given(texts, texts, fractions)
 @settings(deadline=None)
 def test_added_documents_move_no_old_one(old, new, fraction) -> None:
