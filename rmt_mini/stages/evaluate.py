@@ -8,8 +8,7 @@ answers into accuracies with intervals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -80,17 +79,7 @@ def read_for(policy: Policy, texts: Sequence[Text], batch: Sequence[Position]) -
     return trunks
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What was sampled at a batch of positions, and the match of each rollout."""
-
-    trunks: Trunks
-    positions: Sequence[Position]
-    rollouts: Sequence[Rollout]
-    matches: Sequence[float]
-
-
-def ask_in_batches(
+def ask_all(
     policy: Policy,
     form: AnswerFormat,
     texts: Sequence[Text],
@@ -99,14 +88,19 @@ def ask_in_batches(
     purpose: str,
     ask: Callable[[Sequence[Position]], Asking],
     size: int = 1,
-) -> Iterator[Asked]:
-    """Sample ``size`` thoughts and answers at each position, about ROWS side by side; ``purpose`` seeds the draws."""
+    look: Callable[[Trunks, Sequence[Position]], None] | None = None,
+) -> tuple[list[Rollout], list[float]]:
+    """Sample ``size`` thoughts and answers at each position, about ROWS side by side; returns them and their matches.
+
+    ``purpose`` seeds the draws; ``look`` sees the trunks of each batch.
+    """
+    rollouts: list[Rollout] = []
     for number, batch in enumerate(_batches(positions, max(1, ROWS // size))):
-        with torch.no_grad():
-            trunks, generator = read_for(policy, texts, batch), generator_for(config.seed, purpose, number)
-            rollouts = roll_out(policy, form, trunks, batch, size, ask(batch), generator)
-        places = [(one.answer, texts[one.position.trunk].ids, one.position.index) for one in rollouts]
-        yield Asked(trunks, batch, rollouts, [form.judge(*place) for place in places])
+        trunks, generator = read_for(policy, texts, batch), generator_for(config.seed, purpose, number)
+        rollouts += roll_out(policy, form, trunks, batch, size, ask(batch), generator)
+        if look is not None:
+            look(trunks, batch)
+    return rollouts, [form.judge(one.answer, texts[one.position.trunk].ids, one.position.index) for one in rollouts]
 
 
 @torch.no_grad()
@@ -116,18 +110,20 @@ def answer_positions(
     """Answer every position plainly and after one sampled thought under ``budget``."""
     form = format_for(policy, config, budget)
     budgets = dict(zip(positions, budgets_for(config, budget, positions), strict=True))
+    likeliest: list[int] = []
 
     def ask(batch: Sequence[Position]) -> Asking:
         return asking_for(config, [budgets[position] for position in batch], answer_temperature=0.0)
 
+    def look(trunks: Trunks, batch: Sequence[Position]) -> None:
+        likeliest.extend(int(policy.head(hidden).argmax()) for hidden in trunks.before(batch))
+
     answers = []
-    for asked in ask_in_batches(policy, form, texts, positions, config, "evaluate", ask):
-        before = asked.trunks.before(asked.positions)
-        for hidden, rollout, match in zip(before, asked.rollouts, asked.matches, strict=True):
-            position, text = rollout.position, texts[rollout.position.trunk]
-            plain = float(int(policy.head(hidden).argmax()) == text.ids[position.index])
-            sort = text.sorts[position.index] if text.sorts else ""
-            answers.append(Answer(position, plain, match, rollout.length, rollout.closed, sort, rollout=rollout))
+    rollouts, matches = ask_all(policy, form, texts, positions, config, "evaluate", ask, look=look)
+    for rollout, match, token in zip(rollouts, matches, likeliest, strict=True):
+        text, index = texts[rollout.position.trunk], rollout.position.index
+        plain, sort = float(token == text.ids[index]), text.sorts[index] if text.sorts else ""
+        answers.append(Answer(rollout.position, plain, match, rollout.length, rollout.closed, sort, rollout=rollout))
     return answers
 
 

@@ -25,7 +25,7 @@ from rmt_mini.engine.text import MOST_UNKNOWN, require_room, unknown_share
 from rmt_mini.errors import UserError
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Position, Rollout, Text
-from rmt_mini.stages.evaluate import ask_in_batches
+from rmt_mini.stages.evaluate import ask_all
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, asking_for
 from rmt_mini.stages.statistics import RESAMPLES
 from rmt_mini.worlds.questions import Question
@@ -137,9 +137,8 @@ def answer_questions(policy: Policy, exam: Exam, config: RMTConfig, samples: int
     def ask(batch: Sequence[Position]) -> Asking:
         return asking_for(config, [budget_of(config, config.steps)] * len(batch))
 
-    asked = list(ask_in_batches(policy, exam, exam.texts, positions, config, "exam", ask, samples))
-    right = torch.tensor([match for batch in asked for match in batch.matches])
-    return right.view(-1, samples), [rollout for batch in asked for rollout in batch.rollouts]
+    rollouts, right = ask_all(policy, exam, exam.texts, positions, config, "exam", ask, samples)
+    return torch.tensor(right).view(-1, samples), rollouts
 
 
 def summarize_exam(right: torch.Tensor, rollouts: Sequence[Rollout]) -> dict[str, Any]:

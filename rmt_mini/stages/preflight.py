@@ -20,7 +20,7 @@ from rmt_mini.engine.text import format_for
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.method.schedule import budget_of, budgets_for
 from rmt_mini.records import Judged, Position, Text
-from rmt_mini.stages.evaluate import ask_in_batches, plan_positions
+from rmt_mini.stages.evaluate import ask_all, plan_positions
 from rmt_mini.stages.midtrain import asking_for
 
 
@@ -33,11 +33,9 @@ def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, position
     def ask(batch: Sequence[Position]) -> Asking:
         return asking_for(config, budgets_for(config, budget, batch))
 
-    asked = list(ask_in_batches(policy, form, texts, chosen, config, "preflight", ask, size))
-    rollouts = [rollout for batch in asked for rollout in batch.rollouts]
-    values = zip(*((one.length, one.closed) for one in rollouts), strict=True)
-    found = ([match for batch in asked for match in batch.matches], *values)
-    matches, lengths, closed = (torch.tensor(one).float().view(-1, size) for one in found)  # (positions, G)
+    rollouts, right = ask_all(policy, form, texts, chosen, config, "preflight", ask, size)
+    found = (right, [one.length for one in rollouts], [one.closed for one in rollouts])
+    matches, lengths, closed = (torch.tensor(values).float().view(-1, size) for values in found)  # (positions, G)
     spread = (matches.max(1).values > matches.min(1).values).float()
     tiers = torch.tensor([position.tier for position in chosen])
     shares = {"accuracy": matches.mean(1), "pass_at_g": matches.amax(1), "signal_groups": spread}
