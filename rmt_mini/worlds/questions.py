@@ -85,10 +85,11 @@ def _micro(source: str, count: int, seed: int) -> tuple[Question, ...]:
     for page in islice(micro.stream(habits, seed, start), 20 * count):  # some come twice
         place = next(n for n, piece in enumerate(page.pieces) if piece.sort == micro.CALCULABLE)
         text, answer = "".join(piece.text for piece in page.pieces[:place]), page.pieces[place].text
-        right = answer.strip()
-        found.setdefault(
-            text, Question(page.id, text, answer, lambda given, right=right: float(given.strip() == right))
-        )
+
+        def score(given: str, right: str = answer.strip()) -> float:
+            return float(given.strip() == right)
+
+        found.setdefault(text, Question(page.id, text, answer, score))
         if len(found) == count:
             break
     return tuple(found.values())
