@@ -11,16 +11,18 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat, Chat, answer_format, encode_text
 from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.records import Document, Text
+
+if TYPE_CHECKING:
+    from rmt_mini.engine.model import Policy  # the trainer on TRL reads texts without it
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +99,8 @@ def require_room(
 
 def proxy_of(policy: Policy, config: RMTConfig, longest: int = 0) -> Policy | None:
     """Return the model that measures entropies for the policy, loaded once, or None where it measures its own."""
+    from rmt_mini.engine.model import load_policy
+
     name = config.entropy_model
     if name == "self":
         policy.proxy = None

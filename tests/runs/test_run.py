@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine import text as material_module
+from rmt_mini.engine import model as material_module
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Evaluation, Measured
 from rmt_mini.report.report import evaluation_table
