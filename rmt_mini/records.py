@@ -7,8 +7,12 @@ of one position are its *group*. A list of tokens is a tuple of ids; where no bu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +134,11 @@ class StepMetrics:
     update_seconds: float
     trunk_seconds: float
     peak_memory_mb: float
+
+
+@dataclass(frozen=True)
+class State:
+    """Training state in memory: all that the steps to come depend on, beside settings, texts and seed."""
+
+    tensors: Mapping[str, Tensor]  # by name
+    plain: Mapping[str, Any]  # everything else, as JSON keeps it; "step" counts the steps done

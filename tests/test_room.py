@@ -13,14 +13,13 @@ from rmt_mini.bench.parts import material
 from rmt_mini.bench.sizes import Setting
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, make_policy
-from rmt_mini.engine.text import longest_branch
+from rmt_mini.engine.text import format_for, longest_branch
 from rmt_mini.runs import pre_and_post
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import evaluate_checkpoint, run
 from rmt_mini.scale.planner import plan_run
 from rmt_mini.scale.settings import ScaleSettings, grpo_settings
 from rmt_mini.stages.evaluate import evaluate
-from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.stages.posttrain import POSTTRAINING, Exam, answer_questions, posttrain
 from rmt_mini.worlds.questions import Question

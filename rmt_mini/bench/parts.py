@@ -29,13 +29,12 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.model import Policy, choose_device, load_policy, locate_model
 from rmt_mini.engine.rollout import Asking, lay_out
-from rmt_mini.engine.text import to_texts
+from rmt_mini.engine.text import format_for, to_texts
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
 from rmt_mini.records import Judged, Position, Rollout, Text
 from rmt_mini.runs.capacity import product_rate
 from rmt_mini.stages.difficulty import Pool
-from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.stages.optimizer import MasterAdamW
 from rmt_mini.worlds.corpus import load_corpus

@@ -4,13 +4,12 @@
 
 All branches of a document share K_trunk, so that part is one large product (as Hydragen does). ``branch_attention``
 runs on every device and dtype. ``fused_branch_attention`` is for training on a CPU: PyTorch's fused kernel attends to
-the trunk and to the branch separately and returns with each the log of its softmax's denominator, l. With
-l = log(exp(l_trunk) + exp(l_own)) the two merge exactly:
+trunk and branch separately and returns with each the log of its softmax's denominator, l. They merge exactly:
 
-    out = out_trunk exp(l_trunk - l) + out_own exp(l_own - l)
+    out = out_trunk exp(l_trunk - l) + out_own exp(l_own - l),  l = log(exp(l_trunk) + exp(l_own))
 
-and the kernel's backward pass, given the merged out and l instead of its own, gives each part's share of the joint
-gradient (as in ring attention), so no score is stored. In decoding, one query a row, products are as fast.
+and the kernel's backward pass, given the merged out and l, gives each part's share of the joint gradient (as in ring
+attention), so no score is stored.
 """
 
 from __future__ import annotations
@@ -86,10 +85,7 @@ def branch_attention(
 
 
 def fused_branch_attention(*inputs: Tensor | float) -> Tensor:
-    """Compute ``branch_attention``, from the same arguments, by PyTorch's fused CPU kernel.
-
-    Every branch must see at least one token of its trunk and one of its own.
-    """
+    """Compute ``branch_attention`` by the fused CPU kernel; a branch must see at least one token of its trunk."""
     merged: Tensor = _Fused.apply(*inputs)  # type: ignore[no-untyped-call]
     return merged
 

@@ -78,11 +78,8 @@ def target_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, temperatur
 def sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """Draw one token per row of logits (R, V) by inverting the distribution function, at temperature 0 the likeliest.
 
-    One number of ``uniform`` (R,), in [0, 1), serves a row: drawing 49,152 a row would cost as much as the model.
-
-    Returns:
-        Tokens (R,) and their log-probabilities (R,) under softmax(logits / temperature), fp32; at temperature 0
-        under softmax(logits).
+    One number of ``uniform`` (R,), in [0, 1), serves a row. Returns the tokens (R,) and their log-probabilities (R,)
+    under softmax(logits / temperature), fp32; at temperature 0 under softmax(logits).
 
     Example:
         >>> tokens, logprobs = sample(torch.tensor([[0.0, 50.0]]), 1.0, torch.tensor([0.5]))

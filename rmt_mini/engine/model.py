@@ -26,7 +26,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch
 
 @dataclass
 class Policy:
-    """A model ready for the tree, in evaluation mode (no dropout: what is trained is what was sampled)."""
+    """A model ready for the tree, in evaluation mode: no dropout, what is trained is what was sampled."""
 
     name: str
     model: Any
@@ -64,9 +64,8 @@ def load_policy(name: str, device: str | None = None, dtype: str | None = None) 
     try:
         # None, the default, would ask on the terminal whether a model's own code may run
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            where, dtype=wanted, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
+        more = {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
+        loaded: Any = AutoModelForCausalLM.from_pretrained(where, dtype=wanted, **more)
     except Exception as error:  # a broken config or tokenizer may raise any error
         if out_of_memory(error):
             raise
@@ -113,9 +112,10 @@ def choose_dtype(device: torch.device, dtype: str | None = None) -> torch.dtype:
             raise UserError(f"dtype {dtype!r} is unknown; use one of auto, {', '.join(DTYPES)}")
         return DTYPES[dtype]
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    fast = device.type == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        fast = device.type == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
     return torch.bfloat16 if fast else torch.float32
 
 
@@ -130,17 +130,16 @@ def locate_model(name: str) -> str:
             known = "'smollm2-135m', 'micro', a folder or a hub id"
             raise UserError(f"model {name!r} is neither a folder nor a known name; give {known}")
         return name
-    if (path / "adapter_config.json").is_file():
-        raise UserError(
-            f"model folder {name!r} holds an adapter (adapter_config.json), which would be left out of what is trained "
-            f"and saved; save the merged model (merge_and_unload of peft) in a folder of its own"
-        )
-    if not (path / "config.json").is_file():
-        inside = path / "checkpoint"
-        remedy = f"{str(inside)!r}" if (inside / "config.json").is_file() else "a folder that save_pretrained wrote"
-        raise UserError(f"model folder {name!r} has no config.json; give {remedy}")
-    if not any(path.glob("*.safetensors")):
-        raise UserError(f"model folder {name!r} holds no weights (*.safetensors); is the copy complete?")
+    fault, inside = "", path / "checkpoint"
+    if (path / "adapter_config.json").is_file():  # it would be left out of what is trained and saved
+        fault = "holds an adapter (adapter_config.json); save the merged model (merge_and_unload of peft) by itself"
+    elif not (path / "config.json").is_file():
+        remedy = repr(str(inside)) if (inside / "config.json").is_file() else "a folder that save_pretrained wrote"
+        fault = f"has no config.json; give {remedy}"
+    elif not any(path.glob("*.safetensors")):
+        fault = "holds no weights (*.safetensors); is the copy complete?"
+    if fault:
+        raise UserError(f"model folder {name!r} {fault}")
     return str(path)
 
 
@@ -154,14 +153,12 @@ def _require_sound(name: str, model: Any, tokenizer: Any) -> None:
     """Refuse quantised or damaged weights, and a tokenizer that is missing or not the model's."""
     if getattr(model.config, "quantization_config", None) is not None:
         raise UserError(f"model {name!r} is quantised and cannot be trained; give its weights in float32 or bfloat16")
-    vocabulary = tokenizer.get_vocab()
+    vocabulary, rows = tokenizer.get_vocab(), len(model.get_input_embeddings().weight)
     if not set(vocabulary) - set(tokenizer.all_special_tokens):
         raise UserError(f"model {name!r} has no tokenizer; save one there with tokenizer.save_pretrained")
     # a special token may lie beyond the rows, as a late [PAD] often does: only a chat template can use it
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    template = str(tokenizer.chat_template)
-    rows = len(model.get_input_embeddings().weight)
-    last = max(n for token, n in vocabulary.items() if token not in special or token in template)
+    last = max(n for token, n in vocabulary.items() if token not in special or token in str(tokenizer.chat_template))
     if last >= rows:
         found = f"knows {rows} tokens, but its tokenizer numbers them up to {last}"
         raise UserError(f"model {name!r} {found}; save there the tokenizer that it was trained with")
@@ -172,10 +169,7 @@ def _require_sound(name: str, model: Any, tokenizer: Any) -> None:
 
 @torch.no_grad()
 def _require_causal(name: str, model: Any) -> None:
-    """Refuse a model whose hidden states see what they are to predict, or do not determine its logits by themselves.
-
-    transformers opens BERT, say, as a causal model, and warns at most; every number of a run would be wrong.
-    """
+    """Refuse a model whose hidden states see what they predict (BERT's), or do not determine its logits alone."""
     advice = "give a causal language model, such as SmolLM2 or Qwen3"
     head = model.get_output_embeddings()
     ids = torch.arange(8, device=model.get_input_embeddings().weight.device)[None]

@@ -1,7 +1,7 @@
 """The same tree the plain way: every branch is read with its whole prefix, every time. Slow and simple.
 
-``load_policy`` falls back on it, with a warning, where a model's attention does not go through
-transformers' interface or follows another rule (a sliding window, say), so that the tree would compute something else.
+``load_policy`` falls back on it, with a warning, where a model's attention does not go through transformers' interface
+or follows another rule (a sliding window, say).
 """
 
 from __future__ import annotations
@@ -82,20 +82,8 @@ def gap(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
-def _windowed(config: Any) -> bool:
-    """Whether a layer sees only some of the tokens before a token; a few tokens would not show it."""
-    text = config.get_text_config()
-    kinds = set(getattr(text, "layer_types", None) or ())
-    return kinds != {"full_attention"} if kinds else getattr(text, "sliding_window", None) is not None
-
-
 def _tried(tree: Any, weight: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Run a tree on a few tokens, as sampling and as training do.
-
-    Returns:
-        Hidden states of trunks, whole branches and grown branches; and the gradient that a loss on trunks and branches
-        has on ``weight``, the input embedding, to which it comes through every layer.
-    """
+    """Return a tree's hidden states of a few tokens, and a loss's gradient on ``weight``, the input embedding."""
     device = weight.device
     documents = [[n % 7 for n in range(11)], [n % 5 for n in range(9)]]
     positions = [Position(trunk, index, 0, 0.0) for trunk, index in ((0, 4), (0, 11), (1, 5))]
@@ -138,8 +126,10 @@ def choose_tree(model: Any) -> DocumentTree | PlainTree:
         for parameter, trains, gradient_before in trained:
             parameter.requires_grad_(trains)
             parameter.grad = gradient_before
-    if _windowed(model.config):
-        agrees, reason = False, "not every layer attends to all tokens before"
+    text = model.config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ())
+    if kinds - {"full_attention"} or (not kinds and getattr(text, "sliding_window", None) is not None):
+        agrees, reason = False, "not every layer attends to all tokens before"  # a few tokens would not show it
     if agrees:
         return tree
     logger.warning("The document tree does not fit %s (%s); using the slow plain path.", type(model).__name__, reason)

@@ -1,7 +1,7 @@
 r"""How a position becomes a question: what is in the trunk, what in the branch, and how an answer is judged.
 
-A branch is opening, thought, closing, cue, answer. The model samples thought, closing decision (the first token of
-``</think>``) and answer; the environment writes the rest. Two formats of one protocol:
+The model samples thought, closing decision (the first token of ``</think>``) and answer; the environment writes the
+opening, ``</think>`` and a cue. Two formats of one protocol:
 
 - ``continuation`` (models below about 1B, which seldom follow instructions): opening ``\n<think 24>`` states B_t, the
   cue repeats the last tokens of the text (``\n...`` and the tail), and the answer is one token compared by its id.
@@ -10,8 +10,8 @@ A branch is opening, thought, closing, cue, answer. The model samples thought, c
   RPT's byte prefix rule; leading white space need not be repeated inside the box.
 
 Difference from the paper: the instruction comes after the text, since what differs between steps must come after the
-trunk. Text and thought are never searched, only sampled answer tokens are parsed, so neither can fake a reward.
-Delimiters are recognised by token ID, not by spelling: a special token spelled out in a document is plain text.
+trunk. Only sampled answer tokens are parsed, so neither text nor thought can fake a reward. Delimiters are recognised
+by token ID, not by spelling.
 """
 
 from __future__ import annotations
@@ -61,10 +61,7 @@ class AnswerFormat(Protocol):
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Return the tokens of a text from outside: a special token that is spelled out in it is plain text.
-
-    Added tokens that are not special (``<think>`` of some models) stay one token: they are words to the model.
-    """
+    """Return the tokens of a text from outside: a special token that is spelled out in it is plain text."""
     ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     steering = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
     if steering.isdisjoint(ids):
@@ -111,27 +108,22 @@ class Codec:
 
     def close(self, *others: str) -> list[int]:
         """Return the tokens of the closing tag, once the tokenizer has shown that it can write it and ``others``."""
+        remedy, close = "choose a model with a byte-level tokenizer", self.write("</think>")
         for written in (*others, "</think>"):
             said = self.tokenizer.decode(self.write(written), clean_up_tokenization_spaces=False)
             if "".join(said.split()) != "".join(written.split()):
-                raise UserError(
-                    f"the tokenizer cannot write {written!r} (it comes back as {said!r:.60}); choose a model whose "
-                    f"tokenizer covers all characters, as byte-level ones do"
-                )
-        close = self.write("</think>")
+                raise UserError(f"the tokenizer cannot write {written!r} (it comes back as {said!r:.60}); {remedy}")
         if not self.tokenizer.decode(close[:1]).strip():
-            raise UserError(
-                "the tokenizer puts a blank of its own before '</think>', so that any blank would end a thought; "
-                "choose a model whose tokenizer adds none, as byte-level ones do"
-            )
+            found = "the tokenizer puts a blank of its own before '</think>', so that any blank would end a thought"
+            raise UserError(f"{found}; {remedy}")
         return close
 
 
 def continuation_of(tokenizer: Any, trunk: Sequence[int], index: int) -> tuple[str, list[int]]:
     """Return the text that follows ``index`` and the byte offsets at which its tokens end.
 
-    A token that ends inside a character gives no boundary; where the position itself is inside one there is no text,
-    since any stray byte would decode alike. The text ends before an unknown or special token.
+    A token that ends inside a character gives no boundary; a position inside one has no text, as any stray byte would
+    decode alike. The text ends before an unknown or special token.
     """
     read = Codec(tokenizer).read
     texts: list[str] = []
@@ -177,18 +169,11 @@ class Continuation:
 
 
 def _render(tokenizer: Any) -> Turn:
-    """Return the turn of a tokenizer's template, with one thought open at its end whether the template thinks or not.
-
-    A template that does not think shows it by an empty thought or a lone ``</think>``.
-    """
+    """Return the turn of a tokenizer's template, with one thought open at its end, whether it thinks or not."""
     marker = "\x02document\x03"
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": marker}],
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=True,  # of Qwen3, SmolLM3 and GLM
-        thinking=True,  # of DeepSeek and Granite
-    )
+    thinks = {"enable_thinking": True, "thinking": True}  # of Qwen3, SmolLM3 and GLM; of DeepSeek and Granite
+    turn = [{"role": "user", "content": marker}]
+    rendered = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, **thinks)
     before, after = rendered.split(marker)
     after = re.sub(r"(<think>\s*)?</think>\s*$", "", after)
     return Turn(before, after if after.rstrip().endswith("<think>") else after + "<think>\n")
@@ -201,22 +186,20 @@ class Chat:
     answer_limit = ANSWER_TOKENS
 
     def __init__(self, tokenizer: Any, instruction: str = INSTRUCTION, turn: Turn | None = None) -> None:
-        other = "use answer_format 'continuation'"
+        needs, other = "answer_format 'chat' needs a", "use answer_format 'continuation'"
         if not getattr(tokenizer, "chat_template", None):
-            raise UserError(f"answer_format 'chat' needs a tokenizer with a chat template; {other}")
+            raise UserError(f"{needs} tokenizer with a chat template; {other}")
         self.tokenizer, self._instruction, self._codec = tokenizer, instruction, Codec(tokenizer)
         self.close = self._codec.close("<think>\n", "\\boxed{0123456789}")
         try:
             self.turn = turn or _render(tokenizer)
         except Exception as error:  # a template is a program, and may raise any error
             reason = " ".join(str(error).split())[:100]
-            raise UserError(
-                f"answer_format 'chat' needs a chat template that takes a user's turn as it is, and this tokenizer's "
-                f"does not ({reason}); {other}"
-            ) from error
+            found = f"{needs} chat template that takes a user's turn as it is, and this tokenizer's does not ({reason})"
+            raise UserError(f"{found}; {other}") from error
         self._header, self._cue = self._codec.encode(self.turn.before), self._codec.write("\n\n")
         if last_boxed(self._codec.read(self._codec.write("\\boxed{a}"))) != "a":
-            raise UserError(f"answer_format 'chat' needs a tokenizer that gives \\boxed{{a}} back as it was; {other}")
+            raise UserError(f"{needs} tokenizer that gives \\boxed{{a}} back as it was; {other}")
 
     def trunk(self, text: str) -> tuple[list[int], int]:
         return [*self._header, *encode_text(self.tokenizer, text)], len(self._header) + 1
@@ -256,29 +239,22 @@ def last_boxed(text: str) -> str | None:
         ('x_{1}', None)
     """
     opened: list[tuple[bool, int]] = []  # braces not closed yet: whether of a box, and where they end
-    last: tuple[int, int] | None = None
+    boxes: list[tuple[int, int]] = []
     for found in re.finditer(r"(?<!\\)\\+(?:boxed\{|[{}])|[{}]", text):
-        sign = found[0]
-        if sign.endswith("boxed{"):
-            opened.append((True, found.end()))
-        elif (len(sign) - 1) % 2:  # an odd number of backslashes: an escaped brace
+        is_box = found[0].endswith("boxed{")
+        if not is_box and (len(found[0]) - 1) % 2:  # an odd number of backslashes: an escaped brace
             continue
-        elif sign.endswith("{"):
-            opened.append((False, found.end()))
-        elif opened:
-            is_box, start = opened.pop()
-            if is_box and (last is None or start > last[0]):
-                last = start, found.end() - 1
-    return None if last is None else text[slice(*last)]
+        if found[0].endswith("{"):
+            opened.append((is_box, found.end()))
+        elif opened and (closed := opened.pop())[0]:
+            boxes.append((closed[1], found.end() - 1))
+    return text[slice(*max(boxes))] if boxes else None
 
 
 def answer_format(
     name: str, tokenizer: Any, parameters: int, prefix_match: bool = False, turn: Turn | None = None
 ) -> AnswerFormat:
-    """Choose a format by name: "continuation", "chat", or "auto": chat for models from 1B on that have a template.
-
-    A ``turn`` that the chat template rendered before is used again, since a template may state today's date.
-    """
+    """Choose a format by name; "auto" is chat for models from 1B on with a template; ``turn`` was rendered before."""
     if name == "auto":
         chat = parameters >= 1_000_000_000 and getattr(tokenizer, "chat_template", None)
         name = "chat" if chat else "continuation"

@@ -1,9 +1,8 @@
 """Sample thoughts and answers off shared trunks, and take their log-probabilities again for training.
 
 All rollouts of a step decode together: they think, are closed, and answer. A row that has closed its thought leaves
-the batch; its closing tag, cue and answer follow in one block at the end. A thought that reaches its cap is closed by
-the environment: that closing is not the model's choice and takes no loss, while a closing the model chose does.
-Otherwise a budget could not be learned.
+the batch; closing tag, cue and answer follow at the end. A thought that reaches its cap is closed by the environment:
+that closing takes no loss, while one that the model chose does. Otherwise a budget could not be learned.
 """
 
 from __future__ import annotations
@@ -136,8 +135,7 @@ def roll_out(
     """Sample ``group_size`` thoughts and answers at each position, sorted by trunk; a group is side by side.
 
     The generator is on the CPU, so that a seed means the same on every device. ``stride`` thought tokens, 1 on the CPU
-    and 8 elsewhere, are sampled before the CPU looks at them, which waits for the device; what a row samples after its
-    closing is dropped, so the outcome is the same.
+    and 8 elsewhere, are sampled before the CPU looks at them; what a row samples after its closing is dropped.
     """
     rows = [
         begin(form, trunks.documents[position.trunk], position, budget)
@@ -212,10 +210,7 @@ def _answer(batch: _Batch, logits: Tensor, uniform: Tensor, asking: Asking) -> N
 
 
 def chunks(items: Sequence[T], rollout_of: Callable[[T], Rollout], form: AnswerFormat, tokens: int) -> list[list[T]]:
-    """Cut rollouts into pieces of about ``tokens`` branch tokens, so that memory does not grow with G or K.
-
-    A piece holds rollouts of similar length, since its attention is as wide as its longest, sorted by trunk.
-    """
+    """Cut rollouts into pieces of about ``tokens`` branch tokens, of similar length; each is sorted by trunk."""
     frame = len(form.opening(99)) + len(form.close) + TAIL_TOKENS
     pieces: list[list[T]] = []
     room = 0
@@ -239,13 +234,7 @@ def read_branches(policy: Policy, trunks: Trunks, branches: Sequence[Branch]) ->
 def rollout_logprobs(
     policy: Policy, form: AnswerFormat, trunks: Trunks, rollouts: Sequence[Rollout], temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of what each of R rollouts sampled, under the policy as it is now; differentiable.
-
-    Rollouts are sorted by trunk, and ``temperature`` is that of sampling.
-
-    Returns:
-        Log-probabilities (R, L) padded with 0, and the mask (R, L) of real ones.
-    """
+    """Log-probabilities (R, L), padded with 0, of what R rollouts, sorted by trunk, sampled; and their mask."""
     device = policy.device
     branches = [lay_out(form, trunks.documents[one.position.trunk], one) for one in rollouts]
     hidden, starts = read_branches(policy, trunks, branches)

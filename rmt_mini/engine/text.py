@@ -11,16 +11,18 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat, encode_text
+from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat, Chat, answer_format, encode_text
 from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
-from rmt_mini.records import Document
-from rmt_mini.records import Text as Text
+from rmt_mini.records import Document, Text
+
+if TYPE_CHECKING:
+    from rmt_mini.engine.model import Policy  # the trainer on TRL reads texts without it
 
 logger = logging.getLogger(__name__)
 
@@ -44,17 +46,26 @@ def endless(texts: Sequence[Text], seed: int, start: int = 0) -> Iterator[Text]:
         epoch, place = epoch + 1, 0
 
 
+def format_for(policy: Policy, config: RMTConfig, budget: int | None = None) -> AnswerFormat:
+    """Return the answer format of the configuration, for its budgets and another ``budget`` that is stated, if any."""
+    form = answer_format(config.answer_format, policy.tokenizer, policy.parameters, config.prefix_match, policy.turn)
+    if isinstance(form, Chat):
+        policy.turn = form.turn  # a template that states today's date continues with the same one
+    require_room(policy.name, getattr(policy.model, "config", None), form, config, budget)
+    return form
+
+
 def longest_branch(form: AnswerFormat, config: RMTConfig, budget: int | None = None, trunk: int = 0) -> int:
     """Return how many tokens a text and the longest branch off its end take together.
 
     ``budget`` is one that a measurement states in addition to those of ``config``; ``trunk`` counts the tokens of the
     longest text, header included, where that is not a document of document_tokens.
     """
-    stated = _largest_budget(config, budget)
-    opening = form.opening(stated if config.use_budget else None)
+    largest = _largest_budget(config, budget)
+    opening = form.opening(largest if config.use_budget else None)
     frame = len(opening) + len(form.close) + len(form.cue([0] * 2 * TAIL_TOKENS, 2 * TAIL_TOKENS))
     trunk = trunk or len(form.trunk("")[0]) + config.document_tokens
-    return trunk + frame + thought_cap(stated) + form.answer_limit
+    return trunk + frame + thought_cap(largest) + form.answer_limit
 
 
 def _largest_budget(config: RMTConfig, budget: int | None) -> int:
@@ -71,27 +82,45 @@ def longest_read(settings: Any) -> int | None:
 def require_room(
     name: str, settings: Any, form: AnswerFormat, config: RMTConfig, budget: int | None = None, trunk: int = 0
 ) -> None:
-    """Refuse lengths beyond the positions that the model ``name``, of configuration ``settings``, has learned.
-
-    Raises:
-        UserError: naming what to lower.
-    """
-    most = longest_read(settings)
-    needed = longest_branch(form, config, budget, trunk)
+    """Raise a UserError where lengths exceed what the model ``name``, of configuration ``settings``, has learned."""
+    most, needed = longest_read(settings), longest_branch(form, config, budget, trunk)
     if most is None or needed <= most:
         return
     settled = max(config.budget_start, config.evaluation_budget)
-    if (budget or 0) > settled:
-        remedy = "lower the budget"
-    else:
-        flag = "--budget-start" if settled == config.budget_start else "--evaluation-budget"
-        remedy = f"give shorter questions or lower {flag}" if trunk else f"lower --document-tokens or {flag}"
+    flag = "--budget-start" if settled == config.budget_start else "--evaluation-budget"
+    remedy = f"give shorter questions or lower {flag}" if trunk else f"lower --document-tokens or {flag}"
+    remedy = "lower the budget" if (budget or 0) > settled else remedy
     what = f"the longest question has {trunk} tokens" if trunk else f"document_tokens is {config.document_tokens}"
-    cap = thought_cap(_largest_budget(config, budget))
     raise UserError(
-        f"{what}; with thoughts of up to {cap} tokens that makes {needed}, and model {name!r} reads at most {most}: "
-        f"{remedy}"
+        f"{what}; with thoughts of up to {thought_cap(_largest_budget(config, budget))} tokens that makes {needed}, "
+        f"and model {name!r} reads at most {most}: {remedy}"
     )
+
+
+def proxy_of(policy: Policy, config: RMTConfig, longest: int = 0) -> Policy | None:
+    """Return the model that measures entropies for the policy, loaded once, or None where it measures its own."""
+    from rmt_mini.engine.model import load_policy
+
+    name = config.entropy_model
+    if name == "self":
+        policy.proxy = None
+    elif policy.proxy is None or policy.proxy.name != name:
+        policy.proxy = load_policy(name, config.device, config.dtype)
+    measuring = policy.proxy or policy
+    vocabulary = len(measuring.model.get_output_embeddings().weight)
+    if config.entropy_top_k > vocabulary:
+        found = f"entropy_top_k is {config.entropy_top_k}, and model {measuring.name!r} knows {vocabulary} tokens"
+        raise UserError(f"{found}; give at most that many, or 0 for all")
+    if policy.proxy is None:
+        return None
+    if policy.proxy.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        found = f"entropy_model {name!r} has another tokenizer than {policy.name!r}"
+        raise UserError(f"{found}; choose a proxy of the same family, or 'self'")
+    most = longest_read(policy.proxy.model.config)
+    if most is not None and longest > most:
+        found = f"entropy_model {name!r} reads at most {most} tokens, and the longest text has {longest}"
+        raise UserError(f"{found}; lower --document-tokens, or choose another")
+    return policy.proxy
 
 
 def to_texts(documents: Sequence[Document], form: AnswerFormat, config: RMTConfig, where: str) -> list[Text]:
@@ -100,32 +129,24 @@ def to_texts(documents: Sequence[Document], form: AnswerFormat, config: RMTConfi
     A document with ``cut`` keeps its first document_tokens only; those of fewer than min_document_tokens (or two) are
     left out. First parts come first, then second ones and so on, so that the first few texts are of many documents.
     ``where`` names the side of the split, for messages.
-
-    Raises:
-        UserError: if none is left, or too much is unknown to the tokenizer.
     """
     header, first = form.trunk("")
     start, least, unknown = len(header), max(2, config.min_document_tokens), unknown_tokens(form.tokenizer)
     numbered: list[tuple[int, Text]] = []
     sizes = []
     for document in documents:
-        body = form.trunk(document.text)[0][start:]
+        body, sorts = form.trunk(document.text)[0][start:], _sorts(document, form)
         sizes.append(len(body))
         if len(body) < least:
             continue
         kept = min(len(body), config.document_tokens) if document.cut else len(body)
         count = -(-kept // config.document_tokens)
-        sorts = _sorts(document, form)
         for number, (begin, end) in enumerate(pairwise(kept * part // count for part in range(count + 1))):
             ids = (*header, *body[begin:end])
-            text = Text(
-                document.id if count == 1 else f"{document.id} ({number + 1} of {count})",
-                ids,
-                first,
-                (*[""] * start, *sorts[begin:end]) if sorts else (),
-                unknown=tuple(index for index in range(first, len(ids)) if ids[index] in unknown),
-            )
-            numbered.append((number, text))
+            name = document.id if count == 1 else f"{document.id} ({number + 1} of {count})"
+            strange = tuple(index for index in range(first, len(ids)) if ids[index] in unknown)
+            own = (*[""] * start, *sorts[begin:end]) if sorts else ()
+            numbered.append((number, Text(name, ids, first, own, unknown=strange)))
     texts = [text for _, text in sorted(numbered, key=lambda pair: pair[0])]
     if not texts:
         raise UserError(
@@ -143,19 +164,15 @@ def to_texts(documents: Sequence[Document], form: AnswerFormat, config: RMTConfi
         )
     short = sum(size < least for size in sizes)
     logger.info(
-        "%s: %d documents, %d tokens, %d kept (%.1f %%) in %d texts%s%s",
-        *(where, len(documents), sum(sizes), tokens, 100 * tokens / sum(sizes), len(texts)),
-        f"; {short} documents of fewer than {least} tokens are left out" if short else "",
-        f"; {share:.2%} of the tokens are unknown to the tokenizer and never asked" if share else "",
+        "%s: %d documents, %d tokens, %d kept (%.1f %%) in %d texts; left out as shorter than %d tokens: %d; "
+        "unknown to the tokenizer and never asked: %.2f %%",
+        *(where, len(documents), sum(sizes), tokens, 100 * tokens / sum(sizes), len(texts), least, short, 100 * share),
     )
     return [text for text in texts if text.places]
 
 
 def unknown_tokens(tokenizer: Any) -> set[int]:
-    """Return the ids of what a tokenizer does not know; byte-level ones have none that a text can hold.
-
-    A tokenizer need not declare its own, so two letters that hardly any vocabulary has are tried as well.
-    """
+    """Return the ids of what a tokenizer does not know; byte-level ones have none that a text can hold."""
     one, other = (encode_text(tokenizer, letter)[-1:] for letter in RARE_LETTERS)
     declared = set() if tokenizer.unk_token_id is None else {tokenizer.unk_token_id}
     return declared | ({*one} & {*other})

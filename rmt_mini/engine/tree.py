@@ -8,8 +8,7 @@ is read once as a *trunk*; thoughts grow off it as *branches*:
                                                            position ids restart at pos
 
 Training splits at the trunk's keys and values: chunks of branches run forward and backward one after another and leave
-their gradients on detached copies; the trunk goes backward once, at the end, with their sum. So the memory is that
-of one trunk and one chunk, and no trunk is read twice.
+their gradients on detached copies; the trunk goes backward once, at the end, with their sum.
 """
 
 from __future__ import annotations
@@ -112,10 +111,7 @@ def _located(trunks: Trunks, positions: Sequence[Position]) -> tuple[Tensor, Ten
 
 
 class _ByTrunk:
-    """Arrange R rows, sorted by document, as (N, rows of the fullest document); pads repeat a row.
-
-    ``trunk`` and ``index`` are (R,) on the CPU, so that nothing waits for the device.
-    """
+    """Arrange R rows, sorted by document, as (N, rows of the fullest document); pads repeat a row."""
 
     def __init__(self, trunk: Tensor, index: Tensor, device: torch.device) -> None:
         used, counts = torch.unique_consecutive(trunk, return_counts=True)  # documents that have rows

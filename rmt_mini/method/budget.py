@@ -2,8 +2,7 @@
 
 Source: Tian et al., arXiv 2509.24375, dynamic token budget.
 
-    B_t = max(B_min, floor(B_0 * gamma ** (t / T)))
-    r_len(l) = r_max * max(0, 1 - |l - B_t| / B_t), a triangle: 0 at l = 0, r_max at B_t, 0 from 2 B_t on
+    B_t = max(B_min, floor(B_0 * gamma ** (t / T))),   r_len(l) = r_max * max(0, 1 - |l - B_t| / B_t), a triangle
 
 Added here: a budget that depends on the position (``budgets_by_entropy``), and a cap, since sampling has to stop.
 """
@@ -28,10 +27,7 @@ def budget_at_step(step: int, total_steps: int, start: int, minimum: int, decay:
         >>> [budget_at_step(step, 4, start=800, minimum=1, decay=0.2) for step in range(5)]  # the paper's settings
         [800, 534, 357, 239, 160]
     """
-    if total_steps < 1:
-        raise ValueError(f"total_steps={total_steps} must be at least 1; pass the number of steps of the run")
-    if not 0 <= step <= total_steps:
-        raise ValueError(f"step={step} lies outside 0..total_steps={total_steps}; count this run's steps from 0")
+    check_step(step, total_steps)
     if minimum < 1:
         raise ValueError(f"minimum={minimum} must be at least 1 token; the length reward divides by it")
     if start < minimum:
@@ -41,6 +37,14 @@ def budget_at_step(step: int, total_steps: int, start: int, minimum: int, decay:
     exact = start * math.pow(decay, step / total_steps)
     # a power that is whole on paper may come out slightly lower: 1000 * 0.729 ** (2 / 3) must give 810, not 809
     return max(minimum, math.floor(exact + 1e-9))
+
+
+def check_step(step: int, total_steps: int) -> None:
+    """Refuse a step outside the run."""
+    if total_steps < 1:
+        raise ValueError(f"total_steps={total_steps} must be at least 1; pass the number of steps of the run")
+    if not 0 <= step <= total_steps:
+        raise ValueError(f"step={step} lies outside 0..total_steps={total_steps}; count this run's steps from 0")
 
 
 @overload

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rmt_mini.method.budget import check_step
 from rmt_mini.method.entropy import TIERS
 
 
@@ -33,10 +34,7 @@ def tier_probabilities(
         >>> [tier_probabilities(step, 4, (1, 0, 0), (0, 0, 1), start=0.25, end=0.75) for step in (1, 2, 3)]
         [(1.0, 0.0, 0.0), (0.5, 0.0, 0.5), (0.0, 0.0, 1.0)]
     """
-    if total_steps < 1:
-        raise ValueError(f"total_steps={total_steps} must be at least 1; pass the number of steps of the run")
-    if not 0 <= step <= total_steps:
-        raise ValueError(f"step={step} lies outside 0..total_steps={total_steps}; count this run's steps from 0")
+    check_step(step, total_steps)
     if not 0 <= start < end <= 1:
         raise ValueError(f"start={start} and end={end} must satisfy 0 <= start < end <= 1; try 0.3 and 0.7")
     for name, value in (("early", early), ("late", late)):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,16 +76,9 @@ def quantile_thresholds(entropy: Tensor, fractions: Sequence[float] = (1 / 3, 2 
         raise ValueError(f"fractions={shares} must be two ascending numbers in 0..1; try (1/3, 2/3)")
     if entropy.numel() == 0 or not bool(entropy.isfinite().all()):
         raise ValueError(f"entropy of shape {tuple(entropy.shape)} is empty or not finite; measure positions first")
-    # by sorting, since torch.quantile refuses more than 2**24 values
-    ranked = entropy.flatten().double().sort().values
-
-    def quantile(share: float) -> float:
-        place = share * (len(ranked) - 1)
-        low = int(place)
-        high = min(low + 1, len(ranked) - 1)
-        return float(ranked[low].lerp(ranked[high], place - low))
-
-    return quantile(shares[0]), quantile(shares[1])
+    # by numpy, since torch.quantile refuses more than 2**24 values
+    low, high = np.quantile(entropy.double().numpy(force=True), shares)
+    return float(low), float(high)
 
 
 def tiers_by_score(score: Tensor, tiers: Tensor, entropy: Tensor) -> Tensor:

@@ -11,9 +11,11 @@ w is ``length_weight``; the paper does not state it. For models that answer in t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import TypeVar
 
 from torch import Tensor
+
+Number = TypeVar("Number", float, Tensor)
 
 
 def match_reward(answer: int | Sequence[int], truth: int | Sequence[int]) -> float:
@@ -56,17 +58,7 @@ def prefix_match_reward(answer: str, continuation: str, boundaries: Sequence[int
     return float(bool(said) and true.startswith(said) and len(said) in boundaries)
 
 
-@overload
-def total_reward(match: float, length: float, length_weight: float, only_if_correct: bool = False) -> float: ...
-@overload
-def total_reward(
-    match: Tensor, length: float | Tensor, length_weight: float, only_if_correct: bool = False
-) -> Tensor: ...
-@overload
-def total_reward(match: float, length: Tensor, length_weight: float, only_if_correct: bool = False) -> Tensor: ...
-def total_reward(
-    match: float | Tensor, length: float | Tensor, length_weight: float, only_if_correct: bool = False
-) -> float | Tensor:
+def total_reward(match: Number, length: Number, length_weight: float, only_if_correct: bool = False) -> Number:
     """Weigh being right against keeping to the budget: r = (1 - w) * match + w * length, numbers or tensors (R,).
 
     With only_if_correct (ours): r = (1 - w) * match + w * length * 1[match = 1]. The paper's form lets a wrong short

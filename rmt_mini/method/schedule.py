@@ -27,13 +27,7 @@ def budget_of(config: RMTConfig, step: int) -> int:
 
 
 def budgets_for(config: RMTConfig, budget: int, positions: Sequence[Position]) -> list[int]:
-    """Return the budget of each position of a step: B_t, or with ``budget_rule`` "entropy" a share of it.
-
-    Example:
-        >>> asked = [Position(0, 3, 0, entropy=0.5), Position(0, 7, 1, entropy=1.5)]
-        >>> [budgets_for(RMTConfig(budget_rule=rule), 8, asked) for rule in ("step", "entropy")]
-        [[8, 8], [4, 12]]
-    """
+    """Return the budget of each position of a step: B_t, or with ``budget_rule`` "entropy" a share of it."""
     if config.use_budget and config.budget_rule == "entropy":
         minimum = min(config.budget_min, budget)  # an evaluation may state a smaller budget than any step does
         return budgets_by_entropy([position.entropy for position in positions], budget, minimum)

@@ -43,10 +43,9 @@ from rmt_mini.files import (
     require_free,
     write_whole,
 )
-from rmt_mini.records import Answer, Judged, Text
+from rmt_mini.records import Answer, Judged, State, Text
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.stages.optimizer import require_sound
-from rmt_mini.stages.state import State
 
 CONTEXT_CHARACTERS = 60
 PACKAGES = ("rmt-mini", "torch", "transformers", "tokenizers", "numpy", "scipy", "champ-dataset")

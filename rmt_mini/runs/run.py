@@ -32,22 +32,20 @@ from tqdm.auto import tqdm
 from rmt_mini import files
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, absolute_name, load_policy
-from rmt_mini.engine.text import to_texts, unknown_share
+from rmt_mini.engine.text import format_for, proxy_of, to_texts, unknown_share
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Evaluation, Measured, Notes, Positions, Preflight, Samples, Turn
 from rmt_mini.method.schedule import budget_of
-from rmt_mini.records import Answer, Position, StepMetrics, Text
+from rmt_mini.records import Answer, Position, State, StepMetrics, Text
 from rmt_mini.report.report import write_report
 from rmt_mini.runs import folder as folders
 from rmt_mini.runs.capacity import explained, warn_of_little_memory
 from rmt_mini.runs.folder import Journal, RunFolder, drop_states, load_state, save_state
 from rmt_mini.stages.coldstart import cold_start
 from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions, yardstick
-from rmt_mini.stages.material import format_for, proxy_of
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import require_sound
 from rmt_mini.stages.preflight import groups_seen, preflight, signal_by_tier
-from rmt_mini.stages.state import State
 from rmt_mini.stages.statistics import summarize_all
 from rmt_mini.worlds.corpus import absolute, load_corpus
 

@@ -21,13 +21,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
+from rmt_mini.engine.text import format_for
 from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.runs.capacity import RUNTIME_BYTES, Size, activation_bytes, measure, memory_needed, product_rate
 from rmt_mini.scale.launch import scale_settings, setup_for
 from rmt_mini.scale.settings import ScaleSettings
-from rmt_mini.stages.material import format_for
 
 WAYS = ("tree", "trl", "trl-vllm")  # the document tree, on one GPU; TRL with transformers' generate, or with vLLM
 FRAME_TOKENS = 20  # opening, closing tag, cue and answer of the continuation format

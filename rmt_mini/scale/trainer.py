@@ -28,13 +28,13 @@ from transformers import PrinterCallback
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.prompt import AnswerFormat, answer_format
-from rmt_mini.engine.text import Text, generator_for, longest_branch, require_room, to_texts
+from rmt_mini.engine.text import generator_for, longest_branch, require_room, to_texts
 from rmt_mini.errors import NonFiniteError
 from rmt_mini.method.budget import length_reward
 from rmt_mini.method.entropy import token_entropy
 from rmt_mini.method.grpo import group_advantages, groups_with_signal
 from rmt_mini.method.objective import ntp_loss, rmt_loss
-from rmt_mini.records import Document
+from rmt_mini.records import Document, Text
 from rmt_mini.scale.callback import StepCallback
 from rmt_mini.scale.positions import IGNORED, Positions, Question, StepPlan, share_of_documents
 from rmt_mini.scale.settings import ScaleSettings, grpo_settings

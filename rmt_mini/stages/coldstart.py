@@ -7,9 +7,8 @@ trained, close here or do not close here, and nothing else of it:
 
     loss = -log p(answer) - [ log p(close) at the end + sum over earlier places log(1 - p(close)) ] / places
 
-Two failures were seen. Without training of the closing tag every thought reaches its cap, all lengths are equal, and
-the length reward has no spread to learn from. With the tag trained only where thoughts end it becomes all that the
-model says, and thoughts collapse to nothing.
+Without training of the closing tag every thought reaches its cap, and the length reward has no spread. With the tag
+trained only where thoughts end, it becomes all that the model says, and thoughts collapse to nothing.
 """
 
 from __future__ import annotations
@@ -42,11 +41,7 @@ def cold_start(
     config: RMTConfig,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> None:
-    """Run ``warmup_steps`` supervised steps on the policy, in place; ``on_step`` gets each one's number and losses.
-
-    Raises:
-        NonFiniteError: if a loss or a gradient is not finite.
-    """
+    """Run ``warmup_steps`` supervised steps on the policy, in place; ``on_step`` gets each one's number and losses."""
     optimizer = MasterAdamW(policy.model, config.warmup_learning_rate, config.weight_decay, config.max_grad_norm)
     stream = endless(texts, config.seed)
     for step in range(config.warmup_steps):

@@ -20,15 +20,14 @@ import torch
 from torch import Tensor
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine.logits import target_logprobs
+from rmt_mini.engine.logits import CHUNK, target_logprobs
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, roll_out
-from rmt_mini.engine.text import QUANTILE_TEXTS
+from rmt_mini.engine.text import QUANTILE_TEXTS, proxy_of
 from rmt_mini.engine.tree import Trunks
-from rmt_mini.method.entropy import assign_tiers, quantile_thresholds, tiers_by_score
+from rmt_mini.method.entropy import assign_tiers, quantile_thresholds, tiers_by_score, token_entropy
 from rmt_mini.records import Position, Rollout, Text
-from rmt_mini.stages.material import proxy_of, trunk_entropy
 
 PROBES, CANDIDATES = 2, 3
 
@@ -42,11 +41,18 @@ class Pool:
     trunk_reads: int = 0
 
 
-class Difficulty:
-    """Sort the tokens of trunks into tiers: by the policy's own entropy, which drifts as it learns, or a proxy model's.
+@torch.no_grad()
+def trunk_entropy(policy: Policy, trunks: Trunks, top_k: int) -> list[Tensor]:
+    """Entropy of the next-token distribution at every token of every trunk, nats; index 0 has none and holds 0."""
+    entropies = []
+    for hidden in trunks.hidden:
+        parts = [token_entropy(policy.head(piece), top_k or None) for piece in hidden.split(CHUNK)]
+        entropies.append(torch.cat([parts[0].new_zeros(1), *parts])[:-1].cpu())
+    return entropies
 
-    The rule ``quantile`` takes its thresholds from the first of ``texts``, once.
-    """
+
+class Difficulty:
+    """Sort the tokens of trunks into tiers: by the policy's own entropy as it is now, or a proxy model's."""
 
     def __init__(self, policy: Policy, config: RMTConfig, texts: Sequence[Text]) -> None:
         self.policy, self.top_k = policy, config.entropy_top_k

@@ -8,22 +8,22 @@ answers into accuracies with intervals.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
-from rmt_mini.engine.rollout import roll_out
-from rmt_mini.engine.text import generator_for
+from rmt_mini.engine.prompt import AnswerFormat
+from rmt_mini.engine.rollout import Asking, roll_out
+from rmt_mini.engine.text import format_for, generator_for
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.method.schedule import budgets_for
-from rmt_mini.records import Answer, Position, Text
+from rmt_mini.records import Answer, Position, Rollout, Text
 from rmt_mini.stages.difficulty import Difficulty
-from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import asking_for
 from rmt_mini.stages.optimizer import require_finite
 from rmt_mini.stages.statistics import summarize
@@ -40,10 +40,8 @@ def plan_positions(
 ) -> list[Position]:
     """Draw ``count`` (or evaluation_positions) positions evenly over the tiers, by the policy's entropy as it is now.
 
-    The rule ``quantile`` takes its thresholds from ``train``, or else from the texts themselves.
-
-    Returns:
-        Positions sorted by text and index; fewer than asked for where a tier is small.
+    They are sorted by text and index, and fewer where a tier is small. The rule ``quantile`` takes its thresholds from
+    ``train``, or else from the texts themselves.
     """
     difficulty = Difficulty(policy, config, texts if train is None else train)
     with torch.no_grad():
@@ -62,7 +60,7 @@ def yardstick(config: RMTConfig) -> RMTConfig:
     return config.replace(tier_thresholds=config.evaluation_thresholds) if any(config.evaluation_thresholds) else config
 
 
-def batches(positions: Sequence[Position], rows: int) -> list[list[Position]]:
+def _batches(positions: Sequence[Position], rows: int) -> list[list[Position]]:
     """Cut positions, sorted by text, into batches of about ``rows`` that divide no text."""
     batches: list[list[Position]] = []
     for position in positions:
@@ -81,6 +79,30 @@ def read_for(policy: Policy, texts: Sequence[Text], batch: Sequence[Position]) -
     return trunks
 
 
+def ask_all(
+    policy: Policy,
+    form: AnswerFormat,
+    texts: Sequence[Text],
+    positions: Sequence[Position],
+    config: RMTConfig,
+    purpose: str,
+    ask: Callable[[Sequence[Position]], Asking],
+    size: int = 1,
+    look: Callable[[Trunks, Sequence[Position]], None] | None = None,
+) -> tuple[list[Rollout], list[float]]:
+    """Sample ``size`` thoughts and answers at each position, about ROWS side by side; returns them and their matches.
+
+    ``purpose`` seeds the draws; ``look`` sees the trunks of each batch.
+    """
+    rollouts: list[Rollout] = []
+    for number, batch in enumerate(_batches(positions, max(1, ROWS // size))):
+        trunks, generator = read_for(policy, texts, batch), generator_for(config.seed, purpose, number)
+        rollouts += roll_out(policy, form, trunks, batch, size, ask(batch), generator)
+        if look is not None:
+            look(trunks, batch)
+    return rollouts, [form.judge(one.answer, texts[one.position.trunk].ids, one.position.index) for one in rollouts]
+
+
 @torch.no_grad()
 def answer_positions(
     policy: Policy, texts: Sequence[Text], positions: Sequence[Position], config: RMTConfig, budget: int
@@ -88,17 +110,20 @@ def answer_positions(
     """Answer every position plainly and after one sampled thought under ``budget``."""
     form = format_for(policy, config, budget)
     budgets = dict(zip(positions, budgets_for(config, budget, positions), strict=True))
+    likeliest: list[int] = []
+
+    def ask(batch: Sequence[Position]) -> Asking:
+        return asking_for(config, [budgets[position] for position in batch], answer_temperature=0.0)
+
+    def look(trunks: Trunks, batch: Sequence[Position]) -> None:
+        likeliest.extend(int(policy.head(hidden).argmax()) for hidden in trunks.before(batch))
+
     answers = []
-    for number, batch in enumerate(batches(positions, ROWS)):
-        trunks, generator = read_for(policy, texts, batch), generator_for(config.seed, "evaluate", number)
-        asking = asking_for(config, [budgets[position] for position in batch], answer_temperature=0.0)
-        rollouts = roll_out(policy, form, trunks, batch, 1, asking, generator)
-        for position, hidden, rollout in zip(batch, trunks.before(batch), rollouts, strict=True):
-            text, index = texts[position.trunk], position.index
-            plain = float(int(policy.head(hidden).argmax()) == text.ids[index])
-            match = form.judge(rollout.answer, text.ids, index)
-            sort = text.sorts[index] if text.sorts else ""
-            answers.append(Answer(position, plain, match, rollout.length, rollout.closed, sort, rollout=rollout))
+    rollouts, matches = ask_all(policy, form, texts, positions, config, "evaluate", ask, look=look)
+    for rollout, match, token in zip(rollouts, matches, likeliest, strict=True):
+        text, index = texts[rollout.position.trunk], rollout.position.index
+        plain, sort = float(token == text.ids[index]), text.sorts[index] if text.sorts else ""
+        answers.append(Answer(rollout.position, plain, match, rollout.length, rollout.closed, sort, rollout=rollout))
     return answers
 
 
@@ -109,17 +134,10 @@ def evaluate(
     positions: Sequence[Position] | None = None,
     budget: int | None = None,
 ) -> dict[str, Any]:
-    """Measure next-token accuracy by tier on held-out texts, plain and after thinking.
+    """Measure next-token accuracy by tier on held-out texts, plain and after thinking: the rows of ``summarize``.
 
     ``positions`` come from ``plan_positions``, or are drawn by this policy's own entropy. ``budget`` is stated and used
     for the cap, tokens; evaluation_budget or budget_start where None.
-
-    Returns:
-        {"ntp": R, "think": R} with R by tier and average {"accuracy", "low", "high", "n"}, and thought_length,
-        closed_share, budget; for a generated text also "sorts", by name as by tier.
-
-    Raises:
-        UserError: if there is nothing to evaluate.
     """
     if not texts:
         raise UserError("there is no held-out text to evaluate on; give more documents")

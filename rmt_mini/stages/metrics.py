@@ -68,8 +68,8 @@ def step_metrics(work: Work, policy: Policy, form: AnswerFormat, config: RMTConf
     """Count a step.
 
     ``forward_tokens`` and ``backward_tokens`` count what was read and what was trained on, trunks and branches, each as
-    often as it was; ``trunk_tokens`` are those of the trunks that the policy read to train on. ``skipped`` is 1 where
-    the update was not finite and left out. Seconds and memory are measured, so no two runs agree in them.
+    often as it was; ``trunk_tokens`` are those that the policy read to train on. ``skipped`` is 1 where the update was
+    not finite.
     """
     judged, updates, size = work.judged, work.updates, config.group_size
     curriculum = (config.tier_probs_early, config.tier_probs_late, config.curriculum_start, config.curriculum_end)

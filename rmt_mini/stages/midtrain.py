@@ -9,9 +9,9 @@ One step t of T, as ``RMTTrainer.step`` takes it:
     5. L = L_RL on C + lambda * L_NTP on every other position                  (dual objective)
     6. update the weights
 
-Differences from the paper: L_NTP and, by default, L_RL are means over their own tokens where the paper writes sums, so
-that lambda means the same for every document length (``loss_per='rollout'`` gives the paper's L_RL). The positions
-are drawn from all documents of a step together. The reference of the optional KL is the policy RMT began with.
+Differences from the paper: L_NTP and, by default, L_RL are means over their own tokens where the paper writes sums
+(``loss_per='rollout'`` gives the paper's L_RL). The positions are drawn from all documents of a step together. The
+reference of the optional KL is the policy RMT began with.
 """
 
 from __future__ import annotations
@@ -32,19 +32,17 @@ from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, chunks, roll_out, rollout_logprobs
-from rmt_mini.engine.text import endless, generator_for
+from rmt_mini.engine.text import endless, format_for, generator_for
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
 from rmt_mini.method.budget import length_reward, thought_cap
 from rmt_mini.method.grpo import group_advantages, rl_loss
 from rmt_mini.method.objective import ntp_loss, rmt_loss
 from rmt_mini.method.rewards import total_reward
 from rmt_mini.method.schedule import budget_of, budgets_for, draw, outside, sampler_for
-from rmt_mini.records import Judged, Position, Rollout, StepMetrics, Text
+from rmt_mini.records import Judged, Position, Rollout, State, StepMetrics, Text
 from rmt_mini.stages.difficulty import Difficulty, Pool, Scoring, rescored
-from rmt_mini.stages.material import format_for
 from rmt_mini.stages.metrics import Clock, Update, Work, step_metrics
 from rmt_mini.stages.optimizer import Guard, MasterAdamW, require_finite
-from rmt_mini.stages.state import State
 
 logger = logging.getLogger(__name__)
 
@@ -146,11 +144,7 @@ class RMTTrainer:
         return history
 
     def step(self, step: int, texts: Sequence[Text]) -> StepResult:
-        """Run step ``step`` on some texts.
-
-        Raises:
-            NonFiniteError: if a loss or a gradient is not finite; the weights are as before then.
-        """
+        """Run step ``step`` on some texts; after a NonFiniteError the weights are as before."""
         config, clock = self.config, Clock()
         judged: list[Judged] = []
         with clock("rollout"):

@@ -53,10 +53,7 @@ class MasterAdamW:
         )
 
     def step(self) -> float:
-        """Apply the model's gradients and clear them; returns their norm before clipping.
-
-        Where it is not finite nothing is updated, and NonFiniteError names the first parameter at fault.
-        """
+        """Apply the model's gradients, if finite, and clear them; returns their norm before clipping."""
         for (_, parameter), master in zip(self.named, self.masters, strict=True):
             if master is not parameter and parameter.grad is not None:
                 master.grad = parameter.grad.to(master.dtype)
@@ -91,19 +88,16 @@ class MasterAdamW:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore ``state_dict``, and the model's weights with it."""
-        keys = {name.split("/")[0] for name in state} - {"master"}
         self.inner.state.clear()  # a state from before the first step has no moments
         with torch.no_grad():
             for (name, parameter), master in zip(self.named, self.masters, strict=True):
                 master.copy_(state[f"master/{name}"])
                 if master is not parameter:
                     parameter.copy_(master)
-                moments = {key: state[f"{key}/{name}"] for key in keys if f"{key}/{name}" in state}
-                if moments:  # AdamW makes them at its first step; a count of steps stays in float32
-                    self.inner.state[master] = {
-                        key: value.to(master.device, torch.float32 if key == "step" else master.dtype)
-                        for key, value in moments.items()
-                    }
+                for key in {whole.split("/")[0] for whole in state} - {"master"}:
+                    dtype = torch.float32 if key == "step" else master.dtype
+                    if f"{key}/{name}" in state:
+                        self.inner.state[master][key] = state[f"{key}/{name}"].to(master.device, dtype)
 
 
 class Guard:

@@ -1,9 +1,8 @@
 """Post-training: GRPO on questions whose answers can be checked.
 
 No second trainer: a question is a text with one position. Its trunk holds the question and then the answer; the only
-position asked for is where the answer begins, and a branch sees nothing from there on. RMTTrainer then runs with
-next-token prediction, budget and curriculum off, as the paper's post-training does. So answers are never trained on as
-text, and only what the model sampled after its thought is judged.
+position asked for is where the answer begins, and a branch sees nothing from there on. RMTTrainer runs with next-token
+prediction, budget and curriculum off, as in the paper, so answers are never trained on as text.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from scipy.stats import bootstrap
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import ANSWER_TOKENS, QUESTION, AnswerFormat, Chat, answer_format, encode_text, last_boxed
-from rmt_mini.engine.rollout import roll_out
-from rmt_mini.engine.text import MOST_UNKNOWN, generator_for, require_room, unknown_share
+from rmt_mini.engine.rollout import Asking
+from rmt_mini.engine.text import MOST_UNKNOWN, require_room, unknown_share
 from rmt_mini.errors import UserError
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Position, Rollout, Text
-from rmt_mini.stages.evaluate import ROWS, batches, read_for
+from rmt_mini.stages.evaluate import ask_all
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, asking_for
 from rmt_mini.stages.statistics import RESAMPLES
 from rmt_mini.worlds.questions import Question
@@ -35,11 +34,8 @@ logger = logging.getLogger(__name__)
 
 NONSENSE = ("", "?", "xyzzy", "I do not know")  # right answers to no question
 POSTTRAINING: dict[str, Any] = {
-    "use_ntp": False,
-    "use_budget": False,
-    "use_curriculum": False,
-    "positions_per_document": 1,
-    "warmup_steps": 0,
+    **dict.fromkeys(("use_ntp", "use_budget", "use_curriculum"), False),
+    **{"positions_per_document": 1, "warmup_steps": 0},
 }
 
 
@@ -53,18 +49,14 @@ class Exam:
             base = Chat(policy.tokenizer, QUESTION, policy.turn)
         self.name, self.tokenizer, self.close = base.name, policy.tokenizer, base.close
         self.trunk, self.opening, self.cue = base.trunk, base.opening, base.cue
-        self.questions: dict[tuple[int, ...], Question] = {}
         self.texts: list[Text] = []
-        longest = 1
         for question in questions:
             ids, first = base.trunk(question.text)
             answer = encode_text(policy.tokenizer, question.answer)
-            trunk = (*ids, *answer)
-            self.questions[trunk] = question
-            self.texts.append(Text(question.id, trunk, first, asked=(len(ids),)))
-            longest = max(longest, len(answer))
-        boxed = self.name == "chat"
-        self.answer_limit = ANSWER_TOKENS + longest if boxed or longest > 1 else 1
+            self.texts.append(Text(question.id, (*ids, *answer), first, asked=(len(ids),)))
+        self.questions = {text.ids: question for text, question in zip(self.texts, questions, strict=True)}
+        longest = max(len(text.ids) - text.places[0] for text in self.texts)
+        self.answer_limit = ANSWER_TOKENS + longest if self.name == "chat" or longest > 1 else 1
         most = max(len(text.ids) for text in self.texts)
         require_room(policy.name, getattr(policy.model, "config", None), self, config, trunk=most)
 
@@ -89,9 +81,9 @@ class Exam:
 def answerable(policy: Policy, source: str, questions: Sequence[Question], config: RMTConfig) -> tuple[Question, ...]:
     """Leave out the questions that cannot be judged: their own answer is judged wrong, or nonsense right.
 
-    Each answer is given as a model would give it: in the answer format, and cut where that ends an answer. A UserError
-    refuses a source if that is more than half, if more than half accept the answer of the next question, or if too much
-    of them is unknown to the tokenizer.
+    Each answer is given as a model would: in the answer format, and cut where that ends an answer. A UserError refuses
+    a source if those are more than half, if more than half accept the answer of the next question, or if too many of
+    its tokens are unknown.
     """
     exam = Exam(policy, questions, config)
     share = unknown_share(policy.tokenizer, exam.texts)
@@ -140,29 +132,21 @@ def pass_at_k(right: int, samples: int, k: int) -> float:
 @torch.no_grad()
 def answer_questions(policy: Policy, exam: Exam, config: RMTConfig, samples: int) -> tuple[torch.Tensor, list[Rollout]]:
     """Sample thoughts and answers to every question: right or not (questions, samples), and the rollouts, flat."""
-    positions = [Position(n, (text.asked or (0,))[0], 2, 0.0) for n, text in enumerate(exam.texts)]
-    rollouts: list[Rollout] = []
-    for number, batch in enumerate(batches(positions, max(1, ROWS // samples))):
-        trunks = read_for(policy, exam.texts, batch)
-        asking = asking_for(config, [budget_of(config, config.steps)] * len(batch))
-        generator = generator_for(config.seed, "exam", number)
-        rollouts += roll_out(policy, exam, trunks, batch, samples, asking, generator)
-    right = [
-        exam.judge(rollout.answer, exam.texts[rollout.position.trunk].ids, rollout.position.index)
-        for rollout in rollouts
-    ]
-    return torch.tensor(right).view(len(exam.texts), samples), rollouts
+    positions = [Position(n, text.places[0], 2, 0.0) for n, text in enumerate(exam.texts)]
+
+    def ask(batch: Sequence[Position]) -> Asking:
+        return asking_for(config, [budget_of(config, config.steps)] * len(batch))
+
+    rollouts, right = ask_all(policy, exam, exam.texts, positions, config, "exam", ask, samples)
+    return torch.tensor(right).view(-1, samples), rollouts
 
 
 def summarize_exam(right: torch.Tensor, rollouts: Sequence[Rollout]) -> dict[str, Any]:
     """Return pass@k for k = 1, 2, 4, ... and all samples, with 95 % intervals over questions; thought length."""
-    return {
-        "pass_at": {str(k): _interval(estimates) for k, estimates in _passes(right).items()},
-        "questions": len(right),
-        "samples": right.shape[1],
-        "thought_length": float(np.mean([rollout.length for rollout in rollouts])),
-        "closed_share": float(np.mean([rollout.closed for rollout in rollouts])),
-    }
+    passes = {str(k): _interval(estimates) for k, estimates in _passes(right).items()}
+    length, closed = (float(np.mean([getattr(one, name) for one in rollouts])) for name in ("length", "closed"))
+    counts = {"questions": len(right), "samples": right.shape[1]}
+    return {"pass_at": passes, **counts, "thought_length": length, "closed_share": closed}
 
 
 def exam_lines(step: int, exam: Exam, right: torch.Tensor, rollouts: Sequence[Rollout]) -> list[dict[str, Any]]:
@@ -178,8 +162,7 @@ def exam_lines(step: int, exam: Exam, right: torch.Tensor, rollouts: Sequence[Ro
 def exam_gain(before: torch.Tensor, after: torch.Tensor) -> dict[str, Any]:
     """Differences of pass@k, question by question, with 95 % intervals."""
     first, last = _passes(before), _passes(after)
-    found = {str(k): _interval(last[k] - first[k]) for k in first}
-    return {k: {"difference": cell.pop("accuracy"), **cell} for k, cell in found.items()}
+    return {str(k): _interval(last[k] - first[k], "difference") for k in first}
 
 
 def _passes(right: torch.Tensor) -> dict[int, np.ndarray]:
@@ -189,7 +172,7 @@ def _passes(right: torch.Tensor) -> dict[int, np.ndarray]:
     return {k: np.array([pass_at_k(count, samples, k) for count in right.sum(1).int().tolist()]) for k in ks}
 
 
-def _interval(values: np.ndarray) -> dict[str, Any]:
+def _interval(values: np.ndarray, name: str = "accuracy") -> dict[str, Any]:
     low = high = mean = float(values.mean())
     if len(values) < 2:  # a single value says nothing of its spread
         low, high = (-1.0 if mean < 0 else 0.0), 1.0
@@ -197,7 +180,7 @@ def _interval(values: np.ndarray) -> dict[str, Any]:
         source = np.random.default_rng(0)
         found = bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=source)
         low, high = map(float, found.confidence_interval)
-    return {"accuracy": mean, "low": low, "high": high, "n": len(values)}
+    return {name: mean, "low": low, "high": high, "n": len(values)}
 
 
 def posttrain(

@@ -15,41 +15,37 @@ from scipy.stats import fisher_exact
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
-from rmt_mini.engine.rollout import roll_out
-from rmt_mini.engine.text import generator_for
+from rmt_mini.engine.rollout import Asking
+from rmt_mini.engine.text import format_for
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.method.schedule import budget_of, budgets_for
-from rmt_mini.records import Judged, Rollout, Text
-from rmt_mini.stages.evaluate import ROWS, batches, plan_positions, read_for
-from rmt_mini.stages.material import format_for
+from rmt_mini.records import Judged, Position, Text
+from rmt_mini.stages.evaluate import ask_all, plan_positions
 from rmt_mini.stages.midtrain import asking_for
 
 
 @torch.no_grad()
 def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, positions: int | None = None) -> dict[str, Any]:
-    """Sample groups at positions of every tier, preflight_positions where not given, and measure their signal.
-
-    Returns:
-        {"tiers": {tier: {"positions", "accuracy", "pass_at_g", "signal_groups"}}, "signal_groups", "closed_share",
-        "thought_length", "length_spread", "budget", "advice": [sentence, ...]}. Shares are of 1; lengths are tokens;
-        length_spread is the mean standard deviation within a group.
-    """
+    """Sample groups at positions of every tier, and measure their signal as preflight.json has it; shares are of 1."""
     form, size, budget = format_for(policy, config), config.group_size, budget_of(config, 0)
     chosen = plan_positions(policy, texts[:24], config, positions or config.preflight_positions, texts)
-    rollouts: list[Rollout] = []
-    for number, batch in enumerate(batches(chosen, ROWS // size)):
-        trunks, generator = read_for(policy, texts, batch), generator_for(config.seed, "preflight", number)
-        asking = asking_for(config, budgets_for(config, budget, batch))
-        rollouts += roll_out(policy, form, trunks, batch, size, asking, generator)
-    right = [form.judge(one.answer, texts[one.position.trunk].ids, one.position.index) for one in rollouts]
-    matches, lengths, closed = (  # (positions, G)
-        torch.tensor(values).float().view(-1, size)
-        for values in (right, [one.length for one in rollouts], [one.closed for one in rollouts])
-    )
+
+    def ask(batch: Sequence[Position]) -> Asking:
+        return asking_for(config, budgets_for(config, budget, batch))
+
+    rollouts, right = ask_all(policy, form, texts, chosen, config, "preflight", ask, size)
+    found = (right, [one.length for one in rollouts], [one.closed for one in rollouts])
+    matches, lengths, closed = (torch.tensor(values).float().view(-1, size) for values in found)  # (positions, G)
     spread = (matches.max(1).values > matches.min(1).values).float()
     tiers = torch.tensor([position.tier for position in chosen])
+    shares = {"accuracy": matches.mean(1), "pass_at_g": matches.amax(1), "signal_groups": spread}
+    counts = [int((tiers == tier).sum()) for tier in range(len(TIERS))]
     report: dict[str, Any] = {
-        "tiers": {name: _tier(matches[tiers == tier], spread[tiers == tier]) for tier, name in enumerate(TIERS)},
+        "tiers": {
+            name: {"positions": count}
+            | {share: float(values[tiers == tier].mean()) if count else None for share, values in shares.items()}
+            for tier, (name, count) in enumerate(zip(TIERS, counts, strict=True))
+        },
         "signal_groups": float(spread.mean()),
         "closed_share": float(closed.mean()),
         "thought_length": float(lengths.mean()),
@@ -57,13 +53,6 @@ def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, position
         "budget": budget,
     }
     return report | {"advice": _advice(report, config)}
-
-
-def _tier(matches: torch.Tensor, spread: torch.Tensor) -> dict[str, Any]:
-    """Summarize the groups of one tier, (positions, G); shares are None where there is none."""
-    shares = {"accuracy": matches, "pass_at_g": matches.amax(1), "signal_groups": spread}
-    found = {name: float(values.mean()) if len(matches) else None for name, values in shares.items()}
-    return {"positions": len(matches), **found}
 
 
 def groups_seen(judged: Sequence[Judged], group_size: int) -> list[tuple[int, bool]]:
@@ -74,23 +63,15 @@ def groups_seen(judged: Sequence[Judged], group_size: int) -> list[tuple[int, bo
 
 def signal_by_tier(groups: Sequence[tuple[int, bool]]) -> dict[str, Any]:
     """Count, by tier, the groups of training steps and the share with a match signal, None where there is no group."""
-    counted = {}
-    for tier, name in enumerate(TIERS):
-        spread = [signal for of_tier, signal in groups if of_tier == tier]
-        counted[name] = {"groups": len(spread), "signal_groups": sum(spread) / len(spread) if spread else None}
-    return counted
+    spreads = [[signal for of_tier, signal in groups if of_tier == tier] for tier in range(len(TIERS))]
+    return {
+        name: {"groups": len(spread), "signal_groups": sum(spread) / len(spread) if spread else None}
+        for name, spread in zip(TIERS, spreads, strict=True)
+    }
 
 
 def agreement(predicted: dict[str, Any], seen: dict[str, Any]) -> bool | None:
-    """Test by Fisher's exact test at 5 % whether a tier's share of groups with a signal is as predicted.
-
-    Returns:
-        None where either has no group.
-
-    Example:
-        >>> agreement({"signal_groups": 0.5, "positions": 30}, {"signal_groups": 0.4, "groups": 75})
-        True
-    """
+    """Test by Fisher's exact test at 5 % whether a tier has a signal as often as predicted; None: no group."""
     if predicted["signal_groups"] is None or seen["signal_groups"] is None:
         return None
     pairs = ((predicted["signal_groups"], predicted["positions"]), (seen["signal_groups"], seen["groups"]))
@@ -100,22 +81,16 @@ def agreement(predicted: dict[str, Any], seen: dict[str, Any]) -> bool | None:
 
 def _advice(report: dict[str, Any], config: RMTConfig) -> list[str]:
     """List what to change where a signal is missing."""
-    advice = []
-    steps = f"raise warmup_steps ({config.warmup_steps})"
+    found, steps = [], f"raise warmup_steps ({config.warmup_steps})"
+    signal, closed = f"only {report['signal_groups']:.0%} of", f"only {report['closed_share']:.0%} of"
     if report["signal_groups"] < 0.1:
-        advice.append(
-            f"only {report['signal_groups']:.0%} of groups carry a match signal: {steps}, group_size "
-            f"({config.group_size}) or temperature ({config.temperature}), or begin with easier tiers"
-        )
+        more = f"{steps}, group_size ({config.group_size}) or temperature ({config.temperature})"
+        found.append(f"{signal} groups carry a match signal: {more}, or begin with easier tiers")
     if report["closed_share"] < 0.2:
-        advice.append(
-            f"only {report['closed_share']:.0%} of thoughts close themselves: {steps}; thoughts that all run into the "
-            f"cap leave the length reward without a spread"
-        )
+        why = "thoughts that all run into the cap leave the length reward without a spread"
+        found.append(f"{closed} thoughts close themselves: {steps}; {why}")
     if report["thought_length"] < 1:
-        advice.append("thoughts have collapsed to nothing: lower length_weight or warmup_learning_rate")
-    return advice + [
-        f"no position is {name}: move tier_thresholds {config.tier_thresholds}, or use tier_rule quantile"
-        for name, tier in report["tiers"].items()
-        if tier["positions"] == 0
-    ]
+        found.append("thoughts have collapsed to nothing: lower length_weight or warmup_learning_rate")
+    empty = [name for name, tier in report["tiers"].items() if tier["positions"] == 0]
+    remedy = f"move tier_thresholds {config.tier_thresholds}, or use tier_rule quantile"
+    return found + [f"no position is {name}: {remedy}" for name in empty]

@@ -111,22 +111,15 @@ def samples(count: int = 6) -> str:
 
 
 def learning_rate_at(step: int, config: PretrainConfig) -> float:
-    """Compute the learning rate: it rises over the first ``rise`` steps, and falls as a cosine to a fiftieth.
-
-    Example:
-        >>> config = PretrainConfig(steps=1000, learning_rate=1.0)
-        >>> [round(learning_rate_at(step, config), 3) for step in (0, 39, 500, 1000)]
-        [0.025, 0.996, 0.51, 0.02]
-    """
+    """Compute the learning rate: it rises over the first ``rise`` steps, and falls as a cosine to a fiftieth."""
     falling = 0.02 + 0.98 * (1 + math.cos(math.pi * step / config.steps)) / 2
     return config.learning_rate * min(1.0, (step + 1) / config.rise) * falling
 
 
 def pretrain(config: PretrainConfig, policy: Policy, on_step: Callable[[dict[str, float]], None] | None = None) -> None:
-    """Train the policy of ``new_policy``, in place.
+    """Train the policy of ``new_policy``, in place; after a NonFiniteError the weights are as before that step.
 
-    ``on_step`` sees each step's number, loss (nats per token), learning rate, gradient norm and tokens. NonFiniteError
-    says that the loss or a gradient is not finite; the weights are then as before that step.
+    ``on_step`` sees each step's number, loss (nats per token), learning rate, gradient norm and tokens.
     """
     model, device = policy.model, policy.device
     optimizer = MasterAdamW(model, config.learning_rate, config.weight_decay, 1.0)

@@ -23,20 +23,14 @@ Measured = Mapping[str, tuple[int, Sequence[Answer]]]  # "before", "after" -> bu
 
 def _mean_of_tiers(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Mean over the tiers that have answers, (...) from (..., tiers); NaN where none has."""
-    counts = np.broadcast_to(counts, sums.shape)
-    rates = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
-    present = (counts > 0).sum(-1)
-    mean: np.ndarray = np.divide(rates.sum(-1), present, out=np.full(present.shape, np.nan), where=present > 0)
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        rates = np.nan_to_num(sums / counts).sum(-1)
+        mean: np.ndarray = rates / (counts > 0).sum(-1)
     return mean
 
 
 def resample(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over ``tiers`` of values per answer, and these means when runs and documents are resampled.
-
-    Returns:
-        Means (k,) of values (k, len(answers)), and resampled means (k, RESAMPLES) of the same draws, so that their
-        differences and ratios are paired.
-    """
+    """Mean over ``tiers`` of values (k, answers): (k,), and (k, RESAMPLES) under paired draws of runs and documents."""
     asked = [place for place, answer in enumerate(answers) if answer.position.tier in tiers]
     runs, run = np.unique([answers[n].run for n in asked], return_inverse=True)
     documents, document = np.unique([answers[n].position.trunk for n in asked], return_inverse=True)
@@ -111,12 +105,7 @@ def difference(answers: Sequence[Answer], first: Sequence[float], second: Sequen
 
 
 def summarize_all(measured: Measured) -> dict[str, Any]:
-    """Return evaluation.json: a summary of each measurement, and what changed between them.
-
-    Returns:
-        The summaries by name; "gain": differences of accuracy; "length_change": {"all" or a sort: the change of thought
-        length from before to after, tokens}.
-    """
+    """Return evaluation.json: summaries by name, "gain" in accuracy, and "length_change" by sort and of all."""
     before, after = (measured[when][1] for when in ("before", "after"))
     plain, think = (
         {when: [getattr(answer, key) for answer in all_] for when, (_, all_) in measured.items()}

@@ -3,7 +3,7 @@
     micro                     1,600 generated documents; other texts: micro-reckoning, micro-pretraining
     champ                     270 competition problems with solutions, from the PyPI package champ-dataset
     story.txt                 documents are separated by two or more blank lines
-    folder/                   every .txt file below it is one document; links are followed, hidden files are not read
+    folder/                   every .txt file below it is one document; links are followed, hidden files left out
     texts.jsonl               one JSON object a line; ``column`` names the field, "id" is optional
     hf:NAME[:CONFIG][@SPLIT]  a Hugging Face dataset, by hub id or by the folder ``save_to_disk`` wrote; SPLIT may be a
                               slice such as train[:5], and is train unless given
@@ -132,17 +132,17 @@ def _documents(source: str, column: str) -> Iterable[Document]:
     if source not in NAMED and not os.path.exists(path):
         where = "" if os.path.isabs(path) else " in the current folder"
         raise UserError(f"corpus {source!r} does not exist{where}; give {ACCEPTED}")
-    if source not in NAMED and os.path.isfile(path) and path.lower().endswith(".jsonl"):
+    kind = source if source in NAMED else "folder" if os.path.isdir(path) else Path(path).suffix.lower()
+    if kind == ".jsonl":
         return _json_lines(path, column)
     if column != "text":
         raise UserError(f"corpus {source!r} has no columns, so column {column!r:.80} has no effect; give --column text")
-    if source in NAMED:
-        return _champ() if source == "champ" else micro.corpus(source)
-    if os.path.isdir(path):
-        return _folder(path)
-    if path.lower().endswith(".txt"):
-        return _text_file(path)
-    raise UserError(f"corpus {source!r} is neither .txt nor .jsonl; give {ACCEPTED}")
+    if kind in micro.TEXTS:
+        return micro.corpus(kind)
+    readers = {"champ": lambda _: _champ(), "folder": _folder, ".txt": _text_file}
+    if kind not in readers:
+        raise UserError(f"corpus {source!r} is neither .txt nor .jsonl; give {ACCEPTED}")
+    return readers[kind](path)
 
 
 def _clean(text: str, source: str, what: str) -> str:
@@ -204,8 +204,7 @@ def _folder(folder: str) -> Iterator[Document]:
     texts = [path for path in paths if path.suffix.lower() == ".txt"]
     if not texts:
         raise UserError(f"corpus folder {folder!r} holds no .txt file; give {ACCEPTED}")
-    if others := len(paths) - len(texts):
-        logger.info("corpus folder %s: %d files that are not .txt are not read", folder, others)
+    logger.info("corpus folder %s: %d files are read, %d are not .txt", folder, len(texts), len(paths) - len(texts))
     for name in sorted(path.relative_to(folder).as_posix() for path in texts):
         yield Document(name, _read(os.path.join(folder, name)))
 
@@ -241,35 +240,34 @@ def _text_of(row: Mapping[str, Any], names: list[str], where: str) -> str:
 
 
 def _hugging_face(address: str, column: str) -> Iterator[Document]:
-    where = f"Hugging Face dataset {address!r}"
-    parts = ADDRESS.fullmatch(address)
+    where, parts = f"Hugging Face dataset {address!r}", ADDRESS.fullmatch(address)
     if parts is None:
         raise UserError(f"{where} is incomplete; give hf:NAME[:CONFIG][@SPLIT]")
+    if importlib.util.find_spec("datasets") is None:
+        raise UserError(f"{where} needs the extra 'data'; install it: pip install -e '.[data]'")
     name, config, split = parts.groups()
-    dataset = _open_dataset(name, config, split, where)
+    try:
+        dataset = _open_dataset(name, config, split)
+    except Exception as error:  # of many kinds: from the network, the hub, the files
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise UserError(f"{where} does not load: {reason}; give hf:NAME[:CONFIG][@SPLIT]") from error
     names = _columns(column, dataset.column_names, where)
     for number, row in enumerate(dataset.select_columns(names)):
         yield Document(f"{Path(name).name}:{number}", _text_of(row, names, f"{where} row {number}"))
 
 
-def _open_dataset(name: str, config: str | None, split: str | None, where: str) -> Any:
-    if importlib.util.find_spec("datasets") is None:
-        raise UserError(f"{where} needs the extra 'data'; install it: pip install -e '.[data]'")
+def _open_dataset(name: str, config: str | None, split: str | None) -> Any:
     import datasets
 
-    try:
-        if not any(Path(name, mark).is_file() for mark in ("dataset_dict.json", "state.json")):
-            return datasets.load_dataset(name, config, split=split or "train")
-        if config:
-            raise ValueError("a saved dataset has no configurations")
-        saved = datasets.load_from_disk(name)
-        if not isinstance(saved, datasets.DatasetDict):
-            if split is None:  # a single table is taken whole, whatever its name
-                return saved
-            saved = {str(saved.split or "train"): saved}
-        rows = {part: len(table) for part, table in saved.items()}
-        parts = datasets.ReadInstruction.from_spec(split or "train").to_absolute(rows)  # slices, as load_dataset does
-        return datasets.concatenate_datasets([saved[one.splitname].select(range(one.from_, one.to)) for one in parts])
-    except Exception as error:  # of many kinds: from the network, the hub, the files
-        reason = " ".join(str(error).split())[:200].rstrip(".")
-        raise UserError(f"{where} does not load: {reason}; give hf:NAME[:CONFIG][@SPLIT]") from error
+    if not any(Path(name, mark).is_file() for mark in ("dataset_dict.json", "state.json")):
+        return datasets.load_dataset(name, config, split=split or "train")
+    if config:
+        raise ValueError("a saved dataset has no configurations")
+    saved = datasets.load_from_disk(name)
+    if not isinstance(saved, datasets.DatasetDict):
+        if split is None:  # a single table is taken whole, whatever its name
+            return saved
+        saved = {str(saved.split or "train"): saved}
+    rows = {part: len(table) for part, table in saved.items()}
+    parts = datasets.ReadInstruction.from_spec(split or "train").to_absolute(rows)  # slices, as load_dataset does
+    return datasets.concatenate_datasets([saved[one.splitname].select(range(one.from_, one.to)) for one in parts])

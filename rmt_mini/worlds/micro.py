@@ -4,15 +4,15 @@ Documents are a few short statements (micro.yaml). Their tokens are of four sort
 
     grammar      the statement's fixed words, and what repeats an earlier word: easy once learned
     noise        nothing determines it: a name, a colour, a digit drawn at random
-    calculable   a short calculation over earlier words determines it: where the dial stands after three turns
+    calculable   a short calculation over earlier words determines it: where the dial is after three turns
     saying       a fixed sentence goes on with it: known to whoever has read the sentence, and to no one else
 
 A noise digit and a calculable one have the same entropy for a model that cannot calculate in one pass.
 
-The *pre-training* text has, now and then, an aside before a token: a worked thought that ends in that token, in one of
-three styles. The *mid-training* text is unlabelled and shifted: other statements, more steps, larger operands, other
-favourite words, and two sayings a document. A trace of its statements occurs in pre-training, and of the *exam*, whose
-questions post-training asks. The *reckoning* text has the calculations of the mid-training text and nothing else.
+The *pre-training* text has, now and then, an aside before a token: a worked thought that ends in it, in one of three
+styles. The *mid-training* text is unlabelled and shifted: other statements, more steps, larger operands, other words
+preferred, two sayings a document. A trace of its statements occurs in pre-training, and of the *exam* of post-training.
+The *reckoning* text has the calculations of the mid-training text and nothing else.
 """
 
 from __future__ import annotations
@@ -109,25 +109,20 @@ class Chance:
         """Draw 1, 2, ... by weight."""
         return self.source.choices(range(1, len(weights) + 1), weights)[0]
 
-    def turning(self) -> Working:
-        """Add modulo ten."""
-        start = self.source.randrange(10)
-        total, steps = start, []
-        for _ in range(self.weighted(self.habits.steps)):
-            operand = self.weighted(self.habits.operands)
-            total = (total + operand) % 10
-            steps.append((f" {operand}", f" {total}"))
-        return Working(f" {start}", tuple(steps))
-
-    def swapping(self) -> Working:
-        """Follow one of three places through swaps of pairs."""
-        start = place = self.source.choice(PLACES)
+    def working(self, way: str) -> Working:
+        """Draw a calculation: additions modulo ten, or one of three places followed through swaps of pairs."""
+        turning = way == "turning"
+        start = at = str(self.source.randrange(10)) if turning else self.source.choice(PLACES)
         steps = []
         for _ in range(self.weighted(self.habits.steps)):
-            pair = self.source.choice(tuple(PAIRS))
-            one, other = PAIRS[pair]
-            place = {one: other, other: one}.get(place, place)
-            steps.append((f" {pair}", f" {place}"))
+            if turning:
+                operand = str(self.weighted(self.habits.operands))
+                at = str((int(at) + int(operand)) % 10)
+            else:
+                operand = self.source.choice(tuple(PAIRS))
+                one, other = PAIRS[operand]
+                at = {one: other, other: one}.get(at, at)
+            steps.append((f" {operand}", f" {at}"))
         return Working(f" {start}", tuple(steps))
 
     def statement(self, kind: str) -> list[Piece]:
@@ -136,23 +131,18 @@ class Chance:
         if way == "plain":
             drawn = {name: [self.noise(name)] for name in re.findall(r"<(\w+)>", text)}
         else:
-            working = self.turning() if way == "turning" else self.swapping()
+            working = self.working(way)
             start, result = Piece(working.start, NOISE), Piece(working.steps[-1][1], CALCULABLE, working)
-            drawn = {"start": [start], "listed": _listed(working), "result": [result]}
+            listed: list[Piece] = []  # first 4, second 2
+            for order, (operand, _) in zip(ORDER, working.steps, strict=False):
+                listed += [Piece(f"{',' if listed else ''} {order}"), Piece(operand, NOISE)]
+            drawn = {"start": [start], "listed": listed, "result": [result]}
         text = re.sub(r"\{([^{}]+\|[^{}]+)\}", lambda found: self.source.choice(found[1].split("|")), text)
         pieces: list[Piece] = []
         for part in filter(None, re.split(r"(<\w+>)", text)):
             fixed = part.format_map({name: found[0].text for name, found in drawn.items()})
             pieces += drawn[part[1:-1]] if part[0] == "<" else [Piece(fixed)]
         return pieces
-
-
-def _listed(working: Working) -> list[Piece]:
-    """Name the operands in order: first 4, second 2."""
-    listed: list[Piece] = []
-    for order, (operand, _) in zip(ORDER, working.steps, strict=False):
-        listed += [Piece(f"{',' if listed else ''} {order}"), Piece(operand, NOISE)]
-    return listed
 
 
 def think(style: str, word: str, working: Working | None) -> str:
@@ -193,12 +183,7 @@ class Page:
 
 
 def page(habits: Habits, seed: int, number: int) -> Page:
-    """Make one document.
-
-    Example:
-        >>> print(page(MIDTRAINING, seed=0, number=3).document.text[:60])
-        A lift waits on floor 3 and rises first 5, second 1, third 2
-    """
+    """Make one document."""
     source = random.Random(f"{habits.name}/{seed}/{number}")
     own = habits
     if habits is PRETRAINING and source.random() < TRACE:

@@ -60,7 +60,7 @@ def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
     if source.startswith("gym:"):
         return _gym(source.removeprefix("gym:"), count, seed)
     if source == "champ":
-        return _champ(count)
+        return _champ()[:count]
     raise UserError(f"questions {source!r} are unknown; give 'micro', 'micro-text', 'gym:TASK' or 'champ'")
 
 
@@ -85,14 +85,14 @@ def _micro(source: str, count: int, seed: int) -> tuple[Question, ...]:
     for page in islice(micro.stream(habits, seed, start), 20 * count):  # some come twice
         place = next(n for n, piece in enumerate(page.pieces) if piece.sort == micro.CALCULABLE)
         text, answer = "".join(piece.text for piece in page.pieces[:place]), page.pieces[place].text
-        found.setdefault(text, Question(page.id, text, answer, partial(_same, answer)))
+
+        def score(given: str, right: str = answer.strip()) -> float:
+            return float(given.strip() == right)
+
+        found.setdefault(text, Question(page.id, text, answer, score))
         if len(found) == count:
             break
     return tuple(found.values())
-
-
-def _same(answer: str, given: str) -> float:
-    return float(given.strip() == answer.strip())
 
 
 def _require(package: str, source: str) -> None:
@@ -126,15 +126,13 @@ def _gym_scorer(task: str, count: int, seed: int) -> Callable[[int, str], float]
 
     data = reasoning_gym.create_dataset(task, size=count, seed=seed)
 
-    def score(number: int, given: str) -> float:
-        for answer in _readings(given.strip()):
-            with suppress(Exception):  # some scorers fail on text that they cannot read
-                # a scorer gives part of the points to an answer that merely contains the right one; here that is wrong
-                if data.score_answer(answer=answer, entry=data[number]) >= 1.0:
-                    return 1.0
-        return 0.0
+    def right(number: int, answer: str) -> bool:
+        with suppress(Exception):  # some scorers fail on text that they cannot read
+            # a scorer gives part of the points to an answer that merely contains the right one; here that is wrong
+            return bool(data.score_answer(answer=answer, entry=data[number]) >= 1.0)
+        return False
 
-    return score
+    return lambda number, given: float(any(right(number, answer) for answer in _readings(given.strip())))
 
 
 def _readings(given: str) -> list[str]:
@@ -147,11 +145,7 @@ def _readings(given: str) -> list[str]:
     return [given, bare(given), bare(given.removesuffix(".")), bare(given).removesuffix(".")]
 
 
-def _compared(referee: Referee, gold: str, question: str, given: str) -> float:
-    return referee(given, gold, question)
-
-
-def _champ(count: int) -> tuple[Question, ...]:
+def _champ() -> tuple[Question, ...]:
     _require("math_verify", "champ")
     referee, problems, found = Referee(comparison), champ_problems(), []
     for problem in problems:
@@ -159,7 +153,7 @@ def _champ(count: int) -> tuple[Question, ...]:
         forms = [GLOSS.sub("", form) for form in OTHER_FORM.split(problem["_answer"].strip())]
         answer = next((form for form in forms if is_readable(form, text)), None)
         if answer is not None and not text.startswith("Factorize"):  # the product equals the polynomial as it was given
-            score = partial(_compared, referee, answer, text)
+            score = partial(referee, answer, text)
             found.append(Question(problem["identifier"], text + ANSWER_CUE, f" {answer}", score))
     logger.info("CHAMP: %d of %d answers are left out, not mathematics", len(problems) - len(found), len(problems))
-    return tuple(found[:count])
+    return tuple(found)

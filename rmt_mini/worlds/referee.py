@@ -51,14 +51,11 @@ class Referee:
 
 def _ask(child: Popen[str], message: Any, seconds: float) -> str:
     """Send a message and return the line that answers it; empty if the process ended or took too long."""
-    assert child.stdin is not None
-    assert child.stdout is not None
-    timer = threading.Timer(seconds, child.kill)
+    timer, reply = threading.Timer(seconds, child.kill), ""
     timer.start()
-    reply = ""
     with suppress(OSError):
         print(json.dumps(message), file=child.stdin, flush=True)
-        reply = child.stdout.readline()
+        reply = child.stdout.readline() if child.stdout else ""
     timer.cancel()
     if not reply:
         _end(child)

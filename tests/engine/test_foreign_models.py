@@ -21,12 +21,11 @@ from transformers import (
 
 from rmt_mini.engine.model import load_policy
 from rmt_mini.engine.prompt import Chat, Continuation, continuation_of, encode_text
-from rmt_mini.engine.text import to_texts
+from rmt_mini.engine.text import format_for, to_texts
 from rmt_mini.errors import UserError
 from rmt_mini.records import Document, Span
 from rmt_mini.stages.coldstart import cold_start
 from rmt_mini.stages.evaluate import evaluate
-from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.stages.posttrain import Exam
 from rmt_mini.worlds.questions import Question

@@ -15,14 +15,13 @@ from transformers import ByT5Tokenizer
 
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import Chat, Continuation, encode_text
-from rmt_mini.engine.text import to_texts
+from rmt_mini.engine.text import format_for, to_texts
 from rmt_mini.errors import UserError
 from rmt_mini.method.schedule import outside
 from rmt_mini.records import Document, Text
 from rmt_mini.scale.positions import Positions
 from rmt_mini.stages import coldstart as warmup
 from rmt_mini.stages.evaluate import plan_positions
-from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer, text_loss
 from tests.engine.test_foreign_models import ASCII, bare, fast, sentencepiece, wordpiece
 from tests.fakes import byte_tokenizer, make_tiny_policy
@@ -108,7 +107,7 @@ def test_their_share_is_said_and_a_large_one_refused(caplog: pytest.LogCaptureFi
     kept = Document("0", " ".join(["a" * 8] * 10 + ["漢"]))  # 11 blanks, 80 letters, 1 unknown
     with caplog.at_level("INFO"):
         to_texts([kept], form, config, "training")
-    assert caplog.messages[0].endswith("; 1.09% of the tokens are unknown to the tokenizer and never asked")  # 1 of 92
+    assert caplog.messages[0].endswith("; unknown to the tokenizer and never asked: 1.09 %")  # 1 of 92
     with pytest.raises(UserError, match=r"50% of the training tokens are unknown .*'smollm2-135m' \(at most 10%"):
         to_texts([Document("0", "漢 " * 20 + "漢")], form, config, "training")
     wordy = Document("1", "漢")

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import NonFiniteError, UserError
 from rmt_mini.files import write_whole
+from rmt_mini.records import State
 from rmt_mini.runs.folder import RunFolder, drop_states, load_state, save_state
 from rmt_mini.stages.midtrain import RMTTrainer
-from rmt_mini.stages.state import State
 from tests.fakes import make_tiny_policy
 from tests.stages.tiny import closing, small, texts_for
 

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from rmt_mini.config import RMTConfig
+from rmt_mini.engine import text as text_room
 from rmt_mini.engine.model import Policy
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Evaluation, Measured
 from rmt_mini.report.report import evaluation_table
 from rmt_mini.runs.run import RunResult, evaluate_checkpoint, prepare, resume, run
-from rmt_mini.stages import material as material_module
 from rmt_mini.stages.midtrain import StepResult
 from tests.fakes import make_tiny_policy
 from tests.stages.tiny import closing, small
@@ -215,8 +215,8 @@ def test_an_evaluation_may_state_a_smaller_budget_than_any_step(tmp_path: Path) 
 def test_a_proxy_is_loaded_once_and_quantiles_come_from_training_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded, sampled, load = [], [], material_module.load_policy
-    monkeypatch.setattr(material_module, "load_policy", lambda *given: loaded.append(given[0]) or load(*given))
+    loaded, sampled, load = [], [], text_room.load_policy
+    monkeypatch.setattr(text_room, "load_policy", lambda *given: loaded.append(given[0]) or load(*given))
     monkeypatch.setattr(
         "rmt_mini.stages.difficulty.quantile_thresholds", lambda all_, _: sampled.append(len(all_)) or (2.0, 4.0)
     )

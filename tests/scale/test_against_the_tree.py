@@ -12,10 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine.text import to_texts
+from rmt_mini.engine.text import format_for, to_texts
 from rmt_mini.scale.settings import ScaleSettings
 from rmt_mini.scale.trainer import RMTGRPOTrainer
-from rmt_mini.stages.material import format_for
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from tests.fakes import make_tiny_policy, widen
 from tests.scale.tiny import documents, settings_of_run

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from rmt_mini.cli import main
 from rmt_mini.config import preset
-from rmt_mini.engine.text import Text
 from rmt_mini.errors import UserError
+from rmt_mini.records import Text
 from rmt_mini.scale import launch
 from rmt_mini.scale.launch import SETUPS, commands, scale_settings, setup_for, start
 from rmt_mini.scale.positions import IGNORED, Positions, share_of_documents

@@ -9,13 +9,13 @@ import torch
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import Asking, roll_out
+from rmt_mini.engine.text import format_for
 from rmt_mini.records import Position, Rollout, Text
 from rmt_mini.stages import coldstart as warmup
 from rmt_mini.stages.coldstart import cold_start
-from rmt_mini.stages.material import format_for
 from rmt_mini.stages.optimizer import NonFiniteError
 from tests.fakes import make_tiny_policy
-from tests.stages.tiny import closing, small, texts_for, weights
+from tests.stages.tiny import closing, small, texts_for
 
 LOW, HIGH = 2, 12
 CAP = 2 * HIGH  # for both budgets, so that only what is stated differs
@@ -127,18 +127,6 @@ def test_thoughts_are_as_long_as_drawn_around_budgets_of_the_whole_range(monkeyp
     ratios = [one.length / one.budget for one in rollouts]
     assert 0.85 < sum(ratios) / len(ratios) < 1.15
     assert min(ratios) < 0.8 < 1.2 < max(ratios)
-
-
-def test_a_seed_gives_one_cold_start_and_no_steps_change_nothing() -> None:
-    def taught(steps: int, seed: int) -> dict[str, torch.Tensor]:
-        policy, config = closing(), small(warmup_steps=steps, warmup_positions=6, seed=seed)
-        cold_start(policy, format_for(policy, config), texts_for(policy, config), config)
-        return weights(policy)
-
-    first, again, other, none = taught(2, 0), taught(2, 0), taught(2, 1), taught(0, 0)
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert any(not torch.equal(first[name], other[name]) for name in first)
-    assert all(torch.equal(none[name], value) for name, value in weights(closing()).items())
 
 
 def test_nan_in_the_weights_stops_the_cold_start() -> None:

@@ -74,7 +74,7 @@ def test_the_pass_rate_is_that_of_a_few_rollouts() -> None:
     assert score.tolist() == [float(one.index % 2 == 0) for one in pool.positions]
 
 
-def test_scores_deal_the_tiers_of_entropy_anew() -> None:
+def test_scores_assign_the_tiers_of_entropy_anew() -> None:
     policy = make_tiny_policy(vocabulary=12)
     with torch.no_grad():
         asked = scoring(policy, policy.tree.read([TRUNK]))

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from rmt_mini.engine.rollout import lay_out
+from rmt_mini.engine.text import format_for
 from rmt_mini.errors import UserError
 from rmt_mini.records import Answer, Position
 from rmt_mini.stages import evaluate as room
 from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions
-from rmt_mini.stages.material import format_for
 from rmt_mini.stages.statistics import summarize
 from tests.stages.tiny import ARROWS, SENTENCES, closing, small, texts_for
 
@@ -70,8 +70,8 @@ def test_answers_come_in_order_whatever_the_batches(monkeypatch: pytest.MonkeyPa
     *_, again, others = asked(config)
     assert [one.position for one in others] == again == positions
     assert [one.plain for one in others] == [one.plain for one in answers]
-    assert len(room.batches(positions, 4)) == 5  # a text is never parted
-    assert [p for batch in room.batches(positions, 4) for p in batch] == positions
+    assert len(room._batches(positions, 4)) == 5  # a text is never parted
+    assert [p for batch in room._batches(positions, 4) for p in batch] == positions
 
 
 def test_evaluate_states_the_budget_asked_for() -> None:

@@ -213,22 +213,24 @@ def control(rule: str, **changes: Any) -> list[list[Judged]]:
     return [trainer.step(step, trainer.texts[:2]).judged for step in (0, 1)]
 
 
-def test_learning_by_heart_hears_right_rollouts_alone() -> None:
+def test_under_the_rule_correct_only_right_rollouts_have_an_advantage() -> None:
     judged = [one for step in control("correct") for one in step]
     assert {one.match for one in judged} == {0.0, 1.0}
     assert all(one.advantage == one.match for one in judged)
 
 
 def test_shuffled_rewards_are_the_same_rewards_elsewhere() -> None:
-    (plain, _), (dealt, _) = control("grpo"), control("shuffled")
-    assert [one.rollout for one in plain] == [one.rollout for one in dealt]  # sampled before any update
-    rewards, elsewhere = ([(one.match, one.length_reward, one.reward) for one in judged] for judged in (plain, dealt))
+    (plain, _), (shuffled, _) = control("grpo"), control("shuffled")
+    assert [one.rollout for one in plain] == [one.rollout for one in shuffled]  # sampled before any update
+    rewards, elsewhere = (
+        [(one.match, one.length_reward, one.reward) for one in judged] for judged in (plain, shuffled)
+    )
     assert rewards != elsewhere
     assert sorted(rewards) == sorted(elsewhere)
-    groups = torch.tensor([one.reward for one in dealt], dtype=torch.float64)
+    groups = torch.tensor([one.reward for one in shuffled], dtype=torch.float64)
     expected = group_advantages(groups, 4).tolist()
-    assert [one.advantage for one in dealt] == pytest.approx(expected)
-    assert control("shuffled")[0] == dealt  # a seed deals the same again
+    assert [one.advantage for one in shuffled] == pytest.approx(expected)
+    assert control("shuffled")[0] == shuffled  # a seed gives the same again
 
 
 def test_without_thinking_answers_come_at_once() -> None:
@@ -263,13 +265,13 @@ def test_several_updates_use_one_steps_rollouts_under_the_clip() -> None:
 
 
 def test_a_ratio_beyond_the_clip_has_no_gradient() -> None:
-    def lied(rollouts: Any, *_: Any) -> list[Judged]:
+    def older(rollouts: Any, *_: Any) -> list[Judged]:
         """Every sampled token is e times as likely now as then, and earns."""
-        older = [dataclasses.replace(r, logprobs=tuple(lp - 1 for lp in r.logprobs)) for r in rollouts]
-        return [Judged(rollout, 1.0, 0.0, 1.0, 1.0) for rollout in older]
+        moved = [dataclasses.replace(r, logprobs=tuple(lp - 1 for lp in r.logprobs)) for r in rollouts]
+        return [Judged(rollout, 1.0, 0.0, 1.0, 1.0) for rollout in moved]
 
-    _, (clipped,) = gradients_of(trainer_for(small(clip_epsilon=0.2, use_ntp=False), judge=lied))
-    _, (free,) = gradients_of(trainer_for(small(clip_epsilon=9.0, use_ntp=False), judge=lied))
+    _, (clipped,) = gradients_of(trainer_for(small(clip_epsilon=0.2, use_ntp=False), judge=older))
+    _, (free,) = gradients_of(trainer_for(small(clip_epsilon=9.0, use_ntp=False), judge=older))
     assert size_of(clipped) == 0
     assert size_of(free) > 0.1
 

@@ -45,14 +45,6 @@ def question(text, answer="7"):
     return Question(text, text, f" {answer}", lambda given: float(given.strip() == answer))
 
 
-@pytest.mark.parametrize(
-    ("right", "samples", "k", "expected"),
-    [(0, 8, 8, 0.0), (8, 8, 1, 1.0), (1, 8, 1, 1 / 8), (1, 8, 8, 1.0), (2, 4, 2, 1 - 1 / 6), (3, 4, 2, 1.0)],
-)
-def test_pass_at_k_by_hand(right, samples, k, expected):
-    assert pass_at_k(right, samples, k) == pytest.approx(expected)
-
-
 def test_pass_at_k_counts_the_draws_that_hold_a_right_one():
     samples = [1, 0, 0, 1, 0, 0]
     for k in range(1, 7):
@@ -147,19 +139,14 @@ def test_tasks_of_reasoning_gym_that_cannot_be_judged_are_refused(tmp_path, poli
     assert not (tmp_path / "run").exists()
 
 
-def test_the_answers_are_never_trained_on_as_text(policy):
+@pytest.mark.parametrize("pays", [False, True])
+def test_rewards_train_and_the_answers_as_text_never_do(policy, pays):
     """Without a group that differs in its rewards there is no gradient at all, whatever the answers say."""
-    never = [Question(str(n), f"question {n}:", " 7", lambda given: 0.0) for n in range(3)]
+    asked = [Question(str(n), f"question {n}:", " 7", lambda given: float(pays and len(given) % 2)) for n in range(3)]
     before = [parameter.clone() for parameter in policy.model.parameters()]
-    posttrain(config(weight_decay=0.0), policy, never)
-    assert all(torch.equal(old, new) for old, new in zip(before, policy.model.parameters(), strict=True))
-
-
-def test_rewards_do_train(policy):
-    often = [Question(str(n), f"question {n}:", " 7", lambda given: float(len(given) % 2)) for n in range(3)]
-    before = [parameter.clone() for parameter in policy.model.parameters()]
-    posttrain(config(), policy, often)
-    assert any(not torch.equal(old, new) for old, new in zip(before, policy.model.parameters(), strict=True))
+    posttrain(config(weight_decay=0.0), policy, asked)
+    same = [torch.equal(old, new) for old, new in zip(before, policy.model.parameters(), strict=True)]
+    assert all(same) is not pays
 
 
 def test_summary_and_gain_by_hand(policy):
@@ -217,27 +204,6 @@ def test_a_turn_that_states_another_date_makes_another_run(tmp_path, model):
     assert "<|user|>" in one["chat_turn"]["before"]
     assert dated["chat_turn"]["before"] == "Today: 1 May "
     assert dated["token_digest"] != one["token_digest"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["absent"], "absent"),
-        (["micro", "--questions", "riddles"], "gym:TASK"),
-        (["micro", "--use-ntp"], "--use-ntp"),
-        (["micro", "--warmup-steps", "9"], "--warmup-steps"),
-    ],
-)
-def test_the_command_line_names_what_is_wrong(arguments, words, capsys, tmp_path):
-    from rmt_mini.cli import main
-
-    with pytest.raises(SystemExit) as stopped:
-        main(["posttrain", *arguments, "--out", str(tmp_path / "run")])
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ")
-    assert words in error
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", NOT_IN_POSTTRAINING)

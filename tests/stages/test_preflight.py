@@ -1,4 +1,4 @@
-"""The pre-flight: what it foretells is what the first steps then show."""
+"""The pre-flight: what it predicts is what the first steps then show."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from rmt_mini.engine.text import format_for
 from rmt_mini.records import Judged, Position, Rollout
-from rmt_mini.stages import preflight as room
-from rmt_mini.stages.material import format_for
+from rmt_mini.stages import evaluate as room
 from rmt_mini.stages.preflight import agreement, groups_seen, preflight, signal_by_tier
 from tests.stages.tiny import ARROWS, closing, small, texts_for
 
@@ -59,13 +59,15 @@ def test_shares_are_those_of_the_rollouts(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("told", "seen", "agrees"),
+    ("predicted", "seen", "agrees"),
     [((0.5, 30), (0.4, 75), True), ((0.9, 30), (0.2, 75), False), ((None, 0), (0.2, 75), None)],
 )
 def test_a_prediction_agrees_within_chance(
-    told: tuple[float | None, int], seen: tuple[float, int], agrees: bool | None
+    predicted: tuple[float | None, int], seen: tuple[float, int], agrees: bool | None
 ) -> None:
     assert (
-        agreement({"signal_groups": told[0], "positions": told[1]}, {"signal_groups": seen[0], "groups": seen[1]})
+        agreement(
+            {"signal_groups": predicted[0], "positions": predicted[1]}, {"signal_groups": seen[0], "groups": seen[1]}
+        )
         is agrees
     )

@@ -162,8 +162,5 @@ def test_all_measurements_together() -> None:
         name: {"difference": -15.0, "low": -15.0, "high": -15.0} for name in ("all", "calculable", "noise")
     }
     json.dumps(found, allow_nan=False)
-
-
-def test_a_length_of_one_document_has_no_interval() -> None:
     one = {when: (4, [answer(0, 0, 1.0, length=length)]) for when, length in (("before", 9), ("after", 3))}
     assert summarize_all(one)["length_change"]["all"] == {"difference": -6.0, "low": None, "high": None}

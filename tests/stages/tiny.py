@@ -12,10 +12,9 @@ from torch import Tensor
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.plain import PlainTree
-from rmt_mini.engine.text import to_texts
+from rmt_mini.engine.text import format_for, to_texts
 from rmt_mini.method.grpo import group_advantages
 from rmt_mini.records import Document, Judged, Rollout, Text
-from rmt_mini.stages.material import format_for
 from tests.fakes import make_tiny_policy, widen
 
 SENTENCES = (

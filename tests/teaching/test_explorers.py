@@ -26,7 +26,7 @@ from rmt_mini.report import plots
 from rmt_mini.report.claims import PAPER, SHOWN, trained_as
 from rmt_mini.report.comparison import expected_half_width, expected_positions
 from rmt_mini.runs.run import prepare
-from rmt_mini.stages.material import trunk_entropy
+from rmt_mini.stages.difficulty import trunk_entropy
 from rmt_mini.stages.posttrain import pass_at_k
 from rmt_mini.teaching.lessons import FOLDER
 from rmt_mini.teaching.widgets import controls

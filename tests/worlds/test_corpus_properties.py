@@ -34,7 +34,7 @@ def file(folder: Path, name: str, data: bytes) -> str:
     return str(folder / name)
 
 
-def told(source: str, **options: Any) -> tuple[list[str], str | None]:
+def loaded(source: str, **options: Any) -> tuple[list[str], str | None]:
     """The texts of a corpus, or the line in which it is refused."""
     corpus, message = either(lambda: load_corpus(source, **options))
     if corpus is None:
@@ -52,21 +52,15 @@ def without_space(texts: Sequence[str]) -> str:
     return "".join("".join(texts).split())
 
 
-# --- text files ------------------------------------------------------------------------------------------------
-
-
 @given(data=st.binary(max_size=60) | TEXT.map(str.encode), name=st.sampled_from(["a.txt", "a.jsonl", "A.TXT"]))
 @settings(max_examples=150)
 def test_any_bytes_are_text_or_one_line(data: bytes, name: str, tmp_path: Path) -> None:
-    texts, message = told(file(tmp_path, name, data))
+    texts, message = loaded(file(tmp_path, name, data))
     assert (message is None) == bool(texts)
     if message is not None:
         assert name in message
     elif name != "a.jsonl":
         assert without_space(texts) == without_space([data.decode().removeprefix("\ufeff")])
-
-
-# --- folders ---------------------------------------------------------------------------------------------------
 
 
 # --- JSON lines --------------------------------------------------------------------------------------------------
@@ -90,7 +84,7 @@ RAW = st.sampled_from(
 @given(lines=st.lists(LINE.map(lambda line: line.encode("utf-8", "surrogatepass")) | RAW, max_size=4))
 @settings(max_examples=300)
 def test_any_json_lines(lines: list[bytes], tmp_path: Path) -> None:
-    texts, message = told(file(tmp_path, "a.jsonl", b"\n".join(lines)))
+    texts, message = loaded(file(tmp_path, "a.jsonl", b"\n".join(lines)))
     assert (message is None) == bool(texts)
     if message is None:
         rows = [
@@ -98,36 +92,6 @@ def test_any_json_lines(lines: list[bytes], tmp_path: Path) -> None:
         ]
         wanted = [row["text"].replace("\r\n", "\n").replace("\r", "\n").strip() for row in rows]
         assert texts == [text for text in wanted if text]
-
-
-# --- split and tokens ------------------------------------------------------------------------------------------
-
-
-@given(
-    texts=st.lists(TEXT.map(str.strip).filter(bool), min_size=2, max_size=12, unique=True),
-    fraction=st.floats(0.01, 0.99),
-)
-def test_what_is_held_out_is_held_out_however_the_file_is_written(
-    texts: list[str], fraction: float, tmp_path: Path
-) -> None:
-    """As JSON of either kind, in either order, with other ids: no text changes sides, and none is on both."""
-    wanted = {text.replace("\r\n", "\n").replace("\r", "\n").strip() for text in texts} - {""}
-    sides = []
-    for ascii_only, order, ids in ((True, texts, "a"), (False, texts[::-1], "b")):
-        rows = [{"text": text, "id": f"{ids}{number}"} for number, text in enumerate(order)]
-        data = "\n".join(json.dumps(row, ensure_ascii=ascii_only) for row in rows).encode()
-        corpus, _ = either(lambda data=data: load_corpus(file(tmp_path, "a.jsonl", data)))
-        split, message = either(lambda corpus=corpus: corpus.split(fraction))
-        if len(wanted) < 2:
-            assert message is not None
-            return
-        train, held_out = ({document.text for document in side} for side in split)
-        assert train
-        assert held_out
-        assert not train & held_out
-        assert train | held_out == wanted
-        sides.append(held_out)
-    assert sides[0] == sides[1]
 
 
 @given(parts=st.lists(st.tuples(TEXT, st.sampled_from(["noise", "calculable", ""])), min_size=1, max_size=6))

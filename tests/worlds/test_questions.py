@@ -1,7 +1,5 @@
 """Questions: where they come from, how their answers are judged, and that none is on both sides."""
 
-import logging
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,13 +37,9 @@ def test_questions_of_the_text_are_its_calculations_on_pages_that_no_run_reads()
     assert results == {f" {digit}" for digit in range(10)} | {f" {place}" for place in micro.PLACES}
 
 
-def test_the_seed_decides_what_is_asked():
-    first, again, other = ([q.text for q in load_questions("micro", 20, seed=seed)] for seed in (1, 1, 2))
-    assert first == again != other
-
-
 def test_the_split_parts_by_text_alone():
     questions = load_questions("micro", 300, seed=0)
+    assert questions != load_questions("micro", 300, seed=1)
     train, held_out = split_questions(questions, 0.25)
     assert sorted([*train, *held_out], key=lambda q: q.id) == sorted(questions, key=lambda q: q.id)
     assert 45 <= len(held_out) <= 105
@@ -115,17 +109,6 @@ def test_several_guesses_at_a_problem_of_champ_are_at_best_one(between, champ):
     assert champ["239"].score(between.join(map(str, range(236, 243)))) == 0.0  # the right one in the middle
 
 
-def test_champ_answers_are_compared_as_mathematics_and_others_left_out(champ, caplog):
-    for answer, points in (("239", 1), (" 239 ", 1), (r"\frac{478}{2}", 1), ("238", 0), ("", 0), ("239 or 240", 0)):
-        assert champ["239"].score(answer) == points, answer
-    assert (champ["2^(n-1)"].score("2^{n}/2"), champ["2^(n-1)"].score("2^n")) == (1.0, 0.0)
-    assert "No" not in champ
-    assert all(question.score(question.answer) == 1.0 for question in list(champ.values())[:40])
-    with caplog.at_level(logging.INFO):
-        load_questions("champ", 5, seed=0)
-    assert "left out" in caplog.text
-
-
 @pytest.mark.parametrize(
     ("source", "count", "words"),
     [
@@ -133,14 +116,10 @@ def test_champ_answers_are_compared_as_mathematics_and_others_left_out(champ, ca
         ("gym:no_such_task", 4, "no_such_task"),
         ("gym:composite", 3, "'gym:composite' cannot be made"),
         ("micro", 0, "at least 1"),
+        ("micro", 1, "too few"),
     ],
 )
 def test_a_wrong_source_ends_in_one_clear_sentence(source, count, words):
     pytest.importorskip("reasoning_gym")
     with pytest.raises(UserError, match=words):
-        load_questions(source, count, 0)
-
-
-def test_too_few_questions_cannot_be_split():
-    with pytest.raises(UserError, match="too few"):
-        split_questions(load_questions("micro", 1, 0), 0.25)
+        split_questions(load_questions(source, count, 0), 0.25)
