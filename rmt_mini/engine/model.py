@@ -64,8 +64,9 @@ def load_policy(name: str, device: str | None = None, dtype: str | None = None) 
     try:
         # None, the default, would ask on the terminal whether a model's own code may run
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-        more = {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
-        loaded: Any = AutoModelForCausalLM.from_pretrained(where, dtype=wanted, **more)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            where, dtype=wanted, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
     except Exception as error:  # a broken config or tokenizer may raise any error
         if out_of_memory(error):
             raise

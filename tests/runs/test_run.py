@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine import text as text_room
+from rmt_mini.engine import model as model_room
 from rmt_mini.engine.model import Policy
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Evaluation, Measured
@@ -215,8 +215,8 @@ def test_an_evaluation_may_state_a_smaller_budget_than_any_step(tmp_path: Path) 
 def test_a_proxy_is_loaded_once_and_quantiles_come_from_training_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded, sampled, load = [], [], text_room.load_policy
-    monkeypatch.setattr(text_room, "load_policy", lambda *given: loaded.append(given[0]) or load(*given))
+    loaded, sampled, load = [], [], model_room.load_policy
+    monkeypatch.setattr(model_room, "load_policy", lambda *given: loaded.append(given[0]) or load(*given))
     monkeypatch.setattr(
         "rmt_mini.stages.difficulty.quantile_thresholds", lambda all_, _: sampled.append(len(all_)) or (2.0, 4.0)
     )
