@@ -18,7 +18,7 @@ from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import StepMetrics
 from rmt_mini.report import claims, plots
 from rmt_mini.report.claims import SHOWN, SYMBOLS, findings, rows_of, trained_as
-from rmt_mini.report.comparison import across_seeds
+from rmt_mini.report.comparison import SIGN, across_seeds
 from rmt_mini.report.markdown import macro, render
 from rmt_mini.report.plots import Figured
 from rmt_mini.stages.preflight import agreement
@@ -114,7 +114,7 @@ def write_comparison_report(
         "comparison.md.j2",
         found=found,
         arms=_shown(found),
-        shown={name: SHOWN[name] for name in SHOWN if name in found.arms},
+        shown=_words(found),
         pairs={(pair.b, pair.tier): pair for pair in found.paired},
         longer=found.arms.get("ntp-equal-compute"),
         claims=judged,
@@ -220,7 +220,12 @@ def _side_by_side(samples: files.Samples) -> list[tuple[RolloutLine | None, Roll
 
 
 def _shown(found: Comparison) -> dict[str, ArmRow]:
-    return {words: found.arms[name] for name, words in SHOWN.items() if name in found.arms}
+    return {words: found.arms[name] for name, words in _words(found).items()}
+
+
+def _words(found: Comparison) -> dict[str, str]:
+    """Return what each row is called, in the order of the tables; a new arm goes by its name, a variant has no row."""
+    return {name: SHOWN.get(name, name) for name in (*SHOWN, *found.arms) if name in found.arms and SIGN not in name}
 
 
 def _exam_part(found: ExamOutcome, source: str) -> dict[str, Any]:

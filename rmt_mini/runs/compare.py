@@ -18,8 +18,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -179,39 +179,54 @@ def carry_out(
 
 
 def _side_by_side(job: Job, paths: Sequence[Path], workers: int, stop: threading.Event | None) -> Iterator[Path]:
+    """Give each job a process of its own; ``exitcode`` shows a killed one, where a pool may wait for it forever."""
     context = multiprocessing.get_context("spawn")  # a forked process cannot use threads that were started before
-    others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(min(workers, len(paths)), context, _start_worker) as pool:
-        try:
-            pending = {pool.submit(job, path, None) for path in paths}
-            while pending:
-                done, pending = wait(pending, timeout=GLANCE, return_when=FIRST_COMPLETED)
-                if stop is not None and stop.is_set():
-                    raise KeyboardInterrupt
-                for future in done:
-                    yield future.result()
-        except BaseException as error:
-            for worker in {*multiprocessing.active_children()} - others:
-                worker.kill()
-            if isinstance(error, BrokenProcessPool):
-                raise UserError(
-                    "a worker process was killed, most likely because memory ran out; give the command again with "
-                    "fewer --workers"
-                ) from error
-            raise
+    waiting = list(paths)
+    running: list[tuple[Path, BaseProcess, Connection]] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                answer, end = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(job, waiting[0], end), daemon=True)
+                process.start()
+                running.append((waiting.pop(0), process, answer))
+            time.sleep(GLANCE)
+            if stop is not None and stop.is_set():
+                raise KeyboardInterrupt
+            for one in [one for one in running if one[1].exitcode is not None]:
+                running.remove(one)
+                path, _, answer = one
+                if not answer.poll():
+                    raise UserError(
+                        "a worker process was killed, most likely because memory ran out; give the command again with "
+                        "fewer --workers"
+                    )
+                if (error := answer.recv()) is not None:
+                    raise error
+                yield path
+    finally:
+        for _, worker, _ in running:
+            worker.kill()
+            worker.join()
 
 
-def _start_worker() -> None:
-    """Use one thread, leave Ctrl-C to the parent, and end when the parent does."""
+def _work(job: Job, path: Path, end: Connection) -> None:
+    """Do one job with one thread, leave Ctrl-C to the parent, end when the parent does, and answer with any error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.ERROR)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        job(path, None)
+    except Exception as error:
+        end.send(error)
+    else:
+        end.send(None)
 
 
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    while parent is not None and parent.is_alive():  # not join: on some kernels it hides that this process is killed
+    while parent is not None and parent.is_alive():
         time.sleep(GLANCE)
     os._exit(1)
 
