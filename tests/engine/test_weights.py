@@ -133,18 +133,6 @@ def test_what_goes_wrong_leaves_nothing_behind(
     assert bundled_model(BUNDLED) == stage.final
 
 
-@pytest.mark.parametrize(("content", "downloads"), [(GGUF, 0), (b"another version", 1)])
-def test_an_installed_wheel_serves_if_it_is_the_right_one(
-    stage: Stage, content: bytes, downloads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / GGUF_NAME).write_bytes(content)
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    )
-    assert bundled_model(BUNDLED) == stage.final
-    assert len(stage.commands) == downloads
-
-
 def test_a_read_only_cache(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: Any, **__: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
