@@ -18,6 +18,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -25,6 +26,7 @@ from pathlib import Path
 import torch
 from pydantic_core import to_jsonable_python as _plain
 from tqdm.auto import tqdm
+from tqdm.std import tqdm as any_bar
 
 from rmt_mini.arms import Arm
 from rmt_mini.config import RMTConfig
@@ -188,7 +190,8 @@ def _side_by_side(job: Job, paths: Sequence[Path], workers: int, stop: threading
             while waiting and len(running) < workers:
                 answer, end = context.Pipe(duplex=False)
                 process = context.Process(target=_work, args=(job, waiting[0], end), daemon=True)
-                process.start()
+                with _interrupts_ignored():
+                    process.start()
                 running.append((waiting.pop(0), process, answer))
             time.sleep(GLANCE)
             if stop is not None and stop.is_set():
@@ -210,10 +213,24 @@ def _side_by_side(job: Job, paths: Sequence[Path], workers: int, stop: threading
             worker.join()
 
 
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C, which a terminal sends to all processes; one that starts meanwhile leaves it to its parent."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may; the process itself will
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _work(job: Job, path: Path, end: Connection) -> None:
     """Do one job with one thread, leave Ctrl-C to the parent, end when the parent does, and answer with any error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    any_bar.set_lock(threading.RLock())  # the default is a semaphore, which a killed process leaves
     logging.basicConfig(level=logging.ERROR)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
