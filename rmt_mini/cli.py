@@ -26,7 +26,7 @@ from rmt_mini.arms import ARMS, Arm, arms_named
 from rmt_mini.bench.sizes import Setting
 from rmt_mini.config import NOT_IN_POSTTRAINING, PRESETS, PretrainConfig, RMTConfig, Settings, preset, read_settings
 from rmt_mini.errors import Stopped, UserError, disk_full, out_of_memory
-from rmt_mini.files import Evaluation, Preflight, require_file_name, write_keeping, write_whole
+from rmt_mini.files import Evaluation, require_file_name, write_keeping, write_whole
 from rmt_mini.scale.settings import ScaleSettings
 
 app = App(
@@ -265,7 +265,7 @@ def preflight(name: Name = None, /, **flags: Any) -> None:
         material = prepare(config)
     with explained(config, material.policy):
         found = preflight(material.policy, material.train, config)
-    print(macro("tables.md.j2", "preflight", Preflight(**found), config.group_size))
+    print(macro("tables.md.j2", "preflight", found, config.group_size))
 
 
 @_command(RMTConfig)

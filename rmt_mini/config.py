@@ -117,7 +117,7 @@ class Settings(BaseModel):
         """Read what ``to_dict`` gave, also after JSON or YAML turned its tuples into lists."""
         if not isinstance(values, Mapping):
             raise UserError(f"the settings are {_shown(values)}; give fields and their values")
-        return cls(**_with_tuples(values))
+        return cls(**with_tuples(values))
 
 
 class RMTConfig(Settings):
@@ -273,7 +273,8 @@ def _shown(value: object) -> str:
     return text if len(text) <= 120 else f"{text[:120]}..."
 
 
-def _with_tuples(values: Mapping[Any, Any]) -> dict[str, Any]:
+def with_tuples(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return settings with tuples in place of the lists that JSON and YAML have."""
     return {str(name): tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
@@ -302,7 +303,7 @@ def read_settings(path: Path, without: Iterable[str] = ()) -> dict[str, Any]:
         if isinstance(found, dict) and isinstance(found.get("config"), dict):
             found = {name: value for name, value in found["config"].items() if name not in {"out", *without}}
         if isinstance(found, dict):
-            return _with_tuples(found)
+            return with_tuples(found)
         reason = f"it holds {_shown(found)}"
     raise UserError(f"config file {str(path)!r} is not usable ({reason}); give a YAML file of fields and values")
 

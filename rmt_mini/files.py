@@ -54,7 +54,7 @@ Count = Annotated[int, Field(ge=0)]
 Tier = Annotated[int, Field(ge=0, le=2)]
 Time = Literal["before", "cold_start", "after"]
 Kind = Literal["mid-training", "pre-training", "post-training"]
-Settings = Annotated[RMTConfig, PlainValidator(_settings), PlainSerializer(to_jsonable_python)]
+RunSettings = Annotated[RMTConfig, PlainValidator(_settings), PlainSerializer(to_jsonable_python)]
 Machine = dict[str, str | int | None]
 
 
@@ -335,7 +335,7 @@ class ComparisonPlan(File):
     """compare.json: what a comparison compares."""
 
     NAME: ClassVar[str] = "compare.json"
-    config: Settings
+    config: RunSettings
     arms: list[Arm]
     seeds: Count
 
@@ -400,7 +400,7 @@ class Comparison(File):
     paired: list[Pair]
     relative: dict[str, Relative]
     lengths: dict[str, Change]
-    config: Settings
+    config: RunSettings
     seeds: list[int]
     machine: Machine
     versions: dict[str, str]
@@ -522,14 +522,14 @@ def damaged(path: Path, why: object) -> UserError:
     return UserError(f"{str(path)!r} is damaged ({' '.join(str(why).split())[:200]}); restore it from a copy")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all: to a temporary file beside it, then renamed; its mode stays."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: to a temporary file beside it, then renamed; its mode stays."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with scratch.open("w", encoding="utf-8", newline="\n") as file:
+        with scratch.open("wb") as file:
             if path.is_file():
                 shutil.copymode(path, scratch)
-            file.write(text)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, path)

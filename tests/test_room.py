@@ -123,7 +123,7 @@ def test_the_longest_question_fits() -> None:
     policy = learned(room)
     right, _ = answer_questions(policy, Exam(policy, [question(9), question(40)], config), config, 2)
     assert right.shape == (2, 2)
-    posttrain(config, policy, [question(40)])
+    posttrain(config, policy, Exam(policy, [question(40)], config))
     _, message = either(lambda: Exam(policy, [question(41), question(9)], config))
     assert message is not None
     assert message.startswith(

@@ -25,7 +25,8 @@ from rmt_mini.errors import UserError
 from rmt_mini.files import require_free, write_whole
 from rmt_mini.report import plots
 from rmt_mini.report.markdown import escape
-from rmt_mini.runs.folder import free_name, machine, versions
+from rmt_mini.runs.folder import free_name
+from rmt_mini.runs.journal import machine, versions
 
 logger = logging.getLogger(__name__)
 Json = dict[str, Any]

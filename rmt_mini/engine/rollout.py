@@ -110,7 +110,8 @@ class _Batch:
             parts.append(self.policy.tree.grow(self.grown, torch.tensor(rows), torch.tensor(new, device=device)))
         hidden = parts[0]
         if len(parts) > 1:
-            hidden = torch.cat(parts).index_copy_(0, torch.tensor(order, device=device), torch.cat(parts))
+            sorted_ = torch.cat(parts)
+            hidden = torch.empty_like(sorted_).index_copy_(0, torch.tensor(order, device=device), sorted_)
         logits: Tensor = self.policy.head(hidden)
         return logits
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.method.budget import budget_at_step, budgets_by_entropy
-from rmt_mini.method.curriculum import TierSampler
+from rmt_mini.method.curriculum import TierSampler, tier_probabilities
 from rmt_mini.method.objective import ntp_mask
 from rmt_mini.records import Position, Text
 
@@ -32,6 +32,12 @@ def budgets_for(config: RMTConfig, budget: int, positions: Sequence[Position]) -
         minimum = min(config.budget_min, budget)  # an evaluation may state a smaller budget than any step does
         return budgets_by_entropy([position.entropy for position in positions], budget, minimum)
     return [budget] * len(positions)
+
+
+def probabilities_of(config: RMTConfig, step: int) -> tuple[float, float, float]:
+    """Return p_t over easy, medium, hard."""
+    early, late = config.tier_probs_early, config.tier_probs_late
+    return tier_probabilities(step, config.steps, early, late, config.curriculum_start, config.curriculum_end)
 
 
 def sampler_for(config: RMTConfig) -> TierSampler:

@@ -18,6 +18,7 @@ from rmt_mini.arms import BASELINE, METHOD
 from rmt_mini.config import RMTConfig
 from rmt_mini.files import Cell, Change, Comparison, Evaluation, ExamOutcome, Ratio, Row
 from rmt_mini.records import StepMetrics
+from rmt_mini.report.comparison import UNTRAINED
 from rmt_mini.report.markdown import points, render
 
 VERDICTS = {1: "holds", -1: "does not hold", 0: "inconclusive"}
@@ -59,7 +60,7 @@ def claims(found: Comparison) -> list[Claim]:
     pairs = {pair.b: pair for pair in found.paired if pair.tier == "average"}
     for arm, text in _DATA["claims"].items():
         if arm in pairs:
-            made.append(Claim(text, pairs[arm].sign, f"RMT minus {SHOWN[arm]}: {points(pairs[arm])} points."))
+            made.append(Claim(text, pairs[arm].sign, f"RMT minus {shown(arm)}: {points(pairs[arm])} points."))
     return ordered(made)
 
 
@@ -78,9 +79,14 @@ def questions_of(source: str) -> str:
     return known.get(source, f"questions of {source}")
 
 
+def shown(name: str) -> str:
+    """Return what an arm is called in reports; a new one goes by its name."""
+    return SHOWN.get(name, name)
+
+
 def trained_as(name: str) -> str:
     """Return an arm's name where it means its model, and not how that answers."""
-    return SHOWN[name].removesuffix(", plain")
+    return shown(name).removesuffix(", plain")
 
 
 def exam_claims(found: ExamOutcome, source: str) -> list[Claim]:
@@ -96,7 +102,7 @@ def exam_claims(found: ExamOutcome, source: str) -> list[Claim]:
 
 
 def _other(name: str) -> str:
-    return "the untrained model" if name == "base" else trained_as(name)
+    return "the untrained model" if name == UNTRAINED else trained_as(name)
 
 
 class Versus(NamedTuple):

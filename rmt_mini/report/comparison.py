@@ -254,6 +254,11 @@ def _relative(method: Answered, other: Answered) -> files.Relative:
 # Variants of a setting
 
 
+def value_name(value: object) -> str:
+    """Write a setting's value as the name of its variant has it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def sensitivities(found: Comparison, base: RMTConfig) -> list[files.Variant]:
     """Read what each variant of the method changed, those of the setting that matters most first."""
     average = {pair.b: pair for pair in found.paired if pair.tier == "average"}
@@ -262,7 +267,7 @@ def sensitivities(found: Comparison, base: RMTConfig) -> list[files.Variant]:
         field, sign, value = name.partition(SIGN)
         if sign and arm.compute and method:
             default = getattr(base, field)
-            shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+            shown = value_name(default)
             changes = {"accuracy": _turned(average[name]), "thought_length": _turned(found.lengths[name])}
             took = arm.compute.operations / method.operations
             rows.append(files.Variant(setting=field, value=value, default=shown, operations=took, **changes))

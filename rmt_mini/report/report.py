@@ -55,7 +55,7 @@ def write_report(folder: Path) -> str:
         evaluation=evaluation,
         rows=rows_of(evaluation),
         preflight=preflight,
-        agreements=[(*row, agreement(row[1].model_dump(), row[2].model_dump())) for row in rows],
+        agreements=[(*row, agreement(row[1], row[2])) for row in rows],
         figures=_drawn(folder / "figures", _run_figures(config, found, steps.good)),
         known=config.preset in PRESETS,
         settings=_compared_with_preset(config),
@@ -224,8 +224,8 @@ def _shown(found: Comparison) -> dict[str, ArmRow]:
 
 
 def _words(found: Comparison) -> dict[str, str]:
-    """Return what each row is called, in the order of the tables; a new arm goes by its name, a variant has no row."""
-    return {name: SHOWN.get(name, name) for name in (*SHOWN, *found.arms) if name in found.arms and SIGN not in name}
+    """Return what each row is called, in the order of the tables; a variant of a setting has no row."""
+    return {name: claims.shown(name) for name in (*SHOWN, *found.arms) if name in found.arms and SIGN not in name}
 
 
 def _exam_part(found: ExamOutcome, source: str) -> dict[str, Any]:

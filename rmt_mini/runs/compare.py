@@ -40,7 +40,7 @@ from rmt_mini.report.comparison import (
     steps_for_compute_of,
 )
 from rmt_mini.report.report import write_comparison_report
-from rmt_mini.runs.folder import machine, versions
+from rmt_mini.runs.journal import machine, versions
 from rmt_mini.runs.run import anywhere, prepare, resume, run
 
 logger = logging.getLogger(__name__)
@@ -148,10 +148,11 @@ def finish(
     folder: Path,
 ) -> None:
     """Do the runs of these folders that are not done, one round after another; arguments as for ``carry_out``."""
-    done = [is_done(path) for paths in rounds for path in paths]
-    with tqdm(total=len(done), initial=sum(done), desc=title, disable=not progress, unit="run") as bar:
-        for paths in rounds:
-            for path in carry_out(job, [path for path in paths if not is_done(path)], workers, stop, folder):
+    left = [[path for path in paths if not is_done(path)] for paths in rounds]
+    total, done = sum(map(len, rounds)), sum(map(len, rounds)) - sum(map(len, left))
+    with tqdm(total=total, initial=done, desc=title, disable=not progress, unit="run") as bar:
+        for paths in left:
+            for path in carry_out(job, paths, workers, stop, folder):
                 bar.set_postfix_str(path.name)
                 bar.update()
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rmt_mini.arms import METHOD
+from rmt_mini.config import with_tuples
 from rmt_mini.engine.model import locate_model
 from rmt_mini.errors import UserError
 from rmt_mini.files import ComparisonPlan, ExamOutcome, ExamPlan, PostTraining
@@ -99,8 +100,7 @@ def _sit(path: Path, stop: threading.Event | None) -> Path:
     plan, folder, (name, seed) = ExamPlan.read(path.parent), path.parents[2], name_and_seed(path)
     model = ComparisonPlan.read(folder).config.model
     checkpoint = model if name == UNTRAINED else str(run_folder(folder, name, seed) / "checkpoint")
-    changes = {name: tuple(value) if isinstance(value, list) else value for name, value in plan.changes.items()}
-    changes |= {"seed": seed, "out": str(path)}
+    changes = with_tuples(plan.changes) | {"seed": seed, "out": str(path)}
     turn = turn_before(path.parent)
     posttrain_run(checkpoint, plan.source, plan.count, plan.samples, changes, False, plan.every, stop, turn)
     return path

@@ -1,4 +1,4 @@
-"""The run folder, locked by one process at a time: run.json, lines as they come, checkpoints and training states.
+"""The run folder, locked by one process at a time: lines as they come, checkpoints and training states.
 
     state/step-000012/tensors.safetensors    weights, moments, streams of random numbers
     state/step-000012/state.json             plain values, the step among them
@@ -10,47 +10,24 @@ added as they come, and a resumed run cuts them back to the step of its state. N
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
-import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self
 
-import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.engine.model import Policy
-from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
-from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import (
-    LOCK,
-    AnswerLine,
-    Kind,
-    Notes,
-    RolloutLine,
-    Time,
-    as_lines,
-    require_free,
-    write_whole,
-)
-from rmt_mini.records import Answer, Judged, State, Text
-from rmt_mini.stages.midtrain import StepResult
+from rmt_mini.errors import UserError
+from rmt_mini.files import LOCK, as_lines, require_free, write_whole
+from rmt_mini.records import State
 from rmt_mini.stages.optimizer import require_sound
 
-CONTEXT_CHARACTERS = 60
-PACKAGES = ("rmt-mini", "torch", "transformers", "tokenizers", "numpy", "scipy", "champ-dataset")
 SUFFIXES = {".json", ".jsonl", ".md"}  # of the files that write_whole makes in a run folder
-Item = TypeVar("Item")
 
 
 def free_name(base: Path) -> Path:
@@ -207,155 +184,3 @@ def drop_states(folder: Path) -> None:
 
 def _saved(folder: Path) -> list[Path]:
     return sorted((folder / "state").glob("step-*"))
-
-
-class Journal:
-    """Keeps run.json up to date; its notes are ``first_notes`` of a run that starts, or those of one resumed."""
-
-    def __init__(self, folder: RunFolder, notes: Notes) -> None:
-        self.folder, self.notes = folder, notes
-        self._running: dict[str, float] = {}  # stage -> since when its seconds are not yet noted
-
-    def note(self, **more: Any) -> None:
-        """Add to the notes and write them; the stages under way have their seconds so far in them."""
-        self._count_seconds()
-        for name, value in more.items():
-            setattr(self.notes, name, value)
-        self.notes.write(self.folder.path)
-
-    def done(self, **more: Any) -> None:
-        """Note that the run is done; a report written before its block ends shows it already."""
-        self.note(status="done", end=now(), **more)
-
-    def step(self, policy: Policy, result: StepResult, count: int) -> None:
-        """Write a step's metrics, and ``count`` of its rollouts."""
-        step, logged = result.metrics.step, evenly(result.judged, count)
-        self.folder.append("metrics.jsonl", [result.metrics])
-        self.folder.append("rollouts.jsonl", [rollout_line(policy, step, result.texts, one) for one in logged])
-
-    @contextlib.contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add what the block takes to ``seconds``, under the stage's name, however it ends."""
-        self._running[stage] = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._count_seconds()
-            del self._running[stage]
-        self.note()  # a process that is killed later loses none of it
-
-    def _count_seconds(self) -> None:
-        now, seconds = time.perf_counter(), self.notes.seconds
-        for stage, since in self._running.items():
-            seconds[stage] = round(seconds.get(stage, 0.0) + now - since, 3)
-            self._running[stage] = now
-
-    @contextlib.contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Note how the block ends: done, interrupted or failed."""
-        self.note(status="running")
-        try:
-            yield
-        except (KeyboardInterrupt, Stopped):
-            self.note(status="interrupted", end=now())
-            raise
-        except BaseException as error:
-            with contextlib.suppress(OSError):  # what ended the block may keep this from being written, too
-                self.note(status="failed", end=now(), error=f"{type(error).__name__}: {error}")
-            raise
-
-
-def first_notes(kind: Kind, config: RMTConfig | PretrainConfig, **more: Any) -> Notes:
-    """Return the notes that a run starts with; what is None is left out."""
-    return Notes(
-        kind=kind,
-        config=config,
-        seed=config.seed,
-        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        versions=versions(),
-        machine=machine(),
-        start=now(),
-        seconds={},
-        **{name: value for name, value in more.items() if value is not None},
-    )
-
-
-def evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """Return ``count`` items spread evenly, so that the log shows many positions rather than one group."""
-    count = min(count, len(items))
-    return [items[place * len(items) // count] for place in range(count)]
-
-
-def rollout_line(policy: Policy, step: int, texts: Sequence[Text], judged: Judged | Answer) -> RolloutLine:
-    """Lay out a rollout for rollouts.jsonl or samples.json, as text that a person can read."""
-    decode = policy.tokenizer.decode
-    rollout = judged.rollout
-    assert rollout is not None  # only answers read back from a file have lost it
-    position = judged.position if isinstance(judged, Answer) else rollout.position
-    text = texts[position.trunk]
-    rewards = ("length_reward", "reward", "advantage") if isinstance(judged, Judged) else ()
-    return RolloutLine(
-        step=step,
-        document=text.id,
-        position=position.index,
-        tier=position.tier,
-        entropy=position.entropy,
-        context=decode(list(text.ids[: position.index]))[-CONTEXT_CHARACTERS:],
-        budget=rollout.budget,
-        thought=decode(list(rollout.thought)),
-        closed=rollout.closed,
-        answer=decode(list(rollout.answer)),
-        truth=decode([text.ids[position.index]]),
-        match=judged.match,
-        **{name: getattr(judged, name) for name in rewards},
-    )
-
-
-def answer_line(when: Time, texts: Sequence[Text], answer: Answer) -> AnswerLine:
-    """Lay out an answer for answers.jsonl: what an interval over several runs needs."""
-    position = answer.position
-    same = {name: getattr(answer, name) for name in ("sort", "plain", "match", "length", "closed")}
-    document = texts[position.trunk].id
-    return AnswerLine(when=when, document=document, position=position.index, tier=position.tier, **same)
-
-
-def now() -> str:
-    """Return the time, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def machine() -> dict[str, str | int | None]:
-    """Return what a timing depends on."""
-    return {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def model_digest(policy: Policy) -> str:
-    """Return a sha256 over the weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(policy.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def token_digest(form: AnswerFormat, texts: Sequence[Text], budget: int) -> str:
-    """Return a sha256 over what a model reads: texts as tokens, and delimiters of a branch under ``budget``."""
-    frame = [form.opening(budget), form.close, form.cue([0] * 2 * TAIL_TOKENS, 2 * TAIL_TOKENS)]
-    return hashlib.sha256(json.dumps([frame, [(text.first, text.ids) for text in texts]]).encode()).hexdigest()

@@ -18,10 +18,11 @@ import torch
 from rmt_mini.config import NOT_IN_POSTTRAINING, PretrainConfig, preset
 from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import ExamEvaluation, ExamLine, Notes, PassRow, Turn, require_free
+from rmt_mini.files import ExamEvaluation, Notes, PassRow, Turn, require_free
 from rmt_mini.report.report import write_exam_report
 from rmt_mini.runs.capacity import explained
-from rmt_mini.runs.folder import Journal, RunFolder, first_notes, folder_for, model_digest, token_digest
+from rmt_mini.runs.folder import RunFolder, folder_for
+from rmt_mini.runs.journal import Journal, first_notes, model_digest, token_digest
 from rmt_mini.runs.run import SPARE_BYTES, anywhere, step_bar
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.stages.posttrain import (
@@ -152,9 +153,8 @@ def posttrain_run(
 
         def examine(step: int) -> tuple[torch.Tensor, PassRow]:
             right, rollouts = answer_questions(policy, exam, config, samples)
-            lines = exam_lines(step, exam, right, rollouts)
-            journal.folder.append("answers.jsonl", map(ExamLine.model_validate, lines))
-            return right, PassRow.model_validate(summarize_exam(right, rollouts))
+            journal.folder.append("answers.jsonl", exam_lines(step, exam, right, rollouts))
+            return right, summarize_exam(right, rollouts)
 
         with journal.timed("evaluation"):
             before, first = examine(0)
@@ -172,12 +172,11 @@ def posttrain_run(
                 if stop is not None and stop.is_set():
                     raise Stopped(str(path))
 
-            posttrain(config, policy, train, after_step)
+            posttrain(config, policy, training, after_step)
         journal.folder.save_checkpoint(policy)
         with journal.timed("evaluation"):
             after, last = examine(config.steps)
-        found = {"before": first, "after": last, "gain": exam_gain(before, after)}
-        evaluation = ExamEvaluation.model_validate(found)
+        evaluation = ExamEvaluation(before=first, after=last, gain=exam_gain(before, after))
         evaluation.write(path)
         journal.done()
         table = write_exam_report(path)

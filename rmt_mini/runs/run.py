@@ -38,9 +38,10 @@ from rmt_mini.files import Evaluation, Measured, Notes, Positions, Preflight, Sa
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Answer, Position, State, StepMetrics, Text
 from rmt_mini.report.report import write_report
-from rmt_mini.runs import folder as folders
+from rmt_mini.runs import journal as journals
 from rmt_mini.runs.capacity import explained, warn_of_little_memory
-from rmt_mini.runs.folder import Journal, RunFolder, drop_states, load_state, save_state
+from rmt_mini.runs.folder import RunFolder, drop_states, folder_for, load_state, save_state
+from rmt_mini.runs.journal import Journal
 from rmt_mini.stages.coldstart import cold_start
 from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions, yardstick
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
@@ -84,7 +85,7 @@ class Inputs:
     def digests(self) -> dict[str, str]:
         """Return digests of text, tokens and weights; all must be the same where a run is resumed."""
         models = [one for one in (self.policy, self.policy.proxy) if one is not None]
-        values = [self.corpus_digest, self.token_digest, *map(folders.model_digest, models)]
+        values = [self.corpus_digest, self.token_digest, *map(journals.model_digest, models)]
         return dict(zip(files.DIGESTS, values, strict=False))
 
 
@@ -103,7 +104,7 @@ def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None =
     asked = to_texts(held_out, form, config, "held-out")[: config.evaluation_documents]
     texts = [*training, *asked]
     proxy_of(policy, config, max(len(text.ids) for text in texts))  # fails before there is a folder
-    return Inputs(policy, training, asked, corpus.digest, folders.token_digest(form, texts, config.budget_start))
+    return Inputs(policy, training, asked, corpus.digest, journals.token_digest(form, texts, config.budget_start))
 
 
 def anywhere(config: RMTConfig) -> RMTConfig:
@@ -137,14 +138,14 @@ def run(
         Stopped: if ``stop`` was set, or the run was interrupted; ``resume`` continues it.
     """
     config = anywhere(config)
-    path = folders.folder_for(config.out, f"{config.preset}-seed{config.seed}")
+    path = folder_for(config.out, f"{config.preset}-seed{config.seed}")
     files.require_free(path)  # before anything slow; the folder is made only when all else is ready
     began = time.perf_counter()
     with explained(config):
         inputs = prepare(config, policy, turn)
         policy = inputs.policy
         unknown = unknown_share(policy.tokenizer, [*inputs.train, *inputs.held_out])
-        notes = folders.first_notes(
+        notes = journals.first_notes(
             "mid-training",
             config,
             parameters=policy.parameters,
@@ -203,7 +204,7 @@ def resume(
             _require_same("", path, {name: getattr(notes, name) for name in digests}, digests)
             warn_of_little_memory(config, inputs.policy)
         kept = notes.model_dump(exclude_unset=True, exclude={"config", "end", "error", "resumed"})
-        journal = Journal(folder, Notes(**kept, config=config, resumed=[*notes.resumed, folders.now()]))
+        journal = Journal(folder, Notes(**kept, config=config, resumed=[*notes.resumed, journals.now()]))
         early = [(tier, signal) for tier, signal in state.plain["early"]] if state else []
         return _Run(config, folder, journal, inputs, state, progress, stop, early).to_the_end(on_step)
 
@@ -219,10 +220,10 @@ def _require_same(what: str, path: Path, before: Mapping[str, Any], now: Mapping
 
 
 def _require_same_code(path: Path, notes: Notes) -> None:
-    now = folders.versions()
+    now = journals.versions()
     _require_same("version of ", path, {"rmt-mini": notes.versions.get("rmt-mini")}, now)
     changed = [f"{name} {old} to {now.get(name)}" for name, old in notes.versions.items() if now.get(name) != old]
-    threads = notes.machine.get("threads"), folders.machine()["threads"]
+    threads = notes.machine.get("threads"), journals.machine()["threads"]
     changed += [f"threads {threads[0]} to {threads[1]}"] * (threads[0] != threads[1])
     if changed:
         logger.warning("Changed since the run started: %s; last digits may differ", ", ".join(changed))
@@ -320,8 +321,8 @@ class _Run:
         predicted = self.preflight() if config.use_rl else None
         metrics = self.midtrain(trainer, on_step)
         if predicted is not None and self.early:  # add what the first steps saw to what was predicted
-            seen = {"steps": min(CHECKED_STEPS, config.steps), "tiers": signal_by_tier(self.early)}
-            predicted.model_copy(update={"seen": files.Seen.model_validate(seen)}).write(self.path)
+            seen = files.Seen(steps=min(CHECKED_STEPS, config.steps), tiers=signal_by_tier(self.early))
+            predicted.model_copy(update={"seen": seen}).write(self.path)
 
         self.folder.save_checkpoint(policy)
         measured["after"] = self.measure("after", positions, last)
@@ -361,7 +362,7 @@ class _Run:
             answers = answer_positions(self.policy, held_out, positions, self.config, budget)
         if when != "cold_start":
             self.show(when, answers)
-        lines = [*others, *(folders.answer_line(when, held_out, one) for one in answers)]
+        lines = [*others, *(journals.answer_line(when, held_out, one) for one in answers)]
         lines.sort(key=lambda line: files.TIMES.index(line.when))  # as they were first asked
         self.folder.write_lines("answers.jsonl", lines)
         self.check_stop()
@@ -370,9 +371,9 @@ class _Run:
     def show(self, when: str, answers: Sequence[Answer]) -> None:
         """Write the same few answers of every tier as text, at both ends."""
         per_tier = [[answer for answer in answers if answer.position.tier == tier] for tier in range(3)]
-        chosen = [answer for tier in per_tier for answer in folders.evenly(tier, SAMPLES // 3)]
+        chosen = [answer for tier in per_tier for answer in journals.evenly(tier, SAMPLES // 3)]
         texts, steps = self.inputs.held_out, self.config.steps
-        shown = [folders.rollout_line(self.policy, steps, texts, answer) for answer in chosen]
+        shown = [journals.rollout_line(self.policy, steps, texts, answer) for answer in chosen]
         (Samples.find(self.path) or Samples()).model_copy(update={when: shown}).write(self.path)
 
     def cold_start(self) -> None:
@@ -390,7 +391,7 @@ class _Run:
         found = Preflight.find(self.path)
         if found is None:
             with self.journal.timed("preflight"):
-                found = Preflight.model_validate(preflight(self.policy, self.inputs.train, self.config))
+                found = preflight(self.policy, self.inputs.train, self.config)
             found.write(self.path)
             for advice in found.advice:
                 logger.warning("Pre-flight: %s", advice)

@@ -14,7 +14,7 @@ from rmt_mini.arms import Arm, arms_named
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import UserError
 from rmt_mini.report.claims import SYMBOLS
-from rmt_mini.report.comparison import SIGN
+from rmt_mini.report.comparison import SIGN, value_name
 
 SHIFT = 0.2  # of a transition point, as a share of T
 CHOICES = {
@@ -41,8 +41,7 @@ def variants(base: RMTConfig, fields: Iterable[str] = SYMBOLS) -> list[Arm]:
             changes: dict[str, Any] = {field: value}
             if field == "tier_thresholds" and not any(base.evaluation_thresholds):
                 changes["evaluation_thresholds"] = base.tier_thresholds
-            shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            made.append(Arm(f"{field}{SIGN}{shown}", changes))
+            made.append(Arm(f"{field}{SIGN}{value_name(value)}", changes))
     return made
 
 

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.errors import UserError
 from rmt_mini.files import write_whole
-from rmt_mini.method.curriculum import tier_probabilities
+from rmt_mini.method.schedule import probabilities_of
 
 logger = logging.getLogger(__name__)
 STATE = "rmt_state.json"
@@ -78,13 +78,12 @@ class StepCallback(TrainerCallback):
 def step_line(trainer: Any, logs: Mapping[str, Any]) -> dict[str, Any]:
     """Return a step's line of metrics.jsonl from what TRL logged of its updates."""
     plan, config = trainer.plan, trainer.config
-    shares = (config.tier_probs_early, config.tier_probs_late, config.curriculum_start, config.curriculum_end)
     tiers = [question.position.tier for question in plan.questions]
     copied = ("reward", "thought_length", "closed_share", "signal_groups", "rl_loss", "ntp_loss", "grad_norm")
     return {
         "step": plan.step,
         "budget": plan.budget,
-        "tier_probabilities": tier_probabilities(plan.step, config.steps, *shares),
+        "tier_probabilities": probabilities_of(config, plan.step),
         "tier_counts": [tiers.count(tier) for tier in range(3)],
         "match_reward": logs["rewards/match/mean"],
         "length_reward": logs.get("length_reward", 0.0),

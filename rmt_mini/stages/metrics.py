@@ -16,9 +16,8 @@ from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import lay_out
-from rmt_mini.method.curriculum import tier_probabilities
 from rmt_mini.method.grpo import groups_with_signal
-from rmt_mini.method.schedule import budget_of
+from rmt_mini.method.schedule import budget_of, probabilities_of
 from rmt_mini.records import Judged, Rollout, StepMetrics, Text
 from rmt_mini.stages.difficulty import PROBES, Pool
 
@@ -72,7 +71,6 @@ def step_metrics(work: Work, policy: Policy, form: AnswerFormat, config: RMTConf
     not finite.
     """
     judged, updates, size = work.judged, work.updates, config.group_size
-    curriculum = (config.tier_probs_early, config.tier_probs_late, config.curriculum_start, config.curriculum_end)
     tiers = [one.rollout.position.tier for one in judged[::size]]
     by_tier = [sum(len(one.rollout.logprobs) for one in judged if one.rollout.position.tier == n) for n in range(3)]
     signal = groups_with_signal(torch.tensor([one.match for one in judged]), size).tolist() if judged else []
@@ -86,7 +84,7 @@ def step_metrics(work: Work, policy: Policy, form: AnswerFormat, config: RMTConf
     return StepMetrics(
         step=work.step,
         budget=budget_of(config, work.step),
-        tier_probabilities=tier_probabilities(work.step, config.steps, *curriculum),
+        tier_probabilities=probabilities_of(config, work.step),
         tier_counts=(tiers.count(0), tiers.count(1), tiers.count(2)),
         match_reward=_mean([one.match for one in judged]),
         length_reward=_mean([one.length_reward for one in judged]),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from rmt_mini.engine.prompt import ANSWER_TOKENS, QUESTION, AnswerFormat, Chat, 
 from rmt_mini.engine.rollout import Asking
 from rmt_mini.engine.text import MOST_UNKNOWN, require_room, unknown_share
 from rmt_mini.errors import UserError
+from rmt_mini.files import Cell, Change, ExamLine, PassRow
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Position, Rollout, Text
 from rmt_mini.stages.evaluate import ask_all
@@ -141,28 +142,29 @@ def answer_questions(policy: Policy, exam: Exam, config: RMTConfig, samples: int
     return torch.tensor(right).view(-1, samples), rollouts
 
 
-def summarize_exam(right: torch.Tensor, rollouts: Sequence[Rollout]) -> dict[str, Any]:
+def summarize_exam(right: torch.Tensor, rollouts: Sequence[Rollout]) -> PassRow:
     """Return pass@k for k = 1, 2, 4, ... and all samples, with 95 % intervals over questions; thought length."""
-    passes = {str(k): _interval(estimates) for k, estimates in _passes(right).items()}
+    cells = {k: Cell(accuracy=mean, low=low, high=high, n=n) for k, (mean, low, high, n) in _intervals(_passes(right))}
     length, closed = (float(np.mean([getattr(one, name) for one in rollouts])) for name in ("length", "closed"))
     counts = {"questions": len(right), "samples": right.shape[1]}
-    return {"pass_at": passes, **counts, "thought_length": length, "closed_share": closed}
+    return PassRow(pass_at=cells, **counts, thought_length=length, closed_share=closed)
 
 
-def exam_lines(step: int, exam: Exam, right: torch.Tensor, rollouts: Sequence[Rollout]) -> list[dict[str, Any]]:
+def exam_lines(step: int, exam: Exam, right: torch.Tensor, rollouts: Sequence[Rollout]) -> list[ExamLine]:
     """Lay out what was answered after ``step`` steps for answers.jsonl, a line for each question."""
     lengths = np.array([rollout.length for rollout in rollouts]).reshape(right.shape).mean(1).tolist()
     samples, counts = right.shape[1], right.sum(1).int().tolist()
     return [
-        {"step": step, "question": text.id, "right": count, "samples": samples, "thought_length": length}
+        ExamLine(step=step, question=text.id, right=count, samples=samples, thought_length=length)
         for text, count, length in zip(exam.texts, counts, lengths, strict=True)
     ]
 
 
-def exam_gain(before: torch.Tensor, after: torch.Tensor) -> dict[str, Any]:
+def exam_gain(before: torch.Tensor, after: torch.Tensor) -> dict[int, Change]:
     """Differences of pass@k, question by question, with 95 % intervals."""
     first, last = _passes(before), _passes(after)
-    return {str(k): _interval(last[k] - first[k], "difference") for k in first}
+    gaps = {k: last[k] - first[k] for k in first}
+    return {k: Change(difference=mean, low=low, high=high, n=n) for k, (mean, low, high, n) in _intervals(gaps)}
 
 
 def _passes(right: torch.Tensor) -> dict[int, np.ndarray]:
@@ -172,27 +174,25 @@ def _passes(right: torch.Tensor) -> dict[int, np.ndarray]:
     return {k: np.array([pass_at_k(count, samples, k) for count in right.sum(1).int().tolist()]) for k in ks}
 
 
-def _interval(values: np.ndarray, name: str = "accuracy") -> dict[str, Any]:
-    low = high = mean = float(values.mean())
-    if len(values) < 2:  # a single value says nothing of its spread
-        low, high = (-1.0 if mean < 0 else 0.0), 1.0
-    elif np.ptp(values) > 0:
-        source = np.random.default_rng(0)
-        found = bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=source)
-        low, high = map(float, found.confidence_interval)
-    return {name: mean, "low": low, "high": high, "n": len(values)}
+def _intervals(values: Mapping[int, np.ndarray]) -> Iterator[tuple[int, tuple[float, float, float, int]]]:
+    """Yield, for each k, the mean over questions, the ends of its interval, and the number of questions."""
+    for k, own in values.items():
+        low = high = mean = float(own.mean())
+        if len(own) < 2:  # a single value says nothing of its spread
+            low, high = (-1.0 if mean < 0 else 0.0), 1.0
+        elif np.ptp(own) > 0:
+            source = np.random.default_rng(0)
+            found = bootstrap((own,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=source)
+            low, high = map(float, found.confidence_interval)
+        yield k, (mean, low, high, len(own))
 
 
 def posttrain(
-    config: RMTConfig,
-    policy: Policy,
-    questions: Sequence[Question],
-    on_step: Callable[[StepResult], None] | None = None,
+    config: RMTConfig, policy: Policy, exam: Exam, on_step: Callable[[StepResult], None] | None = None
 ) -> RMTTrainer:
-    """Train the policy on questions by GRPO, in place; returns the trainer. ``config`` includes POSTTRAINING."""
+    """Train the policy on an exam's questions by GRPO, in place. ``config`` includes POSTTRAINING."""
     if config.use_ntp or config.positions_per_document != 1:
         raise ValueError("post-training needs use_ntp=False and positions_per_document=1; see POSTTRAINING")
-    exam = Exam(policy, questions, config)
     trainer = RMTTrainer(config, policy, exam.texts, form=exam)
     trainer.fit(on_step)
     return trainer

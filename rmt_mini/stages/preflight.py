@@ -7,7 +7,6 @@ was 8.5 %, so more than nine groups in ten had no signal at the start. Measured 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import Asking
 from rmt_mini.engine.text import format_for
+from rmt_mini.files import Predicted, Preflight, SeenTier
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.method.schedule import budget_of, budgets_for
 from rmt_mini.records import Judged, Position, Text
@@ -25,8 +25,8 @@ from rmt_mini.stages.midtrain import asking_for
 
 
 @torch.no_grad()
-def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, positions: int | None = None) -> dict[str, Any]:
-    """Sample groups at positions of every tier, and measure their signal as preflight.json has it; shares are of 1."""
+def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, positions: int | None = None) -> Preflight:
+    """Sample groups at positions of every tier, and measure their signal; shares are of 1."""
     form, size, budget = format_for(policy, config), config.group_size, budget_of(config, 0)
     chosen = plan_positions(policy, texts[:24], config, positions or config.preflight_positions, texts)
 
@@ -40,19 +40,23 @@ def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, position
     tiers = torch.tensor([position.tier for position in chosen])
     shares = {"accuracy": matches.mean(1), "pass_at_g": matches.amax(1), "signal_groups": spread}
     counts = [int((tiers == tier).sum()) for tier in range(len(TIERS))]
-    report: dict[str, Any] = {
-        "tiers": {
-            name: {"positions": count}
-            | {share: float(values[tiers == tier].mean()) if count else None for share, values in shares.items()}
-            for tier, (name, count) in enumerate(zip(TIERS, counts, strict=True))
-        },
-        "signal_groups": float(spread.mean()),
-        "closed_share": float(closed.mean()),
-        "thought_length": float(lengths.mean()),
-        "length_spread": float(lengths.std(1, unbiased=False).mean()),
-        "budget": budget,
+    tiers_found = {
+        name: Predicted(
+            positions=count,
+            **{share: float(values[tiers == tier].mean()) if count else None for share, values in shares.items()},
+        )
+        for tier, (name, count) in enumerate(zip(TIERS, counts, strict=True))
     }
-    return report | {"advice": _advice(report, config)}
+    report = Preflight(
+        tiers=tiers_found,
+        signal_groups=float(spread.mean()),
+        closed_share=float(closed.mean()),
+        thought_length=float(lengths.mean()),
+        length_spread=float(lengths.std(1, unbiased=False).mean()),
+        budget=budget,
+        advice=[],
+    )
+    return report.model_copy(update={"advice": _advice(report, config)})
 
 
 def groups_seen(judged: Sequence[Judged], group_size: int) -> list[tuple[int, bool]]:
@@ -61,36 +65,36 @@ def groups_seen(judged: Sequence[Judged], group_size: int) -> list[tuple[int, bo
     return [(group[0].rollout.position.tier, len({one.match for one in group}) > 1) for group in groups]
 
 
-def signal_by_tier(groups: Sequence[tuple[int, bool]]) -> dict[str, Any]:
+def signal_by_tier(groups: Sequence[tuple[int, bool]]) -> dict[str, SeenTier]:
     """Count, by tier, the groups of training steps and the share with a match signal, None where there is no group."""
     spreads = [[signal for of_tier, signal in groups if of_tier == tier] for tier in range(len(TIERS))]
     return {
-        name: {"groups": len(spread), "signal_groups": sum(spread) / len(spread) if spread else None}
+        name: SeenTier(groups=len(spread), signal_groups=sum(spread) / len(spread) if spread else None)
         for name, spread in zip(TIERS, spreads, strict=True)
     }
 
 
-def agreement(predicted: dict[str, Any], seen: dict[str, Any]) -> bool | None:
+def agreement(predicted: Predicted, seen: SeenTier) -> bool | None:
     """Test by Fisher's exact test at 5 % whether a tier has a signal as often as predicted; None: no group."""
-    if predicted["signal_groups"] is None or seen["signal_groups"] is None:
+    if predicted.signal_groups is None or seen.signal_groups is None:
         return None
-    pairs = ((predicted["signal_groups"], predicted["positions"]), (seen["signal_groups"], seen["groups"]))
+    pairs = ((predicted.signal_groups, predicted.positions), (seen.signal_groups, seen.groups))
     counts = np.array([[round(share * total), round((1 - share) * total)] for share, total in pairs])
     return bool(fisher_exact(counts).pvalue >= 0.05)
 
 
-def _advice(report: dict[str, Any], config: RMTConfig) -> list[str]:
+def _advice(report: Preflight, config: RMTConfig) -> list[str]:
     """List what to change where a signal is missing."""
     found, steps = [], f"raise warmup_steps ({config.warmup_steps})"
-    signal, closed = f"only {report['signal_groups']:.0%} of", f"only {report['closed_share']:.0%} of"
-    if report["signal_groups"] < 0.1:
+    signal, closed = f"only {report.signal_groups:.0%} of", f"only {report.closed_share:.0%} of"
+    if report.signal_groups < 0.1:
         more = f"{steps}, group_size ({config.group_size}) or temperature ({config.temperature})"
         found.append(f"{signal} groups carry a match signal: {more}, or begin with easier tiers")
-    if report["closed_share"] < 0.2:
+    if report.closed_share < 0.2:
         why = "thoughts that all run into the cap leave the length reward without a spread"
         found.append(f"{closed} thoughts close themselves: {steps}; {why}")
-    if report["thought_length"] < 1:
+    if report.thought_length < 1:
         found.append("thoughts have collapsed to nothing: lower length_weight or warmup_learning_rate")
-    empty = [name for name, tier in report["tiers"].items() if tier["positions"] == 0]
+    empty = [name for name, tier in report.tiers.items() if tier.positions == 0]
     remedy = f"move tier_thresholds {config.tier_thresholds}, or use tier_rule quantile"
     return found + [f"no position is {name}: {remedy}" for name in empty]

@@ -1,8 +1,8 @@
 """Make students' copies and an nbgrader course out of the solved exercises: ``rmt-mini release``.
 
-A student's copy has ``raise NotImplementedError`` in the
-solution's place, and the solution folded away under the hints in the cell above. nbgrader wants an exercise in two
-cells, one that the student writes and one that is locked and gives points, and makes the students' copies itself.
+A student's copy has ``raise NotImplementedError`` in the solution's place, and the solution folded away under the hints
+in the cell above. nbgrader wants an exercise in two cells, one that the student writes and one that is locked and gives
+points, and makes the students' copies itself.
 """
 
 from __future__ import annotations

@@ -134,6 +134,14 @@ def test_the_report_has_a_row_for_each_arm_and_the_failures_first(tmp_path: Path
     assert "- **One seed:** the intervals do not include" in (tmp_path / "report.md").read_text()
 
 
+def test_an_arm_that_is_new_goes_by_its_name(tmp_path: Path, exam: ExamOutcome) -> None:
+    found = all_arms(tmp_path / "a", mine=0.7)
+    renamed = ExamOutcome.model_validate_json(exam.model_dump_json().replace('"rpt"', '"mine"'))
+    table = write_comparison_report(tmp_path, found, {"gym:chain_sum": renamed})
+    assert "| mine | 70.0 [" in table
+    assert "| mine | " in exam_table(renamed)
+
+
 def test_next_token_prediction_for_as_many_operations(tmp_path: Path) -> None:
     # of 3 steps each took 100 + 2 x 50 token passes; a step on the documents alone takes 3 x 40
     assert steps_for_compute_of(a_run(tmp_path, "rmt", 0, 0.5, 5)) == round(3 * 200 / 120)

@@ -144,7 +144,8 @@ def test_rewards_train_and_the_answers_as_text_never_do(policy, pays):
     """Without a group that differs in its rewards there is no gradient at all, whatever the answers say."""
     asked = [Question(str(n), f"question {n}:", " 7", lambda given: float(pays and len(given) % 2)) for n in range(3)]
     before = [parameter.clone() for parameter in policy.model.parameters()]
-    posttrain(config(weight_decay=0.0), policy, asked)
+    settings = config(weight_decay=0.0)
+    posttrain(settings, policy, Exam(policy, asked, settings))
     same = [torch.equal(old, new) for old, new in zip(before, policy.model.parameters(), strict=True)]
     assert all(same) is not pays
 
@@ -158,13 +159,13 @@ def test_summary_and_gain_by_hand(policy):
     before = torch.tensor([[0.0, 0, 0, 0], [1, 0, 0, 0]])
     after = torch.tensor([[1.0, 0, 0, 0], [1, 1, 1, 1]])
     found = summarize_exam(after, rollouts)
-    assert found["pass_at"]["1"]["accuracy"] == pytest.approx((1 / 4 + 1) / 2)
-    assert found["pass_at"]["4"]["accuracy"] == 1.0
+    assert found.pass_at[1].accuracy == pytest.approx((1 / 4 + 1) / 2)
+    assert found.pass_at[4].accuracy == 1.0
     gain = exam_gain(before, after)
-    assert gain["1"]["difference"] == pytest.approx((1 / 4 + 3 / 4) / 2)
-    assert gain["4"]["difference"] == pytest.approx(0.5)
-    assert gain["1"]["low"] <= gain["1"]["difference"] <= gain["1"]["high"]
-    assert list(gain) == ["1", "2", "4"]
+    assert gain[1].difference == pytest.approx((1 / 4 + 3 / 4) / 2)
+    assert gain[4].difference == pytest.approx(0.5)
+    assert gain[1].low <= gain[1].difference <= gain[1].high
+    assert list(gain) == [1, 2, 4]
 
 
 @pytest.fixture

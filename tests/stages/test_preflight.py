@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rmt_mini.engine.text import format_for
+from rmt_mini.files import Predicted, SeenTier
 from rmt_mini.records import Judged, Position, Rollout
 from rmt_mini.stages import evaluate as room
 from rmt_mini.stages.preflight import agreement, groups_seen, preflight, signal_by_tier
@@ -21,7 +22,7 @@ def judged(tier: int, match: float) -> Judged:
 def test_signal_is_counted_by_group_and_tier() -> None:
     groups = [(0, (1, 1, 1)), (0, (1, 0, 1)), (2, (0, 0, 0)), (2, (0, 0, 1)), (2, (1, 0, 0))]
     found = signal_by_tier(groups_seen([judged(tier, match) for tier, matches in groups for match in matches], 3))
-    assert found == {
+    assert {name: one.model_dump() for name, one in found.items()} == {
         "easy": {"groups": 2, "signal_groups": 0.5},
         "medium": {"groups": 0, "signal_groups": None},
         "hard": {"groups": 3, "signal_groups": pytest.approx(2 / 3)},
@@ -44,18 +45,18 @@ def test_shares_are_those_of_the_rollouts(monkeypatch: pytest.MonkeyPatch) -> No
     found = preflight(policy, texts, config, positions=12)
     assert torch.equal(state, torch.random.get_rng_state())
     form = format_for(policy, config)
-    for tier, row in enumerate(found["tiers"].values()):
+    for tier, row in enumerate(found.tiers.values()):
         asked = [group for group in groups if group[0].position.tier == tier]
         right = [[form.judge(r.answer, texts[r.position.trunk].ids, r.position.index) for r in g] for g in asked]
-        assert row["positions"] == len(asked) == 4
-        assert row["accuracy"] == pytest.approx(sum(map(sum, right)) / 16)
-        assert row["pass_at_g"] == pytest.approx(sum(map(max, right)) / 4)
-        assert row["signal_groups"] == pytest.approx(sum(len(set(one)) > 1 for one in right) / 4)
+        assert row.positions == len(asked) == 4
+        assert row.accuracy == pytest.approx(sum(map(sum, right)) / 16)
+        assert row.pass_at_g == pytest.approx(sum(map(max, right)) / 4)
+        assert row.signal_groups == pytest.approx(sum(len(set(one)) > 1 for one in right) / 4)
     everything = [rollout for group in groups for rollout in group]
-    assert found["closed_share"] == pytest.approx(sum(r.closed for r in everything) / len(everything))
-    assert found["thought_length"] == pytest.approx(sum(r.length for r in everything) / len(everything))
-    assert {r.budget for r in everything} == {found["budget"]} == {6}
-    assert sum(row["signal_groups"] for row in found["tiers"].values()) > 0  # else all of this would be of zeros
+    assert found.closed_share == pytest.approx(sum(r.closed for r in everything) / len(everything))
+    assert found.thought_length == pytest.approx(sum(r.length for r in everything) / len(everything))
+    assert {r.budget for r in everything} == {found.budget} == {6}
+    assert sum(row.signal_groups for row in found.tiers.values()) > 0  # else all of this would be of zeros
 
 
 @pytest.mark.parametrize(
@@ -65,9 +66,6 @@ def test_shares_are_those_of_the_rollouts(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_prediction_agrees_within_chance(
     predicted: tuple[float | None, int], seen: tuple[float, int], agrees: bool | None
 ) -> None:
-    assert (
-        agreement(
-            {"signal_groups": predicted[0], "positions": predicted[1]}, {"signal_groups": seen[0], "groups": seen[1]}
-        )
-        is agrees
-    )
+    share, count = predicted
+    before = Predicted(positions=count, accuracy=None, pass_at_g=None, signal_groups=share)
+    assert agreement(before, SeenTier(groups=seen[1], signal_groups=seen[0])) is agrees

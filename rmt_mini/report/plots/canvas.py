@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rmt_mini.files import Cell, Change
+from rmt_mini.files import Cell, Change, write_whole
 from rmt_mini.records import StepMetrics
 from rmt_mini.report.markdown import words
 
@@ -53,12 +52,7 @@ class Figured:
 def save(figured: Figured, path: Path) -> None:
     """Write a PNG, whole or not at all; makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_bytes(figured.png())
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    write_whole(path, figured.png())
 
 
 def panels(count: int, height: float) -> tuple[Figure, list[Axes]]:

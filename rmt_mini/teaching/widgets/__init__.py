@@ -1,1 +1,1 @@
-"""Controls over figures, a room for each part of the method; ``controls`` is what they are all made of."""
+"""Controls over figures, what lessons draw with a model, and the control panel."""

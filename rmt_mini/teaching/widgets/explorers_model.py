@@ -13,12 +13,7 @@ from rmt_mini.engine.prompt import AnswerFormat, Continuation
 from rmt_mini.engine.rollout import Asking, roll_out
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.records import Position
-from rmt_mini.report.plots import (
-    Stack,
-    question,
-    rollout_table,
-    stacked,
-)
+from rmt_mini.report.plots import Stack, question, rollout_table, stacked
 from rmt_mini.worlds.micro import corpus
 
 GROUP = 4  # thoughts at a position
