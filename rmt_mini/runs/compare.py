@@ -12,18 +12,17 @@ A small model leaves most of a processor idle, so its runs go side by side, one 
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
+from loky import ProcessPoolExecutor
 from pydantic_core import to_jsonable_python as _plain
 from tqdm.auto import tqdm
 from tqdm.std import tqdm as any_bar
@@ -182,69 +181,35 @@ def carry_out(
 
 
 def _side_by_side(job: Job, paths: Sequence[Path], workers: int, stop: threading.Event | None) -> Iterator[Path]:
-    """Give each job a process of its own; ``exitcode`` shows a killed one, where a pool may wait for it forever."""
-    context = multiprocessing.get_context("spawn")  # a forked process cannot use threads that were started before
-    waiting = list(paths)
-    running: list[tuple[Path, BaseProcess, Connection]] = []
+    executor = ProcessPoolExecutor(workers, initializer=_start_worker)
     try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                answer, end = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(job, waiting[0], end), daemon=True)
-                with _interrupts_ignored():
-                    process.start()
-                running.append((waiting.pop(0), process, answer))
-            time.sleep(GLANCE)
+        left = {executor.submit(job, path, None) for path in paths}
+        while left:
+            done, left = wait(left, timeout=GLANCE, return_when=FIRST_COMPLETED)
             if stop is not None and stop.is_set():
                 raise KeyboardInterrupt
-            for one in [one for one in running if one[1].exitcode is not None]:
-                running.remove(one)
-                path, _, answer = one
-                if not answer.poll():
-                    raise UserError(
-                        "a worker process was killed, most likely because memory ran out; give the command again with "
-                        "fewer --workers"
-                    )
-                if (error := answer.recv()) is not None:
-                    raise error
-                yield path
+            for future in done:
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed, most likely because memory ran out; give the command again with fewer "
+            "--workers"
+        ) from error
     finally:
-        for _, worker, _ in running:
-            worker.kill()
-            worker.join()
+        executor.shutdown(kill_workers=True)
 
 
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C, which a terminal sends to all processes; one that starts meanwhile leaves it to its parent."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may; the process itself will
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _work(job: Job, path: Path, end: Connection) -> None:
-    """Do one job with one thread, leave Ctrl-C to the parent, end when the parent does, and answer with any error."""
+def _start_worker() -> None:
+    """Take one thread, leave Ctrl-C to the parent, and end when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    any_bar.set_lock(threading.RLock())  # the default is a semaphore, which a killed process leaves
     logging.basicConfig(level=logging.ERROR)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        job(path, None)
-    except Exception as error:
-        end.send(error)
-    else:
-        end.send(None)
+    any_bar.set_lock(threading.RLock())  # the default is a semaphore, which a killed process leaves
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    while parent is not None and parent.is_alive():
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
         time.sleep(GLANCE)
     os._exit(1)
 
