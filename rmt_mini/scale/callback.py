@@ -10,21 +10,27 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import TrainerCallback
 
 from rmt_mini.engine.memory import peak_memory_mb
-from rmt_mini.errors import UserError
-from rmt_mini.files import write_whole
+from rmt_mini.files import File, write_whole
 from rmt_mini.method.schedule import probabilities_of
 
 logger = logging.getLogger(__name__)
-STATE = "rmt_state.json"
 LINE = (
     "step {number}/{steps}: budget {budget}, match {match_reward:.3f}, thoughts {thought_length:.1f}, next-token loss "
     "{ntp_loss:.3f}; {rollout_seconds:.1f} + {update_seconds:.1f} s, {left:.1f} min left"
 )
+
+
+class State(File):
+    """rmt_state.json: what the steps to come depend on, and metrics.jsonl so far."""
+
+    NAME: ClassVar[str] = "rmt_state.json"
+    positions: dict[str, Any]
+    lines: list[dict[str, Any]]
 
 
 class StepCallback(TrainerCallback):
@@ -61,18 +67,14 @@ class StepCallback(TrainerCallback):
         """Write our state into the checkpoint that TRL has just written."""
         self.trainer.accelerator.wait_for_everyone()
         if state.is_world_process_zero:
-            path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE
-            write_whole(path, json.dumps({"positions": self.trainer.positions.state_dict(), "lines": self.lines}))
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            State(positions=self.trainer.positions.state_dict(), lines=self.lines).write(folder)
 
     def load(self, checkpoint: str) -> None:
         """Go on from our state in a checkpoint, or raise a UserError."""
-        try:
-            state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
-            self.trainer.positions.load_state_dict(state["positions"])
-            self.lines = state["lines"]
-        except (OSError, ValueError, KeyError) as error:
-            why = "it is another trainer's, or was not written completely; use an older one"
-            raise UserError(f"checkpoint {checkpoint!r} has no {STATE} that can be read: {why}") from error
+        state = State.read(Path(checkpoint))
+        self.trainer.positions.load_state_dict(state.positions)
+        self.lines = state.lines
 
 
 def step_line(trainer: Any, logs: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,5 +100,5 @@ def step_line(trainer: Any, logs: Mapping[str, Any]) -> dict[str, Any]:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete checkpoint of a run folder; None where there is none."""
-    found = [path.parent for path in folder.glob(f"checkpoint-*/{STATE}")]
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{State.NAME}")]
     return max(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rmt_mini.scale.callback import STATE
+from rmt_mini.scale.callback import State
 from rmt_mini.scale.settings import CONFIGS
 from rmt_mini.scale.train import train
 from tests.scale.tiny import CPU, corpus_of_run, metrics_of, save_model, scripted, settings_of_run
@@ -75,7 +75,7 @@ def test_killed_run_ends_as_the_uninterrupted_one(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert start(broken, model, 2, save_every=1, kill_at=2).returncode != 0
     assert (broken / "checkpoint-2/model.safetensors").exists()
-    assert not (broken / "checkpoint-2" / STATE).exists()
+    assert not (broken / "checkpoint-2" / State.NAME).exists()
     assert not (broken / "checkpoint").exists()
     done = start(broken, model, 2, save_every=1)
     assert done.returncode == 0, done.stderr

@@ -16,8 +16,6 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rmt_mini.cli import main
 from rmt_mini.config import preset
@@ -25,7 +23,7 @@ from rmt_mini.errors import UserError
 from rmt_mini.records import Text
 from rmt_mini.scale import launch
 from rmt_mini.scale.launch import SETUPS, commands, scale_settings, setup_for, start
-from rmt_mini.scale.positions import IGNORED, Positions, share_of_documents
+from rmt_mini.scale.positions import IGNORED, Positions
 from rmt_mini.scale.settings import CONFIGS, ScaleSettings, require_installed
 from rmt_mini.scale.train import main as train_main
 from rmt_mini.scale.train import require_same
@@ -47,17 +45,6 @@ def test_texts_must_have_enough_positions() -> None:
 
 
 # The next-token loss
-
-
-@given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 6))
-def test_every_document_is_read_once(count: int, micro_steps: int, processes: int) -> None:
-    shares = [
-        [share_of_documents(count, step, micro_steps, process, processes) for process in range(processes)]
-        for step in range(micro_steps)
-    ]
-    assert sorted(n for row in shares for share in row for n in share or ()) == list(range(count))
-    # all read in a micro-step, or none: with sharded weights a pass needs everyone
-    assert all(len({share is None for share in row}) == 1 for row in shares)
 
 
 def test_labels_are_where_the_mask_is() -> None:

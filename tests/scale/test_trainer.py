@@ -11,7 +11,7 @@ import torch
 
 from rmt_mini.errors import NonFiniteError, UserError
 from rmt_mini.method.budget import thought_cap
-from rmt_mini.scale.callback import STATE, latest_checkpoint
+from rmt_mini.scale.callback import State, latest_checkpoint
 from rmt_mini.scale.thoughts import cut_thought, generate_by_trl, think_and_answer
 from rmt_mini.scale.train import lora
 from rmt_mini.scale.trainer import RMTGRPOTrainer
@@ -75,7 +75,7 @@ def test_checkpoint_without_our_state_is_passed_over(tmp_path: Path) -> None:
     for step, complete in ((2, True), (10, True), (12, False)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if complete:
-            (tmp_path / f"checkpoint-{step}" / STATE).write_text("{}")
+            (tmp_path / f"checkpoint-{step}" / State.NAME).write_text("{}")
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     trainer = make(tmp_path, generate=scripted)
     for step in (10, 12):
