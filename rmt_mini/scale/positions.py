@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.text import QUANTILE_TEXTS, endless
@@ -23,7 +22,6 @@ from rmt_mini.method.schedule import budget_of, budgets_for, draw, outside, samp
 from rmt_mini.records import Position, Text
 
 Read = Callable[[Sequence[Text]], Sequence[Tensor]]
-IGNORED = -100  # label of a token without loss, to transformers and TRL
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +47,6 @@ class StepPlan:
     def ntp_tokens(self) -> int:
         """Tokens of the next-token loss in the whole step, over all processes."""
         return sum(int(mask.sum()) for mask in self.masks)
-
-    def batch(self, share: Sequence[int], pad: int) -> dict[str, Tensor]:
-        """Return some documents padded on the right: input_ids, attention_mask and labels, each (documents, longest).
-
-        A label is the token where the next-token loss trains on it, else IGNORED. An empty share gives the first
-        document without labels: with sharded weights all processes must make equally many passes.
-        """
-        ids = [torch.tensor(self.texts[n].ids) for n in share or [0]]
-        masks = [self.masks[n] for n in share] or [torch.zeros_like(ids[0], dtype=torch.bool)]
-        labels = [own.where(mask, IGNORED) for own, mask in zip(ids, masks, strict=True)]
-        columns = {"input_ids": (ids, pad), "attention_mask": ([torch.ones_like(own) for own in ids], 0)}
-        columns["labels"] = labels, IGNORED
-        return {name: pad_sequence(own, True, value) for name, (own, value) in columns.items()}
 
 
 class Positions:

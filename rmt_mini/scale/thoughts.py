@@ -81,15 +81,15 @@ def think_and_answer(
     trainer: Any, generate: Generate, form: AnswerFormat, config: RMTConfig, questions: Sequence[Question]
 ) -> list[Sampled]:
     """Sample a thought and an answer for each question of this process; those of a group are side by side."""
-    stated = [q.budget if config.use_budget else None for q in questions]
-    openings = [[*q.text.ids[: q.position.index], *form.opening(b)] for q, b in zip(questions, stated, strict=True)]
+    stated = [form.opening(q.budget if config.use_budget else None) for q in questions]
+    openings = [[*q.text.ids[: q.position.index], *opening] for q, opening in zip(questions, stated, strict=True)]
     drawn: list[list[int]] = [[] for _ in questions]
-    of_thoughts: Logprobs = None
+    of_thoughts: Logprobs = [[] for _ in questions]
     if config.use_thinking:
         # the longest cap of the step, not of this process: a server takes one number from all
         longest = max(thought_cap(q.budget) for q in trainer.plan.questions)
         drawn, of_thoughts = generate(trainer, openings, longest, form.close[:1], config.group_size)
-    caps = [thought_cap(q.budget) if config.use_thinking else 0 for q in questions]
+    caps = [thought_cap(q.budget) * config.use_thinking for q in questions]
     thoughts = [cut_thought(row, form.close[0], cap) for row, cap in zip(drawn, caps, strict=True)]
     suffixes = [[*form.close, *form.cue(q.text.ids, q.position.index)] for q in questions]
     asked = [[*o, *thought, *suffix] for o, (thought, _), suffix in zip(openings, thoughts, suffixes, strict=True)]
@@ -100,9 +100,8 @@ def think_and_answer(
         complete = next((k for k in range(1, len(replies[n])) if form.finished(replies[n][:k])), len(replies[n]))
         answer, sampled, written = list(replies[n][:complete]), len(thought) + closed, len(suffix) - closed
         logprobs = None
-        if of_replies is not None:
-            of_thought = of_thoughts[n][:sampled] if of_thoughts is not None else []
-            logprobs = [*of_thought, *[None] * written, *of_replies[n][: len(answer)]]
+        if of_thoughts is not None and of_replies is not None:
+            logprobs = [*of_thoughts[n][:sampled], *[None] * written, *of_replies[n][: len(answer)]]
         chosen = [1] * sampled + [0] * written + [1] * len(answer)
         rows.append(Sampled(opening, [*thought, *suffix, *answer], chosen, logprobs, len(thought), int(closed), answer))
     return rows

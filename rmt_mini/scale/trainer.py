@@ -36,7 +36,7 @@ from rmt_mini.method.grpo import group_advantages, groups_with_signal
 from rmt_mini.method.objective import ntp_loss, rmt_loss
 from rmt_mini.records import Document, Text
 from rmt_mini.scale.callback import StepCallback
-from rmt_mini.scale.positions import IGNORED, Positions, Question, StepPlan
+from rmt_mini.scale.positions import Positions, Question, StepPlan
 from rmt_mini.scale.settings import ScaleSettings, grpo_settings
 from rmt_mini.scale.thoughts import Generate, Sampled, generate_by_trl, think_and_answer
 
@@ -165,21 +165,20 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
     def _ntp_loss(self, model: Any, like: Tensor) -> Tensor:
         """Return this process's share, in this micro-step, of the next-token loss, at temperature 1."""
         plan, accelerator, steps = self.plan, self.accelerator, self.args.steps_per_generation
-        documents, processes = len(plan.texts), accelerator.num_processes
-        first = self._step % steps * processes
-        if first >= documents:  # for every process
-            return like.new_zeros(())
-        share = range(first + accelerator.process_index, documents, steps * processes)
-        batch = plan.batch(share, self.processing_class.pad_token_id)
-        batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-        labels = batch["labels"][:, 1:]
-        with torch.set_grad_enabled(self.config.use_ntp), accelerator.autocast():
-            if self.config.temperature == 1.0:
-                logprobs = model(**batch, fused_lm_head=True).log_probs
-            else:  # TRL's fused head has the temperature of sampling, so the logits are made in full
-                logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1].float()
-                logprobs = logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
-        return ntp_loss(logprobs.float(), labels != IGNORED, count=plan.ntp_tokens / processes)
+        texts, processes, loss = plan.texts, accelerator.num_processes, like.new_zeros(())
+        for first in range(self._step % steps * processes, len(texts), steps * processes):
+            number = first + accelerator.process_index
+            place = min(number, len(texts) - 1)  # with sharded weights all must read
+            ids = torch.tensor([texts[place].ids], device=accelerator.device)
+            mask = plan.masks[place].to(accelerator.device)[None, 1:] & (number < len(texts))
+            with torch.set_grad_enabled(self.config.use_ntp), accelerator.autocast():
+                if self.config.temperature == 1.0:
+                    logprobs = model(input_ids=ids, labels=ids, fused_lm_head=True).log_probs
+                else:  # TRL's fused head has the temperature of sampling, so the logits are made in full
+                    logits = model(input_ids=ids).logits[:, :-1].float()
+                    logprobs = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+            loss = loss + ntp_loss(logprobs.float(), mask, count=plan.ntp_tokens / processes)
+        return loss
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
