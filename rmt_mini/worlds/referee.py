@@ -6,15 +6,15 @@ Scorers work out what an answer says, and 9**9**9**9 never ends; Python cannot i
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor
+from contextlib import redirect_stdout, suppress
+from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
-
-from loky import ProcessPoolExecutor
 
 SECONDS = 3.0  # for one answer
 START_SECONDS = 300.0  # for the imports; the machine may be busy
@@ -25,48 +25,60 @@ class Referee:
 
     def __init__(self, score: Callable[..., float]) -> None:
         self._score, self._lock = score, threading.Lock()
-        self._process: ProcessPoolExecutor | None = None
+        self._child: Popen[str] | None = None
 
     def __call__(self, *args: Any, **named: Any) -> float:
         """Return the score; 0.0 if the scorer raises, is too slow or ends its process."""
         with self._lock:
-            self._process = self._process or self._started()
-            try:
-                return float(self._process.submit(_scored, args, named).result(SECONDS))
-            except BaseException as error:  # an interrupted call leaves a busy process as well
-                self._process.shutdown(kill_workers=True)
-                self._process = None
-                if isinstance(error, TimeoutError | BrokenExecutor):
-                    return 0.0
-                raise
+            # nothing is kept if this call is interrupted: the next one would read the reply to this one
+            child, self._child = self._child or self._started(), None
+            reply = _ask(child, (args, named), SECONDS)
+            self._child = child if reply else None
+            return float(reply or 0.0)
 
-    def _started(self) -> ProcessPoolExecutor:
-        # a module of the current folder must not take the place of one that scoring needs
-        safe = {"PYTHONSAFEPATH": "1"}
-        process = ProcessPoolExecutor(1, initializer=_start, initargs=(self._score,), env=safe)
-        weakref.finalize(self, process.shutdown, kill_workers=True)
-        process.submit(int).result(START_SECONDS)
-        return process
+    def _started(self) -> Popen[str]:
+        # -P: a module of the current folder must not take the place of one that scoring needs
+        command = [sys.executable, "-P", "-m", "rmt_mini.worlds.referee"]
+        paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        child = Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=os.environ | paths, text=True)
+        weakref.finalize(self, _end, child)
+        if not _ask(child, self._score, START_SECONDS):
+            raise RuntimeError(f"the process that scores answers did not start: {' '.join(command)}")
+        return child
 
 
-def _start(score: Callable[..., float]) -> None:
-    """Take the scorer, leave Ctrl-C to the parent, print nothing, and end when the parent does."""
-    global _score
-    _score = score
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for stream in (1, 2):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+def _ask(child: Popen[str], message: Any, seconds: float) -> str:
+    """Send a message and return the line that answers it; empty if the process ended or took too long."""
+    timer, reply = threading.Timer(seconds, child.kill), ""
+    timer.start()
+    with suppress(OSError):
+        print(pickle.dumps(message).hex(), file=child.stdin, flush=True)
+        reply = child.stdout.readline() if child.stdout else ""
+    timer.cancel()
+    if not reply:
+        _end(child)
+    return reply
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+def _end(child: Popen[str]) -> None:
+    with suppress(OSError), child:  # closes the pipes, and a message may be left in one
+        child.kill()
 
 
-def _scored(args: Any, named: Any) -> float:
-    try:
-        return float(_score(*args, **named))
-    except Exception:  # some scorers raise on what is no answer at all
-        return 0.0
+def serve() -> None:
+    """Take the scorer that the first message is, and score the answers of all others, until the parent ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what a Ctrl-C ends
+    replies = sys.stdout
+    messages = (pickle.loads(bytes.fromhex(line)) for line in sys.stdin)
+    with redirect_stdout(sys.stderr):  # scorers print
+        score = next(messages)
+        print("ready", file=replies, flush=True)
+        for args, named in messages:
+            value = 0.0
+            with suppress(Exception):  # some scorers raise on what is no answer at all
+                value = float(score(*args, **named))
+            print(value, file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    serve()
