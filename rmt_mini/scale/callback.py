@@ -6,7 +6,6 @@ written last, whole or not at all: a checkpoint with it is complete, and others 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, ClassVar
 from transformers import TrainerCallback
 
 from rmt_mini.engine.memory import peak_memory_mb
-from rmt_mini.files import File, write_whole
+from rmt_mini.files import File, as_lines, write_whole
 from rmt_mini.method.schedule import probabilities_of
 
 logger = logging.getLogger(__name__)
@@ -41,6 +40,13 @@ class StepCallback(TrainerCallback):
         self.lines: list[dict[str, Any]] = []  # of metrics.jsonl
         self.logs: dict[str, Any] = {}  # of the step's updates so far
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Go on from our state in the checkpoint that TRL has loaded, if any."""
+        if state.global_step:
+            saved = State.read(_checkpoint(args, state))
+            self.trainer.positions.load_state_dict(saved.positions)
+            self.lines = saved.lines
+
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Set t, which budget and curriculum follow; it is the same for all updates of a step."""
         self.trainer.positions.step = state.global_step // self.trainer.num_iterations
@@ -60,21 +66,17 @@ class StepCallback(TrainerCallback):
         if state.is_world_process_zero:
             left = (trainer.config.steps - line["step"] - 1) * seconds / 60
             logger.info(LINE.format(**line, steps=trainer.config.steps, number=line["step"] + 1, left=left))
-            text = "".join(json.dumps(one) + "\n" for one in self.lines)
-            write_whole(Path(args.output_dir) / "metrics.jsonl", text)
+            write_whole(Path(args.output_dir) / "metrics.jsonl", as_lines(self.lines))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write our state into the checkpoint that TRL has just written."""
         self.trainer.accelerator.wait_for_everyone()
         if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            State(positions=self.trainer.positions.state_dict(), lines=self.lines).write(folder)
+            State(positions=self.trainer.positions.state_dict(), lines=self.lines).write(_checkpoint(args, state))
 
-    def load(self, checkpoint: str) -> None:
-        """Go on from our state in a checkpoint, or raise a UserError."""
-        state = State.read(Path(checkpoint))
-        self.trainer.positions.load_state_dict(state.positions)
-        self.lines = state.lines
+
+def _checkpoint(args: Any, state: Any) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
 
 def step_line(trainer: Any, logs: Mapping[str, Any]) -> dict[str, Any]:

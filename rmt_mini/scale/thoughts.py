@@ -9,9 +9,7 @@ completion  thought, first token of the closing tag                      sampled
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.prompt import AnswerFormat
@@ -22,8 +20,7 @@ Logprobs = list[list[float | None]] | None
 Generate = Callable[[Any, list[list[int]], int, list[int], int], tuple[list[list[int]], Logprobs]]
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
+class Sampled(NamedTuple):
     """One rollout in token ids, by the names of TRL's rollout hook."""
 
     prompt_ids: list[int]
@@ -43,21 +40,14 @@ def generate_by_trl(
     ``copies`` prompts in a row are equal: a vLLM server reads them once. Returns token ids, and their log-probabilities
     where the engine gives them.
     """
-    changes: list[tuple[Any, dict[str, Any]]]
+    trainer.eos_token_ids = stop  # TRL sets them once for a whole run
     if trainer.use_vllm:
-        engine = trainer.vllm_generation
-        kept = {**(engine.generation_kwargs or {}), "stop_token_ids": stop, "ignore_eos": True}
-        changes = [(engine, {"max_completion_length": most, "generation_kwargs": kept})]
+        engine, own = trainer.vllm_generation, {"stop_token_ids": stop, "ignore_eos": True}
+        engine.max_completion_length, engine.generation_kwargs = most, {**(engine.generation_kwargs or {}), **own}
     else:
-        own = {"max_new_tokens": most, "eos_token_id": stop}
-        kept = {**trainer.generation_kwargs, **own}
-        changes = [(trainer.generation_config, own), (trainer, {"generation_kwargs": kept})]
-    with ExitStack() as stack:  # TRL sets them once for a whole run
-        for target, values in [(trainer, {"eos_token_ids": stop}), *changes]:
-            for name, value in values.items():
-                stack.callback(setattr, target, name, getattr(target, name))
-                setattr(target, name, value)
-        ids, logprobs = trainer._generate_single_turn(prompts, None, {}, copies)
+        trainer.generation_config.update(max_new_tokens=most, eos_token_id=stop)
+        trainer.generation_kwargs |= {"max_new_tokens": most, "eos_token_id": stop}
+    ids, logprobs = trainer._generate_single_turn(prompts, None, {}, copies)
     return [list(one) for one in ids], logprobs
 
 

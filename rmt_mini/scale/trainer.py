@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from importlib import import_module
 from statistics import fmean
 from typing import Any
@@ -99,13 +98,12 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
             rollout_func=lambda prompts, trainer: trainer._roll_out(),
         )
         self.remove_callback(PrinterCallback)  # metrics.jsonl and the log have it
-        self.callback = StepCallback(self)
-        self.add_callback(self.callback)
+        self.add_callback(StepCallback(self))
 
     def _roll_out(self) -> dict[str, Any]:
         """Sample this process's rollouts, and return them column by column, as TRL's hook requires."""
         rows = think_and_answer(self, self.generate, self.form, self.config, self.questions)
-        columns: dict[str, Any] = {one.name: [getattr(row, one.name) for row in rows] for one in fields(Sampled)}
+        columns: dict[str, Any] = dict(zip(Sampled._fields, map(list, zip(*rows, strict=True)), strict=True))
         return columns if rows[0].logprobs is not None else columns | {"logprobs": None}
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -179,8 +177,3 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
                     logprobs = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
             loss = loss + ntp_loss(logprobs.float(), mask, count=plan.ntp_tokens / processes)
         return loss
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            self.callback.load(checkpoint)

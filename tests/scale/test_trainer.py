@@ -75,7 +75,7 @@ def test_checkpoint_without_our_state_is_passed_over(tmp_path: Path) -> None:
             (tmp_path / f"checkpoint-{step}" / State.NAME).write_text("{}")
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     with pytest.raises(UserError, match=r"checkpoint-10/rmt_state.json' is damaged"):
-        make(tmp_path).callback.load(str(tmp_path / "checkpoint-10"))
+        State.read(tmp_path / "checkpoint-10")
 
 
 def test_vllm_is_asked_twice_with_its_own_lengths_and_stops() -> None:
@@ -103,7 +103,6 @@ def test_vllm_is_asked_twice_with_its_own_lengths_and_stops() -> None:
         {"most": 4, "copies": 2, "stop_token_ids": [60], "ignore_eos": True, "seed": 1},
         {"most": 2, "copies": 1, "stop_token_ids": [9], "ignore_eos": True, "seed": 1},
     ]
-    assert (engine.max_completion_length, engine.generation_kwargs, trainer.eos_token_ids) == (99, {"seed": 1}, [9])
     assert first.completion_ids == [5, 60, 47, 46, 1]
     assert first.env_mask == [1, 1, 0, 0, 1]
     assert first.logprobs == [-5.0, -60.0, None, None, -1.0]
