@@ -26,7 +26,7 @@ from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.runs.capacity import RUNTIME_BYTES, Size, activation_bytes, measure, memory_needed, product_rate
-from rmt_mini.scale.launch import scale_settings, setup_for
+from rmt_mini.scale.launch import setup_for
 from rmt_mini.scale.settings import ScaleSettings
 
 WAYS = ("tree", "trl", "trl-vllm")  # the document tree, on one GPU; TRL with transformers' generate, or with vLLM
@@ -168,7 +168,7 @@ def plan_run(config: RMTConfig, policy: Policy) -> Plan:
 def forecast(config: RMTConfig, gpus: int, machines: int = 1, gpu: str = "h100", way: str = "") -> list[str]:
     """Estimate a run on GPUs that need not be here, as sentences; an empty ``way`` is that of ``rmt-mini launch``."""
     name = "nodes" if machines > 1 else "one-node" if gpus > 1 else "one-gpu"
-    settings = scale_settings(config.preset, setup_for(config.preset, name, gpus, machines), {})
+    settings = setup_for(config.preset, name, gpus, machines).scale
     way = way or ("trl" if settings.engine == "transformers" else "trl-vllm")
     for field, value, known in (("gpu", gpu, [*MACHINES]), ("way", way, WAYS[gpus * machines > 1 :])):
         if value not in known:

@@ -89,11 +89,6 @@ RECKONING = replace(MIDTRAINING, name="reckoning", fillers=(), sayings=0)
 TEXTS = {"micro": MIDTRAINING, "micro-reckoning": RECKONING, "micro-pretraining": PRETRAINING}
 
 
-def _weighted(weights: Sequence[int], source: random.Random) -> int:
-    """Draw 1, 2, ... by weight."""
-    return source.choices(range(1, len(weights) + 1), weights)[0]
-
-
 def _noise(name: str, habits: Habits, source: random.Random) -> Piece:
     """Draw a digit, all ten alike, or a word, one of which is a favourite, so that a guess is worth something."""
     if name == "number":
@@ -109,9 +104,9 @@ def _working(way: str, habits: Habits, source: random.Random) -> Working:
     turning = way == "turning"
     start = at = str(source.randrange(10)) if turning else source.choice(PLACES)
     steps = []
-    for _ in range(_weighted(habits.steps, source)):
+    for _ in range(source.choices((1, 2, 3, 4), habits.steps)[0]):
         if turning:
-            operand = str(_weighted(habits.operands, source))
+            operand = str(source.choices((1, 2, 3, 4, 5), habits.operands)[0])
             at = str((int(at) + int(operand)) % 10)
         else:
             operand = source.choice(tuple(PAIRS))

@@ -18,7 +18,7 @@ from rmt_mini.config import preset
 from rmt_mini.errors import UserError
 from rmt_mini.records import Text
 from rmt_mini.scale import launch
-from rmt_mini.scale.launch import SETUPS, commands, scale_settings, setup_for, start
+from rmt_mini.scale.launch import SETUPS, commands, setup_for, start
 from rmt_mini.scale.positions import Positions
 from rmt_mini.scale.settings import CONFIGS, require_installed
 from rmt_mini.scale.train import Started, require_same
@@ -63,7 +63,7 @@ def test_only_a_folder_with_an_unfinished_run_of_these_settings_is_taken(tmp_pat
 
 @pytest.mark.parametrize("name", SETUPS)
 def test_accelerate_takes_each_config(name: str) -> None:
-    setup = SETUPS[name]
+    setup = setup_for("", name)
     config = load_config_from_file(str(CONFIGS / setup.config))
     assert (config.num_machines, config.num_processes) == (setup.machines, setup.machines * setup.gpus)
     assert config.use_cpu == (name == "cpu")
@@ -116,9 +116,8 @@ def test_command_with_gaps_is_not_started(
     monkeypatch.setattr(launch, "require_installed", lambda *_: None)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it was started"))
     where = setup_for("paper")
-    settings = scale_settings("paper", where, {})
     with pytest.raises(UserError, match=message):
-        start(commands(preset("paper"), where, settings, address), where, settings, rank)
+        start(commands(preset("paper"), where, address), where, rank)
 
 
 def test_printing_a_command_needs_no_extra() -> None:
