@@ -83,15 +83,13 @@ def step_line(trainer: Any, logs: Mapping[str, Any]) -> dict[str, Any]:
     """Return a step's line of metrics.jsonl from what TRL logged of its updates."""
     plan, config = trainer.plan, trainer.config
     tiers = [question.position.tier for question in plan.questions]
-    copied = ("reward", "thought_length", "closed_share", "signal_groups", "rl_loss", "ntp_loss", "grad_norm")
+    rewards = ("match_reward", "length_reward", "reward", "thought_length", "closed_share", "signal_groups")
     return {
         "step": plan.step,
         "budget": plan.budget,
         "tier_probabilities": probabilities_of(config, plan.step),
         "tier_counts": [tiers.count(tier) for tier in range(3)],
-        "match_reward": logs["rewards/match/mean"],
-        "length_reward": logs.get("length_reward", 0.0),
-        **{name: logs[name] for name in copied},
+        **{name: logs[name] for name in (*rewards, "rl_loss", "ntp_loss", "grad_norm")},
         "rl_tokens": int(logs["rl_tokens"]),
         "ntp_tokens": plan.ntp_tokens,
         "rollout_seconds": logs["rollout_seconds"],

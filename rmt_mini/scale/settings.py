@@ -84,7 +84,6 @@ def grpo_settings(config: RMTConfig, settings: ScaleSettings, longest: int, out:
         "gradient_accumulation_steps": passes,
         "steps_per_generation": passes,
         "max_completion_length": longest - config.document_tokens,
-        "reward_weights": [1 - config.length_weight, config.length_weight] if config.use_budget else [1.0],
         # a mean over the sampled tokens of the whole step, or the paper's sum over a rollout
         "loss_type": "dapo" if config.loss_per == "token" else "luspo",
         "epsilon": config.clip_epsilon or 0.2,  # off means one update, where the ratio is 1 and nothing is clipped
