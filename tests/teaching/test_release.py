@@ -121,7 +121,7 @@ def test_a_release_keeps_what_was_typed_and_names_it(tmp_path: Path, caplog: pyt
     assert config.read_text(encoding="utf-8") == "c = get_config()"
     assert (students / name).read_bytes() == (STUDENTS / name).read_bytes()
     with pytest.raises(UserError, match="holds the solved exercises; choose another folder"):
-        release(students / ".", folder=students)
+        release(SOLVED / ".")
 
 
 def test_nbgrader_gives_a_solved_submission_full_points_and_an_open_one_none(
