@@ -82,7 +82,12 @@ def run(path: Path, timeout: float = 600) -> tuple[Any, float, float]:
     """
     notebook = read_notebook(path)
     # no times of execution and no states of widgets: they differ in every run
-    settings = {"kernel_name": "python3", "record_timing": False, "store_widget_state": False, "timeout": timeout}
+    settings: dict[str, Any] = {
+        "kernel_name": "python3",
+        "record_timing": False,
+        "store_widget_state": False,
+        "timeout": timeout,
+    }
     peak, over, began = 0.0, threading.Event(), time.perf_counter()
 
     def watch() -> None:

@@ -150,8 +150,8 @@ def _complaint(exercise: Exercise, case: Case, outcome: _Outcome) -> str:
     if outcome.error is not None:
         if case.raises is not None and isinstance(outcome.error, case.raises):
             return ""
-        frames = traceback.extract_tb(outcome.error.__traceback__)
-        frames = [frame for frame in frames if not frame.filename.startswith(_OTHERS)]
+        stack = traceback.extract_tb(outcome.error.__traceback__)
+        frames = [frame for frame in stack if not frame.filename.startswith(_OTHERS)]
         line = f"\nin your line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
         return f"{called} raises {type(outcome.error).__name__}: {outcome.error}".rstrip(": ") + line
     if case.raises is not None:

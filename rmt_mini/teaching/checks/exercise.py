@@ -82,8 +82,9 @@ class Exercise:
 
     def written(self, case: Case) -> str:
         """Write a case's call for a message."""
-        write = WRITTEN.get(self.name, lambda *args: f"{self.name}({', '.join(map(short, args))})")
-        return write(*case.args)
+        if self.name in WRITTEN:
+            return WRITTEN[self.name](*case.args)
+        return f"{self.name}({', '.join(map(short, case.args))})"
 
     @cache  # noqa: B019 - there are only so many exercises and mutants
     def build(self, mutant: Mutant | None = None) -> Callable[..., Any]:
