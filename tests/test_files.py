@@ -85,9 +85,9 @@ def test_a_lesson_that_was_edited_while_it_ran_is_left_as_it_is(
     path = tmp_path / "a.ipynb"
     path.write_text("before")
 
-    def ran(*_: object) -> tuple[object, lessons.Cost]:
+    def ran(*_: object) -> tuple[object, float, float]:
         path.write_text("typed meanwhile")
-        return nbformat.v4.new_notebook(), lessons.Cost(1.0, 1.0)
+        return nbformat.v4.new_notebook(), 1.0, 1.0
 
     monkeypatch.setattr(lessons, "run", ran)
     with pytest.raises(UserError, match="was edited while it ran"):
