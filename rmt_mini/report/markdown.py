@@ -35,11 +35,6 @@ def code(text: object, limit: int = 300) -> str:
     return f"<code>{escape(text, limit)}</code>" if text else "(nothing)"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
-
-
 def share(cell: Cell, form: str = "{0:.1f} [{1:.1f}, {2:.1f}]") -> str:
     """Show accuracy and interval in %, or a dash where nothing was asked."""
     numbers = (cell.accuracy, cell.low, cell.high)
@@ -81,6 +76,7 @@ _TEMPLATES = jinja2.Environment(  # of HTML they escape by themselves, of Markdo
     lstrip_blocks=True,
 )
 _TEMPLATES.filters |= {"escape": escape, "code": code, "share": share, "points": points, "span": span, "f": format}
+_TEMPLATES.filters["ends"] = lambda records, field, form: span([getattr(one, field) for one in records], form)
 _TEMPLATES.filters["percent"] = lambda value, form=".0f": f"{100 * value:{form}} %"
 _TEMPLATES.globals |= {"zip": zip, "tiers": ("easy", "medium", "hard"), "tinted": tinted}
 
