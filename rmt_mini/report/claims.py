@@ -6,17 +6,17 @@ templates/findings.md.j2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from rmt_mini.arms import BASELINE, METHOD
 from rmt_mini.config import RMTConfig
-from rmt_mini.files import Cell, Change, Comparison, Evaluation, ExamOutcome, Ratio, Row
+from rmt_mini.files import Comparison, Evaluation, ExamOutcome, Ratio, Row
 from rmt_mini.records import StepMetrics
 from rmt_mini.report.comparison import UNTRAINED
 from rmt_mini.report.markdown import points, render
@@ -105,30 +105,6 @@ def _other(name: str) -> str:
     return "the untrained model" if name == UNTRAINED else trained_as(name)
 
 
-class Versus(NamedTuple):
-    """One way to answer against another: paired position by position where that is known, else by two intervals."""
-
-    one: Cell
-    other: Cell
-    change: Change | None
-
-    @property
-    def apart(self) -> bool:
-        """Whether the two intervals have no point in common; touching is not apart."""
-        low, high = sorted((self.one, self.other), key=lambda cell: cell.low or 0.0)
-        return (high.low or 0.0) > (low.high or 0.0)
-
-    @property
-    def difference(self) -> float:
-        """Other minus one."""
-        return (self.other.accuracy or 0.0) - (self.one.accuracy or 0.0)
-
-    @property
-    def sign(self) -> int:
-        """1 where the other is better, -1 where it is worse, else 0."""
-        return self.change.sign if self.change else int(self.apart) * (1 if self.difference > 0 else -1)
-
-
 def rows_of(evaluation: Evaluation) -> dict[str, Row]:
     """Return the ways to answer that were measured, by their names."""
     before, cold, after = evaluation.before, evaluation.cold_start, evaluation.after
@@ -144,20 +120,9 @@ def rows_of(evaluation: Evaluation) -> dict[str, Row]:
 
 def findings(config: RMTConfig, evaluation: Evaluation, metrics: Sequence[StepMetrics] | None) -> str:
     """Say what was found, a paragraph each; without metrics nothing is said that only these show."""
-    rows = rows_of(evaluation)
-    cells: Mapping[str, Cell] = {name: row.average for name, row in rows.items() if row.average.accuracy is not None}
-
-    def versus(one: str, other: str, paired: str) -> Versus:
-        change = evaluation.gain.get(paired)
-        return Versus(cells[one], cells[other], change if change and change.difference is not None else None)
-
     few = max(1, min(5, len(metrics or []) // 4))
     parts = (metrics[:few], metrics[-few:]) if metrics else ()
     ends = [(fmean(m.thought_length for m in part), fmean(m.budget for m in part)) for part in parts]
-    followed = [abs(length - budget) <= max(1.0, FOLLOWED * budget) for length, budget in ends]
-    totals = {name: sum(getattr(m, name) for m in metrics or []) for name in ("rl_tokens", "ntp_tokens")}
-    signal = fmean(m.signal_groups for m in metrics) if metrics else 0.0
-    given = {"config": config, "evaluation": evaluation, "rows": rows, "cells": cells, "versus": versus}
-    return render(
-        "findings.md.j2", **given, metrics=metrics, few=few, ends=ends, followed=followed, totals=totals, signal=signal
-    )
+    followed = tuple(abs(length - budget) <= max(1.0, FOLLOWED * budget) for length, budget in ends)
+    given = {"config": config, "evaluation": evaluation, "rows": rows_of(evaluation), "metrics": metrics}
+    return render("findings.md.j2", **given, few=few, ends=ends, followed=followed)

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import jinja2
@@ -76,6 +77,7 @@ _TEMPLATES = jinja2.Environment(  # of HTML they escape by themselves, of Markdo
     lstrip_blocks=True,
 )
 _TEMPLATES.filters |= {"escape": escape, "code": code, "share": share, "points": points, "span": span, "f": format}
+_TEMPLATES.filters["mean"] = lambda records, field: fmean(getattr(one, field) for one in records)
 _TEMPLATES.filters["ends"] = lambda records, field, form: span([getattr(one, field) for one in records], form)
 _TEMPLATES.filters["percent"] = lambda value, form=".0f": f"{100 * value:{form}} %"
 _TEMPLATES.globals |= {"zip": zip, "tiers": ("easy", "medium", "hard"), "tinted": tinted}

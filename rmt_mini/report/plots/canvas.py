@@ -215,24 +215,36 @@ def levels(found: Mapping[str, Mapping[int, Cell]], x: str, y: str, marked: int 
     return drawn
 
 
-def rows(ax: Axes, spreads: Mapping[str, Spread], form: str, looks: Sequence[tuple[str, ...]]) -> None:
-    """Draw values with their intervals, a row each, top to bottom; looks: colour, marker, and of what fill."""
-    for place, ((middle, low, high), (colour, marker, *fill)) in enumerate(zip(spreads.values(), looks, strict=True)):
-        ax.plot([low, high], [place, place], "-|", color=colour)
-        ax.plot(middle, place, marker, color=colour, markerfacecolor=(fill or [colour])[0])
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-        at, text = (middle, place), form.format(middle)
-        ax.annotate(text, at, (0, 6), textcoords="offset points", ha="center", size=8, bbox=box)
-    ax.set(yticks=range(len(spreads)), yticklabels=list(spreads), ylim=(len(spreads) - 0.4, -0.8))
+def rows(charts: Mapping[str, Mapping[str, tuple[Spread, Sequence[str]]]], form: str, alt: str) -> Figured:
+    """Draw values with their intervals, a row each from the top; charts: unit -> name -> value, and its look.
+
+    A look is the colour, the marker and what this is filled with.
+    """
+    figure, axes = panels(len(charts), 1.0 + 0.36 * max(map(len, charts.values())))
+    for ax, (unit, given) in zip(axes, charts.items(), strict=True):
+        for place, ((middle, low, high), (colour, marker, face)) in enumerate(given.values()):
+            ax.plot([low, high], [place, place], "-|", color=colour)
+            ax.plot(middle, place, marker, color=colour, markerfacecolor=face)
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            at, text = (middle, place), form.format(middle)
+            ax.annotate(text, at, (0, 6), textcoords="offset points", ha="center", size=8, bbox=box)
+        ax.set(xlabel=unit, yticks=range(len(given)), yticklabels=list(given), ylim=(len(given) - 0.4, -0.8))
+        ax.label_outer()  # the rows of all panels are the same
+    return done(figure, alt)
 
 
-def changes(ax: Axes, given: Mapping[str, Change], by: float) -> str:
-    """Draw differences from zero as rows, filled where the interval excludes zero; returns them in words."""
-    known = {name: one for name, change in given.items() if (one := spread(change, by))}
-    signs = {name: given[name].sign for name in known}
-    rows(ax, known, "{:+z.1f}", [((GREY, BLUE, RED)[sign], "osD"[sign], bool(sign)) for sign in signs.values()])
-    ax.axvline(0, color="black", linewidth=1.2)
-    return words("changes", known, signs)
+def changes(charts: Mapping[str, tuple[Mapping[str, Change], float]]) -> Figured:
+    """Draw differences from zero, filled where the interval excludes zero; charts: unit -> differences, by what."""
+    known = {
+        unit: {name: (one, change.sign) for name, change in given.items() if (one := spread(change, by))}
+        for unit, (given, by) in charts.items()
+    }
+    looks = ((GREY, "o", "white"), (BLUE, "s", BLUE), (RED, "D", RED))  # by sign
+    looked = {unit: {name: (one, looks[sign]) for name, (one, sign) in row.items()} for unit, row in known.items()}
+    drawn = rows(looked, "{:+z.1f}", words("changes", known))
+    for ax in drawn.figure.axes:
+        ax.axvline(0, color="black", linewidth=1.2)
+    return drawn
 
 
 def smoothed(values: Numbers, reach: int = 2) -> list[float]:

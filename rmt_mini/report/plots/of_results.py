@@ -124,33 +124,26 @@ def accuracy(evaluation: Evaluation) -> Figured:
 def arms(found: Mapping[str, ArmRow]) -> Figured:
     """Draw the average accuracy of each arm with its 95 % interval; arms that answer without a thought as squares."""
     known = {name: one for name, arm in found.items() if (one := spread(arm.average))}
-    figure, (ax,) = canvas.panels(1, 0.8 + 0.36 * len(known))
-    canvas.rows(ax, known, "{:.1f}", [((GREY, "s"), (BLUE, "o"))[found[name].row == "think"] for name in known])
-    ax.set(xlabel="next tokens right, average of the tiers (%); squares: plain, without a thought")
-    return canvas.done(figure, words("accuracy", known))
+    looks = {"ntp": (GREY, "s", GREY), "think": (BLUE, "o", BLUE)}
+    unit = "next tokens right, average of the tiers (%); squares: plain, without a thought"
+    drawn = {unit: {name: (one, looks[found[name].row]) for name, one in known.items()}}
+    return canvas.rows(drawn, "{:.1f}", words("accuracy", known))
 
 
 def tornado(variants: Sequence[Variant]) -> Figured:
     """Draw what each variant of a setting changes, in average accuracy and in thought length, with 95 % intervals."""
-    figure, (left, right) = canvas.panels(2, 1.2 + 0.34 * len(variants))
-    rows = {f"{one.setting} {one.value}": one for one in variants}
-    changes = canvas.changes(left, {name: one.accuracy for name, one in rows.items()}, 100)
-    canvas.changes(right, {name: one.thought_length for name, one in rows.items()}, 1)
-    left.set(xlabel="change of average accuracy (points)")
-    left.set_yticklabels([f"{name} ({one.default})" for name, one in rows.items()], size=8)
-    right.set(xlabel="change of thought length (tokens)", yticklabels=[])
-    figure.suptitle("Filled: the interval excludes zero. In brackets the preset's value.", size=9)
-    return canvas.done(figure, f"Change of average accuracy in points, with 95 % intervals: {changes}.")
+    named = {f"{one.setting} {one.value} ({one.default})": one for one in variants}
+    accuracies = {name: one.accuracy for name, one in named.items()}
+    lengths = {name: one.thought_length for name, one in named.items()}
+    charts = {"change of average accuracy (points)": (accuracies, 100), "of thought length (tokens)": (lengths, 1)}
+    drawn = canvas.changes(charts)
+    drawn.figure.suptitle("Filled: the interval excludes zero. In brackets the preset's value.", size=9)
+    return drawn
 
 
 def forest(rows: Mapping[str, Change], what: str, by: float = 100) -> Figured:
     """Draw differences times ``by`` with their 95 % intervals, a row each; filled where these exclude zero."""
-    if not rows:
-        return canvas.empty(what, "differences")
-    figure, (ax,) = canvas.panels(1, 1.0 + 0.36 * len(rows))
-    changes = canvas.changes(ax, rows, by)
-    ax.set(xlabel=what)
-    return canvas.done(figure, f"{what[:1].upper()}{what[1:]}, with 95 % intervals: {changes}.")
+    return canvas.changes({what: (rows, by)}) if rows else canvas.empty(what, "differences")
 
 
 def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
