@@ -49,9 +49,16 @@ def bench(
     folder = out or free_name(Path("runs") / "bench")
     require_free(folder)
     quick = setting.replace(steps=1)
-    limits, tree = _needed("limits", setting), _needed("tree", setting)
+    needed = {}
+    for name in ("limits", "tree"):
+        needed[name] = run_part(name, setting)
+        if "error" in needed[name]:
+            raise UserError(f"the {name} cannot be measured: {needed[name]['error']}")
+    limits, tree = needed.values()
     contenders = {"tree": tree, "generate": run_part("generate", setting), "padded": best(climb(quick, "padded"))}
-    tried = [one for dtype in (_multiplied(limits) if trl else ()) for one in climb(quick, "trl", dtype=dtype)]
+    rates = limits["products"]
+    dtypes = [dtype for dtype in DTYPES if trl and rates[dtype] > SLOW * max(rates.values())]
+    tried = [one for dtype in dtypes for one in climb(quick, "trl", dtype=dtype)]
     contenders["trl"] = found = best(tried)
     if "seconds" in found:
         contenders["trl"] = run_part("trl", setting, dtype=found["dtype"], micro_batch=found["micro_batch"])
@@ -98,19 +105,6 @@ def run_part(name: str, setting: Setting, **more: Any) -> Json:
         return {"error": lines[-1][:300], **more}
     found: Json = json.loads(done.stdout.strip().splitlines()[-1])
     return found
-
-
-def _needed(name: str, setting: Setting) -> Json:
-    found = run_part(name, setting)
-    if "error" in found:
-        raise UserError(f"the {name} cannot be measured: {found['error']}")
-    return found
-
-
-def _multiplied(limits: Json) -> list[str]:
-    """Return the dtypes that the machine multiplies at a useful rate."""
-    rates = limits["products"]
-    return [dtype for dtype in DTYPES if rates[dtype] > SLOW * max(rates.values())]
 
 
 def climb(setting: Setting, name: str, **more: Any) -> list[Json]:

@@ -149,12 +149,7 @@ def compare_runs(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
             name: _arm(row, ways[name], compute(found[name]) if name in found else None) for name, row in rows.items()
         },
         "paired": [pair for name, row in others.items() for pair in _paired(method, row, name)],
-        "relative": {
-            name: files.Relative(
-                accuracy=_ratio(method, row, "match", 1.0), thought_length=_ratio(method, row, "length", 0.0)
-            )
-            for name, row in others.items()
-        },
+        "relative": {name: _relative(method, row) for name, row in others.items()},
         "lengths": {name: _change(as_one_tier(method), _gap(method, row, "length")) for name, row in others.items()},
     }
 
@@ -235,15 +230,18 @@ def _paired(method: Sequence[Answer], other: Sequence[Answer], name: str) -> lis
     return [files.Pair(a=METHOD, b=name, tier=tier, **change) for tier, change in parts.items()]
 
 
-def _ratio(ours: Sequence[Answer], theirs: Sequence[Answer], measure: str, less: float) -> files.Ratio | None:
-    """Return ours over theirs, minus ``less``; None where theirs is zero, as the length of an arm that never thinks."""
-    values = np.array([[getattr(one, measure) for one in answers] for answers in (ours, theirs)])
-    (mine, other), drawn = resample(ours if measure == "match" else as_one_tier(ours), values, (0, 1, 2))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = np.nanpercentile(drawn[0] / drawn[1], [2.5, 97.5]) if other else (np.nan, np.nan)
-    if not np.isfinite([low, high]).all():
-        return None
-    return files.Ratio(ratio=float(mine / other - less), low=float(low - less), high=float(high - less))
+def _relative(ours: Sequence[Answer], theirs: Sequence[Answer]) -> files.Relative:
+    """Return ours over theirs, of accuracy minus 1; None where theirs is zero, as the length of an arm without RL."""
+    found: dict[str, files.Ratio | None] = {}
+    parts = (("accuracy", "match", ours, 1.0), ("thought_length", "length", as_one_tier(ours), 0.0))
+    for name, measure, places, less in parts:
+        values = np.array([[getattr(one, measure) for one in answers] for answers in (ours, theirs)])
+        (mine, other), drawn = resample(places, values, (0, 1, 2))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            low, high = np.nanpercentile(drawn[0] / drawn[1], [2.5, 97.5]) - less if other else (np.nan, np.nan)
+        known = np.isfinite([low, high]).all()
+        found[name] = files.Ratio(ratio=mine / other - less, low=low, high=high) if known else None
+    return files.Relative(**found)
 
 
 # Variants of a setting

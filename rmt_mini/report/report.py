@@ -93,7 +93,7 @@ def write_comparison_report(
 
     ``exams`` are by the source of their questions.
     """
-    exams, table = exams or {}, variants_table(variants) if variants else accuracy_table(found)
+    exams, table = exams or {}, macro(TABLES, "variants", variants, SYMBOLS) if variants else accuracy_table(found)
     figures, judged = {"arms": plots.arms(_shown(found))}, claims.claims(found)
     for source, exam in exams.items():
         figures[f"posttraining-{as_file_name(source)}"] = plots.exam_curves(_trained(exam))
@@ -138,11 +138,6 @@ def paper_table() -> str:
     """Lay out the paper's accuracies."""
     lengths = {SHOWN[name]: length for name, length in claims.PAPER_LENGTHS.items()}
     return macro(TABLES, "paper", {SHOWN[name]: values for name, values in claims.PAPER.items()}, lengths)
-
-
-def variants_table(variants: Sequence[Variant]) -> str:
-    """Lay out every variant of a setting against the method."""
-    return macro(TABLES, "variants", variants, SYMBOLS)
 
 
 def exam_table(found: ExamOutcome) -> str:

@@ -50,16 +50,16 @@ def budget_and_length(metrics: Metrics, stated: bool = True) -> Figured:
 def tiers_drawn(metrics: Metrics, curriculum: bool = True) -> Figured:
     """Draw the tiers' shares among the positions drawn; with a curriculum also the shares that p_t asks for."""
     metrics = [m for m in metrics if sum(m.tier_counts)]
-    drawn = {m.step: [count / sum(m.tier_counts) for count in m.tier_counts] for m in metrics}
-    sides: dict[str, Mapping[int, Numbers]] = {"share of positions drawn": drawn}
+    shares = {m.step: [count / sum(m.tier_counts) for count in m.tier_counts] for m in metrics}
+    sides: dict[str, Mapping[int, Numbers]] = {"share of positions drawn": shares}
     if curriculum:
         sides["p_t"] = {m.step: m.tier_probabilities for m in metrics}
     charts = {
-        unit: {tier: {step: shares[n] for step, shares in side.items()} for n, tier in enumerate(TIERS)}
+        unit: {tier: {step: values[n] for step, values in side.items()} for n, tier in enumerate(TIERS)}
         for unit, side in sides.items()
     }
-    ends = [(metrics[n], drawn[metrics[n].step], curriculum) for n in (0, -1)[: len(metrics)]]
-    return canvas.curves(charts, "step", alt=words("tiers_drawn", ends), ylim=(-0.03, 1.03))
+    ends = [metrics[n] for n in (0, -1)[: len(metrics)]]
+    return canvas.curves(charts, "step", alt=words("tiers_drawn", ends, curriculum), ylim=(-0.03, 1.03))
 
 
 def rewards(metrics: Metrics) -> Figured:
@@ -200,9 +200,9 @@ def text_fit(entropies: Numbers, thresholds: tuple[float, float], lengths: Seque
     thinking: dict[str, Curve] = {"thoughts": thoughts, "length reward, 0 to 1 to 0": reward}
     charts: Charts = {"tokens of the text": counted, "thoughts": thinking}
     marked = {"tokens of the text": thresholds, "thoughts": [cap]}
-    sizes = [sum(counts.values()) / len(entropies) for counts in counted.values()]
+    sizes = [sum(counts.values()) for counts in counted.values()]
     beyond, mean = fmean(x >= cap for x in lengths), fmean(length_reward(x, budget) for x in lengths)
-    alt = words("text_fit", len(entropies), thresholds, sizes, budget, beyond, len(lengths), cap, mean)
+    alt = words("text_fit", thresholds, sizes, budget, beyond, len(lengths), cap, mean)
     return canvas.curves(charts, ["entropy (nats)", "thought length (tokens); dotted: the cap"], marked=marked, alt=alt)
 
 
