@@ -33,10 +33,8 @@ UNTRAINED = "base"  # the model that mid-training began with, as an exam names i
 def expected_half_width(positions: int, seeds: int, spread: float = SPREAD) -> float:
     """Return half the 95 % interval of a difference of two arms; variation between trainings adds to it.
 
-    Args:
-        positions: held-out positions of a run.
-        seeds: runs of each arm; they count as so many more positions.
-        spread: standard deviation of the difference at one position.
+    ``positions`` are those of a run, and ``seeds`` count as so many more; ``spread`` is the standard deviation of the
+    difference at one position.
 
     Example:
         >>> [round(expected_half_width(n, 5), 3) for n in (60, 240, 900)]
@@ -213,7 +211,7 @@ def _arm(answers: Sequence[Answer], way: str, took: files.Compute | None) -> fil
     length = interval(as_one_tier(answers), np.array([one.length for one in answers]))
     return files.ArmRow(
         **both.think.model_dump(exclude={"budget"}),
-        row=way,
+        row="think" if way == "think" else "ntp",
         thought_length_interval=(length["low"], length["high"]),
         plain=both.ntp,
         seeds=len({one.run for one in answers}),
@@ -259,11 +257,16 @@ def sensitivities(found: Comparison, base: RMTConfig) -> list[files.Variant]:
     for name, arm in found.arms.items():
         field, sign, value = name.partition(SIGN)
         if sign and arm.compute and method:
-            change, length = _turned(average[name]), _turned(found.lengths[name])
-            widest[field] = max(widest.get(field, 0.0), abs(change.difference or 0.0))
-            default, took = value_name(getattr(base, field)), arm.compute.operations / method.operations
-            made = {"setting": field, "value": value, "default": default, "operations": took}
-            rows.append(files.Variant(accuracy=change, thought_length=length, **made))
+            row = files.Variant(
+                setting=field,
+                value=value,
+                default=value_name(getattr(base, field)),
+                accuracy=_turned(average[name]),
+                thought_length=_turned(found.lengths[name]),
+                operations=arm.compute.operations / method.operations,
+            )
+            rows.append(row)
+            widest[field] = max(widest.get(field, 0.0), abs(row.accuracy.difference or 0.0))
     return sorted(rows, key=lambda row: (-widest[row.setting], row.setting))
 
 

@@ -227,10 +227,9 @@ def shared_against_copied(
     sizes = {"tokens": tokens, "attention pairs": pairs}
     charts = {unit: {"tree": {"": tree}, "padded rows": {"": rows}} for unit, (tree, rows) in sizes.items()}
     ratio, over = "rows / tree", {name: dict(zip(lengths, values, strict=True)) for name, values in savings.items()}
-    marked, axes = {ratio: [length]}, {"xscale": "log", "ylim": (0, None)}
     return canvas.stacked(
         canvas.bar_chart(charts, words("shared_against_copied", length, tokens, pairs), "{:,.0f}"),
-        canvas.curves({ratio: over}, "document (tokens)", marked=marked, **axes),
+        canvas.curves({ratio: over}, "document (tokens)", marked={ratio: [length]}, xscale="log", ylim=(0, None)),
     )
 
 
