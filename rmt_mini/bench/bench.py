@@ -50,11 +50,11 @@ def bench(
     require_free(folder)
     quick = setting.replace(steps=1)
     needed = {}
-    for name in ("limits", "tree"):
+    for name in ("tree", "limits"):
         needed[name] = run_part(name, setting)
         if "error" in needed[name]:
             raise UserError(f"the {name} cannot be measured: {needed[name]['error']}")
-    limits, tree = needed.values()
+    tree, limits = needed.values()
     contenders = {"tree": tree, "generate": run_part("generate", setting), "padded": best(climb(quick, "padded"))}
     rates = limits["products"]
     dtypes = [dtype for dtype in DTYPES if trl and rates[dtype] > SLOW * max(rates.values())]
