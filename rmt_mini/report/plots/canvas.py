@@ -141,17 +141,10 @@ def bar_chart(
             whole = [one if isinstance(one, tuple) else [np.nan if one is None else one] * 3 for one in bars.values()]
             middle, low, high = np.array(whole, dtype=float).T
             known = any(isinstance(one, tuple) for one in bars.values())
-            drawn = ax.bar(
-                np.arange(len(groups)) + (number - (len(series) - 1) / 2) * width,
-                middle,
-                width,
-                yerr=np.maximum(0, [middle - low, high - middle]) if known else None,
-                capsize=2,
-                label=name,
-                color=looks[name][0],
-                hatch=looks[name][1],
-                edgecolor="white",
-            )
+            whiskers = np.maximum(0, [middle - low, high - middle]) if known else None
+            x, (colour, hatch) = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * width, looks[name]
+            look: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white", "capsize": 2}
+            drawn = ax.bar(x, middle, width, yerr=whiskers, label=name, **look)
             ax.bar_label(drawn, fmt=form, fontsize=8)
         ax.set(xticks=range(len(groups)), xticklabels=groups, ylabel=unit)
         ax.margins(y=0.15)
@@ -206,9 +199,9 @@ def levels(found: Mapping[str, Mapping[int, Cell]], x: str, y: str, marked: int 
     ends = {name: list(spreads.values()) for name, spreads in known.items()}
     at_mark = {name: spreads[marked][0] for name, spreads in known.items() if marked in spreads}
     middles = {name: {at: one[0] for at, one in spreads.items()} for name, spreads in known.items()}
-    unit, places = f"{y} (%)", [] if marked is None else [marked]
+    marks = {f"{y} (%)": [] if marked is None else [marked]}
     alt = words("levels", y, ends, x, marked, at_mark)
-    drawn = curves({unit: middles}, x, marked={unit: places}, alt=alt, ylim=(0, 103))
+    drawn = curves({f"{y} (%)": middles}, x, marked=marks, alt=alt, ylim=(0, 103))
     for (colour, *_), spreads in zip(cycle(FOUR_LOOKS), known.values(), strict=False):
         _, low, high = zip(*spreads.values(), strict=True)
         drawn.figure.axes[0].fill_between(list(spreads), low, high, color=colour, alpha=0.15, linewidth=0)
