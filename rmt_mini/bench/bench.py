@@ -18,19 +18,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from jinja2 import Template
-
 from rmt_mini.bench.sizes import FIXED, Setting
 from rmt_mini.errors import UserError
 from rmt_mini.files import require_free, write_whole
 from rmt_mini.report import plots
-from rmt_mini.report.markdown import escape
+from rmt_mini.report.markdown import render
 from rmt_mini.runs.folder import free_name
 from rmt_mini.runs.journal import machine, versions
 
 logger = logging.getLogger(__name__)
 Json = dict[str, Any]
-TEMPLATE = Path(__file__).with_name("report.md.j2")
 
 DTYPES = ("bfloat16", "float32")
 SLOW = 1 / 8  # of the fastest dtype's rate: a processor without bfloat16 products takes a hundred times as long
@@ -140,8 +137,5 @@ def ratios(limits: Json, contenders: Mapping[str, Json]) -> dict[str, float | No
 
 def lay_out_results(found: Json, alt: str | None = None) -> str:
     """Return the tables, a line on each contender and then the ratios; with ``alt``, of a figure or empty, a report."""
-    template = Template(TEMPLATE.read_text(encoding="utf-8"), trim_blocks=True, lstrip_blocks=True)
     shown = {name: found[name] for name in ratios(found["limits"], found["contenders"])}
-    step = Setting(**found["setting"]) if alt is not None else None
-    text = template.render(found, step=step, alt=alt, ratios=shown, median=median, escape=escape)
-    return str(text).strip()
+    return render("bench.md.j2", **found, alt=alt, ratios=shown, median=median).strip()
