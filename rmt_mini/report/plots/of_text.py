@@ -34,13 +34,7 @@ def heat_map(tokens: Sequence[str], entropies: Numbers, thresholds: Sequence[flo
     if not entropies or len(entropies) != len(tokens) - 1:
         raise ValueError(f"{len(tokens)} tokens need {len(tokens) - 1} entropies, at least one; given {len(entropies)}")
     rest = list(zip(tokens[1:], entropies, tiers_of(entropies, thresholds or (0.0, 0.0)), strict=True))
-    if thresholds is None:
-        highest = sorted(rest, key=lambda one: -one[1])[:NAMED]
-        alt = words("heat_map", [(token.strip(), entropy) for token, entropy, _ in highest], entropies)
-    else:
-        hard = [token.strip() for token, _, tier in rest if tier == 2]
-        counts = [[tier for *_, tier in rest].count(n) for n in range(3)]
-        alt = words("heat_map_by_tier", counts, thresholds, hard, NAMED)
+    alt = words("heat_map", rest, thresholds, NAMED)
     return Marked(_html("heat_map", tokens[0], rest, thresholds is not None), alt)
 
 
@@ -73,12 +67,7 @@ def rollout_table(rows: Sequence[Mapping[str, Any]]) -> Marked:
     if not rows:
         raise ValueError("there is no rollout to show")
     asked = [(key, list(same)) for key, same in groupby(rows, key=lambda row: (row["context"], row["truth"]))]
-    counted = []
-    for when in dict.fromkeys(row["when"] for row in rows):
-        mine = [row for row in rows if row["when"] == when]
-        lengths, right = [len(row["thought"].split()) for row in mine], sum(bool(row["match"]) for row in mine)
-        counted.append((when, len(mine), right, lengths, sum(not row["closed"] for row in mine)))
-    return Marked(_html("rollout_table", asked), words("rollout_table", counted), role="group")
+    return Marked(_html("rollout_table", asked), words("rollout_table", rows), role="group")
 
 
 def by_loss(tokens: Sequence[str], marks: Sequence[str], what: str) -> Marked:
