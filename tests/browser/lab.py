@@ -1,4 +1,4 @@
-"""A lesson open in JupyterLab, as a learner works it: run, look, move a control from the keyboard."""
+"""A lesson open in JupyterLab, as a learner works it: run, look, move a control by mouse and by keyboard."""
 
 from __future__ import annotations
 
@@ -39,6 +39,14 @@ class Lab:
         """Return what cells put out as errors."""
         found: list[str] = self.page.locator('[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
         return found
+
+    def theme(self, name: str) -> None:
+        """Choose "Light" or "Dark"."""
+        self.page.evaluate(
+            "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: `JupyterLab ${name}`})", name
+        )
+        dark = "false" if name == "Dark" else "true"
+        self.page.wait_for_selector(f'body[data-jp-theme-light="{dark}"]', state="attached")
 
     def explorers(self) -> list[Explorer]:
         """Return the explorers of the page, top to bottom."""
@@ -104,16 +112,43 @@ def by_keyboard(page: Any, control: Any) -> None:
     """Move a control with keys alone."""
     handle = control.locator(".noUi-handle, button.mod-active, input").first
     handle.focus()
-    kind = str(control.get_attribute("class"))
-    if "widget-slider" in kind:
+    if "widget-slider" in _classes(control):
         at_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
-        keys = ["ArrowLeft" if at_end else "ArrowRight"]
-    elif "widget-toggle-buttons" in kind:
-        last = control.locator("button.mod-active + button").count() == 0
-        keys = ["Shift+Tab" if last else "Tab", "Space"]
-    elif "widget-checkbox" in kind:
-        keys = ["Space"]
+        page.keyboard.press("ArrowLeft" if at_end else "ArrowRight")
+    elif "widget-toggle-buttons" in _classes(control):
+        page.keyboard.press("Tab" if _beside(control) > 0 else "Shift+Tab")
+        page.keyboard.press("Space")
+    elif "widget-checkbox" in _classes(control):
+        page.keyboard.press("Space")
     else:
-        keys = ["End", "1", "Tab"]
-    for key in keys:
-        page.keyboard.press(key)
+        page.keyboard.press("End")
+        page.keyboard.type("1")
+        page.keyboard.press("Tab")
+
+
+def by_mouse(page: Any, control: Any) -> None:
+    """Move a control with the mouse."""
+    if "widget-slider" in _classes(control):
+        track = control.locator(".noUi-target").bounding_box()
+        handle = control.locator(".noUi-handle").bounding_box()
+        share = (handle["x"] + handle["width"] / 2 - track["x"]) / track["width"]
+        page.mouse.click(track["x"] + (0.3 if share > 0.5 else 0.7) * track["width"], track["y"] + track["height"] / 2)
+    elif "widget-toggle-buttons" in _classes(control):
+        pressed = control.locator("button").evaluate_all("all => all.findIndex(one => one.matches('.mod-active'))")
+        control.locator("button").nth(pressed + _beside(control)).click()
+    elif "widget-checkbox" in _classes(control):
+        control.locator("input").click()
+    else:
+        field = control.locator("input")
+        field.click(click_count=3)
+        field.fill(f"{field.input_value()}2")
+        field.press("Tab")
+
+
+def _classes(control: Any) -> str:
+    return str(control.get_attribute("class"))
+
+
+def _beside(control: Any) -> int:
+    """Return 1 where a button follows the pressed one, else -1."""
+    return 1 if control.locator("button.mod-active + button").count() else -1

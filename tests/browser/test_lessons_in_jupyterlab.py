@@ -1,4 +1,4 @@
-"""Every lesson in a real JupyterLab in a real browser: it runs, and its controls work from the keyboard."""
+"""Every lesson in a real JupyterLab in a real browser: it runs, and its controls work by mouse and by keyboard."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from rmt_mini.teaching.lessons import lessons
 from tests.browser.conftest import Server
-from tests.browser.lab import PATIENCE, Lab, by_keyboard
+from tests.browser.lab import PATIENCE, Lab, by_keyboard, by_mouse
 
 pytestmark = pytest.mark.browser
 LAPTOP, PROJECTOR = (1366, 768), (1024, 768)
@@ -38,14 +38,41 @@ def test_a_lesson_runs_and_each_control_draws(lab: Lab, name: str, screenshots: 
         for control in explorer.controls():
             label = control.locator("label").first.inner_text()
             assert label.strip(), "a control without a label"
-            assert explorer.moved(lambda control=control: by_keyboard(lab.page, control)), label
-            assert explorer.described(), label
-    for width, height in (LAPTOP, PROJECTOR):
-        lab.page.set_viewport_size({"width": width, "height": height})
-        for number, explorer in enumerate(explorers):
-            explorer.root.scroll_into_view_if_needed()
-            assert explorer.fits(), f"explorer {number} is cut off at {width} pixels"
-        lab.page.screenshot(path=screenshots / f"{name}-{width}.png")
+            for move in (by_keyboard, by_mouse):
+                assert explorer.moved(lambda move=move, control=control: move(lab.page, control)), (label, move)
+                assert explorer.described(), (label, move)
+    for theme in ("Dark", "Light"):
+        lab.theme(theme)
+        for width, height in (LAPTOP, PROJECTOR):
+            lab.page.set_viewport_size({"width": width, "height": height})
+            for number, explorer in enumerate(explorers):
+                explorer.root.scroll_into_view_if_needed()
+                assert explorer.fits(), f"explorer {number} is cut off at {width} pixels"
+                assert contrast_of(explorer) >= 4.5, theme
+            if explorers:
+                lab.page.screenshot(path=screenshots / f"{name}-{theme.lower()}-{width}.png")
+
+
+def contrast_of(explorer: Any) -> float:
+    """Return the contrast of the words under a figure with what is behind them (WCAG asks for 4.5)."""
+    words = explorer.root.locator('[role="status"], [role="alert"]').first
+    return float(
+        words.evaluate(
+            """node => {
+                const rgb = text => (text.match(/[\\d.]+/g) || []).map(Number);
+                let back = node, colour = [0, 0, 0, 0];
+                while (back && (colour.length === 4 && colour[3] === 0)) {
+                    colour = rgb(getComputedStyle(back).backgroundColor);
+                    back = back.parentElement;
+                }
+                const light = c => c.slice(0, 3).map(v => v / 255)
+                    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+                    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+                const [a, b] = [light(rgb(getComputedStyle(node).color)), light(colour)];
+                return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+            }"""
+        )
+    )
 
 
 @pytest.mark.parametrize("lab", ["08_the_loop"], indirect=True)
