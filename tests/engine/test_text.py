@@ -23,7 +23,7 @@ from rmt_mini.scale.positions import Positions
 from rmt_mini.stages import coldstart as warmup
 from rmt_mini.stages.evaluate import plan_positions
 from rmt_mini.stages.midtrain import RMTTrainer, text_loss
-from tests.engine.test_foreign_models import ASCII, bare, fast, sentencepiece, wordpiece
+from tests.engine.test_tokenizers import ASCII, bare, fast, sentencepiece, wordpiece
 from tests.fakes import byte_tokenizer, make_tiny_policy
 from tests.stages.tiny import small
 

@@ -24,7 +24,7 @@ from rmt_mini.stages.posttrain import (
 )
 from rmt_mini.worlds.micro import make_tokenizer
 from rmt_mini.worlds.questions import Question, load_questions
-from tests.engine.test_foreign_models import sentencepiece
+from tests.engine.test_tokenizers import sentencepiece
 from tests.fakes import byte_tokenizer, tiny_model
 
 SMALL = {"documents_per_step": 3, "group_size": 4, "steps": 2, "budget_start": 4, "dtype": "float32"}
