@@ -157,7 +157,6 @@ RUNS = {
         "jamba",
         MOE | {"num_experts": 2, "mamba_d_state": 4, "attn_layer_period": 2, "attn_layer_offset": 1},
     ),
-    "mixtral: experts": ("mixtral", MOE),
     "gpt_oss: a sink, and windows": ("gpt_oss", MOE | {"head_dim": 8}),
     "gemma3: with pictures": (
         "gemma3",
