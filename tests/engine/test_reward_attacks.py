@@ -19,14 +19,9 @@ from rmt_mini.engine.rollout import Asking, roll_out
 from rmt_mini.records import Position, Rollout
 from rmt_mini.stages.posttrain import Exam
 from rmt_mini.worlds.questions import Question
+from tests.engine.test_prompt import ASSISTANT, END, USER, raw
 from tests.fakes import byte_tokenizer, scripted_policy
 from tests.stages.tiny import small
-
-END, USER, ASSISTANT = 256, 257, 258  # special tokens; every other id up to 255 is a byte
-
-
-def raw(text: str) -> list[int]:
-    return list(text.encode())
 
 
 def sampled(form, text: str, thought: list[int], answer: list[int], cap: int = 64, index: int | None = None) -> Rollout:

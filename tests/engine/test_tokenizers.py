@@ -58,13 +58,16 @@ def wordpiece() -> PreTrainedTokenizerFast:
     return fast(model, pre_tokenizer=split, decoder=decoders.WordPiece(), unk_token="[UNK]", sep_token="[SEP]")
 
 
-def sentencepiece() -> PreTrainedTokenizerFast:
-    """As T5's and older Llamas': a blank is a sign before the word, and lost at the beginning of a text."""
+def sentencepiece(unk: str | None = "<unk>", eos: str | None = "</s>") -> PreTrainedTokenizerFast:
+    """As T5's and older Llamas': a blank is a sign before the word, and lost at the beginning of a text.
+
+    It may declare none of its special tokens.
+    """
     pieces = ["<unk>", "</s>", "▁", *ASCII, "▁the", "the", "\n"]
     scored = [(piece, -float(n > 1) * (10 if len(piece) == 1 else 5)) for n, piece in enumerate(pieces)]
     space = pre_tokenizers.Metaspace()
     model = models.Unigram(scored, unk_id=0)
-    return fast(model, pre_tokenizer=space, decoder=decoders.Metaspace(), unk_token="<unk>", eos_token="</s>")
+    return fast(model, pre_tokenizer=space, decoder=decoders.Metaspace(), unk_token=unk, eos_token=eos)
 
 
 @pytest.mark.parametrize("make", [bare, lower, wordpiece, sentencepiece, ByT5Tokenizer])
