@@ -42,11 +42,12 @@ class MasterAdamW:
     """AdamW over a model's parameters, in float32 whatever their dtype; gradients are clipped to a global norm."""
 
     def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float, max_grad_norm: float) -> None:
-        self.named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        self.masters = [
-            p if p.dtype in (torch.float32, torch.float64) else p.detach().float().requires_grad_()
-            for _, p in self.named
-        ]
+        self.weights = [
+            (name, p, p if p.dtype in (torch.float32, torch.float64) else p.detach().float().requires_grad_())
+            for name, p in model.named_parameters()
+            if p.requires_grad
+        ]  # name, parameter and master, which is the parameter itself where that is precise enough
+        self.masters = [master for _, _, master in self.weights]
         self.max_grad_norm = max_grad_norm
         self.inner = torch.optim.AdamW(
             self.masters, lr=learning_rate, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True
@@ -54,13 +55,13 @@ class MasterAdamW:
 
     def step(self) -> float:
         """Apply the model's gradients, if finite, and clear them; returns their norm before clipping."""
-        for (_, parameter), master in zip(self.named, self.masters, strict=True):
+        for _, parameter, master in self.weights:
             if master is not parameter and parameter.grad is not None:
                 master.grad = parameter.grad.to(master.dtype)
                 parameter.grad = None
         norm = nn.utils.get_total_norm([master.grad for master in self.masters if master.grad is not None])
         if not bool(torch.isfinite(norm)):
-            for (name, _), master in zip(self.named, self.masters, strict=True):
+            for name, _, master in self.weights:
                 if master.grad is not None:
                     require_finite(f"the gradient of {name}", master.grad)
             require_finite("the gradient norm", norm)
@@ -68,20 +69,20 @@ class MasterAdamW:
         self.inner.step()
         self.inner.zero_grad(set_to_none=True)
         with torch.no_grad():
-            for (_, parameter), master in zip(self.named, self.masters, strict=True):
+            for _, parameter, master in self.weights:
                 if master is not parameter:
                     parameter.copy_(master)
         return float(norm)
 
     def drop_gradients(self) -> None:
         """Forget gradients that will not be applied."""
-        for (_, parameter), master in zip(self.named, self.masters, strict=True):
+        for _, parameter, master in self.weights:
             parameter.grad = master.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what an exact resume needs: the masters and their moments, flat, by parts of their names."""
         found = {}
-        for (name, _), master in zip(self.named, self.masters, strict=True):
+        for name, _, master in self.weights:
             found[f"master/{name}"] = master.detach()
             found |= {f"{key}/{name}": value for key, value in self.inner.state.get(master, {}).items()}
         return found
@@ -90,7 +91,7 @@ class MasterAdamW:
         """Restore ``state_dict``, and the model's weights with it."""
         self.inner.state.clear()  # a state from before the first step has no moments
         with torch.no_grad():
-            for (name, parameter), master in zip(self.named, self.masters, strict=True):
+            for name, parameter, master in self.weights:
                 master.copy_(state[f"master/{name}"])
                 if master is not parameter:
                     parameter.copy_(master)

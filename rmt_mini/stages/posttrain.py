@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -144,7 +144,7 @@ def answer_questions(policy: Policy, exam: Exam, config: RMTConfig, samples: int
 
 def summarize_exam(right: torch.Tensor, rollouts: Sequence[Rollout]) -> PassRow:
     """Return pass@k for k = 1, 2, 4, ... and all samples, with 95 % intervals over questions; thought length."""
-    cells = {k: Cell(accuracy=mean, low=low, high=high, n=n) for k, (mean, low, high, n) in _intervals(_passes(right))}
+    cells = {k: Cell(accuracy=float(own.mean()), **_interval(own)) for k, own in _passes(right).items()}
     length, closed = (float(np.mean([getattr(one, name) for one in rollouts])) for name in ("length", "closed"))
     counts = {"questions": len(right), "samples": right.shape[1]}
     return PassRow(pass_at=cells, **counts, thought_length=length, closed_share=closed)
@@ -162,9 +162,9 @@ def exam_lines(step: int, exam: Exam, right: torch.Tensor, rollouts: Sequence[Ro
 
 def exam_gain(before: torch.Tensor, after: torch.Tensor) -> dict[int, Change]:
     """Differences of pass@k, question by question, with 95 % intervals."""
-    first, last = _passes(before), _passes(after)
-    gaps = {k: last[k] - first[k] for k in first}
-    return {k: Change(difference=mean, low=low, high=high, n=n) for k, (mean, low, high, n) in _intervals(gaps)}
+    first = _passes(before)
+    gaps = {k: last - first[k] for k, last in _passes(after).items()}
+    return {k: Change(difference=float(own.mean()), **_interval(own)) for k, own in gaps.items()}
 
 
 def _passes(right: torch.Tensor) -> dict[int, np.ndarray]:
@@ -174,17 +174,15 @@ def _passes(right: torch.Tensor) -> dict[int, np.ndarray]:
     return {k: np.array([pass_at_k(count, samples, k) for count in right.sum(1).int().tolist()]) for k in ks}
 
 
-def _intervals(values: Mapping[int, np.ndarray]) -> Iterator[tuple[int, tuple[float, float, float, int]]]:
-    """Yield, for each k, the mean over questions, the ends of its interval, and the number of questions."""
-    for k, own in values.items():
-        low = high = mean = float(own.mean())
-        if len(own) < 2:  # a single value says nothing of its spread
-            low, high = (-1.0 if mean < 0 else 0.0), 1.0
-        elif np.ptp(own) > 0:
-            source = np.random.default_rng(0)
-            found = bootstrap((own,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=source)
-            low, high = map(float, found.confidence_interval)
-        yield k, (mean, low, high, len(own))
+def _interval(values: np.ndarray) -> dict[str, Any]:
+    """Return the interval of the mean of a value per question, and their number: {"low", "high", "n"}."""
+    low = high = float(values.mean())
+    if len(values) < 2:  # a single value says nothing of its spread
+        low, high = (-1.0 if low < 0 else 0.0), 1.0
+    elif np.ptp(values) > 0:
+        found = bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0))
+        low, high = map(float, found.confidence_interval)
+    return {"low": low, "high": high, "n": len(values)}
 
 
 def posttrain(

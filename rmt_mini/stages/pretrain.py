@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from rmt_mini.config import PretrainConfig
 from rmt_mini.engine.model import Policy, choose_device, make_policy
@@ -145,7 +146,5 @@ def pretrain(config: PretrainConfig, policy: Policy, on_step: Callable[[dict[str
 
 def _padded(batch: Sequence[Sequenced], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Pad on the right, where causal attention never looks; returns tokens and targets (B, L)."""
-    longest = max(len(tokens) for tokens, _ in batch)
-    tokens = torch.tensor([one + [pad] * (longest - len(one)) for one, _ in batch])
-    targets = torch.tensor([one + [IGNORED] * (longest - len(one)) for _, one in batch])
-    return tokens, targets
+    tokens, targets = (list(map(torch.tensor, side)) for side in zip(*batch, strict=True))
+    return pad_sequence(tokens, True, pad), pad_sequence(targets, True, IGNORED)

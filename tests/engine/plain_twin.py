@@ -6,7 +6,7 @@ record of what was asked. Losses are written out by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,9 +114,8 @@ def naive_roll_out(
     trunks: Sequence[Sequence[int]],
     positions: Sequence[Position],
     asking: Asking,
-    choose: Callable[[Tensor], int] = lambda logits: int(logits.argmax()),
 ) -> list[Rollout]:
-    """One rollout a position, everything read again for every token."""
+    """One greedy rollout a position, everything read again for every token."""
     rollouts = []
     for position, budget, cap in zip(positions, asking.budgets, asking.caps, strict=True):
         trunk = trunks[position.trunk]
@@ -127,7 +126,7 @@ def naive_roll_out(
             logits = next_logits(model, [*before, *thought])[-1]
             if asking.forced:
                 logits[form.close[0]] = -torch.inf
-            token = choose(logits)
+            token = int(logits.argmax())
             if token == form.close[0]:
                 closed = True
             else:
@@ -135,6 +134,6 @@ def naive_roll_out(
         before = [*before, *thought, *form.close, *form.cue(trunk, position.index)]
         answer: list[int] = []
         while not answer or not form.finished(answer):
-            answer.append(choose(next_logits(model, [*before, *answer])[-1]))
+            answer.append(int(next_logits(model, [*before, *answer])[-1].argmax()))
         rollouts.append(Rollout(position, budget, tuple(thought), closed, tuple(answer), ()))
     return rollouts

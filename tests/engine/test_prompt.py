@@ -127,15 +127,6 @@ def test_a_chat_answer_ends_with_its_box_or_the_turn_or_the_limit(tokenizer, ans
     assert form.finished(answer) == finished
 
 
-def test_continuation_of_skips_ends_inside_a_character(tokenizer) -> None:
-    trunk = raw("aé😀b")
-    assert continuation_of(tokenizer, trunk, 0) == ("aé😀b", [1, 3, 7, 8])
-    assert continuation_of(tokenizer, trunk, 3) == ("😀b", [4, 5])
-    assert continuation_of(tokenizer, trunk, 7) == ("b", [1])
-    assert continuation_of(tokenizer, raw("aé😀")[:5], 0) == ("aé", [1, 3])  # the text breaks off in a character
-    assert continuation_of(tokenizer, raw("0123456789"), 1) == ("12345678", [1, 2, 3, 4, 5, 6, 7, 8])
-
-
 # --- choosing ----------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import decoders, models, pre_tokenizers
 from transformers import ByT5Tokenizer
 
 from rmt_mini.engine.model import Policy
@@ -23,7 +22,7 @@ from rmt_mini.scale.positions import Positions
 from rmt_mini.stages import coldstart as warmup
 from rmt_mini.stages.evaluate import plan_positions
 from rmt_mini.stages.midtrain import RMTTrainer, text_loss
-from tests.engine.test_foreign_models import ASCII, bare, fast, sentencepiece, wordpiece
+from tests.engine.test_tokenizers import bare, sentencepiece, wordpiece
 from tests.fakes import byte_tokenizer, make_tiny_policy
 from tests.stages.tiny import small
 
@@ -70,16 +69,9 @@ def test_every_part_has_the_header_of_its_format() -> None:
 # --- tokens that a tokenizer does not know ---------------------------------------------------------------------
 
 
-def undeclared(unk: str | None = None, **specials: str) -> Any:
-    """A unigram model whose tokenizer may not say which token is the unknown one."""
-    scored = [(piece, -1.0) for piece in ("<unk>", "</s>", "▁", "\n", *ASCII)]
-    model, space = models.Unigram(scored, unk_id=0), pre_tokenizers.Metaspace()
-    return fast(model, pre_tokenizer=space, decoder=decoders.Metaspace(), unk_token=unk, **specials)
-
-
 @pytest.mark.parametrize(
     "make",
-    [wordpiece, sentencepiece, undeclared, lambda: undeclared("<unk>", eos_token="<unk>")],
+    [wordpiece, sentencepiece, lambda: sentencepiece(None, None), lambda: sentencepiece("<unk>", "<unk>")],
 )
 def test_unknown_tokens_are_found_and_never_asked(make: Callable[[], Any]) -> None:
     tokenizer = make()

@@ -27,17 +27,18 @@ def positions(entropies: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0)) -> list[Posit
     return [Position(0, index + 1, 2, entropy) for index, entropy in enumerate(entropies)]
 
 
-def scored(kind: str, policy: Any, start: Any = None, wanted: int = 1) -> tuple[Pool, torch.Tensor]:
-    with torch.no_grad():
-        trunks = policy.tree.read([TRUNK])
-        return MEASURES[kind](scoring(policy, trunks, start, wanted))
-
-
-def scoring(policy: Any, trunks: Any, start: Any = None, wanted: int = 1) -> Scoring:
+def scoring(policy: Any, start: Any = None, wanted: int = 1) -> Scoring:
     def ask(asked: Any) -> Asking:
         return Asking([None] * len(asked), [0] * len(asked))
 
+    with torch.no_grad():
+        trunks = policy.tree.read([TRUNK])
     return Scoring(policy, start, BareFormat(), trunks, positions(), wanted, ask, generator_for(0, "test"))
+
+
+@torch.no_grad()
+def scored(kind: str, *given: Any, **options: Any) -> tuple[Pool, torch.Tensor]:
+    return MEASURES[kind](scoring(*given, **options))
 
 
 def plain_losses(policy: Any) -> torch.Tensor:
@@ -76,11 +77,8 @@ def test_the_pass_rate_is_that_of_a_few_rollouts() -> None:
 
 def test_scores_assign_the_tiers_of_entropy_anew() -> None:
     policy = make_tiny_policy(vocabulary=12)
-    with torch.no_grad():
-        asked = scoring(policy, policy.tree.read([TRUNK]))
-    asked = dataclasses.replace(
-        asked, positions=[dataclasses.replace(p, tier=n // 2) for n, p in enumerate(positions())]
-    )
+    tiered = [dataclasses.replace(p, tier=n // 2) for n, p in enumerate(positions())]
+    asked = dataclasses.replace(scoring(policy), positions=tiered)
     found = {kind: [one.tier for one in rescored(kind, asked).positions] for kind in ("loss", "random")}
     order = plain_losses(policy).argsort().tolist()
     assert found["loss"] == [int(place in order[2:]) for place in range(4)]
@@ -109,10 +107,8 @@ def test_the_trainer_takes_the_scores_and_counts_their_cost(kind: str) -> None:
 def test_a_position_is_asked_under_its_own_budget() -> None:
     config = small(budget_rule="entropy", budget_start=8, budget_min=3)
     asked = positions((0.0, 1.0, 2.0, 5.0))
-    assert budgets_for(config, 8, asked) == [3, 4, 8, 16]
     asking = asking_for(config, budgets_for(config, 8, asked))
     assert (asking.budgets, asking.caps) == ([3, 4, 8, 16], [6, 8, 16, 32])
-    assert budgets_for(small(budget_start=8), 8, asked) == [8] * 4
     unstated = small(budget_rule="entropy", budget_start=8, use_budget=False)
     assert asking_for(unstated, budgets_for(unstated, 8, asked)).caps == [16] * 4
 

@@ -8,17 +8,14 @@ from rmt_mini.stages.optimizer import MasterAdamW, NonFiniteError
 
 
 def layer(dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Linear:
-    made = nn.Linear(3, 2)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
-    return made.to(dtype)
+    torch.manual_seed(seed)
+    return nn.Linear(3, 2).to(dtype)
 
 
 def feed(model: nn.Linear, step: int, size: float = 1.0) -> None:
-    for number, parameter in enumerate(model.parameters()):
-        noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(100 * step + number))
-        parameter.grad = (size * noise).to(parameter.dtype)
+    torch.manual_seed(step)
+    for parameter in model.parameters():
+        parameter.grad = size * torch.randn_like(parameter)
 
 
 def test_in_float32_it_is_adamw_of_torch_with_clipping() -> None:
@@ -38,23 +35,16 @@ def test_in_float32_it_is_adamw_of_torch_with_clipping() -> None:
 
 
 def test_bfloat16_weights_gather_updates_that_they_alone_would_lose() -> None:
-    model = nn.Linear(4, 1, bias=False)
-    with torch.no_grad():
-        model.weight.fill_(1.0)
-    model.to(torch.bfloat16)
-    optimizer = MasterAdamW(model, 1e-4, 0.0, 1e9)
-    for _ in range(200):
-        model.weight.grad = torch.ones_like(model.weight)
-        optimizer.step()
-    kept = model.weight.detach()
-    assert kept.dtype == torch.bfloat16
-    assert kept.float().tolist()[0] == pytest.approx([0.98] * 4, abs=0.004)  # 200 steps of 1e-4; bf16 step 2^-8
-
+    model = nn.ParameterList([torch.ones(4, dtype=torch.bfloat16)])
     bare = nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+    optimizer = MasterAdamW(model, 1e-4, 0.0, 1e9)
     plain = torch.optim.AdamW([bare], lr=1e-4, betas=(0.9, 0.95), weight_decay=0.0)
     for _ in range(200):
-        bare.grad = torch.ones_like(bare)
+        model[0].grad, bare.grad = torch.ones_like(bare), torch.ones_like(bare)
+        optimizer.step()
         plain.step()
+    assert model[0].dtype == torch.bfloat16
+    assert model[0].tolist() == pytest.approx([0.98] * 4, abs=0.004)  # 200 steps of 1e-4; bf16 step 2^-8
     assert bare.tolist() == [1.0] * 4  # each update rounds away
 
 
@@ -65,17 +55,13 @@ def test_a_restored_optimizer_goes_on_as_the_unbroken_one(dtype: torch.dtype) ->
     for step in range(3):
         feed(whole, step)
         optimizer.step()
-    state = {name: value.clone() for name, value in optimizer.state_dict().items()}
-    for step in range(3, 6):
-        feed(whole, step)
-        optimizer.step()
-
     broken = layer(dtype, seed=9)
     resumed = MasterAdamW(broken, 1e-3, 0.01, 1.0)
-    resumed.load_state_dict(state)
-    for step in range(3, 6):
-        feed(broken, step)
-        resumed.step()
+    resumed.load_state_dict({name: value.clone() for name, value in optimizer.state_dict().items()})
+    for model, own in ((whole, optimizer), (broken, resumed)):
+        for step in range(3, 6):
+            feed(model, step)
+            own.step()
     for one, other in zip(whole.parameters(), broken.parameters(), strict=True):
         assert torch.equal(one, other)
 

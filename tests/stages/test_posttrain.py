@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from rmt_mini.config import NOT_IN_POSTTRAINING, RMTConfig, preset
-from rmt_mini.engine.model import make_policy
 from rmt_mini.engine.prompt import Turn
 from rmt_mini.errors import UserError
 from rmt_mini.runs.pre_and_post import posttrain_run
@@ -24,8 +23,8 @@ from rmt_mini.stages.posttrain import (
 )
 from rmt_mini.worlds.micro import make_tokenizer
 from rmt_mini.worlds.questions import Question, load_questions
-from tests.engine.test_foreign_models import sentencepiece
-from tests.fakes import byte_tokenizer, tiny_model
+from tests.engine.test_tokenizers import sentencepiece
+from tests.fakes import make_tiny_policy
 
 SMALL = {"documents_per_step": 3, "group_size": 4, "steps": 2, "budget_start": 4, "dtype": "float32"}
 
@@ -36,13 +35,17 @@ def config(**changes):
 
 @pytest.fixture
 def policy():
-    torch.manual_seed(0)
-    tokenizer = byte_tokenizer()
-    return make_policy("tiny", tiny_model("llama", vocab_size=len(tokenizer)), tokenizer)
+    return make_tiny_policy()
 
 
-def question(text, answer="7"):
-    return Question(text, text, f" {answer}", lambda given: float(given.strip() == answer))
+def saved(policy, folder):
+    policy.model.save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def question(text, answer="7", score=None):
+    return Question(text, text, f" {answer}", score or (lambda given: float(given.strip() == answer)))
 
 
 def test_pass_at_k_counts_the_draws_that_hold_a_right_one():
@@ -77,29 +80,22 @@ def test_the_answer_cannot_be_seen(policy):
     assert rolled[0] == rolled[1]
 
 
-@pytest.mark.parametrize("source", ["micro", "micro-text"])
-def test_every_question_of_the_micro_world_is_answerable(source):
-    tokenizer = make_tokenizer()
-    policy = make_policy("tiny", tiny_model("llama", vocab_size=len(tokenizer)), tokenizer)
-    questions = load_questions(source, 100, seed=0)
-    assert answerable(policy, source, questions, config()) == questions
+@pytest.mark.parametrize(
+    ("source", "count", "name"),
+    [("micro", 100, "continuation"), ("micro-text", 100, "continuation"), ("champ", 1000, "continuation"),
+     ("champ", 60, "chat")],
+)  # fmt: skip
+def test_every_question_of_a_bundled_source_is_answerable(policy, source, count, name):
+    policy = policy if source == "champ" else make_tiny_policy(tokenizer=make_tokenizer())
+    questions = load_questions(source, count, seed=0)
+    assert answerable(policy, source, questions, config(answer_format=name)) == questions
 
 
-@pytest.mark.parametrize("name", ["continuation", "chat"])
-def test_every_question_of_champ_is_answerable(policy, name):
-    questions = load_questions("champ", 1000, seed=0)
-    assert answerable(policy, "champ", questions, config(answer_format=name)) == questions
-
-
-def judged_by(answer, score, number):
-    return Question(f"q{number}", f"question {number}?", f" {answer}", score)
-
-
-NEVER = judged_by("None", lambda given: 0.0, 1)
-ALWAYS = judged_by("True", lambda given: 1.0, 2)  # as gym:game_of_life_halting
-NOT_EMPTY = judged_by("5", lambda given: float(given != ""), 3)
-LINES = judged_by("1 2\n3 4", lambda given: float(given == "1 2\n3 4"), 4)
-EMPTY = judged_by("", lambda given: float(given == ""), 5)
+NEVER = question("never?", "None", lambda given: 0.0)
+ALWAYS = question("always?", "True", lambda given: 1.0)  # as gym:game_of_life_halting
+NOT_EMPTY = question("not empty?", "5", lambda given: float(given != ""))
+LINES = question("lines?", "1 2\n3 4", lambda given: float(given == "1 2\n3 4"))
+EMPTY = question("empty?", "", lambda given: float(given == ""))
 
 
 @pytest.mark.parametrize(
@@ -120,29 +116,29 @@ def test_a_source_most_of_whose_questions_cannot_be_judged_is_refused_with_numbe
 
 
 def test_a_scorer_that_takes_any_well_formed_answer_is_refused(policy):
-    digits = [judged_by(str(number), lambda given: float(given.isdigit()), number) for number in range(4)]
+    digits = [question(f"{n}?", str(n), lambda given: float(given.isdigit())) for n in range(4)]
     with pytest.raises(UserError, match=r"0 is judged wrong, and 0 accept nonsense, 4 the answer of another"):
         answerable(policy, "gym:x", digits, config())
-    alike = [judged_by("7", lambda given: float(given.isdigit()), number) for number in range(4)]
+    alike = [question(f"{n}?", "7", lambda given: float(given.isdigit())) for n in range(4)]
     assert len(answerable(policy, "gym:x", alike, config())) == 4  # nothing shows that they take others
 
 
 # several lines; every expression whose value is 24
 @pytest.mark.parametrize("task", ["sudoku", "puzzle24"])
-def test_tasks_of_reasoning_gym_that_cannot_be_judged_are_refused(tmp_path, policy, task):
-    tiny_model("llama", vocab_size=len(policy.tokenizer), max_position_embeddings=9000).save_pretrained(
-        tmp_path / "model"
+def test_tasks_of_reasoning_gym_that_cannot_be_judged_are_refused(tmp_path, task):
+    model, changes = (
+        saved(make_tiny_policy(max_position_embeddings=9000), tmp_path / "model"),
+        {**SMALL, "out": str(tmp_path / "run")},
     )
-    policy.tokenizer.save_pretrained(tmp_path / "model")
     with pytest.raises(UserError, match=f"gym:{task}.*of 8 questions"):
-        posttrain_run(str(tmp_path / "model"), f"gym:{task}", count=8, changes={**SMALL, "out": str(tmp_path / "run")})
+        posttrain_run(model, f"gym:{task}", count=8, changes=changes)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("pays", [False, True])
 def test_rewards_train_and_the_answers_as_text_never_do(policy, pays):
     """Without a group that differs in its rewards there is no gradient at all, whatever the answers say."""
-    asked = [Question(str(n), f"question {n}:", " 7", lambda given: float(pays and len(given) % 2)) for n in range(3)]
+    asked = [question(f"{n}:", score=lambda given: float(pays and len(given) % 2)) for n in range(3)]
     before = [parameter.clone() for parameter in policy.model.parameters()]
     settings = config(weight_decay=0.0)
     posttrain(settings, policy, Exam(policy, asked, settings))
@@ -151,11 +147,8 @@ def test_rewards_train_and_the_answers_as_text_never_do(policy, pays):
 
 
 def test_summary_and_gain_by_hand(policy):
-    settings = config()
-    exam = Exam(policy, [question("a?"), question("b?")], settings)
-    right, rollouts = answer_questions(policy, exam, settings, 4)
-    assert right.shape == (2, 4)
-    assert len(rollouts) == 8
+    right, rollouts = answer_questions(policy, Exam(policy, [question("a?"), question("b?")], config()), config(), 4)
+    assert (right.shape, len(rollouts)) == ((2, 4), 8)
     before = torch.tensor([[0.0, 0, 0, 0], [1, 0, 0, 0]])
     after = torch.tensor([[1.0, 0, 0, 0], [1, 1, 1, 1]])
     found = summarize_exam(after, rollouts)
@@ -168,15 +161,11 @@ def test_summary_and_gain_by_hand(policy):
     assert list(gain) == [1, 2, 4]
 
 
-@pytest.fixture
-def model(tmp_path, policy):
-    policy.model.save_pretrained(tmp_path / "model")
-    policy.tokenizer.save_pretrained(tmp_path / "model")
-    return str(tmp_path / "model")
-
-
-def test_it_writes_a_run_folder(tmp_path, model):
-    changes = {**SMALL, "out": str(tmp_path / "run"), "evaluation_fraction": 0.5}
+def test_it_writes_a_run_folder(tmp_path, policy):
+    model, changes = (
+        saved(policy, tmp_path / "model"),
+        {**SMALL, "out": str(tmp_path / "run"), "evaluation_fraction": 0.5},
+    )
     folder = posttrain_run(model, "micro", count=12, samples=6, changes=changes, progress=False, every=1).folder
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert set(evaluation) == {"before", "after", "gain"}
@@ -195,7 +184,9 @@ def test_it_writes_a_run_folder(tmp_path, model):
         resume(folder)
 
 
-def test_a_turn_that_states_another_date_makes_another_run(tmp_path, model):
+def test_a_turn_that_states_another_date_makes_another_run(tmp_path, policy):
+    model = saved(policy, tmp_path / "model")
+
     def notes(name, turn=None):
         given = {**SMALL, "answer_format": "chat", "out": str(tmp_path / name)}
         posttrain_run(model, "micro", 12, 2, given, progress=False, turn=turn)
@@ -214,9 +205,7 @@ def test_a_setting_without_effect_is_refused(name):
 
 
 def test_questions_in_a_script_that_the_tokenizer_does_not_know_are_refused(policy):
-    letters = sentencepiece()
-    asked = [Question(str(n), "漢字" * 9 + f" {n}:", " 7", lambda given: float(given.strip() == "7")) for n in range(4)]
-    reader = make_policy("letters", tiny_model("llama", vocab_size=len(letters)), letters)
-    with pytest.raises(UserError, match=r"questions 'mine': \d\d% of the tokens are unknown to .* of 'letters'"):
+    asked, reader = [question("漢字" * 9 + f" {n}:") for n in range(4)], make_tiny_policy(tokenizer=sentencepiece())
+    with pytest.raises(UserError, match=r"questions 'mine': \d\d% of the tokens are unknown to .* of 'tiny-llama'"):
         answerable(reader, "mine", asked, config())
     assert len(answerable(policy, "mine", asked, config())) == 4  # bytes know them all

@@ -38,16 +38,13 @@ def test_an_aside_is_laid_out_as_the_engine_lays_a_branch_out(form):
         for place in places:
             index = place - 1 - skipped  # the line end before the tag belongs to the opening
             close = tokens.index(form.close[0], place)
-            tag_end = (
-                place + 1 if tokens[place] == form.opening(None)[1] else tokens.index(form.opening(7)[-1], place) + 1
-            )
-            stated = form.tokenizer.decode(tokens[place + 1 : tag_end - 1]).strip()
+            unstated = tokens[place] == form.opening(None)[1]
+            tag_end = place + 1 if unstated else tokens.index(form.opening(7)[-1], place) + 1
+            budget = None if unstated else int(form.tokenizer.decode(tokens[place + 1 : tag_end - 1]))
             thought = tuple(tokens[tag_end:close])
-            budget = int(stated) if stated else None
             rollout = Rollout(Position(0, index, 0, 0.0), budget, thought, True, (trunk[index],), ())
             branch = lay_out(form, trunk, rollout).tokens
-            assert tokens[place - 1 : place - 1 + len(branch)] == branch
-            assert tokens[place - 1 + len(branch)] == trunk[index]
+            assert tokens[place - 1 : place + len(branch)] == [*branch, trunk[index]]
             skipped += len(branch)
             found += 1
         assert len(tokens) == len(trunk) + skipped + 1
@@ -113,15 +110,12 @@ def test_the_recipe_still_gives_the_recorded_losses():
     assert config == PretrainConfig(out="")  # the shipped model is what the default makes
     seen = []
 
-    class Enough(Exception):
-        pass
-
     def watch(line):
         seen.append(line)
         if len(seen) == len(recorded):
-            raise Enough
+            raise StopIteration
 
-    with pytest.raises(Enough):
+    with pytest.raises(StopIteration):
         pretrain(config, new_policy(config), watch)
     for line, old in zip(seen, recorded, strict=True):
         assert line["tokens"] == old["tokens"]
