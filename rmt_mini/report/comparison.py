@@ -214,7 +214,7 @@ def _arm(row: Answered, took: files.Compute | None) -> files.ArmRow:
     length = _change(as_one_tier(answers), _lengths(row))
     mine = both.think if how == "think" else both.ntp
     return files.ArmRow(
-        **mine.model_dump(exclude={"budget"}),
+        **mine.model_dump(exclude={"budget"}, exclude_unset=True),
         row="think" if how == "think" else "ntp",
         thought_length_interval=(length["low"] or 0.0, length["high"] or 0.0) if how == "think" else (0.0, 0.0),
         plain=files.Tiers(**dict(zip((*TIERS, "average"), both.ntp.columns(), strict=True))),

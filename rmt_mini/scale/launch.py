@@ -76,7 +76,7 @@ def setup_for(preset: str, name: str = "", gpus: int = 0, machines: int = 0) -> 
 def scale_settings(preset: str, setup: Setup, given: Mapping[str, Any]) -> ScaleSettings:
     """Return how a preset's work is distributed in a setup, with what was given instead of the defaults."""
     own = DATA["presets"].get(preset, {}).get(setup.config, {})
-    return ScaleSettings.from_dict({**setup.scale, **own, **given})
+    return ScaleSettings(**{**setup.scale, **own, **given})
 
 
 def _words(command: str, **values: object) -> list[str]:

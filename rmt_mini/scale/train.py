@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked as experimental
     try:
         config = preset(given.preset, **_values(given.changes, "--changes"))
-        out = train(config, ScaleSettings.from_dict(_values(given.scale, "--scale")))
+        out = train(config, ScaleSettings(**_values(given.scale, "--scale")))
     except UserError as error:
         if first:
             sys.stderr.write(f"error: {error}\n")
