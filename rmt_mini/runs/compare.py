@@ -153,7 +153,7 @@ def finish(
 
 
 def _side_by_side(job: Job, paths: Sequence[Path], workers: int, stop: threading.Event | None) -> Iterator[Path]:
-    executor = ProcessPoolExecutor(workers, initializer=_start_worker)
+    executor = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(os.getpid(),))
     try:
         left = {executor.submit(job, path, None) for path in paths}
         while left:
@@ -169,13 +169,13 @@ def _side_by_side(job: Job, paths: Sequence[Path], workers: int, stop: threading
         executor.shutdown(kill_workers=True)
 
 
-def _start_worker() -> None:
-    """Take one thread, leave Ctrl-C to the parent, and end when the parent does."""
+def _start_worker(parent: int) -> None:
+    """Take one thread, leave Ctrl-C to the parent, and end when the parent does, even if it has ended by now."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.ERROR)
     any_bar.set_lock(threading.RLock())  # the default is a semaphore, which a killed process leaves
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
