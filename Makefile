@@ -29,12 +29,12 @@ lab: $(STAMP) ## open the lessons in JupyterLab
 slides: $(STAMP) ## make slides of the lessons in build/slides; they need no network
 	"$(PY)" -m rmt_mini.teaching.slides $(ARGS)
 
-# Fast tests share the cores, one thread each. Those in a browser run one at a time: a lesson is server, kernel and
-# browser already. What is slow or needs a GPU then runs alone with all cores; tests that need what a machine lacks
-# skip themselves. The three expressions must leave no test out. Exit code 5 means that there are none of the last kind.
+# Tests share two cores, one thread each, but for those that need a GPU, which run alone; tests that need what a machine
+# lacks skip themselves. The four expressions must leave no test out.
 FAST := not (slow or browser or gpu)
 BROWSER := browser and not (slow or gpu)
-ALONE := slow or gpu
+SLOW := slow and not gpu
+ALONE := gpu
 
 test: $(STAMP) ## lint, types, doctests, tests, every notebook
 	"$(PY)" -m ruff check .
@@ -43,10 +43,11 @@ test: $(STAMP) ## lint, types, doctests, tests, every notebook
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 -m "$(FAST)" --doctest-modules rmt_mini tests
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 --dist loadfile -p tests.nbval_over_files --nbval-lax notebooks --ignore notebooks/exercises
 	$(MAKE) browser
-	"$(PY)" -m pytest -q -m "$(ALONE)" tests || [ $$? -eq 5 ]
+	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 -m "$(SLOW)" tests
+	"$(PY)" -m pytest -q -m "$(ALONE)" tests
 
 browser: $(STAMP) ## work the controls of every lesson in a real browser
-	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -m "$(BROWSER)" tests
+	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 -m "$(BROWSER)" tests
 
 bench: $(STAMP) ## time a step against TRL, generate and the machine's limits (about half an hour)
 	"$(VENV)/bin/rmt-mini" bench $(ARGS)

@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -309,14 +310,13 @@ def launch(
 
     spread = {field: flags.pop(field) for field in ScaleSettings.model_fields if field in flags}
     config = _settings(name, flags)
-    where = launch.setup_for(config.preset, setup or "", gpus, machines)
-    scale = launch.scale_settings(config.preset, where, spread)
-    made = launch.commands(config.replace(model=locate_model(config.model)), where, scale, main_address or "")
+    where = launch.setup_for(config.preset, setup or "", gpus, machines, **spread)
+    made = launch.commands(config.replace(model=locate_model(config.model)), where, main_address or "")
     if start:
-        sys.exit(launch.start(made, scale, machine_rank or 0))
+        sys.exit(launch.start(made, where, machine_rank or 0))
     if machine_rank is not None:
         raise UserError("--machine-rank is of use with --run only; without it the commands of all machines are printed")
-    print("\n".join(made.lines()))
+    print("\n".join(f"# {place}:\n{shlex.join(command)}" for place, command in made.items()))
 
 
 @app.command

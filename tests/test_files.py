@@ -11,11 +11,8 @@ import nbformat
 import pytest
 
 from rmt_mini.cli import main
-from rmt_mini.config import preset
 from rmt_mini.errors import UserError
 from rmt_mini.files import Evaluation, Measured, write_keeping, write_whole
-from rmt_mini.scale.settings import ScaleSettings
-from rmt_mini.scale.train import require_same
 from rmt_mini.teaching import lessons
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -82,23 +79,15 @@ def test_evaluate_keeps_the_file_that_it_replaces(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "out.old-1.json").read_text() == "mine"
 
 
-def test_training_at_scale_leaves_a_folder_of_something_else_alone(tmp_path: Path) -> None:
-    """A run of the document tree that was stopped has metrics of its own, which going on would cut."""
-    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
-    both = {"config": preset("micro").to_dict(), "scale": ScaleSettings().to_dict()}
-    with pytest.raises(UserError, match="is in use; choose another with --out"):
-        require_same(tmp_path, both)
-
-
 def test_a_lesson_that_was_edited_while_it_ran_is_left_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.ipynb"
     path.write_text("before")
 
-    def ran(*_: object) -> tuple[object, lessons.Cost]:
+    def ran(*_: object) -> tuple[object, float, float]:
         path.write_text("typed meanwhile")
-        return nbformat.v4.new_notebook(), lessons.Cost(1.0, 1.0)
+        return nbformat.v4.new_notebook(), 1.0, 1.0
 
     monkeypatch.setattr(lessons, "run", ran)
     with pytest.raises(UserError, match="was edited while it ran"):

@@ -18,19 +18,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from jinja2 import Template
-
 from rmt_mini.bench.sizes import FIXED, Setting
 from rmt_mini.errors import UserError
 from rmt_mini.files import require_free, write_whole
 from rmt_mini.report import plots
-from rmt_mini.report.markdown import escape
+from rmt_mini.report.markdown import render
 from rmt_mini.runs.folder import free_name
 from rmt_mini.runs.journal import machine, versions
 
 logger = logging.getLogger(__name__)
 Json = dict[str, Any]
-TEMPLATE = Path(__file__).with_name("report.md.j2")
 
 DTYPES = ("bfloat16", "float32")
 SLOW = 1 / 8  # of the fastest dtype's rate: a processor without bfloat16 products takes a hundred times as long
@@ -49,9 +46,16 @@ def bench(
     folder = out or free_name(Path("runs") / "bench")
     require_free(folder)
     quick = setting.replace(steps=1)
-    limits, tree = _needed("limits", setting), _needed("tree", setting)
+    needed = {}
+    for name in ("tree", "limits"):
+        needed[name] = run_part(name, setting)
+        if "error" in needed[name]:
+            raise UserError(f"the {name} cannot be measured: {needed[name]['error']}")
+    tree, limits = needed.values()
     contenders = {"tree": tree, "generate": run_part("generate", setting), "padded": best(climb(quick, "padded"))}
-    tried = [one for dtype in (_multiplied(limits) if trl else ()) for one in climb(quick, "trl", dtype=dtype)]
+    rates = limits["products"]
+    dtypes = [dtype for dtype in DTYPES if trl and rates[dtype] > SLOW * max(rates.values())]
+    tried = [one for dtype in dtypes for one in climb(quick, "trl", dtype=dtype)]
     contenders["trl"] = found = best(tried)
     if "seconds" in found:
         contenders["trl"] = run_part("trl", setting, dtype=found["dtype"], micro_batch=found["micro_batch"])
@@ -100,19 +104,6 @@ def run_part(name: str, setting: Setting, **more: Any) -> Json:
     return found
 
 
-def _needed(name: str, setting: Setting) -> Json:
-    found = run_part(name, setting)
-    if "error" in found:
-        raise UserError(f"the {name} cannot be measured: {found['error']}")
-    return found
-
-
-def _multiplied(limits: Json) -> list[str]:
-    """Return the dtypes that the machine multiplies at a useful rate."""
-    rates = limits["products"]
-    return [dtype for dtype in DTYPES if rates[dtype] > SLOW * max(rates.values())]
-
-
 def climb(setting: Setting, name: str, **more: Any) -> list[Json]:
     """Measure ever larger micro-batches for as long as they are faster."""
     found: list[Json] = []
@@ -146,8 +137,5 @@ def ratios(limits: Json, contenders: Mapping[str, Json]) -> dict[str, float | No
 
 def lay_out_results(found: Json, alt: str | None = None) -> str:
     """Return the tables, a line on each contender and then the ratios; with ``alt``, of a figure or empty, a report."""
-    template = Template(TEMPLATE.read_text(encoding="utf-8"), trim_blocks=True, lstrip_blocks=True)
     shown = {name: found[name] for name in ratios(found["limits"], found["contenders"])}
-    step = Setting(**found["setting"]) if alt is not None else None
-    text = template.render(found, step=step, alt=alt, ratios=shown, median=median, escape=escape)
-    return str(text).strip()
+    return render("bench.md.j2", **found, alt=alt, ratios=shown, median=median).strip()

@@ -81,8 +81,8 @@ def prompts_for(setting: Setting, policy: Policy) -> list[list[int]]:
     return [[*texts[p.trunk].ids[: p.index], *opening] for p in positions_for(setting)]
 
 
-def _coin(number: int, rollout: Rollout) -> Judged:
-    return Judged(rollout, number % 2, 0.0, number % 2, 1.0 if number % 2 else -1.0)
+def _coins(rollouts: Sequence[Rollout], *_: object) -> list[Judged]:
+    return [Judged(one, n % 2, 0.0, n % 2, 1.0 if n % 2 else -1.0) for n, one in enumerate(rollouts)]
 
 
 class MeasuredStep(RMTTrainer):
@@ -90,7 +90,7 @@ class MeasuredStep(RMTTrainer):
 
     def __init__(self, setting: Setting, policy: Policy) -> None:
         config, texts = material(setting, policy)
-        super().__init__(config, policy, texts, lambda rollouts, *_: [*map(_coin, range(len(rollouts)), rollouts)])
+        super().__init__(config, policy, texts, _coins)
         self.setting = setting
 
     def ask(self, budget: int, positions: Sequence[Position]) -> Asking:

@@ -12,7 +12,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scipy.stats import linregress, t
@@ -29,41 +29,40 @@ SMALL = {"evaluation_positions": 90, "evaluation_documents": 60, "preflight_posi
 
 @dataclass(frozen=True)
 class Soak:
-    """What a long run did to memory and log: the growth of the last three quarters, with its 95 % interval."""
+    """What a long run did to memory and log."""
 
-    steps: int
-    slope_kb: float  # a step, as the next two
-    low_kb: float
-    high_kb: float
-    leaks: bool  # whether memory surely grows by more than a run keeps on purpose
-    first_mb: float  # held after the first step
-    last_mb: float
     warnings: dict[str, int]  # how often each came
-    resident_mb: list[float] = field(repr=False)  # every reading
+    resident_mb: list[float]  # held after each step
+
+    @property
+    def leaks(self) -> bool:
+        """Whether memory surely grows by more than a run keeps on purpose."""
+        return growth(self.resident_mb)[1] > ALLOWED_KB
 
     def line(self) -> str:
         """Return the result as a line, and each warning in another."""
+        slope, low, high = growth(self.resident_mb)
         first = (
-            f"{self.steps} steps: memory {'it leaks' if self.leaks else 'flat'}, {self.slope_kb:+.1f} KB a step "
-            f"[{self.low_kb:+.1f}, {self.high_kb:+.1f}], {self.first_mb:.0f} MB at the start and {self.last_mb:.0f} at "
+            f"{len(self.resident_mb)} steps: memory {'it leaks' if self.leaks else 'flat'}, {slope:+.1f} KB a step "
+            f"[{low:+.1f}, {high:+.1f}], {self.resident_mb[0]:.0f} MB at the start and {self.resident_mb[-1]:.0f} at "
             f"the end; {len(self.warnings)} different warnings"
         )
         return "\n".join([first, *(f"{count} x {text}" for text, count in self.warnings.items())])
 
 
-def growth(resident: Sequence[int]) -> tuple[float, float, float]:
-    """Fit a line to the last three quarters of readings in bytes; returns its slope and 95 % interval, KB a step."""
-    kept = [reading / 1e3 for reading in resident[len(resident) // 4 :]]
+def growth(resident_mb: Sequence[float]) -> tuple[float, float, float]:
+    """Fit a line to the last three quarters of the readings; returns its slope and 95 % interval, KB a step."""
+    kept = [1e3 * reading for reading in resident_mb[len(resident_mb) // 4 :]]
     if len(kept) < 3:
-        raise UserError(f"{len(resident)} steps are too few to see memory grow; give at least 3")
+        raise UserError(f"{len(resident_mb)} steps are too few to see memory grow; give at least 3")
     fitted = linregress(range(len(kept)), kept)
-    slope, half = float(fitted.slope), float(t.ppf(0.975, len(kept) - 2)) * float(fitted.stderr)
-    return slope, slope - half, slope + half
+    half = float(t.ppf(0.975, len(kept) - 2)) * float(fitted.stderr)
+    return float(fitted.slope), float(fitted.slope) - half, float(fitted.slope) + half
 
 
 def soak(work: Callable[[Callable[[object], None]], object]) -> Soak:
     """Watch ``work``, which runs and calls what it is given after every step."""
-    readings, warnings = list[int](), Counter[str]()
+    readings, warnings = list[float](), Counter[str]()
 
     def count(record: logging.LogRecord) -> None:
         text = re.sub(r"\d+(\.\d+)?", "N", " ".join(record.getMessage().split()))
@@ -71,7 +70,7 @@ def soak(work: Callable[[Callable[[object], None]], object]) -> Soak:
 
     def read(_: object) -> None:
         hand_back_freed_memory()
-        readings.append(resident_memory())
+        readings.append(resident_memory() / 1e6)
 
     handler = logging.Handler(logging.WARNING)
     handler.emit = count  # type: ignore[method-assign]
@@ -84,9 +83,7 @@ def soak(work: Callable[[Callable[[object], None]], object]) -> Soak:
     finally:
         logging.getLogger().removeHandler(handler)
         logging.captureWarnings(False)
-    slope, low, high = growth(readings)
-    held = [reading / 1e6 for reading in readings]
-    return Soak(len(held), slope, low, high, low > ALLOWED_KB, held[0], held[-1], dict(warnings), held)
+    return Soak(dict(warnings), readings)
 
 
 def main() -> None:

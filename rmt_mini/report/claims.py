@@ -6,17 +6,17 @@ templates/findings.md.j2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from rmt_mini.arms import BASELINE, METHOD
 from rmt_mini.config import RMTConfig
-from rmt_mini.files import Cell, Change, Comparison, Evaluation, ExamOutcome, Ratio, Row
+from rmt_mini.files import Comparison, Evaluation, ExamOutcome, Row
 from rmt_mini.records import StepMetrics
 from rmt_mini.report.comparison import UNTRAINED
 from rmt_mini.report.markdown import points, render
@@ -47,16 +47,16 @@ class Claim:
 def claims(found: Comparison) -> list[Claim]:
     """Judge every claim whose arms are there; those that do not hold come first, then the inconclusive ones."""
     made, against = [], found.relative.get(BASELINE)
-    if against and against.accuracy:
-        over = f"By {100 * against.accuracy.ratio:+.1f} % of RPT's accuracy {_ends(against.accuracy, '+.1f')}"
-        sign = int(against.accuracy.low > 0) - int(against.accuracy.high < 0)
-        paper = f"the paper: {100 * (PAPER[METHOD][3] / PAPER[BASELINE][3] - 1):+.1f} %."
-        made.append(Claim("RMT is more accurate than RPT", sign, f"{over}; {paper}"))
-    if against and against.thought_length:
-        part = f"{100 * against.thought_length.ratio:.0f} % of their length {_ends(against.thought_length, '.0f')}"
-        sign = int(against.thought_length.high < 1) - int(against.thought_length.low > 1)
-        paper = f"the paper: {100 * PAPER_LENGTHS[METHOD] / PAPER_LENGTHS[BASELINE]:.0f} %."
-        made.append(Claim("RMT's thoughts are shorter than RPT's", sign, f"{part}; {paper}"))
+    if against and (one := against.accuracy):
+        sign = int(one.low > 0) - int(one.high < 0)
+        paper = 100 * (PAPER[METHOD][3] / PAPER[BASELINE][3] - 1)
+        text = f"By {100 * one.ratio:+.1f} % of RPT's accuracy [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
+        made.append(Claim("RMT is more accurate than RPT", sign, f"{text}; the paper: {paper:+.1f} %."))
+    if against and (one := against.thought_length):
+        sign = int(one.high < 1) - int(one.low > 1)
+        paper = 100 * PAPER_LENGTHS[METHOD] / PAPER_LENGTHS[BASELINE]
+        text = f"{100 * one.ratio:.0f} % of their length [{100 * one.low:.0f}, {100 * one.high:.0f}]"
+        made.append(Claim("RMT's thoughts are shorter than RPT's", sign, f"{text}; the paper: {paper:.0f} %."))
     pairs = {pair.b: pair for pair in found.paired if pair.tier == "average"}
     for arm, text in _DATA["claims"].items():
         if arm in pairs:
@@ -67,10 +67,6 @@ def claims(found: Comparison) -> list[Claim]:
 def ordered(found: Sequence[Claim]) -> list[Claim]:
     """Put claims that do not hold first, then inconclusive ones."""
     return sorted(found, key=lambda claim: (-1, 0, 1).index(claim.sign))
-
-
-def _ends(ratio: Ratio, form: str) -> str:
-    return f"[{100 * ratio.low:{form}}, {100 * ratio.high:{form}}]"
 
 
 def questions_of(source: str) -> str:
@@ -94,39 +90,12 @@ def exam_claims(found: ExamOutcome, source: str) -> list[Claim]:
     last, asked = found.arms[METHOD][-1].step, f"post-training on {questions_of(source)}, RMT's model answers better"
     judged = [(f"Along the way of {asked}", pair) for pair in found.along]
     judged += [(f"After {last} steps of {asked}", pair) for pair in found.paired if pair.step == last]
+    names = {name: trained_as(name) for name in found.arms} | {UNTRAINED: "the untrained model"}
     return [
-        Claim(f"{text} than that of {_other(pair.b)}", pair.sign, f"pass@1: {points(pair)} points.")
+        Claim(f"{text} than that of {names[pair.b]}", pair.sign, f"pass@1: {points(pair)} points.")
         for text, pair in judged
         if pair.k == 1
     ]
-
-
-def _other(name: str) -> str:
-    return "the untrained model" if name == UNTRAINED else trained_as(name)
-
-
-class Versus(NamedTuple):
-    """One way to answer against another: paired position by position where that is known, else by two intervals."""
-
-    one: Cell
-    other: Cell
-    change: Change | None
-
-    @property
-    def apart(self) -> bool:
-        """Whether the two intervals have no point in common; touching is not apart."""
-        low, high = sorted((self.one, self.other), key=lambda cell: cell.low or 0.0)
-        return (high.low or 0.0) > (low.high or 0.0)
-
-    @property
-    def difference(self) -> float:
-        """Other minus one."""
-        return (self.other.accuracy or 0.0) - (self.one.accuracy or 0.0)
-
-    @property
-    def sign(self) -> int:
-        """1 where the other is better, -1 where it is worse, else 0."""
-        return self.change.sign if self.change else int(self.apart) * (1 if self.difference > 0 else -1)
 
 
 def rows_of(evaluation: Evaluation) -> dict[str, Row]:
@@ -144,20 +113,9 @@ def rows_of(evaluation: Evaluation) -> dict[str, Row]:
 
 def findings(config: RMTConfig, evaluation: Evaluation, metrics: Sequence[StepMetrics] | None) -> str:
     """Say what was found, a paragraph each; without metrics nothing is said that only these show."""
-    rows = rows_of(evaluation)
-    cells: Mapping[str, Cell] = {name: row.average for name, row in rows.items() if row.average.accuracy is not None}
-
-    def versus(one: str, other: str, paired: str) -> Versus:
-        change = evaluation.gain.get(paired)
-        return Versus(cells[one], cells[other], change if change and change.difference is not None else None)
-
     few = max(1, min(5, len(metrics or []) // 4))
     parts = (metrics[:few], metrics[-few:]) if metrics else ()
     ends = [(fmean(m.thought_length for m in part), fmean(m.budget for m in part)) for part in parts]
-    followed = [abs(length - budget) <= max(1.0, FOLLOWED * budget) for length, budget in ends]
-    totals = {name: sum(getattr(m, name) for m in metrics or []) for name in ("rl_tokens", "ntp_tokens")}
-    signal = fmean(m.signal_groups for m in metrics) if metrics else 0.0
-    given = {"config": config, "evaluation": evaluation, "rows": rows, "cells": cells, "versus": versus}
-    return render(
-        "findings.md.j2", **given, metrics=metrics, few=few, ends=ends, followed=followed, totals=totals, signal=signal
-    )
+    followed = tuple(abs(length - budget) <= max(1.0, FOLLOWED * budget) for length, budget in ends)
+    given = {"config": config, "evaluation": evaluation, "rows": rows_of(evaluation), "metrics": metrics}
+    return render("findings.md.j2", **given, few=few, ends=ends, followed=followed)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from rmt_mini import files
 from rmt_mini.arms import BASE, METHOD
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import UserError
-from rmt_mini.files import Cell, Change, Comparison, Evaluation, Notes
+from rmt_mini.files import Cell, Change, Comparison, Evaluation, Measured, Notes
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Answer, Position
 from rmt_mini.stages.posttrain import pass_at_k
@@ -27,16 +28,13 @@ from rmt_mini.stages.statistics import as_one_tier, interval, of_sort, resample,
 SPREAD = 0.54  # standard deviation of a difference at one position; 0.43 to 0.59 for RMT's ablations in data/micro
 SIGN = "="  # a variant is an arm named FIELD=VALUE
 UNTRAINED = "base"  # the model that mid-training began with, as an exam names it
-Answered = tuple[Sequence[Answer], str]  # answers, and whether those without a thought ("ntp") or with one count
 
 
 def expected_half_width(positions: int, seeds: int, spread: float = SPREAD) -> float:
     """Return half the 95 % interval of a difference of two arms; variation between trainings adds to it.
 
-    Args:
-        positions: held-out positions of a run.
-        seeds: runs of each arm; they count as so many more positions.
-        spread: standard deviation of the difference at one position.
+    ``positions`` are those of a run, and ``seeds`` count as so many more; ``spread`` is the standard deviation of the
+    difference at one position.
 
     Example:
         >>> [round(expected_half_width(n, 5), 3) for n in (60, 240, 900)]
@@ -97,8 +95,8 @@ def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, 
     lines, skipped = files.read_lines(path, files.AnswerLine)
     measured: dict[str, tuple[int, list[Answer]]] = {}
     first: list[tuple[str, int, int, str]] = []
-    for when in ("before", "cold_start", "after"):
-        row: files.Measured | None = getattr(evaluation, when)
+    for when in files.TIMES:
+        row: Measured | None = getattr(evaluation, when)
         if row is None:
             continue
         part = [line for line in lines if line.when == when]
@@ -110,8 +108,10 @@ def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, 
                 f"restore it from a copy"
             )
         trunks = [document.setdefault(line.document, len(document)) for line in part]
-        at = [Position(trunk, line.position, line.tier, 0.0) for trunk, line in zip(trunks, part, strict=True)]
-        answers = [line.answer(position, run) for line, position in zip(part, at, strict=True)]
+        answers = [
+            line.answer(Position(trunk, line.position, line.tier, 0.0), run)
+            for trunk, line in zip(trunks, part, strict=True)
+        ]
         measured[when] = (row.think.budget, answers)
     return measured
 
@@ -128,28 +128,27 @@ def compare_runs(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
         UserError: if arms were not measured at the same positions.
     """
     document: dict[str, int] = {}
-    answered: dict[str, list[Answer]] = {}
-    untrained: list[Answer] = []
+    # an arm without RL never thinks: what it predicts plainly is its result
+    ways = BASE | {arm: "think" if Notes.read(runs[0]).settings.use_rl else "ntp" for arm, runs in found.items()}
+    rows: dict[str, list[Answer]] = {name: [] for name in ways}
     for arm, folders in found.items():
         for run, folder in enumerate(folders):
             measured = read_answers(folder, run, document)
-            answered.setdefault(arm, []).extend(measured["after"][1])
-            if arm == METHOD:
-                untrained += measured["before"][1]
-    places = [(one.run, one.position) for one in answered[METHOD]]
-    for arm, answers in answered.items():
-        if [(one.run, one.position) for one in answers] != places:
+            given = {arm: measured["after"][1]} | (dict.fromkeys(BASE, measured["before"][1]) if arm == METHOD else {})
+            for name, answers in given.items():
+                rows[name] += answers if ways[name] == "think" else [_without_thought(one) for one in answers]
+    method = rows[METHOD]
+    for arm in found:
+        if [(one.run, one.position) for one in rows[arm]] != [(one.run, one.position) for one in method]:
             raise UserError(f"arm {arm!r} was not measured at the positions of {METHOD!r}; compare into a new folder")
-    rows: dict[str, Answered] = {name: (untrained, how) for name, how in BASE.items()}
-    for arm, answers in answered.items():  # an arm without RL never thinks: what it predicts plainly is its result
-        rows[arm] = (answers, "think" if Notes.read(found[arm][0]).settings.use_rl else "ntp")
-    method, others = rows[METHOD], {name: row for name, row in rows.items() if name != METHOD}
-    asked = as_one_tier(method[0])
+    others = {name: row for name, row in rows.items() if name != METHOD}
     return {
-        "arms": {name: _arm(row, compute(found[name]) if name in found else None) for name, row in rows.items()},
+        "arms": {
+            name: _arm(row, ways[name], compute(found[name]) if name in found else None) for name, row in rows.items()
+        },
         "paired": [pair for name, row in others.items() for pair in _paired(method, row, name)],
         "relative": {name: _relative(method, row) for name, row in others.items()},
-        "lengths": {name: _change(asked, _lengths(method) - _lengths(row)) for name, row in others.items()},
+        "lengths": {name: _change(as_one_tier(method), _gap(method, row, "length")) for name, row in others.items()},
     }
 
 
@@ -160,7 +159,7 @@ def compute(folders: Sequence[Path]) -> files.Compute:
     served both next-token prediction and, as every branch's prefix, RL; "rl" counts what went to branches. The
     optimizer's seconds count as the documents'.
     """
-    totals: dict[str, list[float]] = {}
+    took: list[dict[str, Any]] = []
     for folder in folders:
         notes, lines = Notes.read(folder), files.read_metrics(folder)
         forward, backward, trunk, rl, ntp = (
@@ -168,21 +167,20 @@ def compute(folders: Sequence[Path]) -> files.Compute:
             for what in ("forward", "backward", "trunk", "rl", "ntp")
         )
         seconds = sum(line.rollout_seconds + line.update_seconds for line in lines)
-        by_tier = {tier: sum(line.rl_tokens_by_tier[n] for line in lines) for n, tier in enumerate(TIERS)}
-        took = by_tier | {
-            "steps": len(lines),
-            "rl_tokens": rl,
-            "ntp_tokens": ntp if notes.settings.use_ntp else 0,
-            "operations": 2.0 * (notes.parameters or 0) * (forward + 2 * backward),
-            "rl_operations": 2.0 * (notes.parameters or 0) * (forward + 2 * backward - 3 * trunk),
-            "seconds": seconds,
-            "rl_seconds": seconds - sum(line.trunk_seconds for line in lines),
-            "cold_start_seconds": notes.seconds["cold_start"] if notes.settings.warmup_steps else 0.0,
-        }
-        for name, value in took.items():
-            totals.setdefault(name, []).append(value)
-    means = {name: fmean(values) for name, values in totals.items()}
-    return files.Compute(rl_tokens_by_tier=[means.pop(tier) for tier in TIERS], **means)
+        took.append(
+            {
+                "steps": len(lines),
+                "rl_tokens": rl,
+                "rl_tokens_by_tier": np.sum([line.rl_tokens_by_tier for line in lines], axis=0),
+                "ntp_tokens": ntp if notes.settings.use_ntp else 0,
+                "operations": 2.0 * (notes.parameters or 0) * (forward + 2 * backward),
+                "rl_operations": 2.0 * (notes.parameters or 0) * (forward + 2 * backward - 3 * trunk),
+                "seconds": seconds,
+                "rl_seconds": seconds - sum(line.trunk_seconds for line in lines),
+                "cold_start_seconds": notes.seconds["cold_start"] if notes.settings.warmup_steps else 0.0,
+            }
+        )
+    return files.Compute(**{name: np.mean([one[name] for one in took], axis=0).tolist() for name in took[0]})
 
 
 def steps_for_compute_of(folder: Path) -> int:
@@ -195,12 +193,12 @@ def steps_for_compute_of(folder: Path) -> int:
     return max(1, round(len(lines) * took / (3 * sum(line.trunk_tokens for line in lines))))
 
 
-def _values(row: Answered) -> np.ndarray:
-    return np.array([one.plain if row[1] == "ntp" else one.match for one in row[0]])
+def _without_thought(answer: Answer) -> Answer:
+    return replace(answer, match=answer.plain, length=0, closed=False)
 
 
-def _lengths(row: Answered) -> np.ndarray:
-    return np.array([0.0 if row[1] == "ntp" else one.length for one in row[0]])
+def _gap(ours: Sequence[Answer], theirs: Sequence[Answer], measure: str) -> np.ndarray:
+    return np.array([getattr(a, measure) - getattr(b, measure) for a, b in zip(ours, theirs, strict=True)])
 
 
 def _change(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
@@ -208,47 +206,40 @@ def _change(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] 
     return {"difference": found["mean"], "low": found["low"], "high": found["high"]}
 
 
-def _arm(row: Answered, took: files.Compute | None) -> files.ArmRow:
-    answers, how = row
-    both = files.Measured.model_validate(summarize(answers, 0))
-    length = _change(as_one_tier(answers), _lengths(row))
-    mine = both.think if how == "think" else both.ntp
+def _arm(answers: Sequence[Answer], way: str, took: files.Compute | None) -> files.ArmRow:
+    both = Measured.model_validate(summarize(answers, 0))
+    length = interval(as_one_tier(answers), np.array([one.length for one in answers]))
     return files.ArmRow(
-        **mine.model_dump(exclude={"budget"}, exclude_unset=True),
-        row="think" if how == "think" else "ntp",
-        thought_length_interval=(length["low"] or 0.0, length["high"] or 0.0) if how == "think" else (0.0, 0.0),
-        plain=files.Tiers(**dict(zip((*TIERS, "average"), both.ntp.columns(), strict=True))),
+        **both.think.model_dump(exclude={"budget"}, exclude_unset=True),
+        row="think" if way == "think" else "ntp",
+        thought_length_interval=(length["low"], length["high"]),
+        plain=both.ntp,
         seeds=len({one.run for one in answers}),
         compute=took,
     )
 
 
-def _paired(method: Answered, other: Answered, name: str) -> list[files.Pair]:
-    answers, gap = method[0], _values(method) - _values(other)
-    parts = {column: _change(answers, gap, [tier]) for tier, column in enumerate(TIERS)}
-    parts["average"] = _change(answers, gap)
-    for sort in sorts_in(answers):
-        chosen = np.array([one.sort == sort for one in answers])
-        parts[sort] = _change(of_sort(answers, sort), gap[chosen], [0])
+def _paired(method: Sequence[Answer], other: Sequence[Answer], name: str) -> list[files.Pair]:
+    gap = _gap(method, other, "match")
+    parts = {column: _change(method, gap, [tier]) for tier, column in enumerate(TIERS)}
+    parts["average"] = _change(method, gap)
+    for sort in sorts_in(method):
+        parts[sort] = _change(of_sort(method, sort), gap[[one.sort == sort for one in method]])
     return [files.Pair(a=METHOD, b=name, tier=tier, **change) for tier, change in parts.items()]
 
 
-def _ratio(
-    answers: Sequence[Answer], ours: np.ndarray, theirs: np.ndarray, tiers: Sequence[int], less: float
-) -> files.Ratio | None:
-    """Return ours over theirs, minus ``less``; None where theirs is zero, as the length of an arm that never thinks."""
-    (mine, other), drawn = resample(answers, np.stack([ours, theirs]), tiers)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = np.nanpercentile(drawn[0] / drawn[1], [2.5, 97.5]) if other else (np.nan, np.nan)
-    if not np.isfinite([low, high]).all():
-        return None
-    return files.Ratio(ratio=float(mine / other - less), low=float(low - less), high=float(high - less))
-
-
-def _relative(method: Answered, other: Answered) -> files.Relative:
-    accuracy = _ratio(method[0], _values(method), _values(other), (0, 1, 2), 1.0)
-    length = _ratio(as_one_tier(method[0]), _lengths(method), _lengths(other), (0,), 0.0)
-    return files.Relative(accuracy=accuracy, thought_length=length)
+def _relative(ours: Sequence[Answer], theirs: Sequence[Answer]) -> files.Relative:
+    """Return ours over theirs, of accuracy minus 1; None where theirs is zero, as the length of an arm without RL."""
+    found: dict[str, files.Ratio | None] = {}
+    parts = (("accuracy", "match", ours, 1.0), ("thought_length", "length", as_one_tier(ours), 0.0))
+    for name, measure, places, less in parts:
+        values = np.array([[getattr(one, measure) for one in answers] for answers in (ours, theirs)])
+        (mine, other), drawn = resample(places, values, (0, 1, 2))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            low, high = np.nanpercentile(drawn[0] / drawn[1], [2.5, 97.5]) - less if other else (np.nan, np.nan)
+        known = np.isfinite([low, high]).all()
+        found[name] = files.Ratio(ratio=mine / other - less, low=low, high=high) if known else None
+    return files.Relative(**found)
 
 
 # Variants of a setting
@@ -262,18 +253,20 @@ def value_name(value: object) -> str:
 def sensitivities(found: Comparison, base: RMTConfig) -> list[files.Variant]:
     """Read what each variant of the method changed, those of the setting that matters most first."""
     average = {pair.b: pair for pair in found.paired if pair.tier == "average"}
-    method, rows = found.arms[METHOD].compute, []
+    method, rows, widest = found.arms[METHOD].compute, [], dict[str, float]()
     for name, arm in found.arms.items():
         field, sign, value = name.partition(SIGN)
         if sign and arm.compute and method:
-            default = getattr(base, field)
-            shown = value_name(default)
-            changes = {"accuracy": _turned(average[name]), "thought_length": _turned(found.lengths[name])}
-            took = arm.compute.operations / method.operations
-            rows.append(files.Variant(setting=field, value=value, default=shown, operations=took, **changes))
-    widest: dict[str, float] = {}
-    for row in rows:
-        widest[row.setting] = max(widest.get(row.setting, 0.0), abs(row.accuracy.difference or 0.0))
+            row = files.Variant(
+                setting=field,
+                value=value,
+                default=value_name(getattr(base, field)),
+                accuracy=_turned(average[name]),
+                thought_length=_turned(found.lengths[name]),
+                operations=arm.compute.operations / method.operations,
+            )
+            rows.append(row)
+            widest[field] = max(widest.get(field, 0.0), abs(row.accuracy.difference or 0.0))
     return sorted(rows, key=lambda row: (-widest[row.setting], row.setting))
 
 
@@ -297,29 +290,30 @@ def read_exams(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
         for name, runs in found.items()
     }
     samples, question = lines[METHOD][0][0].samples, dict[str, int]()
-    ks = list(dict.fromkeys((1, samples)))
+    steps, ks = sorted({line.step for line in lines[METHOD][0]}), sorted({1, samples})
     arms: dict[str, list[files.ExamStep]] = {name: [] for name in found}
-    paired: list[files.ExamPair] = []
-    gaps: dict[tuple[str, int], list[np.ndarray]] = {}  # by model and k, at every step measured
-    answered: dict[str, list[Answer]] = {}
+    answered: dict[tuple[int, str, int], list[Answer]] = {}  # by step, model and k, where a match is pass@k
+    for step, (name, runs) in product(steps, lines.items()):
+        mine = [(run, line) for run, part in enumerate(runs) for line in part if line.step == step]
+        places = [Position(question.setdefault(line.question, len(question)), 1, 0, 0.0) for _, line in mine]
+        cells = {}
+        for k in ks:
+            answered[step, name, k] = answers = [
+                Answer(place, 0, pass_at_k(line.right, samples, k), 0, True, run=run)
+                for place, (run, line) in zip(places, mine, strict=True)
+            ]
+            one = interval(answers, np.array([answer.match for answer in answers]))
+            cells[k] = Cell(accuracy=one.pop("mean"), **one)
+        length = float(np.mean([line.thought_length for _, line in mine]))
+        arms[name].append(files.ExamStep(step=step, pass_at=cells, thought_length=length))
+    gaps = {
+        (name, k): [_gap(answered[step, METHOD, k], answered[step, name, k], "match") for step in steps]
+        for name, k in product([name for name in found if name != METHOD], ks)
+    }
 
     def pair(name: str, k: int, gap: np.ndarray, step: int | None) -> files.ExamPair:
-        return files.ExamPair(a=METHOD, b=name, step=step, k=k, **_change(answered[METHOD], gap, [0]))
+        return files.ExamPair(a=METHOD, b=name, step=step, k=k, **_change(answered[steps[0], METHOD, k], gap))
 
-    for step in sorted({line.step for line in lines[METHOD][0]}):
-        values: dict[tuple[str, int], np.ndarray] = {}
-        for name, runs in lines.items():
-            mine = [(run, line) for run, part in enumerate(runs) for line in part if line.step == step]
-            places = [Position(question.setdefault(line.question, len(question)), 1, 0, 0.0) for _, line in mine]
-            answered[name] = [Answer(at, 0, 0, 0, True, run=run) for at, (run, _) in zip(places, mine, strict=True)]
-            values |= {(name, k): np.array([pass_at_k(line.right, samples, k) for _, line in mine]) for k in ks}
-            found_at = {k: interval(answered[name], values[name, k], [0]) for k in ks}
-            cells = {k: Cell(accuracy=one.pop("mean"), **one) for k, one in found_at.items()}
-            length = float(np.mean([line.thought_length for _, line in mine]))
-            arms[name].append(files.ExamStep(step=step, pass_at=cells, thought_length=length))
-        for name in [name for name in found if name != METHOD]:
-            for k in ks:
-                gaps.setdefault((name, k), []).append(values[METHOD, k] - values[name, k])
-                paired.append(pair(name, k, gaps[name, k][-1], step))
-    along = [pair(name, k, np.mean(gap[1:], axis=0), None) for (name, k), gap in gaps.items()]
+    paired = [pair(*key, gap[n], step) for n, step in enumerate(steps) for key, gap in gaps.items()]
+    along = [pair(*key, np.mean(gap[1:], axis=0), None) for key, gap in gaps.items()]
     return {"arms": arms, "paired": paired, "along": along, "samples": samples}

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import jinja2
@@ -35,11 +36,6 @@ def code(text: object, limit: int = 300) -> str:
     return f"<code>{escape(text, limit)}</code>" if text else "(nothing)"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
-
-
 def share(cell: Cell, form: str = "{0:.1f} [{1:.1f}, {2:.1f}]") -> str:
     """Show accuracy and interval in %, or a dash where nothing was asked."""
     numbers = (cell.accuracy, cell.low, cell.high)
@@ -62,17 +58,6 @@ def span(values: Sequence[float], form: str) -> str:
     return ends[0] + more if ends else "-"
 
 
-def tinted(colour: str, part: float) -> str:
-    """Mix a colour into white.
-
-    Example:
-        >>> tinted("#000000", 0.5)
-        '#808080'
-    """
-    parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return "#" + "".join(f"{round(255 - part * (255 - one)):02x}" for one in parts)
-
-
 _TEMPLATES = jinja2.Environment(  # of HTML they escape by themselves, of Markdown by the filters escape and code
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=lambda name: bool(name) and ".html" in str(name),
@@ -81,8 +66,10 @@ _TEMPLATES = jinja2.Environment(  # of HTML they escape by themselves, of Markdo
     lstrip_blocks=True,
 )
 _TEMPLATES.filters |= {"escape": escape, "code": code, "share": share, "points": points, "span": span, "f": format}
+_TEMPLATES.filters["mean"] = lambda records, field: fmean(getattr(one, field) for one in records)
+_TEMPLATES.filters["ends"] = lambda records, field, form: span([getattr(one, field) for one in records], form)
 _TEMPLATES.filters["percent"] = lambda value, form=".0f": f"{100 * value:{form}} %"
-_TEMPLATES.globals |= {"zip": zip, "tiers": ("easy", "medium", "hard"), "tinted": tinted}
+_TEMPLATES.globals |= {"zip": zip, "tiers": ("easy", "medium", "hard")}
 
 
 def render(template: str, **values: Any) -> str:

@@ -6,25 +6,30 @@ written last, whole or not at all: a checkpoint with it is complete, and others 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import TrainerCallback
 
 from rmt_mini.engine.memory import peak_memory_mb
-from rmt_mini.errors import UserError
-from rmt_mini.files import write_whole
+from rmt_mini.files import File, as_lines, write_whole
 from rmt_mini.method.schedule import probabilities_of
 
 logger = logging.getLogger(__name__)
-STATE = "rmt_state.json"
 LINE = (
     "step {number}/{steps}: budget {budget}, match {match_reward:.3f}, thoughts {thought_length:.1f}, next-token loss "
     "{ntp_loss:.3f}; {rollout_seconds:.1f} + {update_seconds:.1f} s, {left:.1f} min left"
 )
+
+
+class State(File):
+    """rmt_state.json: what the steps to come depend on, and metrics.jsonl so far."""
+
+    NAME: ClassVar[str] = "rmt_state.json"
+    positions: dict[str, Any]
+    lines: list[dict[str, Any]]
 
 
 class StepCallback(TrainerCallback):
@@ -34,6 +39,13 @@ class StepCallback(TrainerCallback):
         self.trainer = trainer
         self.lines: list[dict[str, Any]] = []  # of metrics.jsonl
         self.logs: dict[str, Any] = {}  # of the step's updates so far
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Go on from our state in the checkpoint that TRL has loaded, if any."""
+        if state.global_step:
+            saved = State.read(_checkpoint(args, state))
+            self.trainer.positions.load_state_dict(saved.positions)
+            self.lines = saved.lines
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Set t, which budget and curriculum follow; it is the same for all updates of a step."""
@@ -54,40 +66,30 @@ class StepCallback(TrainerCallback):
         if state.is_world_process_zero:
             left = (trainer.config.steps - line["step"] - 1) * seconds / 60
             logger.info(LINE.format(**line, steps=trainer.config.steps, number=line["step"] + 1, left=left))
-            text = "".join(json.dumps(one) + "\n" for one in self.lines)
-            write_whole(Path(args.output_dir) / "metrics.jsonl", text)
+            write_whole(Path(args.output_dir) / "metrics.jsonl", as_lines(self.lines))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write our state into the checkpoint that TRL has just written."""
         self.trainer.accelerator.wait_for_everyone()
         if state.is_world_process_zero:
-            path = Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE
-            write_whole(path, json.dumps({"positions": self.trainer.positions.state_dict(), "lines": self.lines}))
+            State(positions=self.trainer.positions.state_dict(), lines=self.lines).write(_checkpoint(args, state))
 
-    def load(self, checkpoint: str) -> None:
-        """Go on from our state in a checkpoint, or raise a UserError."""
-        try:
-            state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
-            self.trainer.positions.load_state_dict(state["positions"])
-            self.lines = state["lines"]
-        except (OSError, ValueError, KeyError) as error:
-            why = "it is another trainer's, or was not written completely; use an older one"
-            raise UserError(f"checkpoint {checkpoint!r} has no {STATE} that can be read: {why}") from error
+
+def _checkpoint(args: Any, state: Any) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
 
 def step_line(trainer: Any, logs: Mapping[str, Any]) -> dict[str, Any]:
     """Return a step's line of metrics.jsonl from what TRL logged of its updates."""
     plan, config = trainer.plan, trainer.config
     tiers = [question.position.tier for question in plan.questions]
-    copied = ("reward", "thought_length", "closed_share", "signal_groups", "rl_loss", "ntp_loss", "grad_norm")
+    rewards = ("match_reward", "length_reward", "reward", "thought_length", "closed_share", "signal_groups")
     return {
         "step": plan.step,
         "budget": plan.budget,
         "tier_probabilities": probabilities_of(config, plan.step),
         "tier_counts": [tiers.count(tier) for tier in range(3)],
-        "match_reward": logs["rewards/match/mean"],
-        "length_reward": logs.get("length_reward", 0.0),
-        **{name: logs[name] for name in copied},
+        **{name: logs[name] for name in (*rewards, "rl_loss", "ntp_loss", "grad_norm")},
         "rl_tokens": int(logs["rl_tokens"]),
         "ntp_tokens": plan.ntp_tokens,
         "rollout_seconds": logs["rollout_seconds"],
@@ -98,5 +100,5 @@ def step_line(trainer: Any, logs: Mapping[str, Any]) -> dict[str, Any]:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete checkpoint of a run folder; None where there is none."""
-    found = [path.parent for path in folder.glob(f"checkpoint-*/{STATE}")]
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{State.NAME}")]
     return max(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)

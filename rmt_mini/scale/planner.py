@@ -26,7 +26,7 @@ from rmt_mini.errors import UserError
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.runs.capacity import RUNTIME_BYTES, Size, activation_bytes, measure, memory_needed, product_rate
-from rmt_mini.scale.launch import scale_settings, setup_for
+from rmt_mini.scale.launch import setup_for
 from rmt_mini.scale.settings import ScaleSettings
 
 WAYS = ("tree", "trl", "trl-vllm")  # the document tree, on one GPU; TRL with transformers' generate, or with vLLM
@@ -76,28 +76,25 @@ class Plan:
     """An estimate of one run."""
 
     what: str
-    steps: int
     rollouts: int  # of the run
     tokens: tuple[float, float]  # to RL and to next-token prediction
     step: dict[str, float]  # seconds of a step: sampling, update, sending
-    before: float  # seconds of the cold start
-    evaluation: float  # seconds
+    seconds: tuple[float, float, float]  # of the cold start, of all steps, of evaluation
     memory: float  # bytes of each processor at the peak
     room: float  # bytes that it has
     sent: float  # bytes that it sends in a step
 
     def lines(self) -> list[str]:
         """Return the plan as sentences."""
-        step, (rl, ntp) = sum(self.step.values()), self.tokens
-        minutes = [seconds / 60 for seconds in (self.before, self.steps * step, self.evaluation)]
-        parts = ", ".join(f"{name} {seconds:.3g}" for name, seconds in self.step.items())
+        (rl, ntp), (before, rmt, after) = self.tokens, (each / 60 for each in self.seconds)
+        step, parts = sum(self.step.values()), ", ".join(f"{name} {seconds:.3g}" for name, seconds in self.step.items())
         fits = "" if self.memory <= self.room else f"; DOES NOT FIT {self.room / 1e9:.0f} GB"
         return [
             f"estimate     {self.what}, within a factor of two",
             f"rollouts     {self.rollouts:,} in RMT",
             f"tokens       {rl:,.0f} to RL ({rl / (rl + ntp):.0%}) and {ntp:,.0f} to next-token prediction",
-            f"time         about {sum(minutes):.1f} min: cold start {minutes[0]:.1f}, RMT {minutes[1]:.1f}, "
-            f"evaluation {minutes[2]:.1f}",
+            f"time         about {before + rmt + after:.1f} min: cold start {before:.1f}, RMT {rmt:.1f}, "
+            f"evaluation {after:.1f}",
             f"a step       about {step:.3g} s: {parts} ({self.sent / 1e9:.3g} GB from each processor)",
             f"memory       about {self.memory / 1e9:.1f} GB at the peak{fits}",
         ]
@@ -119,14 +116,11 @@ def estimate(
     micro = rollouts / (settings.micro_batch * processes)  # passes of TRL's update
 
     # rows are read twice, before their thoughts and before their answers; vLLM reads a position's prefix once
-    read = (
-        rollouts * {"tree": frame, "trl": 2 * prefix + branch, "trl-vllm": prefix / config.group_size + 2 * frame}[way]
-    )
+    read = {"tree": frame, "trl": 2 * prefix + branch, "trl-vllm": prefix / config.group_size + 2 * frame}[way]
     operations = 2 * size.parameters / machine.rate / processes  # seconds a token, forward, at the full rate
-    sampling = (trunks + read + rollouts * thought) * operations / machine.sampling
-    start = size.layers * machine.start
-    started = start * (0.1 if way == "trl-vllm" else 1)
-    sampling += longest * (weights / settings.tensor_parallel / machine.bandwidth + started)
+    start, graphs = size.layers * machine.start, 0.1 if way == "trl-vllm" else 1
+    sampling = (trunks + rollouts * (read + thought)) * operations / machine.sampling
+    sampling += longest * (weights / settings.tensor_parallel / machine.bandwidth + start * graphs)
 
     trained = trunks + rollouts * (branch if tree else prefix + branch)
     passes = math.ceil(rollouts * branch / config.branch_tokens) + 1 if tree else micro
@@ -157,8 +151,9 @@ def estimate(
     evaluation = tree * asked * operations / machine.sampling
     step = {"sampling": sampling, "update": update, "sending": sent / wire}
     what = f"{config.model}, {size.parameters / 1e9:.2f}B parameters, {processes} x {machine.name}, {way}"
-    counts = config.steps * rollouts, (config.steps * rollouts * branch, config.steps * trunks)
-    return Plan(what, config.steps, *counts, step, before, evaluation, memory, machine.memory, sent)
+    totals = config.steps * rollouts, (config.steps * rollouts * branch, config.steps * trunks)
+    seconds = before, config.steps * sum(step.values()), evaluation
+    return Plan(what, *totals, step, seconds, memory, machine.memory, sent)
 
 
 def plan_run(config: RMTConfig, policy: Policy) -> Plan:
@@ -173,7 +168,7 @@ def plan_run(config: RMTConfig, policy: Policy) -> Plan:
 def forecast(config: RMTConfig, gpus: int, machines: int = 1, gpu: str = "h100", way: str = "") -> list[str]:
     """Estimate a run on GPUs that need not be here, as sentences; an empty ``way`` is that of ``rmt-mini launch``."""
     name = "nodes" if machines > 1 else "one-node" if gpus > 1 else "one-gpu"
-    settings = scale_settings(config.preset, setup_for(config.preset, name, gpus, machines), {})
+    settings = setup_for(config.preset, name, gpus, machines).scale
     way = way or ("trl" if settings.engine == "transformers" else "trl-vllm")
     for field, value, known in (("gpu", gpu, [*MACHINES]), ("way", way, WAYS[gpus * machines > 1 :])):
         if value not in known:

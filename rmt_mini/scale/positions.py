@@ -1,4 +1,4 @@
-"""Which positions does a step think about, under which budgets, and which process reads which document?
+"""Which positions does a step think about, and under which budgets?
 
 Entropies are shared between processes to the last bit, so every process draws the same set C and nothing has to be
 sent. TRL fixes its data set before training; ours has K * N places a step, which are filled when the step begins.
@@ -6,7 +6,6 @@ sent. TRL fixes its data set before training; ours has K * N places a step, whic
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.text import QUANTILE_TEXTS, endless
@@ -24,7 +22,6 @@ from rmt_mini.method.schedule import budget_of, budgets_for, draw, outside, samp
 from rmt_mini.records import Position, Text
 
 Read = Callable[[Sequence[Text]], Sequence[Tensor]]
-IGNORED = -100  # label of a token without loss, to transformers and TRL
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,34 +47,6 @@ class StepPlan:
     def ntp_tokens(self) -> int:
         """Tokens of the next-token loss in the whole step, over all processes."""
         return sum(int(mask.sum()) for mask in self.masks)
-
-    def batch(self, share: Sequence[int], pad: int) -> dict[str, Tensor]:
-        """Return some documents padded on the right: input_ids, attention_mask and labels, each (documents, longest).
-
-        A label is the token where the next-token loss trains on it, else IGNORED. An empty share gives the first
-        document without labels: with sharded weights all processes must make equally many passes.
-        """
-        numbers = list(share) or [0]
-        ids = [torch.tensor(self.texts[n].ids) for n in numbers]
-        labels = [own.where(self.masks[n] & bool(share), IGNORED) for own, n in zip(ids, numbers, strict=True)]
-        rows = {"input_ids": (ids, pad), "attention_mask": ([torch.ones_like(own) for own in ids], 0)}
-        rows["labels"] = labels, IGNORED
-        return {name: pad_sequence(own, batch_first=True, padding_value=value) for name, (own, value) in rows.items()}
-
-
-def share_of_documents(count: int, micro_step: int, micro_steps: int, process: int, processes: int) -> range | None:
-    """Return which of ``count`` documents a process reads in one of its micro-steps; None where no process reads any.
-
-    Example:
-        >>> [[share_of_documents(5, step, 2, process, 2) for process in (0, 1)] for step in (0, 1)]
-        [[range(0, 2), range(2, 4)], [range(4, 5), range(5, 5)]]
-        >>> share_of_documents(2, 1, 2, 0, 2) is None
-        True
-    """
-    each = math.ceil(count / (micro_steps * processes))
-    begin = micro_step * processes * each
-    own = min(count, begin + process * each)
-    return range(own, min(count, own + each)) if begin < count else None
 
 
 class Positions:

@@ -74,8 +74,6 @@ def micro_steps(config: RMTConfig, micro_batch: int, processes: int) -> int:
 
 def grpo_settings(config: RMTConfig, settings: ScaleSettings, longest: int, out: str) -> dict[str, Any]:
     """Return the arguments of TRL's GRPOConfig for a run in folder ``out``; ``longest`` row in tokens."""
-    require_supported(config)
-    require_installed(settings.engine)
     passes = micro_steps(config, settings.micro_batch, int(os.environ.get("WORLD_SIZE", "1")))  # set by accelerate
     arguments: dict[str, Any] = {
         **TABLE["fixed"],
@@ -86,7 +84,6 @@ def grpo_settings(config: RMTConfig, settings: ScaleSettings, longest: int, out:
         "gradient_accumulation_steps": passes,
         "steps_per_generation": passes,
         "max_completion_length": longest - config.document_tokens,
-        "reward_weights": [1 - config.length_weight, config.length_weight] if config.use_budget else [1.0],
         # a mean over the sampled tokens of the whole step, or the paper's sum over a rollout
         "loss_type": "dapo" if config.loss_per == "token" else "luspo",
         "epsilon": config.clip_epsilon or 0.2,  # off means one update, where the ratio is 1 and nothing is clipped

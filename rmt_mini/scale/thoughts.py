@@ -9,9 +9,7 @@ completion  thought, first token of the closing tag                      sampled
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.prompt import AnswerFormat
@@ -22,8 +20,7 @@ Logprobs = list[list[float | None]] | None
 Generate = Callable[[Any, list[list[int]], int, list[int], int], tuple[list[list[int]], Logprobs]]
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
+class Sampled(NamedTuple):
     """One rollout in token ids, by the names of TRL's rollout hook."""
 
     prompt_ids: list[int]
@@ -43,21 +40,14 @@ def generate_by_trl(
     ``copies`` prompts in a row are equal: a vLLM server reads them once. Returns token ids, and their log-probabilities
     where the engine gives them.
     """
-    changes: list[tuple[Any, dict[str, Any]]]
+    trainer.eos_token_ids = stop  # TRL sets them once for a whole run
     if trainer.use_vllm:
-        engine = trainer.vllm_generation
-        kept = {**(engine.generation_kwargs or {}), "stop_token_ids": stop, "ignore_eos": True}
-        changes = [(engine, {"max_completion_length": most, "generation_kwargs": kept})]
+        engine, own = trainer.vllm_generation, {"stop_token_ids": stop, "ignore_eos": True}
+        engine.max_completion_length, engine.generation_kwargs = most, {**(engine.generation_kwargs or {}), **own}
     else:
-        own = {"max_new_tokens": most, "eos_token_id": stop}
-        kept = {**trainer.generation_kwargs, **own}
-        changes = [(trainer.generation_config, own), (trainer, {"generation_kwargs": kept})]
-    with ExitStack() as stack:  # TRL sets them once for a whole run
-        for target, values in [(trainer, {"eos_token_ids": stop}), *changes]:
-            for name, value in values.items():
-                stack.callback(setattr, target, name, getattr(target, name))
-                setattr(target, name, value)
-        ids, logprobs = trainer._generate_single_turn(prompts, None, {}, copies)
+        trainer.generation_config.update(max_new_tokens=most, eos_token_id=stop)
+        trainer.generation_kwargs |= {"max_new_tokens": most, "eos_token_id": stop}
+    ids, logprobs = trainer._generate_single_turn(prompts, None, {}, copies)
     return [list(one) for one in ids], logprobs
 
 
@@ -81,15 +71,15 @@ def think_and_answer(
     trainer: Any, generate: Generate, form: AnswerFormat, config: RMTConfig, questions: Sequence[Question]
 ) -> list[Sampled]:
     """Sample a thought and an answer for each question of this process; those of a group are side by side."""
-    stated = [q.budget if config.use_budget else None for q in questions]
-    openings = [[*q.text.ids[: q.position.index], *form.opening(b)] for q, b in zip(questions, stated, strict=True)]
+    stated = [form.opening(q.budget if config.use_budget else None) for q in questions]
+    openings = [[*q.text.ids[: q.position.index], *opening] for q, opening in zip(questions, stated, strict=True)]
     drawn: list[list[int]] = [[] for _ in questions]
-    of_thoughts: Logprobs = None
+    of_thoughts: Logprobs = [[] for _ in questions]
     if config.use_thinking:
         # the longest cap of the step, not of this process: a server takes one number from all
         longest = max(thought_cap(q.budget) for q in trainer.plan.questions)
         drawn, of_thoughts = generate(trainer, openings, longest, form.close[:1], config.group_size)
-    caps = [thought_cap(q.budget) if config.use_thinking else 0 for q in questions]
+    caps = [thought_cap(q.budget) * config.use_thinking for q in questions]
     thoughts = [cut_thought(row, form.close[0], cap) for row, cap in zip(drawn, caps, strict=True)]
     suffixes = [[*form.close, *form.cue(q.text.ids, q.position.index)] for q in questions]
     asked = [[*o, *thought, *suffix] for o, (thought, _), suffix in zip(openings, thoughts, suffixes, strict=True)]
@@ -100,9 +90,8 @@ def think_and_answer(
         complete = next((k for k in range(1, len(replies[n])) if form.finished(replies[n][:k])), len(replies[n]))
         answer, sampled, written = list(replies[n][:complete]), len(thought) + closed, len(suffix) - closed
         logprobs = None
-        if of_replies is not None:
-            of_thought = of_thoughts[n][:sampled] if of_thoughts is not None else []
-            logprobs = [*of_thought, *[None] * written, *of_replies[n][: len(answer)]]
+        if of_thoughts is not None and of_replies is not None:
+            logprobs = [*of_thoughts[n][:sampled], *[None] * written, *of_replies[n][: len(answer)]]
         chosen = [1] * sampled + [0] * written + [1] * len(answer)
         rows.append(Sampled(opening, [*thought, *suffix, *answer], chosen, logprobs, len(thought), int(closed), answer))
     return rows

@@ -15,15 +15,23 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError
-from rmt_mini.files import damaged, require_free, write_whole
+from rmt_mini.files import File, RunSettings, require_free
 from rmt_mini.scale.settings import ScaleSettings, require_installed, require_supported
 from rmt_mini.worlds.corpus import load_corpus
 
 logger = logging.getLogger(__name__)
+
+
+class Started(File):
+    """settings.json: what a folder's run was started with."""
+
+    NAME: ClassVar[str] = "settings.json"
+    config: RunSettings  # without its folder
+    scale: dict[str, Any]
 
 
 def lora(rank: int) -> Any:
@@ -52,8 +60,8 @@ def open_model(config: RMTConfig, settings: ScaleSettings) -> tuple[Any, Any]:
 def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
     """Train, from the newest complete checkpoint on, and return the folder; ``options`` go to RMTGRPOTrainer."""
     out = Path(config.out or f"runs/{config.preset}-trl-seed{config.seed}")
-    both = {"config": config.to_dict() | {"out": ""}, "scale": settings.to_dict()}
-    require_same(out, both)
+    started = Started(config=config.replace(out=""), scale=settings.to_dict())
+    require_same(out, started.config)
     require_supported(config)
     require_installed(settings.engine)
     documents, _ = load_corpus(config.corpus, column=config.column).split(config.evaluation_fraction)
@@ -64,7 +72,7 @@ def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
     trainer = RMTGRPOTrainer(config, settings, *opened, documents, str(out), lora(settings.lora_rank), **options)
     if trainer.accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / "settings.json", json.dumps(both, indent=1) + "\n")
+        started.write(out)
     begun = latest_checkpoint(out)
     trainer.accelerator.wait_for_everyone()
     if begun is not None:
@@ -74,39 +82,30 @@ def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
     return out
 
 
-def require_same(out: Path, both: dict[str, Any]) -> None:
-    """Raise a UserError for a folder with anything but an unfinished run of this "config"; the "scale" may change."""
+def require_same(out: Path, config: RMTConfig) -> None:
+    """Raise a UserError for a folder with anything but an unfinished run of this ``config``; its scale may change."""
     if (out / "checkpoint").exists():
         raise UserError(f"output folder {str(out)!r} has a finished run; choose another --out")
-    path = out / "settings.json"
-    if not path.exists():
+    before = Started.find(out)
+    if before is None:
         require_free(out)
         return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))["config"]
-    except (ValueError, KeyError) as error:
-        raise damaged(path, error) from error
-    for name, value in json.loads(json.dumps(both["config"])).items():
-        if before.get(name) != value:
-            other = (
-                f"a run with another {name} ({before.get(name)!r}); give the same settings to go on, or another --out"
-            )
-            raise UserError(f"output folder {str(out)!r} has {other}")
+    for name, value in before.config:
+        if getattr(config, name) != value:
+            remedy = "give the same settings to go on, or another --out"
+            raise UserError(f"output folder {str(out)!r} has a run with another {name} ({value!r}); {remedy}")
 
 
-def _values(text: str, flag: str) -> dict[str, Any]:
-    try:
-        return {name: tuple(one) if isinstance(one, list) else one for name, one in json.loads(text).items()}
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{flag} is {text!r:.80}; give a JSON object of fields and their values") from error
+def _fields(text: str) -> dict[str, Any]:
+    return dict(json.loads(text))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train PRESET as one of accelerate's processes."""
     parser = argparse.ArgumentParser(prog="python -m rmt_mini.scale.train", description=main.__doc__)
     parser.add_argument("preset", metavar="PRESET")
-    parser.add_argument("--changes", default="{}", help="fields that differ from the preset's, as JSON")
-    parser.add_argument("--scale", default="{}", help="fields of ScaleSettings, as JSON")
+    parser.add_argument("--changes", type=_fields, default={}, help="fields that differ from the preset's, as JSON")
+    parser.add_argument("--scale", type=_fields, default={}, help="fields of ScaleSettings, as JSON")
     given = parser.parse_args(arguments)
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)
@@ -114,8 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked as experimental
     try:
-        config = preset(given.preset, **_values(given.changes, "--changes"))
-        out = train(config, ScaleSettings(**_values(given.scale, "--scale")))
+        out = train(preset(given.preset, **given.changes), ScaleSettings(**given.scale))
     except UserError as error:
         if first:
             sys.stderr.write(f"error: {error}\n")

@@ -3,7 +3,7 @@
     GRPOTrainer                          here
     _generate_and_score_completions      first draw C and its budgets with the policy as it is; afterwards scale the
                                          advantages as ``method`` does (TRL divides by the deviation over G - 1)
-    reward_funcs, rollout_func           match and length; thought, cue and answer, env_mask without the environment's
+    reward_funcs, rollout_func           our reward; thought, cue and answer, env_mask without the environment's
     _compute_loss                        L = TRL's policy loss + lambda * L_NTP
 
 Each loss is a sum over its tokens divided by their number in the whole step, over all processes and micro-batches.
@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from importlib import import_module
 from statistics import fmean
 from typing import Any
@@ -27,40 +26,22 @@ from torch import Tensor
 from transformers import PrinterCallback
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine.prompt import AnswerFormat, answer_format
+from rmt_mini.engine.prompt import answer_format
 from rmt_mini.engine.text import generator_for, longest_branch, require_room, to_texts
 from rmt_mini.errors import NonFiniteError
 from rmt_mini.method.budget import length_reward
 from rmt_mini.method.entropy import token_entropy
 from rmt_mini.method.grpo import group_advantages, groups_with_signal
 from rmt_mini.method.objective import ntp_loss, rmt_loss
+from rmt_mini.method.rewards import total_reward
 from rmt_mini.records import Document, Text
 from rmt_mini.scale.callback import StepCallback
-from rmt_mini.scale.positions import IGNORED, Positions, Question, StepPlan, share_of_documents
+from rmt_mini.scale.positions import Positions, Question, StepPlan
 from rmt_mini.scale.settings import ScaleSettings, grpo_settings
 from rmt_mini.scale.thoughts import Generate, Sampled, generate_by_trl, think_and_answer
 
 trl: Any = import_module("trl")  # its hooks are not annotated
 ENTROPY_ROWS = 128  # tokens whose entropy is taken at once: in float32 a row is as wide as the vocabulary
-
-
-def reward_functions(form: AnswerFormat, config: RMTConfig) -> list[Callable[..., list[float]]]:
-    """Return match and length for ``GRPOTrainer(reward_funcs=...)``, which weighs them; match alone without budgets."""
-
-    def match(question: Sequence[Question], answer: Sequence[Sequence[int]], **row: Any) -> list[float]:
-        row["log_metric"]("thought_length", fmean(row["thought_length"]))  # a mean over processes
-        row["log_metric"]("closed_share", fmean(row["closed"]))
-        return [form.judge(said, q.text.ids, q.position.index) for said, q in zip(answer, question, strict=True)]
-
-    def length(question: Sequence[Question], thought_length: Sequence[int], **row: Any) -> list[float]:
-        found = [length_reward(size, q.budget) for size, q in zip(thought_length, question, strict=True)]
-        row["log_metric"]("length_reward", fmean(found))  # before length_if_correct
-        if config.length_if_correct:
-            matches = match(question, thought_length=thought_length, **row)
-            return [one * right for one, right in zip(found, matches, strict=True)]
-        return found
-
-    return [match, length] if config.use_budget else [match]
 
 
 class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
@@ -71,6 +52,7 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
 
     plan: StepPlan  # of the step that is running
     questions: list[Question]  # of this process's rollouts
+    matches: list[float]  # their match rewards
 
     def __init__(
         self,
@@ -91,7 +73,7 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
         arguments = grpo_settings(config, settings, longest_branch(self.form, config), out)
         super().__init__(
             model=model,
-            reward_funcs=reward_functions(self.form, config),
+            reward_funcs=self._reward,
             args=trl.GRPOConfig(**arguments),
             train_dataset=Dataset.from_dict({"prompt": [""] * len(places), "place": places}),
             processing_class=tokenizer,
@@ -99,14 +81,29 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
             rollout_func=lambda prompts, trainer: trainer._roll_out(),
         )
         self.remove_callback(PrinterCallback)  # metrics.jsonl and the log have it
-        self.callback = StepCallback(self)
-        self.add_callback(self.callback)
+        self.add_callback(StepCallback(self))
 
     def _roll_out(self) -> dict[str, Any]:
         """Sample this process's rollouts, and return them column by column, as TRL's hook requires."""
         rows = think_and_answer(self, self.generate, self.form, self.config, self.questions)
-        columns: dict[str, Any] = {one.name: [getattr(row, one.name) for row in rows] for one in fields(Sampled)}
+        columns: dict[str, Any] = dict(zip(Sampled._fields, map(list, zip(*rows, strict=True)), strict=True))
         return columns if rows[0].logprobs is not None else columns | {"logprobs": None}
+
+    def _reward(
+        self, question: Sequence[Question], answer: Sequence[Sequence[int]], log_metric: Any, **row: Any
+    ) -> list[float]:
+        """Reward rollouts, as TRL asks for it; ``log_metric`` takes means over processes."""
+        config, sizes = self.config, row["thought_length"]
+        matches = [
+            self.form.judge(said, q.text.ids, q.position.index) for said, q in zip(answer, question, strict=True)
+        ]
+        lengths = [length_reward(size, q.budget) * config.use_budget for size, q in zip(sizes, question, strict=True)]
+        measured = {"match_reward": matches, "length_reward": lengths, "thought_length": sizes}
+        for name, values in (measured | {"closed_share": row["closed"]}).items():
+            log_metric(name, fmean(values))
+        self.matches, weight = matches, config.length_weight * config.use_budget
+        rewards = zip(matches, lengths, strict=True)
+        return [total_reward(match, length, weight, config.length_if_correct) for match, length in rewards]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         began = time.perf_counter()
@@ -122,7 +119,7 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
         advantages = group_advantages(centred, size, scale=self.config.scale_advantages)
         output["advantages"] = advantages[index * len(rows) :][: len(rows)].to(output["advantages"].dtype)
 
-        matches = torch.tensor(list(self._logs["rewards"]["match"])[-len(centred) :])
+        matches = self.accelerator.gather(torch.tensor(self.matches, device=self.accelerator.device)).cpu()
         self._record(
             signal_groups=groups_with_signal(matches, size).float().mean().item(),
             rl_tokens=float(output["num_items_in_batch"]),
@@ -165,22 +162,17 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
     def _ntp_loss(self, model: Any, like: Tensor) -> Tensor:
         """Return this process's share, in this micro-step, of the next-token loss, at temperature 1."""
         plan, accelerator, steps = self.plan, self.accelerator, self.args.steps_per_generation
-        here = accelerator.process_index, accelerator.num_processes
-        share = share_of_documents(len(plan.texts), self._step % steps, steps, *here)
-        if share is None:
-            return like.new_zeros(())
-        batch = plan.batch(share, self.processing_class.pad_token_id)
-        batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-        labels = batch["labels"][:, 1:]
-        with torch.set_grad_enabled(self.config.use_ntp), accelerator.autocast():
-            if self.config.temperature == 1.0:
-                logprobs = model(**batch, fused_lm_head=True).log_probs
-            else:  # TRL's fused head has the temperature of sampling, so the logits are made in full
-                logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1].float()
-                logprobs = logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
-        return ntp_loss(logprobs.float(), labels != IGNORED, count=plan.ntp_tokens / accelerator.num_processes)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            self.callback.load(checkpoint)
+        texts, processes, loss = plan.texts, accelerator.num_processes, like.new_zeros(())
+        for first in range(self._step % steps * processes, len(texts), steps * processes):
+            number = first + accelerator.process_index
+            place = min(number, len(texts) - 1)  # with sharded weights all must read
+            ids = torch.tensor([texts[place].ids], device=accelerator.device)
+            mask = plan.masks[place].to(accelerator.device)[None, 1:] & (number < len(texts))
+            with torch.set_grad_enabled(self.config.use_ntp), accelerator.autocast():
+                if self.config.temperature == 1.0:
+                    logprobs = model(input_ids=ids, labels=ids, fused_lm_head=True).log_probs
+                else:  # TRL's fused head has the temperature of sampling, so the logits are made in full
+                    logits = model(input_ids=ids).logits[:, :-1].float()
+                    logprobs = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+            loss = loss + ntp_loss(logprobs.float(), mask, count=plan.ntp_tokens / processes)
+        return loss

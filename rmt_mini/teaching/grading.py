@@ -23,14 +23,12 @@ from typing import Any
 
 from rmt_mini.teaching.checks.exercise import EXERCISES
 from rmt_mini.teaching.lessons import read_notebook
-from rmt_mini.teaching.submission import LONGEST, TAG, kill_tagged
+from rmt_mini.teaching.submission import TAG, kill_tagged
 
 LIMIT = 240.0  # seconds for a whole submission
 CELLS_SHARE = 0.7  # of the limit: most that all cells together may take; the rest is for judging
 MOST_ANSWERS = 1_000_000  # bytes that are read of what a submission's process wrote
 MOST_BESIDE = 1_000_000  # bytes of a file beside a notebook that it may read
-_CHECK = re.compile(r"^check\(\s*(\w+)\s*(?:,[^()\n]*)?\)[; \t]*(?:#.*)?$", re.MULTILINE)
-_DEFINED = re.compile(r"^(?:def|class)\s+(\w+)", re.MULTILINE)
 
 Verdicts = dict[str, tuple[bool, str]]  # exercise -> whether it passed, and the message of its check
 
@@ -104,78 +102,60 @@ def _sources(path: Path) -> list[str] | str:
     try:
         return [str(cell.get("source", "")) for cell in read_notebook(path).cells if cell.cell_type == "code"]
     except Exception as error:  # a JSON file need not be a notebook
-        return str(error)[:LONGEST] or type(error).__name__
+        return str(error) or type(error).__name__
 
 
 def _graded(path: Path, sources: Sequence[str], limit: float) -> Report:
-    names = _exercises("\n".join(sources))
-    if not names:
+    """Mark all exercises, also deleted ones, of the lessons that a notebook defines some of, or else checks."""
+    defined, checked = (
+        {EXERCISES[name].lesson for name in re.findall(pattern, "\n".join(sources), re.MULTILINE) if name in EXERCISES}
+        for pattern in (r"^(?:def|class)\s+(\w+)", r"^check\(\s*(\w+)")
+    )
+    exercises = [one for one in EXERCISES.values() if one.lesson in (defined or checked)]
+    if not exercises:
         return Report(str(path), (), "it has no exercise; a cell of one ends in check(...)")
     try:
-        verdicts, end = _run([_CHECK.sub("", source) for source in sources], names, path.parent, limit)
+        verdicts, end = _run(sources, [one.name for one in exercises], path.parent, limit)
     except Exception as error:  # such as a folder that no one can remove: the other notebooks are still graded
-        return Report(str(path), (), f"{type(error).__name__}: {error}"[:LONGEST])
-    found = [(EXERCISES[name], *verdicts.get(name, (False, end))) for name in names]
-    marks = [Mark(one.name, one.points * passed, one.points, message[:LONGEST]) for one, passed, message in found]
-    return Report(str(path), tuple(marks))
-
-
-def _exercises(source: str) -> list[str]:
-    """Return all exercises, also deleted ones, of the lessons that a notebook defines some of, or else checks."""
-    defined, checked = (
-        dict.fromkeys(EXERCISES[name].lesson for name in pattern.findall(source) if name in EXERCISES)
-        for pattern in (_DEFINED, _CHECK)
-    )
-    return [one.name for lesson in defined or checked for one in EXERCISES.values() if one.lesson == lesson]
+        return Report(str(path), (), f"{type(error).__name__}: {error}")
+    found = [(one, *verdicts.get(one.name, (False, end))) for one in exercises]
+    return Report(str(path), tuple(Mark(one.name, one.points * right, one.points, said) for one, right, said in found))
 
 
 def _run(sources: Sequence[str], names: Sequence[str], beside: Path, limit: float) -> tuple[Verdicts, str]:
     """Run cells in a process of their own; return what was judged, and how and where the process ended."""
     tag = uuid.uuid4().hex
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,
-        tempfile.TemporaryFile() as request,
-        tempfile.TemporaryFile() as answers,
-    ):
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, tempfile.TemporaryFile() as answers:
+        folder = Path(scratch, "work")  # below the one that is removed: a submission may put a pipe in its place
+        folder.mkdir()
         for file in beside.iterdir():
             with suppress(OSError):  # not readable
                 if file.is_file() and file.suffix != ".ipynb" and file.stat().st_size <= MOST_BESIDE:
-                    shutil.copy(file, scratch)
-        asked = {"sources": sources, "names": names, "folder": scratch, "grader": os.getpid()}
-        request.write(json.dumps(asked | {"seconds": CELLS_SHARE * limit}).encode())
-        request.seek(0)
-        process = subprocess.Popen(
-            # -P: a module of the current folder must not replace one that grading needs
-            [sys.executable, "-P", "-m", "rmt_mini.teaching.submission"],
-            stdin=request,
-            stdout=answers,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"MPLBACKEND": "agg", TAG: tag},
-            start_new_session=True,
-        )
+                    shutil.copy(file, folder)
+        asked = {"sources": sources, "names": names, "folder": str(folder), "grader": os.getpid()}
         try:
-            end = f"its process ended with exit code {process.wait(limit)}"
+            # -P: a module of the current folder must not replace one that grading needs
+            process = subprocess.run(
+                [sys.executable, "-P", "-m", "rmt_mini.teaching.submission"],
+                input=json.dumps(asked | {"seconds": CELLS_SHARE * limit}).encode(),
+                stdout=answers,
+                stderr=subprocess.DEVNULL,
+                timeout=limit,
+                env=os.environ | {"MPLBACKEND": "agg", TAG: tag},
+                start_new_session=True,
+            )
+            end = f"its process ended with exit code {process.returncode}"
         except subprocess.TimeoutExpired:
             end = f"it had not ended after {limit:g} seconds"
         finally:
-            process.kill()
-            process.wait()
             kill_tagged(tag)
-            if os.path.lexists(scratch) and not os.path.isdir(scratch):  # a pipe, say: opening it would never end
-                os.unlink(scratch)
         answers.seek(0)
-        verdicts, at = _read_answers(answers.read(MOST_ANSWERS))
+        verdicts, at = dict[str, tuple[bool, str]](), "before its first cell"
+        for line in answers.read(MOST_ANSWERS).splitlines():
+            with suppress(ValueError, RecursionError):  # the last line may be cut off by the kill
+                match json.loads(line):
+                    case {"at": str(place)}:
+                        at = place
+                    case {"exercise": str(name), "passed": bool(passed), "message": str(message)}:
+                        verdicts[name] = passed, message
     return verdicts, f"not judged: {end}, {at}"
-
-
-def _read_answers(written: bytes) -> tuple[Verdicts, str]:
-    """Return verdicts, and where the process was last; a line that is no proper record is skipped."""
-    verdicts, at = {}, "before its first cell"
-    for line in written.splitlines():
-        with suppress(ValueError, RecursionError):  # the last line may be cut off by the kill
-            match json.loads(line):
-                case {"at": str(place)}:
-                    at = place
-                case {"exercise": str(name), "passed": bool(passed), "message": str(message)}:
-                    verdicts[name] = passed, message
-    return verdicts, at

@@ -19,7 +19,7 @@ from contextlib import suppress
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import nbformat
 import psutil
@@ -41,13 +41,6 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},  # the rest changes with every minor version
 }
-
-
-class Cost(NamedTuple):
-    """What one run of a notebook took; the memory is that of its kernel and of the processes that it started."""
-
-    seconds: float
-    peak_memory_mb: float
 
 
 def lessons(folder: Path = FOLDER) -> list[Path]:
@@ -80,36 +73,40 @@ def digest(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()[:12]
 
 
-def run(path: Path, timeout: float = 600) -> tuple[Any, Cost]:
-    """Run a notebook from a clean kernel, in its own folder, at most ``timeout`` seconds a cell.
+def run(path: Path, timeout: float = 600) -> tuple[Any, float, float]:
+    """Run a notebook from a clean kernel, in its own folder, at most ``timeout`` seconds a cell; no file changes.
 
-    The file stays as it is. Returns the notebook with its outputs, and what it took, the kernel's start included.
+    Returns:
+        The notebook with its outputs, the seconds that it took, and the peak memory in MB of its kernel and of the
+        processes that it started.
     """
     notebook = read_notebook(path)
-    notebook.metadata.update(nbformat.from_dict(METADATA))
-    client = NotebookClient(notebook, timeout=timeout, resources={"metadata": {"path": str(path.parent)}})
-    memory, over = [0.0], threading.Event()
+    # no times of execution and no states of widgets: they differ in every run
+    settings: dict[str, Any] = {
+        "kernel_name": "python3",
+        "record_timing": False,
+        "store_widget_state": False,
+        "timeout": timeout,
+    }
+    peak, over, began = 0.0, threading.Event(), time.perf_counter()
 
     def watch() -> None:
+        nonlocal peak
         while not over.wait(EVERY):
-            with suppress(AttributeError, psutil.Error):  # the kernel has not started, or a process has ended
-                manager: Any = client.km
-                kernel = psutil.Process(manager.provisioner.process.pid)
-                memory.append(sum(one.memory_info().rss for one in (kernel, *kernel.children(recursive=True))) / 1e6)
+            with suppress(psutil.Error):  # a process has ended
+                kernel = psutil.Process().children(recursive=True)
+                peak = max(peak, sum(one.memory_info().rss for one in kernel) / 1e6)
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    began = time.perf_counter()
+    threading.Thread(target=watch, daemon=True).start()
     try:
-        client.execute()
+        NotebookClient(notebook, resources={"metadata": {"path": str(path.parent)}}, **settings).execute()
     finally:
         over.set()
-        watcher.join()
-    return notebook, Cost(time.perf_counter() - began, max(memory))
+    return notebook, time.perf_counter() - began, peak
 
 
-def execute(path: Path, timeout: float = 600) -> float:
-    """Run a notebook, and write it back with its outputs; return the seconds it took.
+def execute(path: Path, timeout: float = 600) -> tuple[float, float]:
+    """Run a notebook, and write it back with its outputs; return the seconds and the MB that it took.
 
     One whose cell raises stays as it was. Outside the project, the old file is kept beside the new one.
 
@@ -117,56 +114,35 @@ def execute(path: Path, timeout: float = 600) -> float:
         UserError: as ``read_notebook``, or if the file was edited meanwhile.
     """
     before = path.read_bytes() if path.is_file() else b""
-    notebook, cost = run(path, timeout)
+    notebook, seconds, peak = run(path, timeout)
     if path.read_bytes() != before:
         raise UserError(f"{path} was edited while it ran and is left as it is; run it again")
-    notebook.metadata.pop("widgets", None)  # running it adds these, and versions
     notebook.metadata.update(nbformat.from_dict(METADATA))
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
         if cell.cell_type == "code":
-            cell.metadata.pop("execution", None)  # times, which differ in every run
             cell.metadata[MARK] = digest(cell.source)
             shown = [output for output in cell.outputs if output.get("name") != "stderr"]
             cell.outputs = [output for output in shown if _LIVE not in output.get("data", {})]
     path = path.resolve()
     write = write_whole if path.is_relative_to(FOLDER) else write_keeping  # git keeps the project's own
     write(path, nbformat.writes(notebook) + "\n")
-    return cost.seconds
-
-
-def costs_read(path: Path) -> dict[str, Cost]:
-    """Read what ``--measure`` wrote, by the names of notebooks."""
-    return {name: Cost(**row) for name, row in json.loads(path.read_text(encoding="utf-8"))["lessons"].items()}
-
-
-def _measure(paths: list[Path], file: Path, machine: str) -> None:
-    require_file_name(file)
-    rows = {}
-    for path in paths:
-        _, cost = run(path)
-        rows[path.stem] = {"seconds": round(cost.seconds, 1), "peak_memory_mb": round(cost.peak_memory_mb)}
-        logger.info("%s: %.0f s, %.0f MB", path.name, *cost)
-    versions = {name: version(name) for name in ("torch", "transformers", "ipykernel")}
-    written = {"date": f"{date.today():%Y-%m-%d}", "machine": machine, "versions": versions, "lessons": rows}
-    write_keeping(file, json.dumps(written, indent=2) + "\n")
+    return seconds, peak
 
 
 def cost_table() -> str:
     """Return what each lesson takes as Markdown: a learner's minutes, a machine's seconds and megabytes."""
-    measured = recorded("lessons.json")
-    costs, written = costs_read(measured), json.loads(measured.read_text(encoding="utf-8"))
+    measured = json.loads(recorded("lessons.json").read_text(encoding="utf-8"))
     rows = ["| lesson | minutes with a class | seconds to run it all | peak memory, MB |", "|---|---|---|---|"]
-    total = 0
+    minutes = 0
     for path in lessons():
-        cost, head = costs[path.stem], re.match(r"# (.+)\n+\*\*(\d+) minutes\*\*", read_notebook(path).cells[0].source)
-        if not head:
-            raise UserError(f"{path.name} does not begin with a title and its minutes")
-        total += int(head[2])
-        took = f"{cost.seconds:.0f} | {cost.peak_memory_mb:.0f}"
-        rows.append(f"| [{head[1]}](../notebooks/{path.name}) | {head[2]} | {took} |")
-    rows.append(f"| together | {total} | {sum(one.seconds for one in costs.values()):.0f} | |")
-    return "\n".join([*rows, "", f"Measured {written['date']}: {written['machine']}."])
+        cost, head = measured["lessons"][path.stem], read_notebook(path).cells[0].source
+        title, length = re.findall(r"\A# (.+)\n+\*\*(\d+) minutes\*\*", head)[0]
+        minutes += int(length)
+        took = f"{length} | {cost['seconds']:.0f} | {cost['peak_memory_mb']:.0f}"
+        rows.append(f"| [{title}](../notebooks/{path.name}) | {took} |")
+    rows.append(f"| together | {minutes} | {sum(one['seconds'] for one in measured['lessons'].values()):.0f} | |")
+    return "\n".join([*rows, "", f"Measured {measured['date']}: {measured['machine']}."])
 
 
 def guide(text: str) -> str:
@@ -195,15 +171,20 @@ def main() -> None:
     parser.add_argument("--guide", action="store_true", help="write docs/instructor.md, no notebook")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    paths = given.notebooks or lessons()
     try:
         if given.guide:
-            write_whole(GUIDE, guide(GUIDE.read_text(encoding="utf-8")))
-        elif given.measure is not None:
-            _measure(paths, given.measure, given.machine)
-        else:
-            for path in paths:
-                logger.info("%s: %.0f s", path.name, execute(path))
+            return write_whole(GUIDE, guide(GUIDE.read_text(encoding="utf-8")))
+        if given.measure:
+            require_file_name(given.measure)
+        rows = {}
+        for path in given.notebooks or lessons():
+            seconds, peak = run(path)[1:] if given.measure else execute(path)
+            logger.info("%s: %.0f s, %.0f MB", path.name, seconds, peak)
+            rows[path.stem] = {"seconds": round(seconds, 1), "peak_memory_mb": round(peak)}
+        if given.measure:
+            versions = {name: version(name) for name in ("torch", "transformers", "ipykernel")}
+            made = {"date": f"{date.today()}", "machine": given.machine, "versions": versions, "lessons": rows}
+            write_keeping(given.measure, json.dumps(made, indent=2) + "\n")
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
 

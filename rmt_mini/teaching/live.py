@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import Evaluation, Notes, RolloutLine, read_lines, read_metrics
+from rmt_mini.files import Notes, read_metrics
 from rmt_mini.records import StepMetrics
 from rmt_mini.runs.folder import folder_for
 from rmt_mini.runs.run import RunResult, resume, run
@@ -24,7 +23,7 @@ class LiveRun:
 
     Attributes:
         state: RUNNING, PAUSED, DONE or FAILED.
-        message: the error of a failed run; the final table of one that is done.
+        message: the error of a failed run.
         metrics: one record a step, growing.
     """
 
@@ -33,8 +32,8 @@ class LiveRun:
     ) -> None:
         self.folder, self.config, self.metrics, self.changed = folder, config, metrics, changed
         self.state, self.message = RUNNING, ""
-        self._work, self._stop = work, threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
         self._thread.start()
 
     @classmethod
@@ -50,14 +49,6 @@ class LiveRun:
         config, done = Notes.read(folder).settings, read_metrics(folder)
         return cls(lambda seen, stop: resume(folder, None, seen, False, stop), folder, config, done, changed)
 
-    def rollouts(self, count: int = 4) -> list[dict[str, Any]]:
-        """Return the last rollouts written, as readable text; see ``rollout_line``."""
-        return [line.model_dump() for line in read_lines(self.folder / "rollouts.jsonl", RolloutLine).good[-count:]]
-
-    def evaluation(self) -> Evaluation | None:
-        """Return what was measured before and after, once the run is done."""
-        return Evaluation.find(self.folder) if self.state == DONE else None
-
     def pause(self) -> None:
         """End the run after the step under way; returns at once."""
         self._stop.set()
@@ -67,17 +58,17 @@ class LiveRun:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
-    def _run(self) -> None:
+    def _run(self, work: Work) -> None:
         try:
-            self.message = self._work(self._seen, self._stop).table
+            work(self._seen, self._stop)
             self.state = DONE
         except Stopped:
             self.state = PAUSED
-        except UserError as error:
-            self.state, self.message = FAILED, str(error)
         except BaseException as error:  # nobody else sees an error in a thread
-            self.state, self.message = FAILED, f"{type(error).__name__}: {error}"
-            raise
+            own = isinstance(error, UserError)
+            self.state, self.message = FAILED, str(error) if own else f"{type(error).__name__}: {error}"
+            if not own:
+                raise
         finally:
             self.changed()
 

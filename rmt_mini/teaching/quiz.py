@@ -8,9 +8,8 @@ first answer counts; others may be tried afterwards, for their explanations.
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import ipywidgets
@@ -94,80 +93,47 @@ def quiz(lesson: int | None = None) -> Quiz:
 
 
 class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotations
-    """Questions one at a time, an explanation of every option chosen, and a score of first answers."""
+    """Questions with a button for each option, an explanation of every option chosen, and a score of first answers."""
 
     def __init__(self, questions: Sequence[Question]) -> None:
-        self.questions, self.number, self.first = list(questions), 0, dict[int, int]()
-        self._heading, self.message, self.standing = (ipywidgets.HTML() for _ in range(3))
-        self.options = [
-            _button("", "", partial(self._answer, place))
-            for place in range(max(len(one.options) for one in self.questions))
-        ]
-        for option in self.options:
-            option.layout.width = option.layout.height = "auto"
-            option.add_class("rmt-option")
-        self.buttons = {
-            "back": _button("Previous question", "go back, wherever you are", lambda: self.show(self.number - 1)),
-            "next": _button("Next question", "go on, answered or not", lambda: self.show(self.number + 1)),
-            "again": _button("Start again", "forget all answers", self.restart),
-        }
-        row = ipywidgets.HBox(list(self.buttons.values()), layout={"flex_flow": "row wrap"})
-        parts = [ipywidgets.HTML(_STYLE), self._heading, *self.options, self.message, row, self.standing]
-        super().__init__(parts, layout={"max_width": "48em"})
+        self.questions, self.first = tuple(questions), dict[int, int]()  # the first answer to each
+        self.buttons: list[list[ipywidgets.Button]] = []
+        self.messages, self.standing = [ipywidgets.HTML() for _ in questions], ipywidgets.HTML()
+        parts: list[ipywidgets.Widget] = [ipywidgets.HTML(_STYLE)]
+        for number, question in enumerate(self.questions):
+            title = f"{number + 1}. {question.name} (lesson {question.lesson})"
+            asks = f'<p><b>{html.escape(title)}</b></p><p style="line-height: 1.5">{html.escape(question.asks)}</p>'
+            self.buttons.append([])
+            for place, option in enumerate(question.options):
+                button = ipywidgets.Button(
+                    description=f"{letter(place)}. {option.text}",
+                    tooltip=f"answer {letter(place)} to question {number + 1}",
+                    layout={"width": "auto", "height": "auto"},
+                )
+                button.on_click(lambda _, number=number, place=place: self.answer(number, place))
+                button.add_class("rmt-option")
+                self.buttons[-1].append(button)
+            parts += [ipywidgets.HTML(asks), *self.buttons[-1], self.messages[number]]
+        super().__init__([*parts, self.standing], layout={"max_width": "48em"})
         self.add_class("rmt-quiz")
-        self.show(0)
-
-    @property
-    def question(self) -> Question:
-        """The current question."""
-        return self.questions[self.number]
 
     @property
     def score(self) -> tuple[int, int]:
         """How many first answers were right, and how many were given."""
         return sum(self.questions[n].right == place for n, place in self.first.items()), len(self.first)
 
-    def show(self, number: int) -> None:
-        """Go to a question; after the last comes the first."""
-        self.number = number % len(self.questions)
-        first = self.first.get(self.number)
-        self._draw(first, set() if first is None else {first, self.question.right})
-
-    def restart(self) -> None:
-        """Forget all answers, and go to the first question."""
-        self.first = {}
-        self.show(0)
-
-    def _answer(self, place: int) -> None:
-        self.first.setdefault(self.number, place)
-        self._draw(place, self._marked | {place})
-
-    def _draw(self, chosen: int | None, marked: set[int]) -> None:
-        """Show the question, what is said of the option chosen, and the score; label the marked options."""
-        self._marked, question = marked, self.question
-        title = f"Question {self.number + 1} of {len(self.questions)}, lesson {question.lesson}: {question.name}"
-        asks = html.escape(question.asks)
-        self._heading.value = f'<p role="status"><b>{html.escape(title)}</b></p><p style="line-height: 1.5">{asks}</p>'
-        for place, button in enumerate(self.options):
-            button.layout.display = None if place < len(question.options) else "none"
-        for place, (option, button) in enumerate(zip(question.options, self.options, strict=False)):
-            mark = (" (right)" if option.right else " (not right)") if place in marked else ""
-            button.description, button.tooltip = f"{letter(place)}. {option.text}{mark}", f"answer {letter(place)}"
-        self.message.value = ""
-        if chosen is not None:
-            option = question.options[chosen]
-            words = f"{letter(chosen)} is {'right' if option.right else 'not right'}. {option.why}"
-            self.message.value = status(words) if option.right else alert(words)
+    def answer(self, number: int, place: int) -> None:
+        """Choose an option of a question: label it, explain it, and show the score."""
+        option = self.questions[number].options[place]
+        self.first.setdefault(number, place)
+        verdict = "right" if option.right else "not right"
+        self.buttons[number][place].description = f"{letter(place)}. {option.text} ({verdict})"
+        words = f"{letter(place)} is {verdict}. {option.why}"
+        self.messages[number].value = status(words) if option.right else alert(words)
         right, given = self.score
         words = f"{right} of {given} right at the first try."
         if given == len(self.questions):
-            missed = {self.questions[n].lesson for n, place in self.first.items() if self.questions[n].right != place}
+            missed = {self.questions[n].lesson for n, first in self.first.items() if self.questions[n].right != first}
             again = ", ".join(map(str, sorted(missed)))
             words += f" All questions are answered. {f'Review lesson {again}.' if again else 'All were right.'}"
-        self.standing.value = status(words) if given else ""
-
-
-def _button(label: str, tip: str, act: Callable[[], None]) -> ipywidgets.Button:
-    made = ipywidgets.Button(description=label, tooltip=tip)
-    made.on_click(lambda _: act())
-    return made
+        self.standing.value = status(words)

@@ -56,24 +56,22 @@ def student_copy(solved: Any) -> Any:
 
 def graded_copy(solved: Any) -> Any:
     """Make nbgrader's source: each exercise a cell for the answer and a locked one with its points."""
-    made, cells = _plain(solved), []
-    for cell in made.cells:
+    made = _plain(solved)
+    given, made.cells = made.cells, []
+
+    def add(cell: Any, identity: str, **changes: bool | int) -> None:
+        marks = UNMARKED | {"grade_id": identity, "cell_type": cell["cell_type"]} | changes
+        made.cells.append(nbformat.from_dict({**cell, "metadata": {"nbgrader": marks}}))
+
+    for cell in given:
         name = exercise_of(cell.source) if cell.cell_type == "code" else None
         if name is None:
-            cells.append(_marked(cell, cell.source, f"given-{cell.id}", locked=True))
+            add(cell, f"given-{cell.id}", locked=True)
         else:
-            cells.append(_marked(cell, ENDS_IN_CHECK.sub("", cell.source).rstrip() + "\n", name, solution=True))
+            add({**cell, "source": ENDS_IN_CHECK.sub("", cell.source).rstrip() + "\n"}, name, solution=True)
             points = EXERCISES[name].points
-            cells.append(_marked(cell, TEST % name, f"check-{name}", grade=True, locked=True, points=points))
-            cells[-1].id = f"{cell.id}-check"
-    made.cells = cells
-    return made
-
-
-def _marked(cell: Any, source: str, identity: str, **marks: bool | int) -> Any:
-    made = copy.deepcopy(cell)
-    made.source = source
-    made.metadata.nbgrader = UNMARKED | {"grade_id": identity, "cell_type": cell.cell_type} | marks
+            check = {**cell, "source": TEST % name, "id": f"{cell.id}-check"}
+            add(check, f"check-{name}", grade=True, locked=True, points=points)
     return made
 
 
@@ -87,21 +85,20 @@ def _plain(solved: Any) -> Any:
     return made
 
 
-def release(students: Path = STUDENTS, nbgrader: Path | None = None, folder: Path = SOURCE) -> list[Path]:
+def release(students: Path = STUDENTS, nbgrader: Path | None = None) -> list[Path]:
     """Write students' copies and, if asked for, an nbgrader course in a folder; return the files that were written.
 
     A notebook that is there already and differs, because somebody typed in it or its solution has changed, moves to
     the folder ``old`` beside it, or of the course. A course's ``nbgrader_config.py`` is left as it is.
 
     Raises:
-        UserError: if ``folder`` has no solved exercises, one of them has no check, or it is also that of ``students``.
+        UserError: if there are no solved exercises, one of them has no check, or they are in the folder ``students``.
     """
-    if students.resolve() == folder.resolve():
+    if students.resolve() == SOURCE.resolve():
         raise UserError(f"{str(students)!r} holds the solved exercises; choose another folder with --students")
-    written = []
-    solved_sets = lessons(folder)
+    written, solved_sets = list[Path](), lessons(SOURCE)
     if not solved_sets:
-        raise UserError(f"no solved exercises are in {folder}; they come with a clone of the repository")
+        raise UserError(f"no solved exercises are in {SOURCE}; they come with a clone of the repository")
     for path in solved_sets:
         solved = read_notebook(path)
         for name in (exercise_of(cell.source) for cell in solved.cells if cell.cell_type == "code"):
@@ -113,7 +110,7 @@ def release(students: Path = STUDENTS, nbgrader: Path | None = None, folder: Pat
         for top, target, made in copies:
             if write_keeping(target, nbformat.writes(made) + "\n", old=top / "old"):
                 written.append(target)
-    if nbgrader is not None and not (nbgrader / "nbgrader_config.py").exists():
-        written.append(nbgrader / "nbgrader_config.py")
-        write_keeping(written[-1], CONFIG)
+    if nbgrader is not None and not (config := nbgrader / "nbgrader_config.py").exists():
+        write_keeping(config, CONFIG)
+        written.append(config)
     return written

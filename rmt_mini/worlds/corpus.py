@@ -20,7 +20,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,14 +93,11 @@ def _in_two(text: str, share: float) -> tuple[str, str]:
     return text[:cut].rstrip(), text[cut:].lstrip()
 
 
-def load_corpus(source: str, *, column: str = "text", limit: int | None = None) -> Corpus:
+def load_corpus(source: str, *, column: str = "text") -> Corpus:
     """Load documents by name or path (the module says which there are), or say in one line why there are none.
 
-    ``column`` is the field of a JSON line or dataset, "problem+solution" joins two by a line feed; ``limit`` takes the
-    first documents only.
+    ``column`` is the field of a JSON line or dataset; "problem+solution" joins two by a line feed.
     """
-    if limit is not None and limit < 1:
-        raise UserError(f"limit is {limit}; give at least 1, or None")
     kept: dict[str, Document] = {}
     for found in _documents(source, column):
         key, text = _clean(found.id, source, "an id"), _clean(found.text, source, f"document {found.id!r:.80}")
@@ -109,8 +106,6 @@ def load_corpus(source: str, *, column: str = "text", limit: int | None = None) 
         if key in kept:
             raise UserError(f"corpus {source!r}: two documents have the id {key!r:.80}; make ids unique")
         kept[key] = Document(key, text, found.spans, found.cut)
-        if len(kept) == limit:
-            break
     if not kept:
         raise UserError(f"corpus {source!r} holds no text; give one that does")
     return Corpus(source, tuple(kept.values()))
@@ -139,7 +134,7 @@ def _documents(source: str, column: str) -> Iterable[Document]:
         raise UserError(f"corpus {source!r} has no columns, so column {column!r:.80} has no effect; give --column text")
     if kind in micro.TEXTS:
         return micro.corpus(kind)
-    readers = {"champ": lambda _: _champ(), "folder": _folder, ".txt": _text_file}
+    readers = {"champ": _champ, "folder": _folder, ".txt": _text_file}
     if kind not in readers:
         raise UserError(f"corpus {source!r} is neither .txt nor .jsonl; give {ACCEPTED}")
     return readers[kind](path)
@@ -174,7 +169,7 @@ def champ_problems() -> list[dict[str, Any]]:
     return list(json.loads(path.read_text("utf-8"))["problems"].values())
 
 
-def _champ() -> Iterator[Document]:
+def _champ(_: str) -> Iterator[Document]:
     for problem in champ_problems():
         steps = [step["_text"] for step in problem["solution"]["steps"]]
         # The last line stays: half of the solutions stop before they say the answer.
@@ -221,19 +216,15 @@ def _json_lines(path: str, column: str) -> Iterator[Document]:
             raise UserError(f"{where} is not JSON ({problem}); give one JSON object a line") from None
         if not isinstance(row, dict):
             raise UserError(f"{where} is a JSON {type(row).__name__}; give one JSON object a line")
-        text, key = _text_of(row, _columns(column, row, where), where), row.get("id")
-        yield Document(f"{Path(path).name}:{number}" if key in (None, "") else str(key), text)
+        key = row.get("id")
+        yield Document(f"{Path(path).name}:{number}" if key in (None, "") else str(key), _text_of(row, column, where))
 
 
-def _columns(column: str, available: Collection[str], where: str) -> list[str]:
-    names = [column] if column in available else column.split("+")
-    if missing := [name for name in names if name not in available]:
-        raise UserError(f"{where} has no column {missing[0]!r:.80}; choose --column among {list(available)!r:.300}")
-    return names
-
-
-def _text_of(row: Mapping[str, Any], names: list[str], where: str) -> str:
+def _text_of(row: Mapping[str, Any], column: str, where: str) -> str:
+    names = [column] if column in row else column.split("+")
     for name in names:
+        if name not in row:
+            raise UserError(f"{where} has no column {name!r:.80}; choose --column among {list(row)!r:.300}")
         if not isinstance(row[name], str):
             raise UserError(f"{where}: column {name!r:.80} is {row[name]!r:.40}, not text; change --column")
     return "\n".join(row[name] for name in names)
@@ -251,9 +242,10 @@ def _hugging_face(address: str, column: str) -> Iterator[Document]:
     except Exception as error:  # of many kinds: from the network, the hub, the files
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(f"{where} does not load: {reason}; give hf:NAME[:CONFIG][@SPLIT]") from error
-    names = _columns(column, dataset.column_names, where)
-    for number, row in enumerate(dataset.select_columns(names)):
-        yield Document(f"{Path(name).name}:{number}", _text_of(row, names, f"{where} row {number}"))
+    _text_of(dict.fromkeys(dataset.column_names, ""), column, where)
+    wanted = [each for each in dataset.column_names if each in (column, *column.split("+"))]
+    for number, row in enumerate(dataset.select_columns(wanted)):
+        yield Document(f"{Path(name).name}:{number}", _text_of(row, column, f"{where} row {number}"))
 
 
 def _open_dataset(name: str, config: str | None, split: str | None) -> Any:
@@ -264,10 +256,8 @@ def _open_dataset(name: str, config: str | None, split: str | None) -> Any:
     if config:
         raise ValueError("a saved dataset has no configurations")
     saved = datasets.load_from_disk(name)
-    if not isinstance(saved, datasets.DatasetDict):
-        if split is None:  # a single table is taken whole, whatever its name
-            return saved
-        saved = {str(saved.split or "train"): saved}
-    rows = {part: len(table) for part, table in saved.items()}
-    parts = datasets.ReadInstruction.from_spec(split or "train").to_absolute(rows)  # slices, as load_dataset does
-    return datasets.concatenate_datasets([saved[one.splitname].select(range(one.from_, one.to)) for one in parts])
+    tables = saved if isinstance(saved, datasets.DatasetDict) else {str(saved.split or "train"): saved}
+    split = split or ("train" if len(tables) > 1 else next(iter(tables)))
+    rows = {part: len(table) for part, table in tables.items()}
+    parts = datasets.ReadInstruction.from_spec(split).to_absolute(rows)  # slices, as load_dataset does
+    return datasets.concatenate_datasets([tables[one.splitname].select(range(one.from_, one.to)) for one in parts])

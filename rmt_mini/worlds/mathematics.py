@@ -12,28 +12,25 @@ The order of the solutions does not matter; the order of the unknowns does.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
 import yaml
+from math_verify import verify
+from math_verify.parser import LatexExtractionConfig, latex2sympy, normalize_latex
+from sympy import Float, Rational
 
 LONGEST = 200  # characters of an answer that is worth reading
 TABLE: dict[str, Any] = yaml.safe_load(files(__package__).joinpath("answers.yaml").read_text("utf-8"))
-NAMES = ("name", "thousands", "refused", "product", "no_unit")
-NAME, THOUSANDS, REFUSED, PRODUCT, NO_UNIT = (re.compile(TABLE[name]) for name in NAMES)
+NAME, THOUSANDS, REFUSED = (re.compile(TABLE[name]) for name in ("name", "thousands", "refused"))
+PRODUCT, NO_UNIT = re.compile(TABLE["product"]), re.compile(TABLE["no_unit"])
 REWRITTEN = [
     (re.sub(r"<(\w+)>", lambda found: TABLE["parts"][found[1]], find), put) for find, put in TABLE["rewritten"]
 ]
-
-
-def comparison() -> Callable[[str, str, str], float]:
-    """Return ``score`` with the answer as its last argument, once the slow import is done."""
-    import math_verify  # noqa: F401
-
-    return lambda gold, question, given: score(given, gold, question)
+# without its units: they make a 2 of "2d" and of "2 less"
+NORMAL = replace(LatexExtractionConfig().normalization_config, units=False)
 
 
 def score(given: str, gold: str, question: str) -> float:
@@ -45,13 +42,12 @@ def score(given: str, gold: str, question: str) -> float:
         >>> [score(given, "239", "How many strings?") for given in (r"**\frac{478}{2}**.", "239 strings", "239 or 240")]
         [1.0, 1.0, 0.0]
     """
-    from math_verify import verify
 
     def same(right: Any, value: str) -> bool:  # every part of "10*9/2 = 45" has to be right
         parts = [_expression(part) for part in value.split("=")]
         # 50 digits, so that a long decimal is not taken for a square root
-        compare = partial(verify, right, numeric_precision=50, timeout_seconds=None, allow_set_relation_comp=True)
-        return all(map(compare, parts))
+        options = {"numeric_precision": 50, "timeout_seconds": None, "allow_set_relation_comp": True}
+        return all(verify(right, part, **options) for part in parts)
 
     names = _names(gold)
     try:
@@ -142,11 +138,6 @@ def _assigned(items: list[str], names: list[str]) -> dict[str, str]:
 
 @lru_cache(maxsize=1000)
 def _expression(latex: str) -> Any:
-    from math_verify.parser import LatexExtractionConfig, latex2sympy, normalize_latex
-    from sympy import Float, Rational
-
-    # without its units: they make a 2 of "2d" and of "2 less"
-    config = replace(LatexExtractionConfig().normalization_config, units=False)
-    normal = normalize_latex(PRODUCT.sub("*", latex), config)
+    normal = normalize_latex(PRODUCT.sub("*", latex), NORMAL)
     read = latex2sympy(normal, is_real=True, convert_degrees=False, normalization_config=None)
     return read.xreplace({decimal: Rational(str(decimal)) for decimal in read.atoms(Float)})  # 0.357143 is not 5/14

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import count
@@ -89,60 +89,51 @@ RECKONING = replace(MIDTRAINING, name="reckoning", fillers=(), sayings=0)
 TEXTS = {"micro": MIDTRAINING, "micro-reckoning": RECKONING, "micro-pretraining": PRETRAINING}
 
 
-class Chance:
-    """Draws for one document, by its habits."""
+def _noise(name: str, habits: Habits, source: random.Random) -> Piece:
+    """Draw a digit, all ten alike, or a word, one of which is a favourite, so that a guess is worth something."""
+    if name == "number":
+        return Piece(f" {source.randrange(10)}", NOISE)
+    words = WORLD["words"][name]
+    favourite = words[habits.turn % len(words)]
+    others = [word for word in words if word != favourite]
+    return Piece(f" {favourite if source.random() < habits.favourite else source.choice(others)}", NOISE)
 
-    def __init__(self, habits: Habits, source: random.Random) -> None:
-        self.habits, self.source = habits, source
 
-    def noise(self, name: str) -> Piece:
-        """Draw a digit, all ten alike, or a word, one of which is a favourite, so that a guess is worth something."""
-        if name == "number":
-            return Piece(f" {self.source.randrange(10)}", NOISE)
-        words = WORLD["words"][name]
-        favourite = words[self.habits.turn % len(words)]
-        others = [word for word in words if word != favourite]
-        chosen = favourite if self.source.random() < self.habits.favourite else self.source.choice(others)
-        return Piece(f" {chosen}", NOISE)
-
-    def weighted(self, weights: Sequence[int]) -> int:
-        """Draw 1, 2, ... by weight."""
-        return self.source.choices(range(1, len(weights) + 1), weights)[0]
-
-    def working(self, way: str) -> Working:
-        """Draw a calculation: additions modulo ten, or one of three places followed through swaps of pairs."""
-        turning = way == "turning"
-        start = at = str(self.source.randrange(10)) if turning else self.source.choice(PLACES)
-        steps = []
-        for _ in range(self.weighted(self.habits.steps)):
-            if turning:
-                operand = str(self.weighted(self.habits.operands))
-                at = str((int(at) + int(operand)) % 10)
-            else:
-                operand = self.source.choice(tuple(PAIRS))
-                one, other = PAIRS[operand]
-                at = {one: other, other: one}.get(at, at)
-            steps.append((f" {operand}", f" {at}"))
-        return Working(f" {start}", tuple(steps))
-
-    def statement(self, kind: str) -> list[Piece]:
-        """Make a statement from its text in micro.yaml."""
-        way, text = STATEMENTS[kind]
-        if way == "plain":
-            drawn = {name: [self.noise(name)] for name in re.findall(r"<(\w+)>", text)}
+def _working(way: str, habits: Habits, source: random.Random) -> Working:
+    """Draw a calculation: additions modulo ten, or one of three places followed through swaps of pairs."""
+    turning = way == "turning"
+    start = at = str(source.randrange(10)) if turning else source.choice(PLACES)
+    steps = []
+    for _ in range(source.choices((1, 2, 3, 4), habits.steps)[0]):
+        if turning:
+            operand = str(source.choices((1, 2, 3, 4, 5), habits.operands)[0])
+            at = str((int(at) + int(operand)) % 10)
         else:
-            working = self.working(way)
-            start, result = Piece(working.start, NOISE), Piece(working.steps[-1][1], CALCULABLE, working)
-            listed: list[Piece] = []  # first 4, second 2
-            for order, (operand, _) in zip(ORDER, working.steps, strict=False):
-                listed += [Piece(f"{',' if listed else ''} {order}"), Piece(operand, NOISE)]
-            drawn = {"start": [start], "listed": listed, "result": [result]}
-        text = re.sub(r"\{([^{}]+\|[^{}]+)\}", lambda found: self.source.choice(found[1].split("|")), text)
-        pieces: list[Piece] = []
-        for part in filter(None, re.split(r"(<\w+>)", text)):
-            fixed = part.format_map({name: found[0].text for name, found in drawn.items()})
-            pieces += drawn[part[1:-1]] if part[0] == "<" else [Piece(fixed)]
-        return pieces
+            operand = source.choice(tuple(PAIRS))
+            one, other = PAIRS[operand]
+            at = {one: other, other: one}.get(at, at)
+        steps.append((f" {operand}", f" {at}"))
+    return Working(f" {start}", tuple(steps))
+
+
+def _statement(kind: str, habits: Habits, source: random.Random) -> list[Piece]:
+    """Make a statement from its text in micro.yaml."""
+    way, text = STATEMENTS[kind]
+    if way == "plain":
+        drawn = {name: [_noise(name, habits, source)] for name in re.findall(r"<(\w+)>", text)}
+    else:
+        working = _working(way, habits, source)
+        start, result = Piece(working.start, NOISE), Piece(working.steps[-1][1], CALCULABLE, working)
+        listed: list[Piece] = []  # first 4, second 2
+        for order, (operand, _) in zip(ORDER, working.steps, strict=False):
+            listed += [Piece(f"{',' if listed else ''} {order}"), Piece(operand, NOISE)]
+        drawn = {"start": [start], "listed": listed, "result": [result]}
+    text = re.sub(r"\{([^{}]+\|[^{}]+)\}", lambda found: source.choice(found[1].split("|")), text)
+    pieces: list[Piece] = []
+    for part in filter(None, re.split(r"(<\w+>)", text)):
+        fixed = part.format_map({name: found[0].text for name, found in drawn.items()})
+        pieces += drawn[part[1:-1]] if part[0] == "<" else [Piece(fixed)]
+    return pieces
 
 
 def think(style: str, word: str, working: Working | None) -> str:
@@ -191,10 +182,9 @@ def page(habits: Habits, seed: int, number: int) -> Page:
     calculation, fillers = source.choice(own.calculations), min(len(own.fillers), source.choice((0, 1, 1)))
     kinds = [calculation, *source.sample(own.fillers, fillers)]
     source.shuffle(kinds)
-    chance = Chance(own, source)
     pieces: list[Piece] = []
     for kind in kinds:
-        first, *rest = chance.statement(kind)
+        first, *rest = _statement(kind, own, source)
         pieces += [Piece(" " + first.text) if pieces else first, *rest]
     for saying in source.sample(SAYINGS, own.sayings):
         first_word, *words = re.findall(r" \w+|[.,]", " " + saying)  # nothing predicts which saying it will be
@@ -253,7 +243,5 @@ def make_tokenizer() -> Any:
     model = models.BPE(vocab={word: n for n, word in enumerate(vocabulary)}, merges=[], ignore_merges=True)
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer, tokenizer.decoder = pieces, decoders.ByteLevel()
-    made_fast: Callable[..., Any] = PreTrainedTokenizerFast
-    return made_fast(
-        tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>", clean_up_tokenization_spaces=False
-    )
+    options = {"eos_token": "<|end|>", "pad_token": "<|pad|>", "clean_up_tokenization_spaces": False}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **options)  # type: ignore[no-untyped-call]

@@ -13,16 +13,16 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import Any
 
 from rmt_mini.errors import UserError
 from rmt_mini.worlds import micro
 from rmt_mini.worlds.corpus import champ_problems, share_of
-from rmt_mini.worlds.mathematics import comparison, is_readable
 from rmt_mini.worlds.referee import Referee
 
 logger = logging.getLogger(__name__)
@@ -55,13 +55,21 @@ def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
     """
     if count < 1:
         raise UserError(f"count is {count}; give at least 1 question")
+    made: Iterable[Question]
     if source in OF_MICRO:
-        return _micro(source, count, seed)
-    if source.startswith("gym:"):
-        return _gym(source.removeprefix("gym:"), count, seed)
-    if source == "champ":
-        return _champ()[:count]
-    raise UserError(f"questions {source!r} are unknown; give 'micro', 'micro-text', 'gym:TASK' or 'champ'")
+        made = _micro(*OF_MICRO[source], seed, 20 * count)  # some come twice
+    elif source.startswith("gym:"):
+        made = _gym(source.removeprefix("gym:"), count, seed)
+    elif source == "champ":
+        made = _champ()
+    else:
+        raise UserError(f"questions {source!r} are unknown; give 'micro', 'micro-text', 'gym:TASK' or 'champ'")
+    found: dict[str, Question] = {}
+    for question in made:
+        found.setdefault(question.text, question)
+        if len(found) == count:
+            break
+    return tuple(found.values())
 
 
 def as_file_name(source: str) -> str:
@@ -79,20 +87,15 @@ def split_questions(questions: Sequence[Question], evaluation_fraction: float) -
     return sides
 
 
-def _micro(source: str, count: int, seed: int) -> tuple[Question, ...]:
-    found: dict[str, Question] = {}
-    habits, start = OF_MICRO[source]
-    for page in islice(micro.stream(habits, seed, start), 20 * count):  # some come twice
+def _micro(habits: micro.Habits, start: int, seed: int, pages: int) -> Iterator[Question]:
+    for page in islice(micro.stream(habits, seed, start), pages):
         place = next(n for n, piece in enumerate(page.pieces) if piece.sort == micro.CALCULABLE)
         text, answer = "".join(piece.text for piece in page.pieces[:place]), page.pieces[place].text
+        yield Question(page.id, text, answer, partial(_equal, answer.strip()))
 
-        def score(given: str, right: str = answer.strip()) -> float:
-            return float(given.strip() == right)
 
-        found.setdefault(text, Question(page.id, text, answer, score))
-        if len(found) == count:
-            break
-    return tuple(found.values())
+def _equal(right: str, given: str) -> float:
+    return float(given.strip() == right)
 
 
 def _require(package: str, source: str) -> None:
@@ -100,7 +103,7 @@ def _require(package: str, source: str) -> None:
         raise UserError(f"questions {source!r} need the extra 'posttrain'; install it: pip install -e '.[posttrain]'")
 
 
-def _gym(task: str, count: int, seed: int) -> tuple[Question, ...]:
+def _gym(task: str, count: int, seed: int) -> Iterator[Question]:
     _require("reasoning_gym", f"gym:{task}")
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
@@ -112,48 +115,39 @@ def _gym(task: str, count: int, seed: int) -> tuple[Question, ...]:
     except Exception as error:  # 'composite', say, wants settings of its own
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"questions 'gym:{task}' cannot be made ({reason}); choose another task") from error
-    referee = Referee(_gym_scorer, task, count, seed)
-    found: dict[str, Question] = {}
+    referee = Referee(partial(_by_gym, data))
     for number, entry in enumerate(data):
         text = entry["question"].strip() + ANSWER_CUE
-        question = Question(f"{task}-{seed}-{number}", text, f" {entry['answer']}", partial(referee, number))
-        found.setdefault(text, question)
-    return tuple(found.values())
+        yield Question(f"{task}-{seed}-{number}", text, f" {entry['answer']}", partial(referee, number))
 
 
-def _gym_scorer(task: str, count: int, seed: int) -> Callable[[int, str], float]:
-    import reasoning_gym
-
-    data = reasoning_gym.create_dataset(task, size=count, seed=seed)
-
-    def right(number: int, answer: str) -> bool:
+def _by_gym(data: Any, number: int, given: str) -> float:
+    """Score an answer as it is, then without the full stop, bold, backticks and dollars that models put around it."""
+    given = given.strip()
+    for answer in (given, _bare(given), _bare(given.removesuffix(".")), _bare(given).removesuffix(".")):
         with suppress(Exception):  # some scorers fail on text that they cannot read
             # a scorer gives part of the points to an answer that merely contains the right one; here that is wrong
-            return bool(data.score_answer(answer=answer, entry=data[number]) >= 1.0)
-        return False
-
-    return lambda number, given: float(any(right(number, answer) for answer in _readings(given.strip())))
-
-
-def _readings(given: str) -> list[str]:
-    """Return an answer as it is, then without the full stop, bold, backticks and dollars that models put around it."""
-
-    def bare(text: str) -> str:
-        pair = PAIRED.fullmatch(text)
-        return bare(pair[2].strip()) if pair else text
-
-    return [given, bare(given), bare(given.removesuffix(".")), bare(given).removesuffix(".")]
+            if data.score_answer(answer=answer, entry=data[number]) >= 1.0:
+                return 1.0
+    return 0.0
 
 
-def _champ() -> tuple[Question, ...]:
+def _bare(text: str) -> str:
+    pair = PAIRED.fullmatch(text)
+    return _bare(pair[2].strip()) if pair else text
+
+
+def _champ() -> list[Question]:
     _require("math_verify", "champ")
-    referee, problems, found = Referee(comparison), champ_problems(), []
+    from rmt_mini.worlds.mathematics import is_readable, score
+
+    referee, problems, found = Referee(score), champ_problems(), []
     for problem in problems:
         text = problem["_text"].strip()
         forms = [GLOSS.sub("", form) for form in OTHER_FORM.split(problem["_answer"].strip())]
         answer = next((form for form in forms if is_readable(form, text)), None)
         if answer is not None and not text.startswith("Factorize"):  # the product equals the polynomial as it was given
-            score = partial(referee, answer, text)
-            found.append(Question(problem["identifier"], text + ANSWER_CUE, f" {answer}", score))
+            judge = partial(referee, gold=answer, question=text)
+            found.append(Question(problem["identifier"], text + ANSWER_CUE, f" {answer}", judge))
     logger.info("CHAMP: %d of %d answers are left out, not mathematics", len(problems) - len(found), len(problems))
-    return tuple(found)
+    return found

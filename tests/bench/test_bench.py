@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import pytest
 import torch
 
 from rmt_mini.bench import bench as room
-from rmt_mini.bench.bench import bench, best, climb, lay_out_results, ratios
+from rmt_mini.bench import parts
+from rmt_mini.bench.bench import bench, best, climb, lay_out_results, ratios, run_part
 from rmt_mini.bench.parts import (
+    PARTS,
     MeasuredStep,
     _operations,
     padded_update,
@@ -97,6 +98,9 @@ def test_what_fails_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the tree cannot be measured: .*absent"):
         bench(Setting(model=str(tmp_path / "absent")), tmp_path / "out", False, {})
     assert not (tmp_path / "out").exists()
+    found = run_part("generate", SMALL)
+    assert len(found["seconds"]) == SMALL.steps
+    assert found["peak_memory_mb"] > 100
     (tmp_path / "note.txt").write_text("A lift waits on floor 3.", encoding="utf-8")
     with pytest.raises(UserError, match=r"gives 1 texts of up to 48 tokens, .* \(2\); lower --documents"):
         prompts_for(SMALL.replace(corpus=str(tmp_path / "note.txt")), load_policy("micro", "cpu", "float32"))
@@ -114,17 +118,10 @@ def test_what_fails_is_reported(tmp_path: Path) -> None:
 def test_micro_batches_grow_while_they_are_faster(
     seconds: list[float], asked: list[int], fastest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = iter(seconds)
-
-    def measured(name: str, setting: Setting, micro_batch: int) -> dict[str, Any]:
-        now = next(left)
-        return {"error": "killed"} if now is None else {"seconds": [now], "micro_batch": micro_batch}
-
-    monkeypatch.setattr(
-        room, "run_part", lambda *given, **more: {"asked": more["micro_batch"], **measured(*given, **more)}
-    )
+    left = iter({"error": "killed"} if now is None else {"seconds": [now]} for now in seconds)
+    monkeypatch.setattr(room, "run_part", lambda *_, **more: next(left) | more)
     found = climb(Setting(), "trl")
-    assert [one["asked"] for one in found] == asked
+    assert [one["micro_batch"] for one in found] == asked
     assert best(found)["micro_batch"] == fastest
     assert climb(Setting(documents=1, positions=1, group_size=2), "trl") == []
 
@@ -171,18 +168,22 @@ def test_figures_by_hand_and_missing_contenders_leave_gaps() -> None:
     assert "| generate: rollouts | - | - | - | out of &#124; memory |" in tables
     assert "| padded rows: update | - | - | - | not measured |" in tables
     assert "| the tree: update | 1.50 (1.50 to 1.50) | 0.75 | 0.5 | float32 |" in tables
-    assert room._multiplied(limits) == ["float32"]  # the other takes ten times as long
 
 
-@pytest.mark.slow
-def test_a_whole_bench_with_trl(tmp_path: Path) -> None:
+def test_a_whole_bench_with_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every part is measured, here; that a process of its own serves a part, another test shows."""
+    pytest.importorskip("trl")
+    memory = {"peak_memory_mb": 100.0}
+    # TRL is not tried in bfloat16, which takes ten times as long
+    monkeypatch.setattr(parts, "product_rate", lambda _, dtype, *__: {torch.float32: 4e9, torch.bfloat16: 4e8}[dtype])
+    monkeypatch.setattr(room, "run_part", lambda name, *given, **more: PARTS[name](*given, **more) | memory)
     folder, _ = bench(SMALL, tmp_path / "out", True, {"group_size": (2, 4)})
     found = json.loads((folder / "bench.json").read_text())
     assert {*FIXED["speedups"], "rollout_share_of_peak", "update_share_of_peak", "memory_ratio_vs_trl"} <= found.keys()
     measured = found["contenders"]
-    assert not [one for one in ("tree", "generate", "padded", "trl") if "error" in measured[one]], measured
+    assert {one["dtype"] for one in measured["trl_trials"]} == {"float32"}
     assert [point["value"] for point in found["sweeps"]["group_size"]["points"]] == [2, 4]
-    assert len(measured["trl"]["seconds"]) == SMALL.steps
+    assert [len(measured[one]["seconds"]) for one in ("tree", "generate", "padded", "trl")] == [SMALL.steps] * 4
     assert found["step_speedup_vs_trl"] == pytest.approx(measured["trl"]["seconds"][0] / measured["tree"]["seconds"][0])
     assert (folder / "cost.png").read_bytes().startswith(b"\x89PNG")
     assert "](cost.png)" in (folder / "report.md").read_text()

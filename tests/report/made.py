@@ -5,21 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rmt_mini import files
 from rmt_mini.config import RMTConfig
-from rmt_mini.files import (
-    AnswerLine,
-    Cell,
-    Change,
-    Evaluation,
-    ExamLine,
-    Measured,
-    Notes,
-    RolloutLine,
-    Row,
-    as_lines,
-)
-from rmt_mini.records import Position, StepMetrics
-from rmt_mini.stages.statistics import summarize_all
+from rmt_mini.files import AnswerLine, Cell, Change, Evaluation, Measured, Notes, RolloutLine, Row, as_lines
+from rmt_mini.records import StepMetrics
 
 DOCUMENTS = 40
 
@@ -38,24 +27,22 @@ def step(number: int, **changes: Any) -> StepMetrics:
 
 def cell(value: float | None, half: float = 0.02, n: int = 100) -> Cell:
     if value is None:
-        return Cell(accuracy=None, low=None, high=None, n=0)
+        return Cell(accuracy=None, low=None, high=None, n=n)
     return Cell(accuracy=value, low=max(0.0, value - half), high=min(1.0, value + half), n=n)
 
 
-def change(difference: float | None, half: float = 0.01) -> Change:
-    if difference is None:
-        return Change(difference=None, low=None, high=None)
+def change(difference: float, half: float = 0.01) -> Change:
     return Change(difference=difference, low=difference - half, high=difference + half)
 
 
-def row(average: float | None, budget: int = 20, **more: Any) -> Row:
-    cells: dict[str, Any] = {tier: cell(average) for tier in ("easy", "medium", "hard")}
+def row(average: float | None, budget: int = 20, n: int = 300) -> Row:
+    cells = {tier: cell(average) for tier in ("easy", "medium", "hard")}
     length = {"thought_length": 18.5 if budget else 0.0, "closed_share": 0.875 if budget else 0.0, "budget": budget}
-    return Row(**cells, average=cell(average, n=300), **length, **more)
+    return Row(**cells, average=cell(average, n=n), **length)
 
 
-def measured(think: float | None, plain: float | None = 0.40, budget: int = 20) -> Measured:
-    return Measured(ntp=row(plain, budget=0), think=row(think, budget=budget))
+def measured(think: float | None, plain: float | None = 0.40, budget: int = 20, n: int = 300) -> Measured:
+    return Measured(ntp=row(plain, budget=0, n=n), think=row(think, budget, n))
 
 
 def evaluation(before: float = 0.10, cold: float = 0.30, after: float = 0.36, **changes: Any) -> Evaluation:
@@ -90,18 +77,10 @@ def notes(config: RMTConfig, **changes: Any) -> Notes:
     return Notes(**values | changes)
 
 
-def a_run(
-    folder: Path,
-    arm: str,
-    seed: int,
-    right: float,
-    length: int,
-    plain: float = 0.4,
-    noted: dict[str, Any] | None = None,
-) -> Path:
+def a_run(folder: Path, arm: str, seed: int, right: float, length: int, plain: float = 0.4, /, **noted: Any) -> Path:
     """Write a run: ``right`` of the documents are right in every tier after training, a tenth before it."""
     path = folder / f"{arm}-seed{seed}"
-    path.mkdir()
+    path.mkdir(parents=True)
     lines = [
         AnswerLine(
             when=when, document=f"d{number}", position=tier + 1, tier=tier,
@@ -113,24 +92,13 @@ def a_run(
         for number in range(DOCUMENTS)
         for tier in range(3)
     ]  # fmt: skip
-    answers = {
-        when: (
-            {"before": 20, "after": 8}[when],
-            [
-                line.answer(Position(int(line.document[1:]), line.position, line.tier, 0.0))
-                for line in lines
-                if line.when == when
-            ],
-        )
-        for when in ("before", "after")
-    }
     took = step(
         0, rl_tokens=10, rl_tokens_by_tier=(2, 3, 5), ntp_tokens=30, forward_tokens=100, backward_tokens=50,
         trunk_tokens=40, rollout_seconds=1.0, update_seconds=2.0, trunk_seconds=0.75,
     )  # fmt: skip
-    config = {"config": RMTConfig(seed=seed, use_rl=arm != "ntp")}
-    notes(**config | (noted or {})).write(path)
-    Evaluation.model_validate(summarize_all(answers)).write(path)
+    notes(**{"config": RMTConfig(seed=seed, use_rl=arm != "ntp")} | noted).write(path)
+    before, after = (measured(None, None, budget, 3 * DOCUMENTS) for budget in (20, 8))
+    Evaluation(before=before, after=after).write(path)
     (path / "answers.jsonl").write_text(as_lines(lines))
     (path / "metrics.jsonl").write_text(as_lines([took] * 3))
     return path
@@ -139,9 +107,9 @@ def a_run(
 def an_exam(folder: Path, name: str, seed: int, right: dict[int, int], questions: int = 30) -> Path:
     """Write a post-training run: ``right`` of 4 answers to every second question are right, by step."""
     path = folder / f"{name}-seed{seed}"
-    path.mkdir()
+    path.mkdir(parents=True)
     lines = [
-        ExamLine(step=at, question=f"q{n}", right=(n % 2) * count, samples=4, thought_length=5.0 + n % 2)
+        files.ExamLine(step=at, question=f"q{n}", right=(n % 2) * count, samples=4, thought_length=5.0 + n % 2)
         for at, count in right.items()
         for n in range(questions)
     ]

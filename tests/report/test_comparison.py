@@ -14,7 +14,7 @@ from rmt_mini.arms import ARMS, BASE, METHOD, arms_named
 from rmt_mini.cli import main
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import UserError
-from rmt_mini.files import Comparison, ExamOutcome, ExamPlan, PostTraining
+from rmt_mini.files import Cell, Change, Comparison, ExamOutcome, ExamPlan, PostTraining
 from rmt_mini.report import plots
 from rmt_mini.report.claims import SHOWN, claims, exam_claims
 from rmt_mini.report.comparison import (
@@ -27,6 +27,7 @@ from rmt_mini.report.comparison import (
     sensitivities,
     steps_for_compute_of,
 )
+from rmt_mini.report.markdown import share
 from rmt_mini.report.report import (
     accuracy_table,
     exam_table,
@@ -38,33 +39,45 @@ from tests.report.made import DOCUMENTS, a_run, an_exam
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE_CONFIG = RMTConfig(budget_start=16, budget_decay=0.2)
-ORIGIN: dict[str, Any] = {"config": BASE_CONFIG, "seeds": [0, 1], "machine": {}, "versions": {}}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    return all_arms(tmp_path_factory.mktemp("whole"))
 
 
 def all_arms(folder: Path, **rights: float) -> Comparison:
-    folder.mkdir()
     given = {"rmt": 0.8, "rpt": 0.5, "rmt-no-budget": 0.8, "ntp": 0.9} | rights
     lengths = {"rmt": 5, "rpt": 25}
+    return compared(folder, {arm: (right, lengths.get(arm, 20)) for arm, right in given.items()})
+
+
+def compared(folder: Path, given: dict[str, tuple[float, int]]) -> Comparison:
+    """Compare arms whose runs have this share of right answers, and thoughts of this length."""
     found = {
-        arm: [a_run(folder, arm, seed, right, lengths.get(arm, 20), right if arm == "ntp" else 0.4) for seed in (0, 1)]
-        for arm, right in given.items()
+        arm: [a_run(folder, arm, seed, right, length, right if arm == "ntp" else 0.4) for seed in (0, 1)]
+        for arm, (right, length) in given.items()
     }
-    return Comparison(**compare_runs(found), **ORIGIN)
+    return Comparison(**compare_runs(found), config=BASE_CONFIG, seeds=[0, 1], machine={}, versions={})
 
 
-def test_the_numbers_are_those_of_the_answers(tmp_path: Path) -> None:
-    found = all_arms(tmp_path / "a")
+def ends(one: Cell | Change) -> tuple[float, float]:
+    assert one.low is not None
+    assert one.high is not None
+    return one.low, one.high
+
+
+def test_the_numbers_are_those_of_the_answers(whole: Comparison) -> None:
+    found = whole
     assert set(found.arms) == {"base-ntp", "base-ntr", "rmt", "rpt", "rmt-no-budget", "ntp"}
     for name, right in {"base-ntp": 0.4, "base-ntr": 0.1, "rmt": 0.8, "rpt": 0.5, "ntp": 0.9}.items():
         average = found.arms[name].average
         assert average.accuracy == pytest.approx(right)
         assert found.arms[name].hard.n == 2 * DOCUMENTS
-        assert average.low is not None
-        assert average.high is not None
-        assert average.low < right < average.high
+        low, high = ends(average)
+        assert low < right < high
     rmt = found.arms["rmt"]
     assert [found.arms[name].thought_length for name in ("rmt", "rpt", "ntp")] == [5, 25, 0]
-    assert "40.0 [" in write_comparison_report(tmp_path, found)
     # 3 steps of 100 forward and 50 backward tokens: 2 x 1000 x (300 + 2 x 150); of both 120 of documents: 3 x 120
     assert rmt.compute is not None
     assert rmt.compute.model_dump() == {
@@ -73,7 +86,8 @@ def test_the_numbers_are_those_of_the_answers(tmp_path: Path) -> None:
     }  # fmt: skip
     pairs = {(one.b, one.tier): one for one in found.paired}
     assert pairs["rpt", "average"].difference == pytest.approx(0.3)
-    assert 0.1 < (pairs["rpt", "average"].low or 0) < 0.3 < (pairs["rpt", "average"].high or 0) < 0.5
+    low, high = ends(pairs["rpt", "average"])
+    assert 0.1 < low < 0.3 < high < 0.5
     assert pairs["ntp", "noise"].difference == pytest.approx(-0.1)
     against = found.relative["rpt"]
     assert against.accuracy is not None
@@ -88,13 +102,13 @@ def test_the_numbers_are_those_of_the_answers(tmp_path: Path) -> None:
 def test_a_ratio_has_a_paired_interval(tmp_path: Path) -> None:
     # both arms are right on the same documents, so their ratio moves less than either accuracy
     found = all_arms(tmp_path / "a", rmt=0.8, rpt=0.79)
-    ratio, arm = found.relative["rpt"].accuracy, found.arms["rmt"].average
+    ratio, (low, high) = found.relative["rpt"].accuracy, ends(found.arms["rmt"].average)
     assert ratio is not None
-    assert ratio.high - ratio.low < ((arm.high or 0) - (arm.low or 0)) / 0.8
+    assert ratio.high - ratio.low < (high - low) / 0.8
 
 
-def test_each_claim_is_judged_by_its_interval(tmp_path: Path) -> None:
-    found = claims(all_arms(tmp_path / "a"))
+def test_each_claim_is_judged_by_its_interval(whole: Comparison, tmp_path: Path) -> None:
+    found = claims(whole)
     verdicts = {claim.text: claim.sign for claim in found}
     assert verdicts["RMT is more accurate than RPT"] == 1
     assert verdicts["RMT's thoughts are shorter than RPT's"] == 1
@@ -111,8 +125,8 @@ def test_each_claim_is_judged_by_its_interval(tmp_path: Path) -> None:
     assert all_arms(tmp_path / "c", rpt=0.0).relative["rpt"].accuracy is None  # never right: no ratio
 
 
-def test_the_report_has_a_row_for_each_arm_and_the_failures_first(tmp_path: Path) -> None:
-    found = all_arms(tmp_path / "a")
+def test_the_report_has_a_row_for_each_arm_and_the_failures_first(whole: Comparison, tmp_path: Path) -> None:
+    found = whole
     assert write_comparison_report(tmp_path, found) == accuracy_table(found)
     page = (tmp_path / "report.md").read_text()
     first, _, worst, *_ = page.splitlines()
@@ -129,8 +143,7 @@ def test_the_report_has_a_row_for_each_arm_and_the_failures_first(tmp_path: Path
     ):
         assert line in page
     assert "untrained" not in page.split("## What it took")[1]
-    alone = found.model_copy(update={"seeds": [7]})
-    write_comparison_report(tmp_path, alone)
+    write_comparison_report(tmp_path, found.model_copy(update={"seeds": [7]}))
     assert "- **One seed:** the intervals do not include" in (tmp_path / "report.md").read_text()
 
 
@@ -200,32 +213,33 @@ def test_the_spread_is_that_of_the_recorded_ablations() -> None:
 # What was recorded
 
 
+def readme() -> str:
+    return " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace("*", "").split())
+
+
 @pytest.mark.parametrize("name", ["micro/comparison", "micro/reckoning", "laptop/comparison"])
 def test_readme_shows_what_was_recorded(name: str) -> None:
-    found = Comparison.read(ROOT / f"data/{name}")
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace("*", "").split())
+    found, text = Comparison.read(ROOT / f"data/{name}"), readme()
     for arm in found.arms.values():
-        tiers = [f"{100 * (one.accuracy or 0):.1f}" for one in (arm.easy, arm.medium, arm.hard)]
-        ends = [100 * (one or 0) for one in (arm.average.accuracy, arm.average.low, arm.average.high)]
-        assert f"| {' | '.join(tiers)} | {'{:.1f} [{:.1f}, {:.1f}]'.format(*ends)} |" in readme
+        tiers = [share(one, "{0:.1f}") for one in (arm.easy, arm.medium, arm.hard)]
+        assert f"| {' | '.join(tiers)} | {share(arm.average)} |" in text
     for pair in found.paired:
         if pair.tier == "average" and pair.b in ("ntp", "rmt-no-curriculum", "rmt-random-tokens"):
             middle, low, high = (abs(100 * (one or 0)) for one in (pair.difference, pair.low, pair.high))
             either = [rf"\[[-+]?{a:.1f}, [-+]?{b:.1f}\]" for a, b in ((low, high), (high, low))]
-            assert re.search(rf"{middle:.1f} (points )?({'|'.join(either)})", readme), pair
+            assert re.search(rf"{middle:.1f} (points )?({'|'.join(either)})", text), pair
 
 
 def test_readme_shows_the_recorded_exams() -> None:
     text, reckoning = (PostTraining.read(ROOT / f"data/micro/{name}").exams for name in ("comparison", "reckoning"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("*", "")
     for name, words in (("base", "untrained"), ("ntp", "NTP only"), ("rpt", "RPT"), ("rmt", "RMT")):
         cells = [
-            f"{100 * (one.pass_at[1].accuracy or 0):.0f}"
+            share(one.pass_at[1], "{0:.0f}")
             for exam in (text["micro"], text["micro-text"], reckoning["micro-text"])
             for one in exam.arms[name]
             if one.step in (0, 20, 60)
         ]
-        assert f"| {words} | {' | '.join(cells)} |" in readme
+        assert f"| {words} | {' | '.join(cells)} |" in readme()
 
 
 # Seeds
@@ -242,9 +256,8 @@ def test_seeds_are_read_as_one(tmp_path: Path) -> None:
     assert found.gain["calculable_think_after_minus_ntp_before"].difference == pytest.approx(0.3)
     assert found.length_change["all"].difference == pytest.approx(6 - 30)
     assert found.after.think.budget == 8
-    assert together.low is not None
-    assert together.high is not None
-    assert together.low < 0.6 < 0.8 < together.high
+    low, high = ends(together)
+    assert low < 0.6 < 0.8 < high
 
 
 def test_seeds_have_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,7 +283,7 @@ def test_seeds_have_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ],
 )
 def test_runs_that_do_not_belong_together(tmp_path: Path, notes: dict[str, Any], message: str) -> None:
-    folders = [a_run(tmp_path, "rmt", 0, 0.5, 6), a_run(tmp_path, "rmt", 1, 0.5, 6, noted=notes)]
+    folders = [a_run(tmp_path, "rmt", 0, 0.5, 6), a_run(tmp_path, "rmt", 1, 0.5, 6, **notes)]
     with pytest.raises(UserError, match=message):
         across_seeds(folders)
 
@@ -288,8 +301,7 @@ def test_no_run_at_all(tmp_path: Path) -> None:
 
 def test_what_each_variant_changed(tmp_path: Path) -> None:
     rights = {"rmt": (0.5, 10), "budget_decay=0.1": (0.8, 5), "budget_decay=0.4": (0.5, 14), "group_size=4": (0.5, 10)}
-    runs = {arm: [a_run(tmp_path, arm, seed, *one) for seed in (0, 1)] for arm, one in rights.items()}
-    found = Comparison(**compare_runs(runs), **ORIGIN)
+    found = compared(tmp_path / "v", rights)
     first, second, last = rows = sensitivities(found, BASE_CONFIG)
     assert [(row.setting, row.value, row.default) for row in rows] == [
         ("budget_decay", "0.1", "0.2"),
@@ -297,7 +309,7 @@ def test_what_each_variant_changed(tmp_path: Path) -> None:
         ("group_size", "4", "8"),
     ]
     assert first.accuracy.difference == pytest.approx(0.3)
-    assert 0 < (first.accuracy.low or 0) < 0.3 < (first.accuracy.high or 0)
+    assert 0 < ends(first.accuracy)[0] < 0.3 < ends(first.accuracy)[1]
     assert first.thought_length.model_dump(exclude={"n"}) == {"difference": -5, "low": -5, "high": -5}
     assert (second.thought_length.difference, last.accuracy.difference, last.operations) == (4, 0, 1.0)
     table = write_comparison_report(tmp_path, found, variants=rows)
@@ -309,8 +321,8 @@ def test_what_each_variant_changed(tmp_path: Path) -> None:
     assert table in text
     assert (tmp_path / "figures" / "sensitivity.png").exists()
     alt = plots.tornado(rows).alt
-    assert "budget_decay 0.1 +30.0 (" in alt
-    assert "group_size 4 +0.0 (+0.0 to +0.0), around zero" in alt
+    assert "budget_decay 0.1 (0.2) +30.0 (" in alt
+    assert "group_size 4 (8) +0.0 (+0.0 to +0.0), around zero" in alt
 
 
 # Post-training
@@ -334,14 +346,14 @@ def test_pass_at_k_over_seeds_and_questions(exam: ExamOutcome) -> None:
     assert pairs["base", 40, 1].difference == pytest.approx(1 / 4)
     assert pairs["base", 40, 1].sign == 1
     assert pairs["base", 40, 4].difference == 0
-    assert (pairs["rpt", 40, 1].low, pairs["rpt", 40, 1].high) == (0, 0)  # equal answers, for certain
+    assert ends(pairs["rpt", 40, 1]) == (0, 0)  # equal answers, for certain
     assert pairs["rpt", 20, 1].difference == pytest.approx(1 / 2)
     along = {(one.b, one.k): one for one in exam.along}
     assert along["base", 1].difference == pytest.approx((1 / 4 + 1 / 4) / 2)  # of steps 20 and 40
     assert along["rpt", 1].difference == pytest.approx((1 / 2 + 0) / 2)
 
 
-def test_the_end_of_post_training_is_judged_and_reported(exam: ExamOutcome, tmp_path: Path) -> None:
+def test_the_end_of_post_training_is_judged_and_reported(exam: ExamOutcome, whole: Comparison, tmp_path: Path) -> None:
     asked = "post-training on kinds of questions that no text has, RMT's model answers better than that of"
     assert {claim.text: claim.sign for claim in exam_claims(exam, "micro")} == {
         f"Along the way of {asked} the untrained model": 1,
@@ -352,7 +364,7 @@ def test_the_end_of_post_training_is_judged_and_reported(exam: ExamOutcome, tmp_
     head, _, *rows = exam_table(exam).splitlines()
     assert "pass@1, %, before | pass@1, %, after | pass@4, %, before" in head
     assert [line.split(" | ")[0] for line in rows] == ["| untrained", "| RPT", "| RMT"]
-    write_comparison_report(tmp_path, all_arms(tmp_path / "a"), {"gym:chain_sum": exam})
+    write_comparison_report(tmp_path, whole, {"gym:chain_sum": exam})
     page = (tmp_path / "report.md").read_text()
     for line in (
         "## Post-training: questions of gym:chain_sum",

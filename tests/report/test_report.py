@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 from rmt_mini.config import RMTConfig
 from rmt_mini.files import Cell, Change, Evaluation, ExamEvaluation, PassRow, Preflight, Samples, as_lines
 from rmt_mini.report import report
-from rmt_mini.report.claims import Versus, findings
+from rmt_mini.report.claims import findings
 from rmt_mini.report.markdown import escape
 from rmt_mini.report.report import evaluation_table, write_exam_report, write_report
 from tests.report.made import cell, change, evaluation, measured, notes, rollout, step
@@ -20,44 +21,43 @@ from tests.report.made import cell, change, evaluation, measured, notes, rollout
 NASTY = "<script>alert(1)</script> | `rm` ![x](y) **b** [a](b)\n\n# head\r\n<!-- http://e.x www.e.x $z$"
 CONFIG = RMTConfig(steps=4)
 STEPS = [step(number) for number in range(4)]
-
-
-class Folder:
-    """A run folder made by hand."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.table = path, ""
-        self.notes: dict[str, Any] = {"seconds": {"cold_start": 60.0, "midtrain": 30.5}}
-        self.metrics = STEPS
-        self.rollouts = [rollout(5, step=n, reward=0.9, length_reward=0.5, advantage=-1.0) for n in range(4)]
-        self.samples: Samples | None = Samples(before=[rollout(5)], after=[rollout(5, thought=" sum", answer="8")])
-        self.evaluation: Evaluation | None = evaluation()
-        self.draws = False  # drawing takes a second
-
-    def report(self) -> str:
-        notes(CONFIG, **self.notes).write(self.path)
-        for file in (self.evaluation, self.samples):
-            if file is not None:
-                file.write(self.path)
-        (self.path / "metrics.jsonl").write_text(as_lines(self.metrics))
-        (self.path / "rollouts.jsonl").write_text(as_lines(self.rollouts))
-        with pytest.MonkeyPatch.context() as patch:
-            if not self.draws:
-                patch.setattr(report, "_run_figures", lambda *_: {})
-            self.table = write_report(self.path)
-        return (self.path / "report.md").read_text()
+ROLLOUTS = [rollout(5, step=n, reward=0.9, length_reward=0.5, advantage=-1.0) for n in range(4)]
+SAMPLES = Samples(before=[rollout(5)], after=[rollout(5, thought=" sum", answer="8")])
+Reported = Callable[..., str]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    return Folder(tmp_path)
+def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reported:
+    """Write a run folder by hand, and return its report; figures are drawn on request, since that takes a second."""
+    drawn = report._run_figures
+
+    def page(
+        found: Evaluation | None = None,
+        metrics: Any = STEPS,
+        rollouts: Any = ROLLOUTS,
+        samples: Samples = SAMPLES,
+        draws: bool = False,
+        after: str = "",
+        **noted: Any,
+    ) -> str:
+        notes(CONFIG, **({"seconds": {"cold_start": 60.0, "midtrain": 30.5}} | noted)).write(tmp_path)
+        for file in (found, samples):
+            if file is not None:
+                file.write(tmp_path)
+        (tmp_path / "metrics.jsonl").write_text(as_lines(metrics) + after)
+        (tmp_path / "rollouts.jsonl").write_text(as_lines(rollouts))
+        monkeypatch.setattr(report, "_run_figures", drawn if draws else lambda *_: {})
+        (tmp_path / "table.txt").write_text(write_report(tmp_path))
+        return (tmp_path / "report.md").read_text()
+
+    return page
 
 
 # What was found
 
 
-def test_what_was_found_comes_first(folder: Folder) -> None:
-    found = folder.report().split("## Accuracy")[0]
+def test_what_was_found_comes_first(reported: Reported) -> None:
+    found = reported(evaluation()).split("## Accuracy")[0]
     for part in (
         "**Thinking improved.** After a thought 10.0 % [8.0, 12.0]",
         "36.0 % [34.0, 38.0] after it; these intervals do not overlap. The change is +26.0 points [+25.0,",
@@ -70,23 +70,16 @@ def test_what_was_found_comes_first(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "verdict", "apart"),
-    [
-        (0.10, 0.36, "**Thinking improved.**", "do not overlap"),
-        (0.30, 0.32, "**Thinking improved.**", "overlap"),  # the paired interval is narrower
-        (0.30, 0.305, "**Whether thinking improved is inconclusive.**", "overlap"),
-        (0.30, 0.20, "**Thinking got worse.**", "do not overlap"),
-    ],
-)
-def test_the_verdict_follows_the_paired_interval(before: float, after: float, verdict: str, apart: str) -> None:
-    text = findings(CONFIG, evaluation(before=before, after=after), None)
-    assert verdict in text
-    assert f"after it; these intervals {apart}." in text
-
-
-@pytest.mark.parametrize(
     ("changes", "verdict"),
     [
+        ({"before": 0.10, "after": 0.36}, "**Thinking improved.**"),
+        ({"before": 0.30, "after": 0.32}, "overlap. The change is +2.0"),  # the paired interval is narrower
+        ({"before": 0.30, "after": 0.34}, "34.0 % [32.0, 36.0] after it; these intervals overlap."),  # they touch
+        ({"before": 0.30, "after": 0.305}, "**Whether thinking improved is inconclusive.**"),
+        ({"before": 0.30, "after": 0.20}, "**Thinking got worse.**"),
+        ({"before": 0.30, "after": 0.20}, "these intervals do not overlap."),
+        ({"gain": {"think_after_minus_before": Change(difference=0.01, low=0.0, high=0.02)}}, "is inconclusive.**"),
+        ({"gain": {"think_after_minus_before": Change(difference=0.01, low=0.0, high=0.02)}}, "that includes zero"),
         ({"cold": 0.30}, "that raised accuracy."),
         ({"cold": 0.36}, "whether that raised accuracy is inconclusive"),
         ({"cold": 0.42}, "that lowered accuracy"),
@@ -94,54 +87,16 @@ def test_the_verdict_follows_the_paired_interval(before: float, after: float, ve
         ({"after": 0.405}, "Whether thinking passes plain next-token prediction is inconclusive"),
         ({"after": 0.35}, "Thinking stays below plain"),
         ({"before": None, "after": None}, "**Nothing can be said about accuracy:**"),
+        ({"cold_start": None}, "Nothing was measured after the cold start"),
     ],
 )
 def test_each_comparison_has_its_verdict(changes: dict[str, Any], verdict: str) -> None:
-    given = {name: value for name, value in changes.items() if value is not None}
-    missing = {name: None for name, value in changes.items() if value is None}
-    found = evaluation(**given) if given else evaluation().model_copy(update=missing)
+    if None in changes.values():
+        found = Evaluation(**evaluation().model_dump(exclude={*changes} | ({"gain"} if "after" in changes else set())))
+    else:
+        found = evaluation(**{name: one for name, one in changes.items() if name != "gain"})
+        found = found.model_copy(update={"gain": found.gain | changes.get("gain", {})})
     assert verdict in findings(CONFIG, found, None)
-
-
-def test_an_interval_that_ends_at_zero_is_inconclusive() -> None:
-    gains = evaluation().gain | {"think_after_minus_before": Change(difference=0.01, low=0.0, high=0.02)}
-    text = findings(CONFIG, evaluation(gain=gains), None)
-    assert "**Whether thinking improved is inconclusive.**" in text
-    assert "an interval that includes zero" in text
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "apart"),
-    [
-        ((0.1, 0.2), (0.3, 0.4), True),
-        ((0.3, 0.4), (0.1, 0.2), True),
-        ((0.1, 0.2), (0.2, 0.3), False),  # touching
-        ((0.1, 0.4), (0.2, 0.3), False),  # inside
-    ],
-)
-def test_intervals_apart(one: tuple[float, float], other: tuple[float, float], apart: bool) -> None:
-    cells = (cell(0.5).model_copy(update={"low": low, "high": high}) for low, high in (one, other))
-    assert Versus(*cells, None).apart is apart
-
-
-@pytest.mark.parametrize(
-    ("after", "verdict"), [(0.36, "Thinking improved"), (0.12, "is inconclusive"), (0.02, "Thinking got worse")]
-)
-def test_without_paired_differences_the_intervals_decide(after: float, verdict: str) -> None:
-    text = findings(CONFIG, evaluation(after=after, gain={}), None)
-    assert verdict in text.split("\n\n")[0]
-    assert "position by position" not in text
-    unknown = evaluation(after=after, gain={"think_after_minus_before": change(None)})
-    assert findings(CONFIG, unknown, None) == text
-
-
-def test_no_cold_start() -> None:
-    found = evaluation(cold_start=None)
-    assert "Nothing was measured after the cold start" in findings(CONFIG, found, None)
-    without = CONFIG.replace(warmup_steps=0)
-    assert "There was no cold start, so all of the change is that of RMT." in findings(without, found, None)
-    plain = findings(without.replace(use_rl=False), found, None)
-    assert "is that of mid-training by next-token prediction alone." in plain
 
 
 @pytest.mark.parametrize(
@@ -168,25 +123,12 @@ def test_length_against_budget(lengths: tuple[float, float], verdict: str) -> No
         ),
         ({"use_ntp": False}, "All 1,200 trained tokens went to RL; the next-token loss was measured, not trained."),
         ({"use_rl": False, "warmup_steps": 0}, "No thoughts were sampled in training"),
+        ({"warmup_steps": 0}, "There was no cold start, so all of the change is that of RMT."),
+        ({"use_rl": False, "warmup_steps": 0}, "is that of mid-training by next-token prediction alone."),
     ],
 )
 def test_settings_that_change_what_is_said(changes: dict[str, Any], sentence: str) -> None:
-    assert sentence in findings(CONFIG.replace(**changes), Evaluation(), STEPS)
-
-
-def by_sort(change_: float) -> Evaluation:
-    """An evaluation of a generated text: plain 20 % and thinking 30 % before, 20 % and ``change_`` after."""
-
-    def sorts(calculable: float, length: float) -> dict[str, Cell]:
-        values = {"calculable": calculable, "noise": 0.25}
-        return {name: cell(value).model_copy(update={"thought_length": length}) for name, value in values.items()}
-
-    whole = evaluation().model_dump()
-    for when, think, length in (("before", 0.30, 24.0), ("cold_start", 0.3, 24.0), ("after", 0.20 + change_, 9.5)):
-        whole[when]["ntp"]["sorts"], whole[when]["think"]["sorts"] = sorts(0.20, 0.0), sorts(think, length)
-    whole["gain"]["calculable_think_after_minus_ntp_before"] = change(change_, 0.05)
-    whole["length_change"] = {"calculable": Change(difference=-14.5, low=-15.0, high=-14.0)}
-    return Evaluation(**whole)
+    assert sentence in findings(CONFIG.replace(**changes), evaluation(cold_start=None), STEPS)
 
 
 @pytest.mark.parametrize(
@@ -197,16 +139,26 @@ def by_sort(change_: float) -> Evaluation:
         (-0.1, "stays below plain prediction before it"),
     ],
 )
-def test_thinking_where_a_calculation_determines_the_token(folder: Folder, change_: float, verdict: str) -> None:
-    folder.evaluation = by_sort(change_)
-    text = folder.report()
+def test_thinking_where_a_calculation_determines_the_token(
+    reported: Reported, tmp_path: Path, change_: float, verdict: str
+) -> None:
+    def sorts(calculable: float, length: float) -> dict[str, Cell]:
+        values = {"calculable": calculable, "noise": 0.25}
+        return {name: cell(value).model_copy(update={"thought_length": length}) for name, value in values.items()}
+
+    whole = evaluation().model_dump()
+    for when, think, length in (("before", 0.30, 24.0), ("cold_start", 0.3, 24.0), ("after", 0.20 + change_, 9.5)):
+        whole[when]["ntp"]["sorts"], whole[when]["think"]["sorts"] = sorts(0.20, 0.0), sorts(think, length)
+    whole["gain"]["calculable_think_after_minus_ntp_before"] = change(change_, 0.05)
+    whole["length_change"] = {"calculable": Change(difference=-14.5, low=-15.0, high=-14.0)}
+    text = reported(Evaluation(**whole))
     assert f"thinking after training {verdict}:** {20 + 100 * change_:.1f} % [" in text
     assert f"{100 * change_:+.1f} points [{100 * change_ - 5:+.1f}, {100 * change_ + 5:+.1f}]" in text
     assert "Untrained thinking had 30.0 % [28.0, 32.0] there." in text
     assert "24.0 tokens before training and 9.5 after it, a change of -14.5 [-15.0, -14.0]." in text
     assert "| thinking, before | 30.0 [28.0, 32.0], 24.0 | 25.0 [23.0, 27.0], 24.0 |" in text
     assert "| positions | 100 | 100 |" in text
-    shown = [re.split(r" {2,}", line) for line in folder.table.splitlines()]
+    shown = [re.split(r" {2,}", line) for line in (tmp_path / "table.txt").read_text().splitlines()]
     (after,) = (line[1] for line in shown if line[0] == "thinking, after" and "calculable" in line[-1])
     assert after.startswith(f"{20 + 100 * change_:.1f} [")
 
@@ -214,7 +166,7 @@ def test_thinking_where_a_calculation_determines_the_token(folder: Folder, chang
 # The page
 
 
-def test_the_preflights_prediction_is_compared_with_what_came(folder: Folder) -> None:
+def test_the_preflights_prediction_is_compared_with_what_came(reported: Reported, tmp_path: Path) -> None:
     predicted = {"positions": 6, "accuracy": 0.5, "pass_at_g": 0.9, "signal_groups": 0.25}
     seen: dict[str, Any] = {"groups": 20, "signal_groups": 0.3}
     tiers = {"easy": seen, "medium": seen, "hard": {"groups": 0, "signal_groups": None}}
@@ -222,98 +174,83 @@ def test_the_preflights_prediction_is_compared_with_what_came(folder: Folder) ->
         "signal_groups": 0.3, "closed_share": 0.9, "thought_length": 9.0, "length_spread": 1.0, "budget": 20,
         "advice": [], "tiers": dict.fromkeys(tiers, predicted),
     }  # fmt: skip
-    Preflight.model_validate(whole | {"seen": {"steps": 10, "tiers": tiers}}).write(folder.path)
-    text = folder.report()
-    assert "seen in the first 10 steps" in text
-    assert "| easy | 25 % of 6 | 30 % of 20 | yes |" in text
-    assert "| hard | 25 % of 6 | - | - |" in text
-    Preflight.model_validate(whole).write(folder.path)  # of a run that ended before its first step
-    assert "## Pre-flight" not in folder.report()
+    Preflight.model_validate(whole | {"seen": {"steps": 10, "tiers": tiers}}).write(tmp_path)
+    text = reported()
+    for part in (
+        "seen in the first 10 steps",
+        "| easy | 25 % of 6 | 30 % of 20 | yes |",
+        "| hard | 25 % of 6 | - | - |",
+    ):
+        assert part in text
+    Preflight.model_validate(whole).write(tmp_path)  # of a run that ended before its first step
+    assert "## Pre-flight" not in reported()
 
 
-def test_an_interrupted_run_says_so(folder: Folder) -> None:
-    folder.evaluation, folder.samples = None, Samples(before=[rollout(5)])
-    folder.notes = {"status": "interrupted", "end": None, "seconds": {}}
-    folder.metrics, folder.draws = folder.metrics[:2], True
-    text = folder.report()
+def test_an_interrupted_run_says_so(reported: Reported, tmp_path: Path) -> None:
+    noted = {"status": "interrupted", "end": None, "seconds": {}, "samples": Samples(before=[rollout(5)])}
+    text = reported(metrics=STEPS[:2], draws=True, after='{"step": 4, "bud', **noted)
     assert "**The run is interrupted, with 2 of 4 steps recorded.**" in text
+    assert "**Not readable, and skipped: 1 line of metrics.jsonl.**" in text
     assert "**Nothing can be said about accuracy:**" in text
-    assert folder.table == "No evaluation. The run is interrupted, with 2 of 4 steps recorded."
-    assert not (folder.path / "figures" / "accuracy.png").exists()
-    assert (folder.path / "figures" / "budget_and_length.png").exists()
+    table = (tmp_path / "table.txt").read_text()
+    assert table == "No evaluation. The run is interrupted, with 2 of 4 steps recorded."
+    assert not (tmp_path / "figures" / "accuracy.png").exists()
+    shown = re.findall(r"!\[(.+)\]\((figures/\w+\.png)\)", text)
+    assert len(shown) == 5
+    for alt, name in shown:
+        with Image.open(tmp_path / name) as image:
+            assert image.info["Description"] == alt
     (line,) = (part for part in text.splitlines() if part.startswith("| hard, 3.2 nats"))
     assert line.endswith("<br>answer <code>7</code>: right | - |")
 
 
-def test_no_positions_steps_or_rollouts(folder: Folder) -> None:
-    folder.metrics, folder.rollouts, folder.samples = [], [], None
-    folder.evaluation = Evaluation(before=measured(None, None), after=measured(None, None))
-    text = folder.report()
+def test_no_positions_steps_or_rollouts(reported: Reported, tmp_path: Path) -> None:
+    nothing = Evaluation(before=measured(None, None), after=measured(None, None))
+    text = reported(nothing, [], [], Samples())
     assert "**Nothing can be said about accuracy:**" in text
     assert "No thoughts were sampled in training" in text
     assert "None were recorded." in text
     assert "By sort" not in text
-    assert "thinking, after              -         -         -         -" in folder.table
+    assert "thinking, after              -         -         -         -" in (tmp_path / "table.txt").read_text()
 
 
-def test_lines_that_cannot_be_read_are_counted(folder: Folder) -> None:
-    folder.report()
-    with (folder.path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "bud')
-    write_report(folder.path)
-    assert "**Not readable, and skipped: 1 line of metrics.jsonl.**" in (folder.path / "report.md").read_text()
-
-
-def test_figures_are_there_with_their_alt_text(folder: Folder) -> None:
-    folder.draws = True
-    text = folder.report()
-    shown = re.findall(r"!\[(.+)\]\((figures/\w+\.png)\)", text)
-    assert len(shown) == 6
-    for alt, name in shown:
-        with Image.open(folder.path / name) as image:
-            assert image.info["Description"] == alt
-    assert [entry.name for entry in folder.path.iterdir() if entry.name.startswith(".")] == []
-
-
-def test_settings_time_origin_and_limits(folder: Folder) -> None:
-    text = folder.report()
+def test_settings_time_origin_and_limits(reported: Reported) -> None:
+    text = reported(evaluation())
     for name in CONFIG.to_dict():
         assert f"| `{name}` |" in text
     assert f"| `steps` | **4** ({RMTConfig().steps}) |" in text
     assert "| `tier_thresholds` | **" not in text  # a list in JSON, a tuple in RMTConfig
-    for part in ("| total | 90.5 |", "912 MB", "<code>rmt-mini run laptop</code>", "torch 9.9.9", "c0ffee", "decade"):
+    for part in (
+        "| total | 90.5 |", "A step took 2.00 s to roll out and 3.00 s to update; peak memory was 912 MB.",
+        "<code>rmt-mini run laptop</code>", "| versions | <code>torch 9.9.9</code> |", "c0ffee", "decade",
+        "one seed (0)", "300 held-out positions", "average ±2.0", "a budget of 20 tokens before and 4 after",
+    ):  # fmt: skip
         assert part in text
-    for part in ("one seed (0)", "300 held-out positions", "average ±2.0", "a budget of 20 tokens before and 4 after"):
-        assert part in text
-    folder.evaluation = evaluation(after=0.36).model_copy(update={"after": measured(0.36, budget=20)})
-    assert "mixes what the model learned" not in folder.report()
+    same = evaluation(after=0.36).model_copy(update={"after": measured(0.36, budget=20)})
+    assert "mixes what the model learned" not in reported(same)
 
 
-def test_samples_are_side_by_side(folder: Folder) -> None:
-    folder.samples = Samples(
-        before=[rollout(5), rollout(9, closed=False)],
-        after=[rollout(9, answer="x", match=0.0, thought=""), rollout(5, thought=" sum")],
-    )
-    first, second = (part for part in folder.report().splitlines() if part.startswith("| hard, 3.2 nats"))
+def test_samples_are_side_by_side(reported: Reported) -> None:
+    before = [rollout(5), rollout(9, closed=False)]
+    after = [rollout(9, answer="x", match=0.0, thought=""), rollout(5, thought=" sum")]
+    page = reported(evaluation(), samples=Samples(before=before, after=after))
+    first, second = (part for part in page.splitlines() if part.startswith("| hard, 3.2 nats"))
     assert first.index("add them") < first.index("␣sum")
     assert "cut off at the cap, budget 20" in second
     assert "(nothing) (closed, budget 20)<br>answer <code>x</code>: wrong |" in second
 
 
-def test_notes_that_were_typed_into_a_report_are_kept(folder: Folder) -> None:
-    page = folder.report()
-    (folder.path / "report.md").write_text(page + "My notes.")
-    assert folder.report() == page
-    assert (folder.path / "report.old-1.md").read_text() == page + "My notes."
-    folder.report()
-    assert not (folder.path / "report.old-2.md").exists()
+def test_notes_that_were_typed_into_a_report_are_kept(reported: Reported, tmp_path: Path) -> None:
+    page = reported()
+    (tmp_path / "report.md").write_text(page + "My notes.")
+    assert reported() == page
+    assert (tmp_path / "report.old-1.md").read_text() == page + "My notes."
 
 
-def test_the_models_text_takes_no_effect(folder: Folder) -> None:
-    fields = dict.fromkeys(("context", "thought", "answer", "truth"), NASTY)
-    folder.samples = Samples(before=[rollout(5, **fields)], after=[rollout(5, **fields)])
-    folder.rollouts = [rollout(5, reward=0.1, **fields)]
-    lines = [part for part in folder.report().splitlines() if "hard, 3.2 nats" in part]
+def test_the_models_text_takes_no_effect(reported: Reported) -> None:
+    nasty = rollout(5, reward=0.1, **dict.fromkeys(("context", "thought", "answer", "truth"), NASTY))
+    page = reported(samples=Samples(before=[nasty], after=[nasty]), rollouts=[nasty])
+    lines = [part for part in page.splitlines() if "hard, 3.2 nats" in part]
     assert [line.count("|") for line in lines] == [4, 5]
     for line in lines:
         for active in ("<script", "<!--", "`", "![", "](", "**", "http://", "www.", "$"):
@@ -328,9 +265,6 @@ def test_escape_shows_blanks_and_hides_what_steers() -> None:
     assert escape("x" * 10, limit=4) == "xxxx …"
 
 
-# The terminal's table
-
-
 def test_the_terminals_table_is_aligned_and_fits() -> None:
     lines = evaluation_table(evaluation(after=0.979)).splitlines()
     assert lines[0] == "next tokens right, %      easy    medium      hard   average  length  closed"
@@ -338,9 +272,6 @@ def test_the_terminals_table_is_aligned_and_fits() -> None:
     assert lines[10] == "                      [96-100]  [96-100]  [96-100]  [96-100]"
     assert lines[11] == "positions                  100       100       100       300"
     assert max(map(len, lines)) <= 80
-
-
-# Post-training
 
 
 @pytest.mark.parametrize(
@@ -352,8 +283,7 @@ def test_an_exam_is_reported_before_and_after(tmp_path: Path, difference: float,
         cells = {k: cell(accuracy, 0.1, 40) for k in (1, 2)}
         return PassRow(pass_at=cells, questions=40, samples=2, thought_length=9.5, closed_share=1.0)
 
-    config = RMTConfig(model="a|b")
-    notes(config, kind="post-training", questions="gym:<b>").write(tmp_path)
+    notes(RMTConfig(model="a|b"), kind="post-training", questions="gym:<b>").write(tmp_path)
     gain = {k: change(difference, 0.05) for k in (1, 2)}
     ExamEvaluation(before=exam(0.4), after=exam(0.4 + difference), gain=gain).write(tmp_path)
     (tmp_path / "metrics.jsonl").write_text(as_lines(STEPS))

@@ -11,7 +11,6 @@ from typing import Any
 from rmt_mini.config import RMTConfig
 from rmt_mini.records import Document
 from rmt_mini.scale.settings import ScaleSettings
-from tests.fakes import byte_tokenizer, tiny_model
 from tests.stages.tiny import SENTENCES, small
 
 CPU = ScaleSettings(micro_batch=4, checkpointing=False, cpu=True)
@@ -23,46 +22,34 @@ def settings_of_run(**changes: Any) -> RMTConfig:
     return small(**fields | changes)
 
 
+def run_settings(out: Path, model: object) -> RMTConfig:
+    """Three documents, 24 rollouts a step, a checkpoint each; the corpus is written beside the folder."""
+    corpus = out.with_suffix(".jsonl")
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in SENTENCES), encoding="utf-8")
+    return settings_of_run(out=str(out), model=str(model), corpus=str(corpus), documents_per_step=3, save_every=1)
+
+
 def documents(sentences: Sequence[str] = SENTENCES) -> list[Document]:
     return [Document(str(number), sentence) for number, sentence in enumerate(sentences)]
 
 
-def model_and_tokenizer(seed: int = 0) -> tuple[Any, Any]:
-    return tiny_model("qwen3", seed=seed), byte_tokenizer()
-
-
-def save_model(folder: Path) -> Path:
-    model, tokenizer = model_and_tokenizer()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def scripted(trainer: Any, prompts: list[list[int]], most: int, stop: list[int], copies: int) -> tuple[Any, None]:
-    """Continue each prompt by tokens that hang on its question and its place in the group alone.
+    """Continue each prompt by tokens that depend on its question and its place in the group alone.
 
     Answers are now and then right, so that rewards differ within a group.
     """
-    size = trainer.config.group_size
     first = trainer.accelerator.process_index * len(prompts)
     replies = []
-    for row, question in enumerate(trainer.questions):
+    for row, question in enumerate(trainer.questions, first):
         place = question.position
-        dice = random.Random(f"{trainer.positions.step}/{place.trunk}/{place.index}/{(first + row) % size}")
-        if copies > 1:  # a thought
-            length = dice.randrange(most)
-            replies.append([dice.randrange(97, 123) for _ in range(length)] + (stop if length < most - 1 else [98]))
-            replies[-1] += [98] * (most - len(replies[-1]) if replies[-1][-1] != stop[0] else 0)
+        dice = random.Random(f"{trainer.positions.step}/{place.trunk}/{place.index}/{row % trainer.config.group_size}")
+        if copies > 1:  # a thought, which some do not close
+            thought = [dice.randrange(97, 123) for _ in range(dice.randrange(most))]
+            replies.append(thought + stop if len(thought) < most - 1 else [*thought, 98][:most])
         else:
             truth = question.text.ids[place.index]
             replies.append([truth if dice.random() < 0.4 else dice.randrange(97, 123)])
     return replies, None
-
-
-def corpus_of_run(path: Path) -> Path:
-    """Write the sentences as a corpus."""
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in SENTENCES), encoding="utf-8")
-    return path
 
 
 def metrics_of(out: Path) -> list[dict[str, Any]]:

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Answer, Position
-from rmt_mini.stages.statistics import interval, of_sort, sorts_in, summarize, summarize_all
+from rmt_mini.stages.statistics import RESAMPLES, interval, of_sort, resample, sorts_in, summarize, summarize_all
 
 
 def answer(
@@ -164,3 +165,37 @@ def test_all_measurements_together() -> None:
     json.dumps(found, allow_nan=False)
     one = {when: (4, [answer(0, 0, 1.0, length=length)]) for when, length in (("before", 9), ("after", 3))}
     assert summarize_all(one)["length_change"]["all"] == {"difference": -6.0, "low": None, "high": None}
+
+
+def test_two_documents_have_a_spread_and_one_has_the_bounds() -> None:
+    answers = [answer(document, 0, 0.0) for document in (0, 1)]
+    found = interval(answers, np.array([-0.2, 0.4]))
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx((0.1, -0.2, 0.4))
+    alone = interval([answer(0, 0, 0.0), answer(0, 0, 0.0)], np.array([-0.2, 0.4]))
+    assert (alone["low"], alone["high"]) == (-1.0, 1.0)
+    times = {"before": 1, "after": 3}
+    measured = {when: (5, [answer(d, 0, 0.0, length=n * (d + 1)) for d in (0, 1)]) for when, n in times.items()}
+    assert summarize_all(measured)["length_change"]["all"] == {"difference": 3.0, "low": 2.0, "high": 4.0}
+
+
+def test_the_interval_holds_95_of_100_resamples_of_each_value() -> None:
+    rng = np.random.default_rng(1)
+    answers = [answer(document, tier, 0.0) for document in range(40) for tier in range(3)]
+    values = rng.random((2, len(answers)))
+    means, drawn = resample(answers, values, (0, 1, 2))
+    assert means == pytest.approx(values.mean(1))
+    assert drawn.shape == (2, RESAMPLES)
+    assert drawn.mean(1) == pytest.approx(means, abs=0.01)
+    for value, own in zip(values, drawn, strict=True):
+        found = interval(answers, value)
+        assert [found["low"], found["high"]] == pytest.approx(np.percentile(own, [2.5, 97.5]).tolist())
+
+
+def test_a_row_averages_all_tiers_and_plain_answers_take_no_thought() -> None:
+    answers = [answer(d, tier, match, plain=1 - match) for d in range(2) for tier, match in enumerate((1.0, 0.5, 0.0))]
+    found = summarize([*answers, answer(0, 0, 0.0, plain=1.0)], 7)
+    assert [found["think"][tier]["accuracy"] for tier in TIERS] == pytest.approx([2 / 3, 0.5, 0.0])
+    assert found["think"]["average"]["accuracy"] == pytest.approx((2 / 3 + 0.5) / 3)
+    assert found["ntp"]["average"]["accuracy"] == pytest.approx((1 / 3 + 0.5 + 1) / 3)
+    assert [found["ntp"][name] for name in ("budget", "thought_length", "closed_share")] == [0, 0.0, 0.0]
+    assert [found["think"][name] for name in ("budget", "closed_share")] == [7, 1.0]

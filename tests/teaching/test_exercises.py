@@ -141,7 +141,7 @@ def test_an_endless_answer_is_ended_in_every_thread(thread: bool) -> None:
     ("got", "expected", "words"),
     [
         (torch.zeros(2), torch.zeros(2, 1), "has shape (2,) and should have (2, 1)"),
-        (torch.tensor([1, 0]), torch.tensor([True, False]), "is a tensor of whole numbers and should be one of truth"),
+        (torch.tensor([1, 0]), torch.tensor([True, False]), "is tensor([1, 0]), a tensor of whole numbers, and"),
         (torch.tensor([0.0, math.nan]), torch.tensor([0.0, 1.0]), "is tensor([0.0, nan]) and should be"),
         (torch.tensor(0.5 + 1e-8), 0.5, ""),
         ([1, [2, 3]], [1, [2, 4]], "at [1][1] is 3 and should be 4"),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +12,9 @@ import pytest
 
 from rmt_mini.config import preset
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import read_metrics
-from rmt_mini.records import StepMetrics
+from rmt_mini.files import Evaluation, read_metrics
 from rmt_mini.report.plots import side_by_side
-from rmt_mini.teaching import live
-from rmt_mini.teaching.live import DONE, FAILED, PAUSED, RUNNING, LiveRun
+from rmt_mini.teaching.live import DONE, FAILED, PAUSED, LiveRun
 from rmt_mini.teaching.widgets import panel as room
 from rmt_mini.teaching.widgets.panel import Panel, last_rollouts, panel_config
 
@@ -29,51 +26,28 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def recorded() -> list[StepMetrics]:
-    return read_metrics(ROOT / "data/micro/seed0")
+def scripted(
+    folder: Path, gates: Sequence[threading.Event], changed: Callable[[], None] = bool, ending: Exception | None = None
+) -> LiveRun:
+    """A fake run: takes a step when its gate opens, and ends as a real one does."""
+    metrics = read_metrics(ROOT / "data/micro/seed0")
 
-
-class Script:
-    """A fake run: takes a step when its event is set, and ends as a real one does."""
-
-    def __init__(self, steps: int, ending: BaseException | None = None) -> None:
-        self.steps, self.ending = steps, ending
-        self.go = [threading.Event() for _ in range(steps)]
-        self.metrics = recorded()
-
-    def work(self, seen: Callable[[Any], None], stop: threading.Event) -> Any:
-        for step, go in enumerate(self.go):
-            assert go.wait(LONG)
-            seen(SimpleNamespace(metrics=replace(self.metrics[step], step=step)))
+    def work(seen: Callable[[Any], None], stop: threading.Event) -> Any:
+        for step, gate in enumerate(gates):
+            assert gate.wait(LONG)
+            seen(SimpleNamespace(metrics=metrics[step]))
             if stop.is_set():
                 raise Stopped("runs/x")
-        if self.ending is not None:
-            raise self.ending
-        return SimpleNamespace(table="a table")
+        if ending is not None:
+            raise ending
 
-
-def live_run(script: Script, folder: Path, changed: Callable[[], None] = lambda: None) -> LiveRun:
-    return LiveRun(script.work, folder, preset("micro", **SMALL), [], changed)
-
-
-def test_a_run_grows_step_by_step_and_is_paused_after_a_whole_step(tmp_path: Path) -> None:
-    script, news = Script(3), threading.Semaphore(0)
-    one = live_run(script, tmp_path, news.release)
-    assert (one.state, one.metrics) == (RUNNING, [])
-    script.go[0].set()
-    assert news.acquire(timeout=LONG)
-    assert [m.step for m in one.metrics] == [0]
-    one.pause()
-    assert one.state == RUNNING  # the step under way goes on
-    script.go[1].set()
-    assert one.wait(LONG)
-    assert (one.state, [m.step for m in one.metrics]) == (PAUSED, [0, 1])
+    return LiveRun(work, folder, preset("micro", **SMALL), [], changed)
 
 
 @pytest.mark.parametrize(("error", "message"), [(UserError("no room"), "no room"), (KeyError("x"), "KeyError: 'x'")])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_run_that_fails_has_a_message(tmp_path: Path, error: Exception, message: str) -> None:
-    one = live_run(Script(0, error), tmp_path)
+    one = scripted(tmp_path, [], ending=error)
     assert one.wait(LONG)
     assert (one.state, one.message) == (FAILED, message)
 
@@ -100,8 +74,7 @@ def test_a_real_run_paused_and_resumed_is_the_unbroken_one(tmp_path: Path) -> No
     assert rest.state == DONE, rest.message
     assert [m.reward for m in rest.metrics] == [m.reward for m in whole.metrics]
     assert [m.rl_loss for m in rest.metrics] == [m.rl_loss for m in whole.metrics]
-    assert rest.evaluation() == whole.evaluation()
-    assert [set(one) for one in rest.rollouts(1)] == [set(one) for one in whole.rollouts(1)]
+    assert Evaluation.read(rest.folder) == Evaluation.read(whole.folder)
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -123,13 +96,6 @@ def test_each_control_is_a_setting_of_the_run() -> None:
         assert config.use_budget == (arm not in ("rpt", "rmt-no-budget", "rl-no-think"))
 
 
-def start(panel: room.Panel, monkeypatch: pytest.MonkeyPatch, script: Script, folder: Path) -> None:
-    monkeypatch.setattr(room, "REDRAWN", 0.0)
-    fake = classmethod(lambda cls, config, changed: live_run(script, folder, changed))
-    monkeypatch.setattr(live.LiveRun, "started", fake)
-    panel.buttons["start"].click()
-
-
 def usable(panel: room.Panel) -> set[str]:
     return {name for name, button in panel.buttons.items() if not button.disabled}
 
@@ -137,24 +103,27 @@ def usable(panel: room.Panel) -> set[str]:
 def test_buttons_serve_only_where_they_can_and_a_stopped_run_stays_for_comparison(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    panel, first, second = Panel(), Script(3), Script(3)
+    panel, first, second = Panel(), *([threading.Event() for _ in range(3)] for _ in range(2))
+    runs = iter(((tmp_path / "a", first), (tmp_path / "b", second)))
+    monkeypatch.setattr(room, "REDRAWN", 0.0)
+    monkeypatch.setattr(LiveRun, "started", lambda _, changed: scripted(*next(runs), changed))
     assert usable(panel) == {"start", "resume"}
-    start(panel, monkeypatch, first, tmp_path / "a")
+    panel.buttons["start"].click()
     assert usable(panel) == {"pause", "stop"}
     panel.buttons["pause"].click()
     assert "Pausing" in panel.status.value
     panel.buttons["stop"].click()
-    first.go[0].set()
+    first[0].set()
     assert panel.run is not None
     assert panel.run.wait(LONG)
     assert usable(panel) == {"start", "resume"}
     assert "Paused after step 1 of 3" in panel.status.value
     earlier = panel.run.metrics
     assert side_by_side({"a": earlier}, 3).alt in panel.view.value
-    start(panel, monkeypatch, second, tmp_path / "b")
+    panel.buttons["start"].click()
     panel.against.value = "a"
-    for go in second.go:
-        go.set()
+    for gate in second:
+        gate.set()
     assert panel.run.wait(LONG)
     assert panel.run.state == DONE
     assert side_by_side({"b": panel.run.metrics, "a": earlier}, 3).alt in panel.view.value

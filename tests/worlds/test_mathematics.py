@@ -1,6 +1,5 @@
 r"""Answers of CHAMP as mathematics: judged.yaml has right and wrong ones, worked out from the problems' texts."""
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,16 @@ pytest.importorskip("math_verify")
 DATA = yaml.safe_load(Path(__file__).with_name("judged.yaml").read_text("utf-8"))
 
 
+def misjudged(judge, case):
+    """The right answers that are taken for wrong ones, and the other way round."""
+    return [
+        answer for kind, points in (("right", 1.0), ("wrong", 0.0)) for answer in case[kind] if judge(answer) != points
+    ]
+
+
 @pytest.mark.parametrize("case", DATA["read"], ids=lambda case: case["gold"])
 def test_spellings_and_look_alikes(case):
-    assert [answer for answer in case["right"] if score(answer, case["gold"], "") != 1.0] == []
-    assert [answer for answer in case["wrong"] if score(answer, case["gold"], "") != 0.0] == []
+    assert misjudged(lambda answer: score(answer, case["gold"], ""), case) == []
 
 
 def test_words_of_the_question_are_units_if_they_can_be_counted():
@@ -52,9 +57,7 @@ def champ() -> dict[str, Question]:
 
 @pytest.mark.parametrize("problem", DATA["problems"])
 def test_answers_worked_out_from_the_problem(champ, problem):
-    for kind, expected in (("right", 1.0), ("wrong", 0.0)):
-        answers = DATA["problems"][problem][kind]
-        assert [champ[problem].score(answer) for answer in answers] == [expected] * len(answers), answers
+    assert misjudged(champ[problem].score, DATA["problems"][problem]) == []
 
 
 def test_answers_that_are_no_mathematics_are_left_out(champ):
@@ -63,27 +66,18 @@ def test_answers_that_are_no_mathematics_are_left_out(champ):
 
 
 @pytest.mark.parametrize(
-    "dressing",
-    ["{}.", "**{}**", "**{}**.", "${}$", "${}$.", r"\({}\)", r"\[{}\]", " {} \n", "`{}`", r"\boxed{{{}}}", "$${}$$"],
-)  # fmt: skip
+    "dressing", ["**{}**.", "${}$.", r"\({}\)", r"\[{}\]", " {} \n", "`{}`", r"\boxed{{{}}}", "$${}$$"]
+)
 def test_what_models_put_around_an_answer_changes_nothing(champ, dressing):
     for question in [*champ.values()][::4]:
         assert question.score(dressing.format(question.answer.strip())) == 1.0, question.answer
         assert question.score(dressing.format("12345")) == 0.0
 
 
-@pytest.mark.parametrize("in_thread", [False, True])
-def test_no_answer_hangs_and_a_thread_judges_as_the_main_one_does(champ, in_thread):
-    answers = ["239", "9^{9^{9^{9^9}}}", "240-1", "9**9**9**9"]
-    seen = []
-
-    def judge():
-        seen.extend(champ["Combinatorics_1"].score(answer) for answer in answers)
-
-    if in_thread:
-        worker = threading.Thread(target=judge, daemon=True)
-        worker.start()
-        worker.join(timeout=60)
-    else:
-        judge()
-    assert seen == [1.0, 0.0, 1.0, 0.0]
+def test_no_answer_hangs_and_several_guesses_are_at_best_one(champ):
+    """Attack: name two answers. However they are joined, one at most is taken: hedging pays no more than guessing."""
+    score = champ["Combinatorics_1"].score
+    assert [*map(score, ["239", "9^{9^{9^{9^9}}}", "240-1"])] == [1.0, 0.0, 1.0]
+    for between in (", ", " or ", "$ $", "|", ";", "=", " ", "\\text{ or }", "<", "} \\boxed{", "/1="):
+        assert score(f"239{between}238") + score(f"238{between}239") <= 1.0
+        assert score(between.join(map(str, range(236, 243)))) == 0.0  # the right one in the middle

@@ -48,11 +48,6 @@ def some(habits: micro.Habits, count: int = 300) -> list[micro.Page]:
     return list(itertools.islice(micro.stream(habits, seed=7), count))
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return micro.make_tokenizer()
-
-
 def digest(habits: micro.Habits) -> str:
     found = hashlib.sha256()
     for one in some(habits, 500):
@@ -68,26 +63,15 @@ def test_the_texts_are_those_that_were_recorded_with(habits):
 
 
 @pytest.mark.parametrize("habits", TEXTS, ids=lambda habits: habits.name)
-def test_every_calculation_in_the_text_is_right(habits):
+def test_every_calculation_is_right_and_spans_mark_single_words(habits):
     for one in some(habits):
-        text = one.document.text
-        (span,) = [span for span in one.document.spans if span.sort == CALCULABLE]
+        text, spans = one.document.text, one.document.spans
+        assert all(re.fullmatch(r" \w+", text[span.start : span.stop]) for span in spans)
+        (span,) = [span for span in spans if span.sort == CALCULABLE]
         listed = re.findall(r"(?:first|second|third|fourth) (\w+)", text[: span.start])
         # the start is the last digit or place before the word "first"
         start = re.findall(r"\b(\d|left|middle|right)\b", text[: text.index(" first ")])[-1]
         assert solve(start, listed) == text[span.start : span.stop].strip(), text
-
-
-@pytest.mark.parametrize("habits", TEXTS, ids=lambda habits: habits.name)
-def test_spans_mark_single_words_and_leave_the_rest_to_grammar(habits):
-    for one in some(habits, 100):
-        document = one.document
-        assert "".join(piece.text for piece in one.pieces) == document.text
-        marked = [document.text[span.start : span.stop] for span in document.spans]
-        assert all(re.fullmatch(r" \w+", word) for word in marked)
-        assert [(piece.text, piece.sort) for piece in one.pieces if piece.sort != GRAMMAR] == [
-            (word, span.sort) for word, span in zip(marked, document.spans, strict=True)
-        ]
 
 
 def test_sayings_are_of_the_mid_training_text_alone_and_of_known_words():
@@ -101,7 +85,8 @@ def test_sayings_are_of_the_mid_training_text_alone_and_of_known_words():
     assert {word for saying in micro.SAYINGS for word in re.findall(r" \w+", " " + saying)} <= words
 
 
-def test_the_tokenizer_has_one_token_a_word_and_reads_any_text(tokenizer):
+def test_the_tokenizer_has_one_token_a_word_and_reads_any_text():
+    tokenizer = micro.make_tokenizer()
     for habits in TEXTS:
         for one in some(habits, 100):
             for text in (one.document.text, *(think(s, p.text, p.working) for p in one.pieces[1:3] for s in STYLES)):
@@ -117,4 +102,3 @@ def test_it_is_a_corpus_like_any_other():
     assert len({document.id for document in corpus.documents}) == len(corpus.documents) == micro.DOCUMENTS
     assert corpus.documents[40].text == page(MIDTRAINING, 0, 40).document.text
     assert "think" not in "".join(document.text for document in corpus.documents)
-    assert load_corpus("micro", limit=5).documents == corpus.documents[:5]

@@ -65,48 +65,27 @@ def test_what_models_put_around_an_answer_does_not_make_it_wrong(task):
 def test_a_full_stop_that_belongs_to_a_sentence_counts():
     pytest.importorskip("reasoning_gym")
     questions = load_questions("gym:sentence_reordering", 6, seed=0)
-    ends = [question for question in questions if question.answer.endswith(".")]
-    assert ends
-    sentence = ends[0].answer.strip()
-    assert ends[0].score(sentence) == ends[0].score(f"**{sentence}**") == 1.0
-    assert ends[0].score(sentence.removesuffix(".")) == 0.0
-
-
-def test_a_scorer_of_reasoning_gym_cannot_hang():
-    """This one works the answer out: for a tower of powers that never ends."""
-    pytest.importorskip("reasoning_gym")
-    (question,) = load_questions("gym:countdown", 1, seed=0)
-    assert question.score("9**9**9**9") == 0.0
-    assert question.score(question.answer) == 1.0
+    right = next(question for question in questions if question.answer.endswith("."))
+    sentence = right.answer.strip()
+    assert [right.score(each) for each in (f"**{sentence}**", sentence.removesuffix("."))] == [1.0, 0.0]
 
 
 @pytest.fixture(scope="module")
 def asked():
     pytest.importorskip("reasoning_gym")
     # the scorers of the last two stop with an error at answers that are none
-    tasks = ("countdown", "mini_sudoku", "game_of_life", "boxnet")
-    return [*load_questions("micro", 3, 0), *(one for task in tasks for one in load_questions(f"gym:{task}", 1, 0))]
-
-
-@pytest.fixture(scope="module")
-def champ():
-    pytest.importorskip("math_verify")
-    return {question.answer.strip(): question for question in load_questions("champ", 1000, seed=0)}
+    sources = ("micro", "champ", "gym:countdown", "gym:mini_sudoku", "gym:game_of_life", "gym:boxnet")
+    found = [load_questions(source, 1, 0)[0] for source in sources]
+    assert found[2].score("9**9**9**9") == 0.0  # it works the answer out, which never ends
+    assert found[2].score(found[2].answer) == 1.0
+    return found
 
 
 @given(answer=ANSWER)
 @settings(max_examples=50)
-def test_any_answer_is_right_or_wrong(answer, asked, champ):
-    for question in [*asked, champ["239"]]:
+def test_any_answer_is_right_or_wrong(answer, asked):
+    for question in asked:
         assert question.score(answer) in (0.0, 1.0)
-
-
-@pytest.mark.parametrize("between", [", ", " or ", "$ $", "|", ";", "=", " ", "\\text{ or }", "<", "} \\boxed{", "/1="])
-def test_several_guesses_at_a_problem_of_champ_are_at_best_one(between, champ):
-    """Attack: name two answers. However they are joined, one at most is taken: hedging pays no more than guessing."""
-    judged = [champ["239"].score(between.join(guesses)) for guesses in (("239", "238"), ("238", "239"))]
-    assert sum(judged) <= 1.0
-    assert champ["239"].score(between.join(map(str, range(236, 243)))) == 0.0  # the right one in the middle
 
 
 @pytest.mark.parametrize(

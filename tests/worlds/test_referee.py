@@ -4,6 +4,7 @@ import _thread
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -11,18 +12,14 @@ from rmt_mini.worlds import referee
 from rmt_mini.worlds.referee import Referee
 
 
-def troublesome():
-    """Return a scorer that does what the answer says; a number is its own score."""
-
-    def score(given):
-        print("a scorer may print")
-        if given == "exit":
-            os._exit(3)
-        if given == "sleep":
-            time.sleep(1)
-        return float(given)
-
-    return score
+def troublesome(given):
+    """Do what the answer says; a number is its own score."""
+    print("a scorer may print")
+    if given == "exit":
+        os._exit(3)
+    if given == "sleep":
+        time.sleep(1)
+    return float(given)
 
 
 @pytest.fixture
@@ -35,12 +32,12 @@ def judge(tmp_path, monkeypatch):
     return judge
 
 
-@pytest.mark.parametrize("answer", ["no number", "exit", "sleep"])
-def test_an_answer_that_has_no_score_is_wrong_and_the_next_one_is_scored(judge, monkeypatch, answer):
-    monkeypatch.setattr(referee, "SECONDS", 0.3)
-    assert judge(answer) == 0.0
-    monkeypatch.setattr(referee, "SECONDS", 3.0)
-    assert judge("1") == 1.0
+def test_an_answer_without_a_score_is_wrong_and_the_next_one_is_scored(judge, monkeypatch):
+    for answer in ("no number", "exit", "sleep"):
+        monkeypatch.setattr(referee, "SECONDS", 0.3)
+        assert judge(answer) == 0.0
+        monkeypatch.setattr(referee, "SECONDS", 3.0)
+        assert judge("1") == 1.0
 
 
 def test_an_interrupted_call_leaves_no_score_to_the_next_one(judge):
@@ -51,10 +48,5 @@ def test_an_interrupted_call_leaves_no_score_to_the_next_one(judge):
 
 
 def test_threads_get_their_own_scores(judge):
-    found = {}
-    threads = [threading.Thread(target=lambda n=n: found.update({n: judge(str(n))})) for n in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == {n: float(n) for n in range(20)}
+    with ThreadPoolExecutor(20) as threads:
+        assert list(threads.map(judge, map(str, range(20)))) == [float(n) for n in range(20)]

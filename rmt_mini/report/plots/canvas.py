@@ -1,34 +1,35 @@
-"""What figures are drawn on and with, and the three figures that lessons build theirs from: curves, bars, levels."""
+"""What figures are drawn on and with, and what lessons build theirs from: curves, bars, levels, rows."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmt_mini.files import Cell, Change, write_whole
-from rmt_mini.records import StepMetrics
 from rmt_mini.report.markdown import words
 
-Metrics = Sequence[StepMetrics]
 Numbers = Sequence[float]
 WIDTH, DPI = 8.0, 110  # inches, dots an inch
 BLUE, ORANGE, RED, GREY, PURPLE = "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"  # of petroff10
 FOUR_LOOKS = ((BLUE, "-", "o"), (RED, "--", "s"), (PURPLE, "-.", "^"), (ORANGE, ":", "D"))  # colour, line, marker
 BAR_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"), (GREY, ".."), (PURPLE, "\\\\"))  # colour, hatch
+_PAGE = "background: #fff; color: #000; padding: 0.6em 0.8em; line-height: 1.9; overflow-wrap: anywhere"
+RULE: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1.2}
 Curve = Numbers | Mapping[int, float] | Mapping[float, float]  # values of 0, 1, 2, ... or x -> y
-Bar = float | tuple[float, float, float] | None  # a value, also with the ends of its interval
+Spread = tuple[float, float, float]  # a value and the ends of its interval
 Charts = Mapping[str, Mapping[str, Curve]]  # unit of a panel -> name of a curve -> curve
-__all__ = ["Figured", "bar_chart", "curves", "levels", "save", "smoothed"]
+__all__ = ["Figured", "Marked", "Stack", "bar_chart", "curves", "levels", "save", "smoothed", "stacked"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,38 @@ class Figured:
         return f'<img alt="{html.escape(self.alt)}" style="max-width: 100%" src="data:image/png;base64,{data}">'
 
 
+@dataclass(frozen=True)
+class Marked:
+    """Text with marks: escaped HTML and alt text; ``role`` is "group" where the text itself is to be read."""
+
+    body: str
+    alt: str
+    role: str = "img"
+
+    def _repr_html_(self) -> str:
+        return f'<div role="{self.role}" aria-label="{html.escape(self.alt)}" style="{_PAGE}">{self.body}</div>'
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Several things one above the other."""
+
+    parts: Sequence[Figured | Marked]
+
+    @property
+    def alt(self) -> str:
+        """The words of all of them."""
+        return " ".join(part.alt for part in self.parts)
+
+    def _repr_html_(self) -> str:
+        return "".join(part._repr_html_() for part in self.parts)
+
+
+def stacked(*parts: Figured | Marked) -> Stack:
+    """Put figures and marked text one above the other."""
+    return Stack(parts)
+
+
 def save(figured: Figured, path: Path) -> None:
     """Write a PNG, whole or not at all; makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,24 +91,19 @@ def save(figured: Figured, path: Path) -> None:
 def panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     """Make a figure with panels side by side; height in inches."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+    axes = list(figure.subplots(1, count, squeeze=False)[0])
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", color="0.9", linewidth=0.8)
+        ax.set_axisbelow(True)
+    return figure, axes
 
 
-def label(ax: Axes, x: str, y: str = "", **more: Any) -> None:
-    """Label the axes, clear the frame, and set whatever else ``Axes.set`` takes."""
-    ax.set(xlabel=x, ylabel=y, **more)
-    ax.title.set_fontsize(10)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(axis="y", color="0.9", linewidth=0.8)
-    ax.set_axisbelow(True)
-
-
-def done(figure: Figure, alt: str, columns: int = 0) -> Figured:
-    """Finish a figure; a legend with columns is above, where it hides no data."""
-    if columns:
-        named = {name: mark for ax in figure.axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-        look: dict[str, Any] = {"loc": "outside upper center", "ncols": columns, "frameon": False, "fontsize": 9}
-        figure.legend(named.values(), named.keys(), **look)
+def done(figure: Figure, alt: str) -> Figured:
+    """Finish a figure; a legend of all that has a name is above, where it hides no data."""
+    named = {name: mark for ax in figure.axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if named:
+        figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=5, frameon=False, fontsize=9)
     return Figured(figure, alt)
 
 
@@ -87,99 +115,40 @@ def empty(what: str, unit: str = "steps") -> Figured:
     return Figured(figure, f"No {unit} were recorded, so there is nothing to draw of {what}.")
 
 
-class Spread(NamedTuple):
-    """A value with its interval."""
-
-    middle: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, cell: Cell | Change, by: float = 100) -> Spread | None:
-        """Return accuracy or difference times ``by``; None where it was not measured."""
-        middle = cell.accuracy if isinstance(cell, Cell) else cell.difference
-        if middle is None or cell.low is None or cell.high is None:
-            return None
-        return cls(by * middle, by * cell.low, by * cell.high)
-
-    @property
-    def whiskers(self) -> list[list[float]]:
-        """As an error bar takes them; never negative, where the middle lies outside by a hair."""
-        return [[max(0.0, self.middle - self.low)], [max(0.0, self.high - self.middle)]]
+def spread(found: Cell | Change, by: float = 100) -> Spread | None:
+    """Return accuracy or difference times ``by`` with its interval; None where it was not measured."""
+    middle = found.accuracy if isinstance(found, Cell) else found.difference
+    if middle is None or found.low is None or found.high is None:
+        return None
+    return by * middle, by * found.low, by * found.high
 
 
-def rule(ax: Axes, x: float | None = None, y: float | None = None, name: str = "_", line: str = ":") -> None:
-    """Draw a vertical or a horizontal black line; a name that begins with _ is in no legend."""
-    look: dict[str, Any] = {"color": "black", "linestyle": line, "linewidth": 1.2, "label": name}
-    if x is not None:
-        ax.axvline(x, **look)
-    if y is not None:
-        ax.axhline(y, **look)
-
-
-def lines(ax: Axes, x: Numbers, curves: Mapping[str, Numbers], looks: Iterable[Any] = FOUR_LOOKS) -> None:
-    """Draw lines that differ in colour, style and marker; a marker here and there."""
-    every = max(1, len(x) // 12)
-    for (colour, line, marker), (name, y) in zip(cycle(looks), curves.items(), strict=False):
-        ax.plot(x, y, line, color=colour, marker=marker, markersize=5, markevery=every, label=name)
-
-
-def levels(found: Mapping[str, Mapping[int, Cell]], x: str, y: str, marked: int | None = None) -> Figured:
-    """Draw accuracies in % over whole numbers, each with its 95 % interval as a band, and mark one number."""
-    figure, (ax,) = panels(1, 4.0)
-    known = {
-        name: {at: spread for at, cell in cells.items() if (spread := Spread.of(cell))} for name, cells in found.items()
-    }
-    for look, (name, spreads) in zip(cycle(FOUR_LOOKS), known.items(), strict=False):
-        middle, low, high = zip(*spreads.values(), strict=True)
-        ax.fill_between(list(spreads), low, high, color=look[0], alpha=0.15, linewidth=0)
-        lines(ax, list(spreads), {name: middle}, looks=(look,))
-    rule(ax, x=marked)
-    label(ax, x, f"{y} (%)", ylim=(0, 103))
-    ends = {name: list(spreads.values()) for name, spreads in known.items()}
-    at_mark = {name: spreads[marked] for name, spreads in known.items() if marked in spreads}
-    return done(figure, words("levels", y, ends, x, marked, at_mark), 4)
-
-
-def bars(
-    ax: Axes, groups: Sequence[str], series: Mapping[str, tuple[str, str, Sequence[Spread | float | None]]], form: str
-) -> None:
-    """Draw groups of bars with their values; series: name -> colour, hatch and a value, or none, for each group."""
-    width = 0.84 / len(series)
-    for number, (name, (colour, hatch, values)) in enumerate(series.items()):
-        look: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white"}
-        ax.bar(0, 0, 0, label=name, **look)  # for the legend, even if the first value is missing
-        for place, value in enumerate(values):
-            x = place + (number - (len(series) - 1) / 2) * width
-            if value is None:
-                continue
-            spread = value if isinstance(value, Spread) else Spread(value, value, value)
-            ax.bar(x, spread.middle, width, **look)
-            if isinstance(value, Spread):
-                ax.errorbar(x, value.middle, yerr=value.whiskers, fmt="none", ecolor="black", capsize=2, linewidth=1)
-            ax.text(x, max(spread.middle, spread.high), form.format(spread.middle), ha="center", va="bottom", size=8)
-    ax.set(xticks=range(len(groups)), xticklabels=groups)
-
-
-def bar_chart(charts: Mapping[str, Mapping[str, Mapping[str, Bar]]], alt: str, form: str = "{:.2f}") -> Figured:
+def bar_chart(
+    charts: Mapping[str, Mapping[str, Mapping[str, float | Spread | None]]], alt: str, form: str = "{:.2f}"
+) -> Figured:
     """Draw groups of bars, a panel each, with their values and what intervals there are.
 
     Args:
-        charts: unit of the panel -> name of the series -> group -> bar.
+        charts: unit of the panel -> name of the series -> group -> value, value with its interval, or None.
         alt: what is to be seen.
         form: of the numbers.
     """
     figure, axes = panels(len(charts), 3.4)
     looks = dict(zip(dict.fromkeys(name for series in charts.values() for name in series), cycle(BAR_LOOKS)))
     for ax, (unit, series) in zip(axes, charts.items(), strict=True):
-        looked = {
-            name: (*looks[name], [Spread(*one) if isinstance(one, tuple) else one for one in values.values()])
-            for name, values in series.items()
-        }
-        bars(ax, list(next(iter(series.values()))), looked, form)
-        label(ax, "", unit)
+        groups, width = list(next(iter(series.values()))), 0.84 / len(series)
+        for number, (name, bars) in enumerate(series.items()):
+            whole = [one if isinstance(one, tuple) else [np.nan if one is None else one] * 3 for one in bars.values()]
+            middle, low, high = np.array(whole, dtype=float).T
+            known = any(isinstance(one, tuple) for one in bars.values())
+            whiskers = np.maximum(0, [middle - low, high - middle]) if known else None
+            x, (colour, hatch) = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * width, looks[name]
+            look: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white", "capsize": 2}
+            drawn = ax.bar(x, middle, width, yerr=whiskers, label=name, **look)
+            ax.bar_label(drawn, fmt=form, fontsize=8)
+        ax.set(xticks=range(len(groups)), xticklabels=groups, ylabel=unit)
         ax.margins(y=0.15)
-    return done(figure, alt, 4)
+    return done(figure, alt)
 
 
 def curves(
@@ -190,7 +159,7 @@ def curves(
     alt: str = "",
     **axes: Any,
 ) -> Figured:
-    """Draw named curves, a panel each.
+    """Draw named curves, a panel each, with a marker here and there.
 
     Args:
         charts: unit of the panel -> name of the curve -> its values; a curve of one point is a mark.
@@ -211,41 +180,64 @@ def curves(
     said: dict[str, dict[str, list[float]]] = {}
     for ax, (unit, series), below in zip(drawn, charts.items(), over, strict=True):
         said[unit] = {}
-        for look, (name, one) in zip(cycle(FOUR_LOOKS), series.items(), strict=False):
+        for (colour, line, marker), (name, one) in zip(cycle(FOUR_LOOKS), series.items(), strict=False):
             points = one if isinstance(one, Mapping) else dict(enumerate(one))
-            said[unit][name] = [float(value) for value in points.values()]
-            lines(ax, list(points), {name: said[unit][name]}, [look])
+            said[unit][name] = values = [float(value) for value in points.values()]
+            every = max(1, len(values) // 12)
+            ax.plot(list(points), values, line, color=colour, marker=marker, markersize=5, markevery=every, label=name)
         for place in (marked or {}).get(unit, ()):
-            rule(ax, x=place)
-        rule(ax, y=wanted, name=f"wanted: {wanted}")
-        label(ax, below, unit, **axes)
-    return done(figure, alt or words("curves", said, over, wanted), 5)
+            ax.axvline(place, **RULE)
+        if wanted is not None:
+            ax.axhline(wanted, label=f"wanted: {wanted}", **RULE)
+        ax.set(xlabel=below, ylabel=unit, **axes)
+    return done(figure, alt or words("curves", said, over, wanted))
 
 
-def rows(ax: Axes, spreads: Mapping[str, Spread], form: str, looks: Sequence[tuple[str, str, bool]]) -> None:
-    """Draw values with their intervals, a row each, top to bottom; looks: colour, marker, and whether it is filled."""
-    for place, (spread, (colour, marker, filled)) in enumerate(zip(spreads.values(), looks, strict=True)):
-        face = colour if filled else "white"
-        ax.errorbar(
-            spread.middle, place, xerr=spread.whiskers, capsize=3, color=colour, marker=marker, markerfacecolor=face
-        )
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-        at, text = (spread.middle, place), form.format(spread.middle)
-        ax.annotate(text, at, (0, 6), textcoords="offset points", ha="center", size=8, bbox=box)
-    ax.set(yticks=range(len(spreads)), yticklabels=list(spreads), ylim=(len(spreads) - 0.4, -0.8))
+def levels(found: Mapping[str, Mapping[int, Cell]], x: str, y: str, marked: int | None = None) -> Figured:
+    """Draw accuracies in % over whole numbers, each with its 95 % interval as a band, and mark one number."""
+    known = {name: {at: one for at, cell in cells.items() if (one := spread(cell))} for name, cells in found.items()}
+    ends = {name: list(spreads.values()) for name, spreads in known.items()}
+    at_mark = {name: spreads[marked][0] for name, spreads in known.items() if marked in spreads}
+    middles = {name: {at: one[0] for at, one in spreads.items()} for name, spreads in known.items()}
+    marks = {f"{y} (%)": [] if marked is None else [marked]}
+    alt = words("levels", y, ends, x, marked, at_mark)
+    drawn = curves({f"{y} (%)": middles}, x, marked=marks, alt=alt, ylim=(0, 103))
+    for (colour, *_), spreads in zip(cycle(FOUR_LOOKS), known.values(), strict=False):
+        _, low, high = zip(*spreads.values(), strict=True)
+        drawn.figure.axes[0].fill_between(list(spreads), low, high, color=colour, alpha=0.15, linewidth=0)
+    return drawn
 
 
-def changes(ax: Axes, given: Mapping[str, Change], by: float) -> str:
-    """Draw differences from zero as rows, filled where the interval excludes zero; returns them in words."""
-    known = {name: spread for name, change in given.items() if (spread := Spread.of(change, by))}
-    signs = [given[name].sign for name in known]
-    rows(ax, known, "{:+z.1f}", [((GREY, BLUE, RED)[sign], "osD"[sign], bool(sign)) for sign in signs])
-    rule(ax, x=0, line="-")
-    sides = [("around zero", "above zero", "below zero")[sign] for sign in signs]
-    return "; ".join(
-        f"{name} {spread.middle:+z.1f} ({spread.low:+z.1f} to {spread.high:+z.1f}), {side}"
-        for (name, spread), side in zip(known.items(), sides, strict=True)
-    )
+def rows(charts: Mapping[str, Mapping[str, tuple[Spread, Sequence[str]]]], form: str, alt: str) -> Figured:
+    """Draw values with their intervals, a row each from the top; charts: unit -> name -> value, and its look.
+
+    A look is the colour, the marker and what this is filled with.
+    """
+    figure, axes = panels(len(charts), 1.0 + 0.36 * max(map(len, charts.values())))
+    for ax, (unit, given) in zip(axes, charts.items(), strict=True):
+        for place, ((middle, low, high), (colour, marker, face)) in enumerate(given.values()):
+            ax.plot([low, high], [place, place], "-|", color=colour)
+            ax.plot(middle, place, marker, color=colour, markerfacecolor=face)
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            at, text = (middle, place), form.format(middle)
+            ax.annotate(text, at, (0, 6), textcoords="offset points", ha="center", size=8, bbox=box)
+        ax.set(xlabel=unit, yticks=range(len(given)), yticklabels=list(given), ylim=(len(given) - 0.4, -0.8))
+        ax.label_outer()  # the rows of all panels are the same
+    return done(figure, alt)
+
+
+def changes(charts: Mapping[str, tuple[Mapping[str, Change], float]]) -> Figured:
+    """Draw differences from zero, filled where the interval excludes zero; charts: unit -> differences, by what."""
+    known = {
+        unit: {name: (one, change.sign) for name, change in given.items() if (one := spread(change, by))}
+        for unit, (given, by) in charts.items()
+    }
+    looks = ((GREY, "o", "white"), (BLUE, "s", BLUE), (RED, "D", RED))  # by sign
+    looked = {unit: {name: (one, looks[sign]) for name, (one, sign) in row.items()} for unit, row in known.items()}
+    drawn = rows(looked, "{:+z.1f}", words("changes", known))
+    for ax in drawn.figure.axes:
+        ax.axvline(0, color="black", linewidth=1.2)
+    return drawn
 
 
 def smoothed(values: Numbers, reach: int = 2) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
@@ -16,10 +17,13 @@ from rmt_mini.engine.attention import tree_mask
 from rmt_mini.files import ArmRow, Change, Evaluation, ExamStep, Variant
 from rmt_mini.method.budget import length_reward, thought_cap
 from rmt_mini.method.entropy import TIERS, assign_tiers
+from rmt_mini.records import StepMetrics
 from rmt_mini.report.claims import rows_of
 from rmt_mini.report.markdown import words
 from rmt_mini.report.plots import canvas
-from rmt_mini.report.plots.canvas import BLUE, GREY, ORANGE, Charts, Curve, Figured, Metrics, Numbers, Spread
+from rmt_mini.report.plots.canvas import BLUE, GREY, Charts, Curve, Figured, Numbers, Stack, spread
+
+Metrics = Sequence[StepMetrics]
 
 __all__ = [
     "accuracy", "arms", "budget_and_length", "cost", "document_tree", "entropy_histogram", "exam_curves", "forest",
@@ -28,29 +32,34 @@ __all__ = [
 # A run
 
 
+def over_steps(metrics: Metrics, field: str) -> dict[int, float]:
+    """Return what a field had at each step."""
+    return {m.step: getattr(m, field) for m in metrics}
+
+
 def budget_and_length(metrics: Metrics, stated: bool = True) -> Figured:
     """Draw B_t, its cap 2 B_t, and the mean thought length; if B_t is not stated, it only sets the cap."""
-    budgets, lengths = {m.step: m.budget for m in metrics}, {m.step: m.thought_length for m in metrics}
-    caps = {step: thought_cap(budget) for step, budget in budgets.items()}
-    name = "budget B_t" if stated else "half the cap"
-    drawn: dict[str, Curve] = {name: budgets, "mean thought length": lengths, "cap, 2 B_t": caps}
-    alt = words("budget_and_length", stated, list(budgets.values()), list(lengths.values()))
-    return canvas.curves({"tokens": drawn}, "step", alt=alt)
+    drawn: dict[str, Curve] = {
+        "budget B_t" if stated else "half the cap": over_steps(metrics, "budget"),
+        "mean thought length": over_steps(metrics, "thought_length"),
+        "cap, 2 B_t": {m.step: thought_cap(m.budget) for m in metrics},
+    }
+    return canvas.curves({"tokens": drawn}, "step", alt=words("budget_and_length", stated, metrics))
 
 
 def tiers_drawn(metrics: Metrics, curriculum: bool = True) -> Figured:
     """Draw the tiers' shares among the positions drawn; with a curriculum also the shares that p_t asks for."""
     metrics = [m for m in metrics if sum(m.tier_counts)]
-    drawn = {m.step: [count / sum(m.tier_counts) for count in m.tier_counts] for m in metrics}
-    asked = {m.step: m.tier_probabilities for m in metrics}
-    sides: dict[str, Mapping[int, Numbers]] = {"share of positions drawn": drawn}
-    sides |= {"p_t": asked} if curriculum else {}
+    shares = {m.step: [count / sum(m.tier_counts) for count in m.tier_counts] for m in metrics}
+    sides: dict[str, Mapping[int, Numbers]] = {"share of positions drawn": shares}
+    if curriculum:
+        sides["p_t"] = {m.step: m.tier_probabilities for m in metrics}
     charts = {
-        unit: {tier: {step: shares[n] for step, shares in side.items()} for n, tier in enumerate(TIERS)}
+        unit: {tier: {step: values[n] for step, values in side.items()} for n, tier in enumerate(TIERS)}
         for unit, side in sides.items()
     }
-    ends = [(metrics[n], drawn[metrics[n].step], curriculum) for n in (0, -1)[: len(metrics)]]
-    return canvas.curves(charts, "step", alt=words("tiers_drawn", ends), ylim=(-0.03, 1.03))
+    ends = [metrics[n] for n in (0, -1)[: len(metrics)]]
+    return canvas.curves(charts, "step", alt=words("tiers_drawn", ends, curriculum), ylim=(-0.03, 1.03))
 
 
 def rewards(metrics: Metrics) -> Figured:
@@ -66,50 +75,47 @@ def signal(metrics: Metrics) -> Figured:
 
 
 def _smooth(metrics: Metrics, fields: Mapping[str, str], unit: str, form: str) -> Figured:
-    steps, reach = [m.step for m in metrics], max(2, len(metrics) // 40)
-    series = {name: [getattr(m, field) for m in metrics] for name, field in fields.items()}
-    smooth = {name: canvas.smoothed(values, reach) for name, values in series.items()}
-    charts = {
-        of: {name: dict(zip(steps, values, strict=True)) for name, values in side.items()}
-        for of, side in ((f"{unit}, every step", series), (f"{unit}, smoothed", smooth))
-    }
+    reach = max(2, len(metrics) // 40)
+    series = {name: over_steps(metrics, field) for name, field in fields.items()}
+    smooth = {name: canvas.smoothed(list(values.values()), reach) for name, values in series.items()}
+    over = {name: dict(zip(series[name], values, strict=True)) for name, values in smooth.items()}
+    charts: Charts = {f"{unit}, every step": series, f"{unit}, smoothed": over}
     return canvas.curves(charts, "step", alt=words("smooth", reach, smooth, form), ylim=(-0.03, 1.03))
 
 
 def losses(metrics: Metrics) -> Figured:
     """Draw RL loss, next-token loss (nats per token) and gradient norm before clipping, a panel each."""
     fields = {"RL loss": "rl_loss", "next-token loss": "ntp_loss", "gradient norm": "grad_norm"}
-    series = {name: {m.step: getattr(m, field) for m in metrics} for name, field in fields.items()}
-    alt = words("losses", {name: list(values.values()) for name, values in series.items()})
-    return canvas.curves({name: {name: values} for name, values in series.items()}, "step", alt=alt)
+    charts = {name: {name: over_steps(metrics, field)} for name, field in fields.items()}
+    return canvas.curves(charts, "step", alt=words("losses", metrics))
 
 
 def side_by_side(runs: Mapping[str, Metrics], steps: int = 0) -> Figured:
     """Draw thought length, budget and match reward of several runs, which may still run; ``steps`` widens the axis."""
     drawn = {name: metrics for name, metrics in runs.items() if metrics}
-    lengths = {name: {m.step: m.thought_length for m in metrics} for name, metrics in drawn.items()}
-    budgets = {name: {m.step: m.budget for m in metrics} for name, metrics in drawn.items()}
     match = {
         name: canvas.smoothed([m.match_reward for m in metrics], max(2, len(metrics) // 20))
         for name, metrics in drawn.items()
     }
-    rows = [(n, len(m), list(lengths[n].values()), list(budgets[n].values()), match[n]) for n, m in drawn.items()]
+    charts: Charts = {
+        "thought length, tokens": {name: over_steps(metrics, "thought_length") for name, metrics in drawn.items()},
+        "budget, tokens": {name: over_steps(metrics, "budget") for name, metrics in drawn.items()},
+        "match reward, smoothed": match,
+    }
     last = max([steps - 1, *(metrics[-1].step for metrics in drawn.values())])
-    charts: Charts = {"thought length, tokens": lengths, "budget, tokens": budgets, "match reward, smoothed": match}
-    return canvas.curves(charts, "step", alt=words("side_by_side", rows), xlim=(-0.5, last + 0.5))
+    return canvas.curves(charts, "step", alt=words("side_by_side", drawn, match), xlim=(-0.5, last + 0.5))
 
 
 def accuracy(evaluation: Evaluation) -> Figured:
     """Draw accuracy by tier with 95 % intervals, a bar for each way to answer that was measured."""
-    groups = (*TIERS, "average")
-    found = {name: map(Spread.of, row.columns()) for name, row in rows_of(evaluation).items()}
-    rows = {name: dict(zip(groups, spreads, strict=True)) for name, spreads in found.items()}
-    known = [group for group in groups if any(row[group] for row in rows.values())]
-    if not known:
-        return canvas.empty("accuracy", "positions")
-    chart = {name: {group: row[group] for group in known} for name, row in rows.items()}
+    rows = {
+        name: dict(zip((*TIERS, "average"), map(spread, row.columns()), strict=True))
+        for name, row in rows_of(evaluation).items()
+    }
     averages = {name: row["average"] for name, row in rows.items() if row["average"]}
-    return canvas.bar_chart({"next tokens right (%)": chart}, words("accuracy", averages), "{:.0f}")
+    if not averages:
+        return canvas.empty("accuracy", "positions")
+    return canvas.bar_chart({"next tokens right (%)": rows}, words("accuracy", averages), "{:.0f}")
 
 
 # Comparisons
@@ -117,35 +123,27 @@ def accuracy(evaluation: Evaluation) -> Figured:
 
 def arms(found: Mapping[str, ArmRow]) -> Figured:
     """Draw the average accuracy of each arm with its 95 % interval; arms that answer without a thought as squares."""
-    known = {name: spread for name, arm in found.items() if (spread := Spread.of(arm.average))}
-    figure, (ax,) = canvas.panels(1, 0.8 + 0.36 * len(known))
-    looks = [(GREY, "s", True) if found[name].row == "ntp" else (BLUE, "o", True) for name in known]
-    canvas.rows(ax, known, "{:.1f}", looks)
-    canvas.label(ax, "next tokens right, average of the tiers (%); squares: plain, without a thought")
-    return canvas.done(figure, words("accuracy", known))
+    known = {name: one for name, arm in found.items() if (one := spread(arm.average))}
+    looks = {"ntp": (GREY, "s", GREY), "think": (BLUE, "o", BLUE)}
+    unit = "next tokens right, average of the tiers (%); squares: plain, without a thought"
+    drawn = {unit: {name: (one, looks[found[name].row]) for name, one in known.items()}}
+    return canvas.rows(drawn, "{:.1f}", words("accuracy", known))
 
 
 def tornado(variants: Sequence[Variant]) -> Figured:
     """Draw what each variant of a setting changes, in average accuracy and in thought length, with 95 % intervals."""
-    figure, (left, right) = canvas.panels(2, 1.2 + 0.34 * len(variants))
-    rows = {f"{one.setting} {one.value}": one for one in variants}
-    changes = canvas.changes(left, {name: one.accuracy for name, one in rows.items()}, 100)
-    canvas.changes(right, {name: one.thought_length for name, one in rows.items()}, 1)
-    canvas.label(left, "change of average accuracy (points)")
-    canvas.label(right, "change of thought length (tokens)", yticklabels=[])
-    left.set_yticklabels([f"{name} ({one.default})" for name, one in rows.items()], size=8)
-    figure.suptitle("Filled: the interval excludes zero. In brackets the preset's value.", size=9)
-    return canvas.done(figure, f"Change of average accuracy in points, with 95 % intervals: {changes}.")
+    named = {f"{one.setting} {one.value} ({one.default})": one for one in variants}
+    accuracies = {name: one.accuracy for name, one in named.items()}
+    lengths = {name: one.thought_length for name, one in named.items()}
+    charts = {"change of average accuracy (points)": (accuracies, 100), "of thought length (tokens)": (lengths, 1)}
+    drawn = canvas.changes(charts)
+    drawn.figure.suptitle("Filled: the interval excludes zero. In brackets the preset's value.", size=9)
+    return drawn
 
 
 def forest(rows: Mapping[str, Change], what: str, by: float = 100) -> Figured:
     """Draw differences times ``by`` with their 95 % intervals, a row each; filled where these exclude zero."""
-    if not rows:
-        return canvas.empty(what, "differences")
-    figure, (ax,) = canvas.panels(1, 1.0 + 0.36 * len(rows))
-    changes = canvas.changes(ax, rows, by)
-    canvas.label(ax, what)
-    return canvas.done(figure, f"{what[:1].upper()}{what[1:]}, with 95 % intervals: {changes}.")
+    return canvas.changes({what: (rows, by)}) if rows else canvas.empty(what, "differences")
 
 
 def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
@@ -155,14 +153,18 @@ def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
         sweeps: name of the size -> {"points": [{"value", "seconds", "rollout_operations", "update_operations"}]}.
         peak: the machine's rate, operations a second.
     """
-    drawn = {name.replace("_", " "): one["points"] for name, one in sweeps.items() if one.get("points")}
-    charts, rows = {}, []
-    for name, points in drawn.items():
-        measured = {point["value"]: fmean(point["seconds"]) for point in points}
-        alone = {one["value"]: (one["rollout_operations"] + one["update_operations"]) / peak for one in points}
-        charts[f"seconds, by {name}"] = {"measured": measured, "its arithmetic alone": alone}
-        rows.append((name, list(measured), list(measured.values())))
-    return canvas.curves(charts, list(drawn), alt=words("cost", rows))
+    charts = {
+        name.replace("_", " "): {
+            "measured": {one["value"]: fmean(one["seconds"]) for one in sweep["points"]},
+            "its arithmetic alone": {
+                one["value"]: (one["rollout_operations"] + one["update_operations"]) / peak for one in sweep["points"]
+            },
+        }
+        for name, sweep in sweeps.items()
+        if sweep["points"]
+    }
+    by = {f"seconds, by {name}": chart for name, chart in charts.items()}
+    return canvas.curves(by, list(charts), alt=words("cost", charts))
 
 
 def exam_curves(found: Mapping[str, Sequence[ExamStep]], k: int = 1, step: int | None = None) -> Figured:
@@ -198,9 +200,9 @@ def text_fit(entropies: Numbers, thresholds: tuple[float, float], lengths: Seque
     thinking: dict[str, Curve] = {"thoughts": thoughts, "length reward, 0 to 1 to 0": reward}
     charts: Charts = {"tokens of the text": counted, "thoughts": thinking}
     marked = {"tokens of the text": thresholds, "thoughts": [cap]}
-    sizes = [sum(counts.values()) / len(entropies) for counts in counted.values()]
+    sizes = [sum(counts.values()) for counts in counted.values()]
     beyond, mean = fmean(x >= cap for x in lengths), fmean(length_reward(x, budget) for x in lengths)
-    alt = words("text_fit", len(entropies), thresholds, sizes, budget, beyond, len(lengths), cap, mean)
+    alt = words("text_fit", thresholds, sizes, budget, beyond, len(lengths), cap, mean)
     return canvas.curves(charts, ["entropy (nats)", "thought length (tokens); dotted: the cap"], marked=marked, alt=alt)
 
 
@@ -217,20 +219,18 @@ def entropy_histogram(entropies: Numbers, thresholds: Sequence[float]) -> Figure
 
 def shared_against_copied(
     tokens: tuple[int, int], pairs: tuple[int, int], lengths: Sequence[int], savings: Mapping[str, Numbers], length: int
-) -> Figured:
+) -> Stack:
     """Draw what a step reads as a tree and as padded rows, and how many times less over the document's length.
 
     ``tokens`` and ``pairs`` (of query and key) are those of tree and rows, ``savings`` rows over tree at ``lengths``.
     """
-    figure, (left, middle, right) = canvas.panels(3, 3.2)
-    for ax, (tree, rows), unit in ((left, tokens, "tokens"), (middle, pairs, "attention pairs")):
-        canvas.bars(ax, [""], {"tree": (BLUE, "", [tree]), "padded rows": (ORANGE, "//", [rows])}, "{:,}")
-        canvas.label(ax, "", unit, ylim=(0, 1.15 * max(tree, rows)))
-    canvas.lines(right, lengths, savings)
-    canvas.rule(right, x=length)
-    canvas.label(right, "document (tokens)", "rows / tree", xscale="log")
-    right.set_ylim(bottom=0)
-    return canvas.done(figure, words("shared_against_copied", length, tokens, pairs), 4)
+    sizes = {"tokens": tokens, "attention pairs": pairs}
+    charts = {unit: {"tree": {"": tree}, "padded rows": {"": rows}} for unit, (tree, rows) in sizes.items()}
+    ratio, over = "rows / tree", {name: dict(zip(lengths, values, strict=True)) for name, values in savings.items()}
+    return canvas.stacked(
+        canvas.bar_chart(charts, words("shared_against_copied", length, tokens, pairs), "{:,.0f}"),
+        canvas.curves({ratio: over}, "document (tokens)", marked={ratio: [length]}, xscale="log", ylim=(0, None)),
+    )
 
 
 def document_tree(trunk: Sequence[str], branches: Sequence[tuple[int, Sequence[str]]]) -> Figured:
@@ -245,17 +245,13 @@ def document_tree(trunk: Sequence[str], branches: Sequence[tuple[int, Sequence[s
             upper.text(x, -row, token, ha="center", va="center", size=6.5)
         if row:
             upper.plot([start - 0.5] * 2, [-row - 0.3, -0.35], ":", color=colour, linewidth=1.5)
-    ends = (-0.8, max(start + len(tokens) for start, tokens in rows) - 0.2)
-    canvas.label(upper, "position id", xlim=ends, ylim=(0.6 - len(rows), 0.6), yticks=range(0, -len(rows), -1))
-    upper.set_yticklabels(["trunk", *(f"branch at {start}" for start, _ in branches)])
+    names = ["trunk", *(f"branch at {start}" for start, _ in branches)]
+    upper.set(xlabel="position id", ylim=(0.6 - len(rows), 0.6), yticks=range(0, -len(rows), -1), yticklabels=names)
     upper.xaxis.set_major_locator(MultipleLocator(1))
     mask = tree_mask(len(trunk), [(start, len(tokens)) for start, tokens in branches])
     lower.imshow(mask, cmap="Blues", vmin=0, vmax=1.6, interpolation="nearest")
-    for row in range(len(rows)):
-        border = sum(len(tokens) for _, tokens in rows[: row + 1]) - 0.5
-        for line in (lower.axhline, lower.axvline):
-            line(border, color="white", linewidth=2)
-    canvas.label(lower, "keys: trunk, then branches", "queries")
-    for ax in (upper, lower):
-        ax.grid(False)
+    for border in accumulate(len(tokens) for _, tokens in rows):
+        lower.axhline(border - 0.5, color="white", linewidth=2)
+        lower.axvline(border - 0.5, color="white", linewidth=2)
+    lower.set(xlabel="keys: trunk, then branches", ylabel="queries")
     return canvas.done(figure, words("document_tree", trunk, branches, mask.numel(), int(mask.sum())))

@@ -6,58 +6,22 @@ nothing, and an underline, a raised number or a sign says the same as the colour
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from rmt_mini.method.objective import ntp_mask
 from rmt_mini.method.rewards import prefix_match_reward
 from rmt_mini.report.markdown import macro, words
-from rmt_mini.report.plots.canvas import Figured, Numbers
+from rmt_mini.report.plots.canvas import Marked, Numbers
 from rmt_mini.report.plots.of_results import tiers_of
 
 __all__ = [
-    "BOTH", "NONE", "NTP", "RL", "Marked", "Stack", "by_loss", "byte_match", "heat_map", "question", "rollout_table",
-    "stacked", "who_learns",
+    "BOTH", "NONE", "NTP", "RL", "by_loss", "byte_match", "heat_map", "question", "rollout_table", "who_learns",
 ]  # fmt: skip
 NAMED = 6  # tokens that a heat map's words name
 LONGEST = 28  # bytes of a text that are laid out
 RL, NTP, BOTH, NONE = "RL", "NTP", "RL and NTP", "none"
-_PAGE = "background: #fff; color: #000; padding: 0.6em 0.8em; line-height: 1.9; overflow-wrap: anywhere"
-
-
-@dataclass(frozen=True)
-class Marked:
-    """Text with marks: escaped HTML and alt text; ``role`` is "group" where the text itself is to be read."""
-
-    body: str
-    alt: str
-    role: str = "img"
-
-    def _repr_html_(self) -> str:
-        return f'<div role="{self.role}" aria-label="{html.escape(self.alt)}" style="{_PAGE}">{self.body}</div>'
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Several things one above the other."""
-
-    parts: Sequence[Figured | Marked]
-
-    @property
-    def alt(self) -> str:
-        """The words of all of them."""
-        return " ".join(part.alt for part in self.parts)
-
-    def _repr_html_(self) -> str:
-        return "".join(part._repr_html_() for part in self.parts)
-
-
-def stacked(*parts: Figured | Marked) -> Stack:
-    """Put figures and marked text one above the other."""
-    return Stack(parts)
 
 
 def heat_map(tokens: Sequence[str], entropies: Numbers, thresholds: Sequence[float] | None = None) -> Marked:
@@ -70,13 +34,7 @@ def heat_map(tokens: Sequence[str], entropies: Numbers, thresholds: Sequence[flo
     if not entropies or len(entropies) != len(tokens) - 1:
         raise ValueError(f"{len(tokens)} tokens need {len(tokens) - 1} entropies, at least one; given {len(entropies)}")
     rest = list(zip(tokens[1:], entropies, tiers_of(entropies, thresholds or (0.0, 0.0)), strict=True))
-    if thresholds is None:
-        highest = sorted(rest, key=lambda one: -one[1])[:NAMED]
-        alt = words("heat_map", [(token.strip(), entropy) for token, entropy, _ in highest], entropies)
-    else:
-        hard = [token.strip() for token, _, tier in rest if tier == 2]
-        counts = [[tier for *_, tier in rest].count(n) for n in range(3)]
-        alt = words("heat_map_by_tier", counts, thresholds, hard, NAMED)
+    alt = words("heat_map", rest, thresholds, NAMED)
     return Marked(_html("heat_map", tokens[0], rest, thresholds is not None), alt)
 
 
@@ -109,12 +67,7 @@ def rollout_table(rows: Sequence[Mapping[str, Any]]) -> Marked:
     if not rows:
         raise ValueError("there is no rollout to show")
     asked = [(key, list(same)) for key, same in groupby(rows, key=lambda row: (row["context"], row["truth"]))]
-    counted = []
-    for when in dict.fromkeys(row["when"] for row in rows):
-        mine = [row for row in rows if row["when"] == when]
-        lengths, right = [len(row["thought"].split()) for row in mine], sum(bool(row["match"]) for row in mine)
-        counted.append((when, len(mine), right, lengths, sum(not row["closed"] for row in mine)))
-    return Marked(_html("rollout_table", asked), words("rollout_table", counted), role="group")
+    return Marked(_html("rollout_table", asked), words("rollout_table", rows), role="group")
 
 
 def by_loss(tokens: Sequence[str], marks: Sequence[str], what: str) -> Marked:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import inspect
+import sysconfig
 import threading
 import traceback
 from collections import Counter
@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from rmt_mini.errors import UserError
-from rmt_mini.teaching.checks.calls import WRITTEN
 from rmt_mini.teaching.checks.difference import difference, short
 from rmt_mini.teaching.checks.exercise import EXERCISES, KINDS, SHAPE, Case, Exercise
 
@@ -31,7 +30,7 @@ LIMIT = 10.0  # seconds for all cases of an exercise; a right answer takes well 
 UNWRITTEN, IN_PLACE, CONSTANT, NOTHING, SLOW = (
     "not written yet", "changes its input", "the same for everything", "returns nothing", "too slow",
 )  # fmt: skip
-_PACKAGE = str(Path(__file__).resolve().parents[2])
+_OTHERS = (str(Path(__file__).resolve().parents[2]), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))
 
 
 class TooSlow(BaseException):
@@ -125,10 +124,10 @@ def judge(function: Callable[..., Any], limit: float = LIMIT) -> Verdict:
                     message = f"{name} is not written yet: your code takes the place of `raise NotImplementedError`."
                     return Verdict(name, False, message, UNWRITTEN)
     except TooSlow:
-        message = f"{_call(exercise, cases[len(outcomes)])} had not ended when the {limit:g} seconds for all cases"
+        message = f"{exercise.written(cases[len(outcomes)])} had not ended when the {limit:g} seconds for all cases"
         return Verdict(name, False, f"{name}: {message} were up.\nLikely slip: a loop that never ends.", SLOW)
     for number, (case, outcome) in enumerate(zip(cases, outcomes, strict=True)):
-        if wrong := _complaint(exercise, function, case, outcome):
+        if wrong := _complaint(exercise, case, outcome):
             slip, sentence = _slip(exercise, cases, outcomes, number)
             message = f"{name}, {case.kind} case: {wrong}\nLikely slip: {sentence.rstrip('.')}."
             return Verdict(name, False, message, slip)
@@ -142,43 +141,28 @@ def _outcome(exercise: Exercise, function: Callable[..., Any], case: Case) -> _O
         value = exercise.call(function, *args)
     except Exception as error:
         return _Outcome(error=error)
-    return _Outcome(value, changed=difference(list(args), list(case.args)) != "")
+    return _Outcome(value, changed=difference(args, case.args) != "")
 
 
-def _call(exercise: Exercise, case: Case) -> str:
-    if exercise.name in WRITTEN:
-        return WRITTEN[exercise.name](*case.args)
-    return f"{exercise.name}({', '.join(short(one) for one in case.args)})"
-
-
-def _complaint(exercise: Exercise, function: Callable[..., Any], case: Case, outcome: _Outcome) -> str:
+def _complaint(exercise: Exercise, case: Case, outcome: _Outcome) -> str:
     """Say what is wrong with an outcome; "" where nothing is."""
-    called = _call(exercise, case)
+    called = exercise.written(case)
     if outcome.error is not None:
-        right = case.raises is not None and isinstance(outcome.error, case.raises)
-        return "" if right else _raised(function, outcome.error, called)
+        if case.raises is not None and isinstance(outcome.error, case.raises):
+            return ""
+        stack = traceback.extract_tb(outcome.error.__traceback__)
+        frames = [frame for frame in stack if not frame.filename.startswith(_OTHERS)]
+        line = f"\nin your line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
+        return f"{called} raises {type(outcome.error).__name__}: {outcome.error}".rstrip(": ") + line
     if case.raises is not None:
         return f"{called} gives {short(outcome.value)} and should raise {case.raises.__name__}"
     if outcome.changed:
         return f"{called} changes what it was given"
-    if case.judge is not None:
-        wrong = "is None" if outcome.value is None else case.judge(outcome.value, *case.args)
+    if case.judge is not None and outcome.value is not None:
+        wrong = case.judge(outcome.value, *case.args)
     else:
-        wrong = difference(outcome.value, case.gives, case.kind == SHAPE)
+        wrong = "is None" if case.judge else difference(outcome.value, case.gives, case.kind == SHAPE)
     return wrong and f"the answer of {called} {wrong}"
-
-
-def _raised(function: Callable[..., Any], error: Exception, called: str) -> str:
-    """Say what was raised, and in which line of the learner's."""
-    members = vars(function).values() if inspect.isclass(function) else [function]
-    files = {one.__code__.co_filename for one in members if hasattr(one, "__code__")}
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename in files]
-    own = own or [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
-    what = f"{type(error).__name__}: {error}".rstrip(": ")
-    if not own:
-        return f"{called} raises {what}"
-    return f"{called} raises {what}\nin your line {own[-1].lineno}: {own[-1].line}"
 
 
 def _slip(exercise: Exercise, cases: Sequence[Case], outcomes: Sequence[_Outcome], failed: int) -> tuple[str, str]:

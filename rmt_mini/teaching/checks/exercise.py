@@ -6,7 +6,6 @@ that cell with one text replaced. Cases are calls, in expressions over the file'
 
 from __future__ import annotations
 
-import ast
 import builtins
 import json
 import re
@@ -20,7 +19,8 @@ from typing import Any
 import yaml
 
 from rmt_mini.errors import UserError
-from rmt_mini.teaching.checks.calls import CALLS, JUDGES, case_names
+from rmt_mini.teaching.checks.calls import CALLS, JUDGES, WRITTEN, case_names
+from rmt_mini.teaching.checks.difference import short
 
 SHAPE, HAND, RANDOM, EDGE = KINDS = ("shape", "hand-made", "random", "edge")
 HINTS = {
@@ -79,6 +79,12 @@ class Exercise:
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a learner's function with a case's arguments, as this exercise does."""
         return CALLS[self.name](function, *args) if self.name in CALLS else function(*args)
+
+    def written(self, case: Case) -> str:
+        """Write a case's call for a message."""
+        if self.name in WRITTEN:
+            return WRITTEN[self.name](*case.args)
+        return f"{self.name}({', '.join(map(short, case.args))})"
 
     @cache  # noqa: B019 - there are only so many exercises and mutants
     def build(self, mutant: Mutant | None = None) -> Callable[..., Any]:
@@ -142,10 +148,9 @@ def solved_cells(stem: str) -> Mapping[str, str]:
         raise UserError(f"there is no solved notebook {str(path)!r}; install the package again")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    parsed = [ast.parse(source) for source in sources if "%pip" not in source]
-    imports = [node for tree in parsed for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports = re.findall(r"^(?:import|from) .+$", "\n".join(sources), re.MULTILINE)
     found = {name: solution(source) for source in sources if (name := exercise_of(source))}
-    return {"": "\n".join(map(ast.unparse, imports))} | found
+    return {"": "\n".join(imports)} | found
 
 
 def _read() -> Iterator[Exercise]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import ipywidgets
 from rmt_mini.arms import arms_named
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError
+from rmt_mini.files import Evaluation, RolloutLine, read_lines
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.report.plots import Marked, accuracy, rollout_table, side_by_side
 from rmt_mini.teaching.live import DONE, FAILED, PAUSED, RUNNING, LiveRun
 from rmt_mini.teaching.widgets.controls import alert, control, controls_of, status
 
+SHOWN = 4  # rollouts
 REDRAWN = 1.0  # seconds between two drawings, at least: a figure takes a tenth of one from the run
 LATE = {"as many easy as hard": (0.4, 0.2, 0.4), "easy only": (1.0, 0.0, 0.0)}  # else the preset's
 LITTLE: dict[str, Any] = {"evaluation_positions": 150, "evaluation_documents": 100, "preflight_positions": 18}
@@ -77,14 +80,11 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
         self._begin(lambda: LiveRun.started(panel_config(**settings), self._changed))
 
     def _resume(self, _: object) -> None:
-        typed = self.folder.value.strip()
-
-        def make() -> LiveRun:
-            if not typed and self.run is None:
-                raise UserError("there is no run to continue; start one, or name the folder of one")
-            return LiveRun.resumed(Path(typed) if typed or self.run is None else self.run.folder, self._changed)
-
-        self._begin(make)
+        folder = self.folder.value.strip() or (self.run.folder if self.run else "")
+        if folder:
+            self._begin(lambda: LiveRun.resumed(Path(folder), self._changed))
+        else:
+            self.status.value = alert("there is no run to continue; start one, or name the folder of one")
 
     def _pause(self, _: object) -> None:
         if self.run:
@@ -98,10 +98,8 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
             self._say("Stopping after the step under way. Its curve stays for comparison.")
 
     def _begin(self, make: Callable[[], LiveRun]) -> None:
-        try:
+        with suppress(RuntimeError):  # no kernel
             self._loop = asyncio.get_running_loop()
-        except RuntimeError:  # no kernel
-            self._loop = None
         before = self.run
         try:
             self.run = make()
@@ -140,11 +138,11 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
         if run.state == FAILED:
             self.status.value = alert(run.message)
         shown = {one.folder.name: one.metrics[:] for one in (run, self.earlier.get(self.against.value)) if one}
-        drawn = side_by_side(shown, run.config.steps)
+        drawn = side_by_side(shown, steps)
         parts = [drawn._repr_html_(), status(drawn.alt)]
-        if rollouts := run.rollouts():
-            parts.append(last_rollouts(rollouts)._repr_html_())
-        if measured := run.evaluation():
+        if rollouts := read_lines(run.folder / "rollouts.jsonl", RolloutLine).good[-SHOWN:]:
+            parts.append(last_rollouts([line.model_dump() for line in rollouts])._repr_html_())
+        if run.state == DONE and (measured := Evaluation.find(run.folder)):
             parts.append(accuracy(measured)._repr_html_())
         self.view.value = "".join(parts)
 
