@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -43,6 +43,7 @@ Share = Annotated[float, Field(ge=-1e-9, le=1 + 1e-9)]
 Count = Annotated[int, Field(ge=0)]
 Tier = Annotated[int, Field(ge=0, le=2)]
 Time = Literal["before", "cold_start", "after"]  # at which a run is measured
+TIMES: tuple[Time, ...] = get_args(Time)
 Kind = Literal["mid-training", "pre-training", "post-training"]
 Machine = dict[str, str | int | None]
 

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -350,7 +350,7 @@ class _Run:
         if when != "cold_start":
             self.show(when, answers)
         lines = [*others, *(journals.answer_line(when, held_out, one) for one in answers)]
-        lines.sort(key=lambda line: get_args(files.Time).index(line.when))  # as they were first asked
+        lines.sort(key=lambda line: files.TIMES.index(line.when))  # as they were first asked
         self.folder.write_lines("answers.jsonl", lines)
         self.check_stop()
         return budget, answers

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError
-from rmt_mini.files import File, RunSettings, require_free
+from rmt_mini.files import File, require_free
 from rmt_mini.scale.settings import ScaleSettings, require_installed, require_supported
 from rmt_mini.worlds.corpus import load_corpus
 
@@ -30,7 +30,7 @@ class Started(File):
     """settings.json: what a folder's run was started with."""
 
     NAME: ClassVar[str] = "settings.json"
-    config: RunSettings  # without its folder
+    config: RMTConfig  # without its folder
     scale: dict[str, Any]
 
 

@@ -184,12 +184,6 @@ def done(folder: Path, names: Sequence[str], workers: int, stop: threading.Event
     return sorted(path.stem for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_every_job_is_done_once(workers: int, tmp_path: Path) -> None:
-    assert done(tmp_path, [], workers) == []
-    assert done(tmp_path, ["a", "b", "c"], workers) == ["a", "b", "c"]
-
-
 @pytest.mark.parametrize(
     ("name", "words"), [("bad", "steps is 0"), ("killed", r"a worker process was killed, .* fewer --workers")]
 )
