@@ -30,47 +30,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rmt_mini.config import RMTConfig
-    from rmt_mini.engine.model import load_policy
-    from rmt_mini.method.budget import budget_at_step, length_reward
-    from rmt_mini.method.curriculum import TierSampler, tier_probabilities
-    from rmt_mini.method.entropy import assign_tiers, token_entropy
-    from rmt_mini.method.grpo import group_advantages, rl_loss
-    from rmt_mini.method.objective import ntp_loss, rmt_loss
-    from rmt_mini.method.rewards import match_reward, prefix_match_reward, total_reward
-    from rmt_mini.records import Document
-    from rmt_mini.runs.run import RunResult, run
-    from rmt_mini.stages.evaluate import evaluate
-    from rmt_mini.stages.midtrain import RMTTrainer
+    from rmt_mini.config import RMTConfig as RMTConfig
+    from rmt_mini.engine.model import load_policy as load_policy
+    from rmt_mini.method.budget import budget_at_step as budget_at_step
+    from rmt_mini.method.budget import length_reward as length_reward
+    from rmt_mini.method.curriculum import TierSampler as TierSampler
+    from rmt_mini.method.curriculum import tier_probabilities as tier_probabilities
+    from rmt_mini.method.entropy import assign_tiers as assign_tiers
+    from rmt_mini.method.entropy import token_entropy as token_entropy
+    from rmt_mini.method.grpo import group_advantages as group_advantages
+    from rmt_mini.method.grpo import rl_loss as rl_loss
+    from rmt_mini.method.objective import ntp_loss as ntp_loss
+    from rmt_mini.method.objective import rmt_loss as rmt_loss
+    from rmt_mini.method.rewards import match_reward as match_reward
+    from rmt_mini.method.rewards import prefix_match_reward as prefix_match_reward
+    from rmt_mini.method.rewards import total_reward as total_reward
+    from rmt_mini.records import Document as Document
+    from rmt_mini.runs.run import RunResult as RunResult
+    from rmt_mini.runs.run import run as run
+    from rmt_mini.stages.evaluate import evaluate as evaluate
+    from rmt_mini.stages.midtrain import RMTTrainer as RMTTrainer
 
 __version__ = "0.1.0"
 
 # huggingface_hub reads this once, when it is imported: no telemetry, unless the user chooses it.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-
-__all__ = [
-    "Document",
-    "RMTConfig",
-    "RMTTrainer",
-    "RunResult",
-    "TierSampler",
-    "__version__",
-    "assign_tiers",
-    "budget_at_step",
-    "evaluate",
-    "group_advantages",
-    "length_reward",
-    "load_policy",
-    "match_reward",
-    "ntp_loss",
-    "prefix_match_reward",
-    "rl_loss",
-    "rmt_loss",
-    "run",
-    "tier_probabilities",
-    "token_entropy",
-    "total_reward",
-]
 
 _NAMES = {  # module: its public names
     "config": ("RMTConfig",),
@@ -87,6 +71,7 @@ _NAMES = {  # module: its public names
     "stages.midtrain": ("RMTTrainer",),
 }
 _HOME = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

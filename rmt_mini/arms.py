@@ -68,7 +68,7 @@ class Arm:
 
     def config(self, base: RMTConfig) -> RMTConfig:
         """Return the arm's settings, from those of the method as a preset and the user give them."""
-        return RMTConfig.from_dict({**base.to_dict(), **self.changes})  # changes may come from JSON
+        return base.replace(**self.changes)
 
 
 def arms_named(base: RMTConfig, names: Iterable[str] = tuple(ARMS)) -> list[Arm]:

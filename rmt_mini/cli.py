@@ -105,10 +105,9 @@ def _given(flags: dict[str, Any], without: Iterable[str] = ()) -> dict[str, Any]
     """Return the settings of --config, replaced by flags; of a run's settings only those that the command takes."""
     file = flags.pop("config", None)
     found = {} if file is None else read_settings(file, without)
-    for name in without:
-        if name in found:
-            raise UserError(f"{name} has no effect in this command; leave it out of {str(file)!r}")
-    return {**found, **flags}
+    for name in found.keys() & {*without}:
+        raise UserError(f"{name} has no effect in this command; leave it out of {str(file)!r}")
+    return found | flags
 
 
 def _settings(name: str | None, flags: dict[str, Any]) -> RMTConfig:
@@ -257,16 +256,12 @@ def exams(
 def preflight(name: Name = None, /, **flags: Any) -> None:
     """Measure, before any RL, whether groups carry a signal."""
     from rmt_mini.report.markdown import macro
-    from rmt_mini.runs.capacity import explained
     from rmt_mini.runs.run import prepare
     from rmt_mini.stages.preflight import preflight
 
     config = _settings(name, flags)
-    with explained(config):
-        material = prepare(config)
-    with explained(config, material.policy):
-        found = preflight(material.policy, material.train, config)
-    print(macro("tables.md.j2", "preflight", found, config.group_size))
+    inputs = prepare(config)
+    print(macro("tables.md.j2", "preflight", preflight(inputs.policy, inputs.train, config), config.group_size))
 
 
 @_command(RMTConfig)
@@ -283,7 +278,7 @@ def plan(
 ) -> None:
     """Estimate time and memory before a run, here or on --gpus, and how small a difference its evaluation shows."""
     from rmt_mini.engine.model import load_policy
-    from rmt_mini.runs.capacity import explained, interval_lines
+    from rmt_mini.runs.capacity import interval_lines
     from rmt_mini.scale.planner import forecast, plan_run
 
     config = _settings(name, flags)
@@ -292,8 +287,7 @@ def plan(
     elif (machines, gpu, way) != (1, "h100", ""):
         raise UserError("--machines, --gpu and --way describe GPUs elsewhere; give --gpus as well")
     else:
-        with explained(config):
-            lines = plan_run(config, load_policy(config.model, config.device, config.dtype)).lines()
+        lines = plan_run(config, load_policy(config.model, config.device, config.dtype)).lines()
     print("\n".join([*lines, *interval_lines(config.evaluation_positions, interval)]))
 
 

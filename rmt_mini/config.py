@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from rmt_mini.errors import UserError
 
@@ -45,10 +45,12 @@ Part = Annotated[float, _real("a share between 0 and 1, both excluded", gt=0, lt
 Temperature = Annotated[float, _real(f"a number of at least {LEAST_TEMPERATURE}", ge=LEAST_TEMPERATURE)]
 Switch = Annotated[bool, Field(title="True or False")]
 Text = Annotated[str, Field(title="text", pattern=r"^[^\x00]*$")]
+# not strict: JSON and YAML have lists in place of tuples
 Shares = Annotated[
-    tuple[Share, Share, Share], Field(title="three numbers of at least 0 that sum to 1: easy, medium, hard")
+    tuple[Share, Share, Share],
+    Field(title="three numbers of at least 0 that sum to 1: easy, medium, hard", strict=False),
 ]
-Bounds = Annotated[tuple[Amount, Amount], Field(title="two numbers of at least 0, the smaller first")]
+Bounds = Annotated[tuple[Amount, Amount], Field(title="two numbers of at least 0, the smaller first", strict=False)]
 Difficulty = Literal["entropy", "loss", "pass-rate", "learning-progress", "random"]
 
 
@@ -108,16 +110,10 @@ class Settings(BaseModel):
         """Return a copy with some fields changed, checked again."""
         return type(self)(**{**dict(self), **changes})
 
+    @model_serializer
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for run.json."""
-        return self.model_dump()
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what ``to_dict`` gave, also after JSON or YAML turned its tuples into lists."""
-        if not isinstance(values, Mapping):
-            raise UserError(f"the settings are {_shown(values)}; give fields and their values")
-        return cls(**with_tuples(values))
+        """Return all fields, those at their defaults too; the constructor takes them back."""
+        return dict(self)
 
 
 class RMTConfig(Settings):
@@ -273,11 +269,6 @@ def _shown(value: object) -> str:
     return text if len(text) <= 120 else f"{text[:120]}..."
 
 
-def with_tuples(values: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return settings with tuples in place of the lists that JSON and YAML have."""
-    return {str(name): tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-
-
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML in which 3e-5 is a number, as in JSON; YAML 1.1 wants 3.0e-5."""
 
@@ -293,18 +284,16 @@ def read_settings(path: Path, without: Iterable[str] = ()) -> dict[str, Any]:
     """
     path = path / "run.json" if path.is_dir() else path
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        found = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
+        if isinstance(found, dict) and isinstance(found.get("config"), dict):
+            found = {name: value for name, value in found["config"].items() if name not in {"out", *without}}
+        if isinstance(found, dict):
+            return {str(name): value for name, value in found.items()}
+        reason = f"it holds {_shown(found)}"
     except OSError as error:
         reason = error.strerror or str(error)
     except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-    else:
-        found = {} if found is None else found
-        if isinstance(found, dict) and isinstance(found.get("config"), dict):
-            found = {name: value for name, value in found["config"].items() if name not in {"out", *without}}
-        if isinstance(found, dict):
-            return with_tuples(found)
-        reason = f"it holds {_shown(found)}"
     raise UserError(f"config file {str(path)!r} is not usable ({reason}); give a YAML file of fields and values")
 
 

@@ -48,7 +48,7 @@ def resume_command(folder: str) -> str:
 
 
 FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))  # disk, longest file, quota
-FULL_ON_WINDOWS = (112, 39)
+FULL_TO_THE_SYSTEM = (112, 39) if os.name == "nt" else FULL
 
 
 def disk_full(error: BaseException) -> bool:
@@ -60,8 +60,7 @@ def disk_full(error: BaseException) -> bool:
     """
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
-    numbers = FULL_ON_WINDOWS if os.name == "nt" else FULL
-    return any(f"(os error {number})" in str(error) for number in numbers)  # as Rust words it
+    return any(f"(os error {number})" in str(error) for number in FULL_TO_THE_SYSTEM)  # as Rust words it
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -13,23 +13,19 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PlainSerializer,
-    PlainValidator,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_serializer,
-    model_validator,
 )
-from pydantic_core import to_jsonable_python
 
 from rmt_mini.arms import Arm
 from rmt_mini.config import PretrainConfig, RMTConfig
@@ -38,23 +34,17 @@ from rmt_mini.records import Answer, Position, StepMetrics
 
 logger = logging.getLogger(__name__)
 
-LOCK = ".lock"
+LOCK, UNFINISHED = ".lock", "unfinished"
 UNBORN = (LOCK, ".run.json.")  # all that a process can leave that was killed before it wrote run.json
-TIMES = ("before", "cold_start", "after")  # at which a run is measured
 DIGESTS = ("corpus_digest", "token_digest", "model_digest", "proxy_digest")
 CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-def _settings(value: object) -> object:
-    return RMTConfig.from_dict(value) if isinstance(value, dict) else value
-
 
 Share = Annotated[float, Field(ge=-1e-9, le=1 + 1e-9)]
 Count = Annotated[int, Field(ge=0)]
 Tier = Annotated[int, Field(ge=0, le=2)]
-Time = Literal["before", "cold_start", "after"]
+Time = Literal["before", "cold_start", "after"]  # at which a run is measured
+TIMES: tuple[Time, ...] = get_args(Time)
 Kind = Literal["mid-training", "pre-training", "post-training"]
-RunSettings = Annotated[RMTConfig, PlainValidator(_settings), PlainSerializer(to_jsonable_python)]
 Machine = dict[str, str | int | None]
 
 
@@ -90,7 +80,8 @@ class File(Record):
         write_whole(folder / self.NAME, self.model_dump_json(indent=1, exclude_unset=True) + "\n")
 
 
-class Turn(NamedTuple):
+@dataclass(frozen=True)
+class Turn:
     """What a chat template writes around a user's text, the start of the thought included."""
 
     before: str
@@ -104,7 +95,7 @@ class Notes(File):
     model_config = ConfigDict(frozen=False, **CHECKED)
 
     kind: Kind
-    config: Annotated[RMTConfig | PretrainConfig, PlainSerializer(to_jsonable_python)]
+    config: RMTConfig | PretrainConfig
     seed: int
     status: Literal["running", "done", "interrupted", "failed"] = "running"
     command: str
@@ -121,16 +112,16 @@ class Notes(File):
     model_digest: str | None = None
     proxy_digest: str | None = None
     unknown_share: Share | None = None  # of the tokens; none of them is asked or trained on
-    chat_turn: Annotated[Turn | None, PlainSerializer(lambda turn: turn and turn._asdict())] = None
+    chat_turn: Turn | None = None
     questions: str | None = None
     questions_left_out: int | None = None
     training_questions: int | None = None
 
-    @field_validator("config", mode="plain")
+    @field_validator("config", mode="before")
     @classmethod
     def _by_kind(cls, value: object, info: ValidationInfo) -> object:
         kind = PretrainConfig if info.data.get("kind") == "pre-training" else RMTConfig
-        return kind.from_dict(value) if isinstance(value, dict) else value
+        return kind(**value) if isinstance(value, dict) else value
 
     @property
     def settings(self) -> RMTConfig:
@@ -141,18 +132,13 @@ class Notes(File):
 
 
 class Cell(Record):
-    """A mean accuracy with its interval; None where nothing was asked."""
+    """A mean accuracy with its interval, None where nothing was asked; of a sort of token with the thoughts' length."""
 
     accuracy: Share | None
     low: Share | None
     high: Share | None
     n: Count
-
-
-class SortCell(Cell):
-    """The same for one sort of token of a generated text."""
-
-    thought_length: float
+    thought_length: float | None = None
 
 
 class Tiers(Record):
@@ -173,7 +159,7 @@ class Row(Tiers):
 
     thought_length: float
     closed_share: Share
-    sorts: dict[str, SortCell] = {}
+    sorts: dict[str, Cell] = {}
     budget: Count = 0
 
 
@@ -335,7 +321,7 @@ class ComparisonPlan(File):
     """compare.json: what a comparison compares."""
 
     NAME: ClassVar[str] = "compare.json"
-    config: RunSettings
+    config: RMTConfig
     arms: list[Arm]
     seeds: Count
 
@@ -400,7 +386,7 @@ class Comparison(File):
     paired: list[Pair]
     relative: dict[str, Relative]
     lengths: dict[str, Change]
-    config: RunSettings
+    config: RMTConfig
     seeds: list[int]
     machine: Machine
     versions: dict[str, str]
@@ -469,16 +455,13 @@ class PostTraining(File):
     """posttraining.json: source of the questions -> outcome."""
 
     NAME: ClassVar[str] = "posttraining.json"
-    exams: dict[str, ExamOutcome] = {}
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, ExamOutcome] = Field(init=False)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_file(cls, value: dict[str, Any]) -> dict[str, Any]:
-        return value if "exams" in value else {"exams": value}
-
-    @model_serializer
-    def _to_file(self) -> dict[str, ExamOutcome]:
-        return self.exams
+    @property
+    def exams(self) -> dict[str, ExamOutcome]:
+        """Return the outcomes by source."""
+        return self.__pydantic_extra__
 
 
 Line = TypeVar("Line")
@@ -524,7 +507,7 @@ def damaged(path: Path, why: object) -> UserError:
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all: to a temporary file beside it, then renamed; its mode stays."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.{UNFINISHED}")
     try:
         with scratch.open("wb") as file:
             if path.is_file():

@@ -156,10 +156,6 @@ def too_much() -> None:
     torch.empty(2**50)
 
 
-def too_much_of_python() -> None:
-    bytearray(2**62)
-
-
 def too_much_of_a_gpu() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB")
 
@@ -168,7 +164,7 @@ def test_out_of_memory_says_what_to_lower_and_the_run_goes_on(
     unbroken: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, step = tmp_path / "run", RMTTrainer.step
-    greed = {512: too_much, 256: too_much_of_python, 128: too_much_of_a_gpu}
+    greed = {512: too_much, 256: lambda: bytearray(2**62), 128: too_much_of_a_gpu}
 
     def greedy(self: RMTTrainer, number: int, texts: Any) -> StepResult:
         if number == 3:
@@ -193,19 +189,6 @@ def test_out_of_memory_says_what_to_lower_and_the_run_goes_on(
     assert json.loads((path / "run.json").read_text(encoding="utf-8"))["config"]["branch_tokens"] == 64
 
 
-def test_a_model_that_does_not_fit_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    settings(tmp_path)
-    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: too_much())
-    for command in ("run", "plan", "preflight"):
-        line = failed([command, "laptop", *flags(tmp_path)], capsys)
-        pattern = r"out of memory; [\d.]+ GB of [\d.]+ GB are free now; model '.*' did not load: take a smaller one, or"
-        assert re.search(pattern, line), line
-    assert not (tmp_path / "run").exists()
-    assert "out of memory" in failed(["posttrain", str(tmp_path / "model")], capsys)
-
-
 def test_memory_that_will_hardly_do_is_said_beforehand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -219,7 +202,7 @@ def test_memory_that_will_hardly_do_is_said_beforehand(
     assert caplog.text.count("This run needs about 0.7 GB, and 0.6 GB are free; if it is killed: rmt-mini resume") == 1
 
 
-def test_what_did_not_fit_is_let_go() -> None:
+def test_what_did_not_fit_is_let_go(tmp_path: Path) -> None:
     """An exception that a notebook keeps must not keep the tensors too."""
     held: list[weakref.ref[torch.Tensor]] = []
 
@@ -228,7 +211,7 @@ def test_what_did_not_fit_is_let_go() -> None:
         held.append(weakref.ref(large))
         raise MemoryError
 
-    with pytest.raises(UserError) as caught, capacity.explained(small()):
+    with pytest.raises(UserError) as caught, capacity.explained(small(), closing(), tmp_path):
         work()
     assert isinstance(caught.value.__cause__, MemoryError)
     assert held[0]() is None
@@ -250,13 +233,13 @@ def spoil(monkeypatch: pytest.MonkeyPatch, *steps: int, value: float = float("na
 def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(
     unbroken: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "run"
+    path = tmp_path / "ein Lauf ü 文"
     with pytest.MonkeyPatch.context() as patch:
         spoil(patch, 4)
-        line = failed(["run", "laptop", *flags(tmp_path, state_seconds=0.0, save_every=2)], capsys)
+        line = failed(["run", "laptop", *flags(tmp_path, out=str(path), state_seconds=0.0, save_every=2)], capsys)
     assert line == (
         "error: step 4: the RL loss is not finite; the weights are those of the step before; lower learning_rate "
-        f"(0.001), or skip such steps (on_nan): rmt-mini resume {path} --on-nan skip"
+        f"(0.001), or skip such steps (on_nan): rmt-mini resume '{path}' --on-nan skip"
     )
     notes = json.loads((path / "run.json").read_text(encoding="utf-8"))
     assert (notes["status"], notes["error"].partition(":")[0]) == ("failed", "NonFiniteError")
@@ -331,27 +314,3 @@ def test_pre_training_names_the_step(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         with pytest.raises(UserError, match=r"lower --documents-per-step \(1\), --hidden-size \(16\), --layers \(1\),"):
             pretrain_run(PretrainConfig(steps=5, out=str(tmp_path / "other"), **sizes), progress=False)
     assert not (tmp_path / "other" / ".lock").exists()
-
-
-# Places
-
-
-def test_spaces_and_other_scripts_in_paths(
-    unbroken: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    place = tmp_path / "mein Ordner ü 文"
-    place.mkdir()
-    monkeypatch.chdir(place)
-    arguments = flags(place, out="ein Lauf ü", state_seconds=0.0)
-    with pytest.MonkeyPatch.context() as patch:
-        spoil(patch, 3)
-        line = failed(["run", "laptop", *arguments], capsys)
-    assert line.endswith("rmt-mini resume 'ein Lauf ü' --on-nan skip")
-    code, out, _ = outcome(["resume", "ein Lauf ü"], capsys)
-    assert code == 0
-    assert str(Path("ein Lauf ü") / "report.md") in out
-    assert left_by_command(place / "ein Lauf ü") == unbroken
-    code, out, _ = outcome(["evaluate", "ein Lauf ü", "--out", "gemessen ü.json"], capsys)
-    assert code == 0
-    found = json.loads((place / "gemessen ü.json").read_text(encoding="utf-8"))
-    assert found == json.loads((place / "ein Lauf ü" / "evaluation.json").read_text(encoding="utf-8"))["after"]

@@ -210,7 +210,7 @@ def _arm(answers: Sequence[Answer], way: str, took: files.Compute | None) -> fil
     both = Measured.model_validate(summarize(answers, 0))
     length = interval(as_one_tier(answers), np.array([one.length for one in answers]))
     return files.ArmRow(
-        **both.think.model_dump(exclude={"budget"}),
+        **both.think.model_dump(exclude={"budget"}, exclude_unset=True),
         row="think" if way == "think" else "ntp",
         thought_length_interval=(length["low"], length["high"]),
         plain=both.ntp,

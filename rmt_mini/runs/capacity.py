@@ -21,6 +21,7 @@ from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.engine.memory import free_memory, resident_memory
 from rmt_mini.engine.model import Policy
 from rmt_mini.errors import NonFiniteError, UserError, disk_full, out_of_memory, resume_command
+from rmt_mini.files import Notes
 from rmt_mini.report.comparison import expected_half_width, expected_positions
 
 logger = logging.getLogger(__name__)
@@ -106,47 +107,39 @@ def interval_lines(positions: int, wished: float | None = None) -> list[str]:
 
 @contextmanager
 def explained(
-    config: RMTConfig | PretrainConfig, policy: Policy | None = None, folder: Path | None = None, resumable: bool = True
+    config: RMTConfig | PretrainConfig, policy: Policy, folder: Path, resumable: bool = True
 ) -> Iterator[None]:
     """Convert failures of the machine inside the block into a UserError with a remedy; all else passes.
 
-    Policy and folder are given where they are there by now, and ``resumable`` if the run in the folder can go on.
+    ``resumable`` says whether this kind of run can go on, once its run.json is there.
     """
-    again = resume_command(str(folder)) if folder is not None and resumable else None
     try:
         yield
-    except NonFiniteError as error:
-        if again is None or not error.can_skip or not isinstance(config, RMTConfig):
-            raise
-        raise NonFiniteError(f"{error}: {again} --on-nan skip") from error
     except Exception as error:
+        again = resume_command(str(folder)) if resumable and (folder / Notes.NAME).exists() else None
+        if isinstance(error, NonFiniteError) and error.can_skip and again:
+            raise NonFiniteError(f"{error}: {again} --on-nan skip") from error
         if out_of_memory(error):
             line = memory_advice(config, policy)
-            if again is not None:
-                smaller = policy is not None and isinstance(config, RMTConfig) and config.branch_tokens // 2
-                line += f"; to go on: {again}" + f" --branch-tokens {smaller}" * bool(smaller)
+            if again and isinstance(config, RMTConfig):
+                line += f"; to go on: {again} --branch-tokens {max(1, config.branch_tokens // 2)}"
         elif disk_full(error):
-            room = f" of {str(folder)!r} ({shutil.disk_usage(folder).free / 1e6:.0f} MB free)" if folder else ""
-            line = f"no space left on the disk{room}; free some" + (f", then: {again}" if again else " and begin again")
+            line = f"no space left on the disk of {str(folder)!r} ({shutil.disk_usage(folder).free / 1e6:.0f} MB free)"
+            line += f"; free some, then: {again}" if again else "; free some and begin again"
         else:
             raise
         traceback.clear_frames(error.__traceback__)  # they hold on to the tensors that did not fit
         raise UserError(line) from error
 
 
-def memory_advice(config: RMTConfig | PretrainConfig, policy: Policy | None = None) -> str:
+def memory_advice(config: RMTConfig | PretrainConfig, policy: Policy) -> str:
     """Say how much memory a run needs and how much there is, and which settings take less."""
-    parts = ["out of memory"]
-    if policy is not None and isinstance(config, RMTConfig):
-        parts.append(f"the run needs about {_gigabytes(memory_needed(config, policy))} (rmt-mini plan)")
-    found = free_memory(gpu=policy is not None and policy.device.type == "cuda")
-    parts.append(f"{_gigabytes(found[0])} of {_gigabytes(found[1])} are free now")
-    if policy is not None:
-        settings = [(name, getattr(config, name)) for name in LESS_MEMORY if hasattr(config, name)]
-        parts.append("lower " + ", ".join(f"--{name.replace('_', '-')} ({value})" for name, value in settings))
-    elif isinstance(config, RMTConfig):
-        parts.append(f"model {config.model!r} did not load: take a smaller one")
-    return "; ".join(parts) + ", or close other programs"
+    needs = ""
+    if isinstance(config, RMTConfig):
+        needs = f"the run needs about {_gigabytes(memory_needed(config, policy))} (rmt-mini plan); "
+    free, whole = map(_gigabytes, free_memory(gpu=policy.device.type == "cuda"))
+    less = [f"--{name.replace('_', '-')} ({getattr(config, name)})" for name in LESS_MEMORY if hasattr(config, name)]
+    return f"out of memory; {needs}{free} of {whole} are free now; lower {', '.join(less)}, or close other programs"
 
 
 def warn_of_little_memory(config: RMTConfig, policy: Policy) -> None:

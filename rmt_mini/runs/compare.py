@@ -31,21 +31,11 @@ from rmt_mini.arms import Arm
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, Turn, require_free
-from rmt_mini.report.comparison import (
-    compare_runs,
-    expected_half_width,
-    expected_positions,
-    sensitivities,
-    steps_for_compute_of,
-)
+from rmt_mini.report.comparison import compare_runs, sensitivities, steps_for_compute_of
 from rmt_mini.report.report import write_comparison_report
 from rmt_mini.runs.journal import machine, versions
 from rmt_mini.runs.run import anywhere, prepare, resume, run
 
-logger = logging.getLogger(__name__)
-
-SMALLEST_GAP = 0.0365  # between the paper's RMT-R1 and its closest ablation (no curriculum)
-SIDE_BY_SIDE = ("micro",)  # models so small that one thread serves them nearly as well as all
 GLANCE = 0.2  # seconds between two looks at a request to stop
 
 Job = Callable[[Path, threading.Event | None], Path]  # does the run that belongs in a folder, and returns the folder
@@ -78,14 +68,6 @@ def compare(
     for arm in arms:
         arm.config(config)  # complains now and not in an hour
     _open(folder, ComparisonPlan(config=config.replace(out=""), arms=list(arms), seeds=seeds))
-    width = expected_half_width(config.evaluation_positions, seeds)
-    if width > SMALLEST_GAP:
-        logger.warning(
-            "With %d positions and %d seeds a difference of two arms is known to within about %.1f points; the paper's "
-            "closest ablation lies %.1f away. For that take %d positions, or more seeds.",
-            config.evaluation_positions, seeds, 100 * width, 100 * SMALLEST_GAP,
-            expected_positions(SMALLEST_GAP, seeds),
-        )  # fmt: skip
     return folder, go_on(folder, workers, progress, stop)
 
 
@@ -118,7 +100,7 @@ def report(folder: Path) -> str:
 
 def comparison_folder(config: RMTConfig) -> Path:
     """Return the folder of a comparison: always the same, so that its command given again continues it."""
-    return Path(config.out) if config.out else Path("runs") / f"compare-{config.preset}"
+    return Path(config.out or f"runs/compare-{config.preset}")
 
 
 def run_folder(folder: Path, arm: str, seed: int) -> Path:
@@ -133,8 +115,8 @@ def is_done(path: Path) -> bool:
 
 
 def usual_workers(config: RMTConfig) -> int:
-    """Return how many runs go side by side if no one says."""
-    return os.cpu_count() or 1 if config.model in SIDE_BY_SIDE else 1
+    """Return how many runs go side by side if no one says: one thread serves the micro model nearly as well as all."""
+    return os.cpu_count() or 1 if config.model == "micro" else 1
 
 
 def finish(
@@ -146,42 +128,32 @@ def finish(
     stop: threading.Event | None,
     folder: Path,
 ) -> None:
-    """Do the runs of these folders that are not done, one round after another; arguments as for ``carry_out``."""
-    left = [[path for path in paths if not is_done(path)] for paths in rounds]
-    total, done = sum(map(len, rounds)), sum(map(len, rounds)) - sum(map(len, left))
-    with tqdm(total=total, initial=done, desc=title, disable=not progress, unit="run") as bar:
-        for paths in left:
-            for path in carry_out(job, paths, workers, stop, folder):
-                bar.set_postfix_str(path.name)
-                bar.update()
+    """Do the runs of these folders that are not done, one round after another, ``workers`` of them side by side.
 
-
-def carry_out(
-    job: Job, paths: Sequence[Path], workers: int, stop: threading.Event | None, folder: Path
-) -> Iterator[Path]:
-    """Do a job for every run folder, and yield each as its job ends.
-
-    Workers are processes of one thread each; with 1 all is done here, one after another and with all threads. Once
-    ``stop`` is set, a job here ends after its step, and workers are killed, since runs are resumed exactly.
+    Each worker is a process with one thread; one worker is this process. Once ``stop`` is set, a run here ends after
+    its step, and workers are killed, since runs are resumed exactly.
 
     Raises:
         Stopped: if ``stop`` was set, or for Ctrl-C; it names ``folder``.
         UserError: if a worker was killed.
     """
-    try:
-        if workers > 1 and paths:
-            yield from _side_by_side(job, paths, workers, stop)
-            return
-        for path in paths:
-            if stop is not None and stop.is_set():
-                raise Stopped(str(folder))
-            yield job(path, stop)
-    except (Stopped, KeyboardInterrupt) as error:
-        raise Stopped(str(folder)) from error
+    left = [[path for path in paths if not is_done(path)] for paths in rounds]
+    total, done = sum(map(len, rounds)), sum(map(len, rounds)) - sum(map(len, left))
+    with tqdm(total=total, initial=done, desc=title, disable=not progress, unit="run") as bar:
+        try:
+            for paths in left:
+                here = (job(path, stop) for path in paths)
+                for path in here if workers == 1 else _side_by_side(job, paths, workers, stop):
+                    bar.set_postfix_str(path.name)
+                    bar.update()
+                    if stop is not None and stop.is_set():
+                        raise KeyboardInterrupt
+        except (Stopped, KeyboardInterrupt) as error:
+            raise Stopped(str(folder)) from error
 
 
 def _side_by_side(job: Job, paths: Sequence[Path], workers: int, stop: threading.Event | None) -> Iterator[Path]:
-    executor = ProcessPoolExecutor(workers, initializer=_start_worker)
+    executor = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(os.getpid(),))
     try:
         left = {executor.submit(job, path, None) for path in paths}
         while left:
@@ -191,21 +163,19 @@ def _side_by_side(job: Job, paths: Sequence[Path], workers: int, stop: threading
             for future in done:
                 yield future.result()
     except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process was killed, most likely because memory ran out; give the command again with fewer "
-            "--workers"
-        ) from error
+        line = "a worker process was killed, most likely because memory ran out; give the command again with fewer"
+        raise UserError(f"{line} --workers") from error
     finally:
         executor.shutdown(kill_workers=True)
 
 
-def _start_worker() -> None:
-    """Take one thread, leave Ctrl-C to the parent, and end when the parent does."""
+def _start_worker(parent: int) -> None:
+    """Take one thread, leave Ctrl-C to the parent, and end when the parent does, even if it has ended by now."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.ERROR)
     any_bar.set_lock(threading.RLock())  # the default is a semaphore, which a killed process leaves
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
@@ -218,15 +188,12 @@ def _open(folder: Path, plan: ComparisonPlan) -> None:
     """Start a folder, or continue in one of the same settings; arms and seeds may be added."""
     before = ComparisonPlan.find(folder)
     if before is not None:
-        old, new = before.config.to_dict(), plan.config.to_dict()
         arms = {arm.name: arm for arm in plan.arms}
-        differ = [name for name in sorted(new) if new[name] != old[name]]
+        differ = [name for name, value in plan.config if value != getattr(before.config, name)]
         differ += [f"arm {arm.name}" for arm in before.arms if _plain(arm) != _plain(arms.get(arm.name, arm))]
         if differ:
-            raise UserError(
-                f"folder {str(folder)!r} holds a comparison with other settings ({', '.join(differ)}); choose another "
-                f"--out, or delete it"
-            )
+            holds = f"a comparison with other settings ({', '.join(differ)})"
+            raise UserError(f"folder {str(folder)!r} holds {holds}; choose another --out, or delete it")
     else:
         require_free(folder)
         prepare(plan.config)  # a text or a model that is not there should leave no folder

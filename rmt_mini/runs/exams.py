@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoTokenizer
+
 from rmt_mini.arms import METHOD
-from rmt_mini.config import with_tuples
 from rmt_mini.engine.model import locate_model
 from rmt_mini.errors import UserError
 from rmt_mini.files import ComparisonPlan, ExamOutcome, ExamPlan, PostTraining
@@ -52,7 +53,9 @@ def exams(
         Stopped: as ``compare``.
     """
     comparison = ComparisonPlan.read(folder)
-    source = source or usual_source(_tokenizer(comparison.config.model))
+    if source is None:
+        model = locate_model(comparison.config.model)
+        source = usual_source(AutoTokenizer.from_pretrained(model, trust_remote_code=False))
     names = [arm.name for arm in comparison.arms]
     for name in arms:
         if name not in names:
@@ -60,9 +63,8 @@ def exams(
     chosen = [UNTRAINED, *(name for name in names if name in {*(arms or USUAL), METHOD})]
     plan = ExamPlan(arms=chosen, source=source, count=count, samples=samples, every=every, changes=dict(changes or {}))
     path = folder / "exams" / as_file_name(source)
-    before, now = ExamPlan.find(path), plan.model_dump(mode="json")
-    old = before.model_dump(mode="json", exclude={"arms"}) if before else {}
-    differ = [name for name, value in old.items() if value != now[name]]
+    before, now = ExamPlan.find(path) or plan, plan.model_dump(mode="json")
+    differ = [name for name, value in before.model_dump(mode="json", exclude={"arms"}).items() if value != now[name]]
     if differ:
         raise UserError(f"{str(path)!r} holds exams with other settings ({', '.join(differ)}); delete it")
     path.mkdir(parents=True, exist_ok=True)
@@ -79,19 +81,13 @@ def go_on(path: Path, workers: int = 0, progress: bool = True, stop: threading.E
         if name != UNTRAINED and not is_done(trained):
             raise UserError(f"the run {str(trained)!r} is not done; finish it with rmt-mini resume {folder}")
     folders = {name: [path / f"{name}-seed{seed}" for seed in comparison.all_seeds] for name in plan.arms}
-    wanted = [one for of_seed in zip(*folders.values(), strict=True) for one in of_seed]
+    wanted = list(itertools.chain(*zip(*folders.values(), strict=True)))
     finish("Exams", _sit, [wanted], workers or usual_workers(comparison.config), progress, stop, path)
     outcome = ExamOutcome(**read_exams(folders), seeds=comparison.all_seeds, settings=plan)
     before = PostTraining.find(folder) or PostTraining()
-    PostTraining(exams={**before.exams, plan.source: outcome}).write(folder)
+    PostTraining.model_validate(before.exams | {plan.source: outcome}).write(folder)
     report(folder)
     return exam_table(outcome)
-
-
-def _tokenizer(model: str) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(locate_model(model), trust_remote_code=False)
 
 
 def _sit(path: Path, stop: threading.Event | None) -> Path:
@@ -100,7 +96,6 @@ def _sit(path: Path, stop: threading.Event | None) -> Path:
     plan, folder, (name, seed) = ExamPlan.read(path.parent), path.parents[2], name_and_seed(path)
     model = ComparisonPlan.read(folder).config.model
     checkpoint = model if name == UNTRAINED else str(run_folder(folder, name, seed) / "checkpoint")
-    changes = with_tuples(plan.changes) | {"seed": seed, "out": str(path)}
-    turn = turn_before(path.parent)
+    changes, turn = plan.changes | {"seed": seed, "out": str(path)}, turn_before(path.parent)
     posttrain_run(checkpoint, plan.source, plan.count, plan.samples, changes, False, plan.every, stop, turn)
     return path

@@ -23,11 +23,9 @@ from safetensors.torch import load_file, save_file
 
 from rmt_mini.engine.model import Policy
 from rmt_mini.errors import UserError
-from rmt_mini.files import LOCK, as_lines, require_free, write_whole
+from rmt_mini.files import LOCK, UNFINISHED, as_lines, require_free, write_whole
 from rmt_mini.records import State
 from rmt_mini.stages.optimizer import require_sound
-
-SUFFIXES = {".json", ".jsonl", ".md"}  # of the files that write_whole makes in a run folder
 
 
 def free_name(base: Path) -> Path:
@@ -61,13 +59,11 @@ class RunFolder:
             else:
                 require_free(path)  # again, now that no one else can start here
         except Timeout as error:
-            raise UserError(
-                f"run folder {str(path)!r} is in use by another process; wait for it, or choose another --out"
-            ) from error
+            line = f"run folder {str(path)!r} is in use by another process; wait for it, or choose another --out"
+            raise UserError(line) from error
         except OSError as error:
-            raise UserError(
-                f"output folder {str(path)!r} cannot be written ({error.strerror}); choose another --out"
-            ) from error
+            line = f"output folder {str(path)!r} cannot be written ({error.strerror}); choose another --out"
+            raise UserError(line) from error
         free = shutil.disk_usage(path).free
         if free < needed_bytes:
             self.release()
@@ -95,10 +91,8 @@ class RunFolder:
             old.rename(self.path / "checkpoint")
         for scratch in (*self.path.glob(".checkpoint.*"), *self.path.glob("state/.*")):
             shutil.rmtree(scratch, ignore_errors=True)
-        for scratch in self.path.glob(".*.[0-9]*"):
-            name, _, process = scratch.name.rpartition(".")
-            if Path(name).suffix in SUFFIXES and process.isdigit():
-                scratch.unlink()
+        for scratch in self.path.rglob(f".*.{UNFINISHED}"):
+            scratch.unlink()
 
     def write_lines(self, name: str, records: Iterable[object]) -> None:
         """Write a .jsonl file whole."""
@@ -146,7 +140,7 @@ def _whole(final: Path) -> Iterator[Path]:
 
 
 def _sync(folder: Path) -> None:
-    for path in [*(path for path in folder.rglob("*") if path.is_file()), folder]:
+    for path in [*folder.rglob("*"), folder]:
         if path.is_dir() and os.name == "nt":  # Windows opens no folders
             continue
         descriptor = os.open(path, os.O_RDONLY)

@@ -45,10 +45,6 @@ class Journal:
             setattr(self.notes, name, value)
         self.notes.write(self.folder.path)
 
-    def done(self, **more: Any) -> None:
-        """Note that the run is done; a report written before its block ends shows it already."""
-        self.note(status="done", end=now(), **more)
-
     def step(self, policy: Policy, result: StepResult, count: int) -> None:
         """Write a step's metrics, and ``count`` of its rollouts."""
         step, logged = result.metrics.step, evenly(result.judged, count)
@@ -74,7 +70,7 @@ class Journal:
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
-        """Note how the block ends: done, interrupted or failed."""
+        """Note that the block runs, and if it does not reach its end, whether it was interrupted or failed."""
         self.note(status="running")
         try:
             yield
@@ -110,11 +106,9 @@ def evenly(items: Sequence[Item], count: int) -> list[Item]:
 
 def rollout_line(policy: Policy, step: int, texts: Sequence[Text], judged: Judged | Answer) -> RolloutLine:
     """Lay out a rollout for rollouts.jsonl or samples.json, as text that a person can read."""
-    decode = policy.tokenizer.decode
-    rollout = judged.rollout
+    decode, rollout = policy.tokenizer.decode, judged.rollout
     assert rollout is not None  # only answers read back from a file have lost it
-    position = judged.position if isinstance(judged, Answer) else rollout.position
-    text = texts[position.trunk]
+    position, text = rollout.position, texts[rollout.position.trunk]
     rewards = ("length_reward", "reward", "advantage") if isinstance(judged, Judged) else ()
     return RolloutLine(
         step=step,
@@ -137,8 +131,7 @@ def answer_line(when: Time, texts: Sequence[Text], answer: Answer) -> AnswerLine
     """Lay out an answer for answers.jsonl: what an interval over several runs needs."""
     position = answer.position
     same = {name: getattr(answer, name) for name in ("sort", "plain", "match", "length", "closed")}
-    document = texts[position.trunk].id
-    return AnswerLine(when=when, document=document, position=position.index, tier=position.tier, **same)
+    return AnswerLine(when=when, document=texts[position.trunk].id, position=position.index, tier=position.tier, **same)
 
 
 def now() -> str:

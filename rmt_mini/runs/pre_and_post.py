@@ -22,7 +22,7 @@ from rmt_mini.files import ExamEvaluation, Notes, PassRow, Turn, require_free
 from rmt_mini.report.report import write_exam_report
 from rmt_mini.runs.capacity import explained
 from rmt_mini.runs.folder import RunFolder, folder_for
-from rmt_mini.runs.journal import Journal, first_notes, model_digest, token_digest
+from rmt_mini.runs.journal import Journal, first_notes, model_digest, now, token_digest
 from rmt_mini.runs.run import SPARE_BYTES, anywhere, step_bar
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.stages.posttrain import (
@@ -81,7 +81,7 @@ def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
         with journal.timed("pretrain"):
             pretrain(config, policy, after_step)
         journal.folder.save_checkpoint(policy)
-        journal.done(model_digest=model_digest(policy), parameters=policy.parameters)
+        journal.note(status="done", end=now(), model_digest=model_digest(policy), parameters=policy.parameters)
     return path
 
 
@@ -178,6 +178,6 @@ def posttrain_run(
             after, last = examine(config.steps)
         evaluation = ExamEvaluation(before=first, after=last, gain=exam_gain(before, after))
         evaluation.write(path)
-        journal.done()
+        journal.note(status="done", end=now())  # before the report, which shows it
         table = write_exam_report(path)
     return ExamResult(path, evaluation, table)

@@ -141,27 +141,24 @@ def run(
     path = folder_for(config.out, f"{config.preset}-seed{config.seed}")
     files.require_free(path)  # before anything slow; the folder is made only when all else is ready
     began = time.perf_counter()
-    with explained(config):
-        inputs = prepare(config, policy, turn)
-        policy = inputs.policy
-        unknown = unknown_share(policy.tokenizer, [*inputs.train, *inputs.held_out])
-        notes = journals.first_notes(
-            "mid-training",
-            config,
-            parameters=policy.parameters,
-            **inputs.digests(),
-            unknown_share=round(unknown, 4) if unknown else None,
-            chat_turn=policy.turn,
-        )
+    inputs = prepare(config, policy, turn)
+    policy = inputs.policy
+    unknown = unknown_share(policy.tokenizer, [*inputs.train, *inputs.held_out])
+    notes = journals.first_notes(
+        "mid-training",
+        config,
+        parameters=policy.parameters,
+        **inputs.digests(),
+        unknown_share=round(unknown, 4) if unknown else None,
+        chat_turn=policy.turn,
+    )
     warn_of_little_memory(config, policy)
     # at most two checkpoints and two states, old and new, for a moment
     needed = policy.parameters * 2 * (policy.dtype.itemsize + 12) + SPARE_BYTES
     with RunFolder(path, needed) as folder:
         journal = Journal(folder, notes)
-        with explained(config, policy, path, resumable=False):
-            seconds = {"loading": round(time.perf_counter() - began, 2)}
-            journal.note(status="running", seconds=seconds)  # from here on the run can be resumed
-        return _Run(config, folder, journal, inputs, None, progress, stop).to_the_end(on_step)
+        notes.seconds["loading"] = round(time.perf_counter() - began, 2)
+        return _Run(config, journal, inputs, None, progress, stop).to_the_end(on_step)
 
 
 def resume(
@@ -189,53 +186,47 @@ def resume(
             raise UserError(f"{name} cannot change in a run under way, only {' and '.join(MAY_CHANGE)} can")
     config = notes.settings.replace(**changes or {})
     with RunFolder(path, resume=True) as folder:
-        with explained(config, folder=path):
-            if notes.status == "done":
-                return _result_of(path, config)
-            Preflight.find(path)  # needed much later: complain now
-            Samples.find(path)
-            _require_same_code(path, notes)
-            state = load_state(path)
-            if state is not None:
-                before = {name: value for name, value in state.plain["config"].items() if name not in MAY_CHANGE}
-                _require_same("setting ", path, before, notes.settings.to_dict())
-            inputs = prepare(config, policy, notes.chat_turn)
-            digests = inputs.digests()
-            _require_same("", path, {name: getattr(notes, name) for name in digests}, digests)
-            warn_of_little_memory(config, inputs.policy)
-        kept = notes.model_dump(exclude_unset=True, exclude={"config", "end", "error", "resumed"})
-        journal = Journal(folder, Notes(**kept, config=config, resumed=[*notes.resumed, journals.now()]))
+        if notes.status == "done":
+            return _result_of(path, config)
+        Preflight.find(path)  # needed much later: complain now
+        Samples.find(path)
+        versions, threads = journals.versions(), {"threads": journals.machine()["threads"]}
+        _require_same("version of ", path, {"rmt-mini": notes.versions.get("rmt-mini")}, versions)
+        old, new = notes.versions | {"threads": notes.machine.get("threads")}, versions | threads
+        changed = [f"{name} {value} to {new.get(name)}" for name, value in old.items() if new.get(name) != value]
+        if changed:
+            logger.warning("Changed since the run started: %s; last digits may differ", ", ".join(changed))
+        state = load_state(path)
+        if state is not None:
+            before = {name: value for name, value in state.plain["config"].items() if name not in MAY_CHANGE}
+            _require_same("setting ", path, before, json.loads(notes.settings.model_dump_json()))
+        inputs = prepare(config, policy, notes.chat_turn)
+        digests = inputs.digests()
+        _require_same("", path, {name: getattr(notes, name) for name in digests}, digests)
+        warn_of_little_memory(config, inputs.policy)
+        notes.config, notes.end, notes.error = config, None, None
+        notes.resumed = [*notes.resumed, journals.now()]
         early = [(tier, signal) for tier, signal in state.plain["early"]] if state else []
-        return _Run(config, folder, journal, inputs, state, progress, stop, early).to_the_end(on_step)
+        return _Run(config, Journal(folder, notes), inputs, state, progress, stop, early).to_the_end(on_step)
 
 
 def _require_same(what: str, path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    plain = json.loads(json.dumps(dict(now)))
     for name in sorted(before):
-        if before[name] != plain.get(name):
+        if before[name] != now.get(name):
             raise UserError(
                 f"the run in {str(path)!r} cannot continue: {what}{name} was {before[name]!r} when it was saved and is "
-                f"{plain.get(name)!r} now; restore it, or start a new run"
+                f"{now.get(name)!r} now; restore it, or start a new run"
             )
-
-
-def _require_same_code(path: Path, notes: Notes) -> None:
-    now = journals.versions()
-    _require_same("version of ", path, {"rmt-mini": notes.versions.get("rmt-mini")}, now)
-    changed = [f"{name} {old} to {now.get(name)}" for name, old in notes.versions.items() if now.get(name) != old]
-    threads = notes.machine.get("threads"), journals.machine()["threads"]
-    changed += [f"threads {threads[0]} to {threads[1]}"] * (threads[0] != threads[1])
-    if changed:
-        logger.warning("Changed since the run started: %s; last digits may differ", ", ".join(changed))
 
 
 def _result_of(path: Path, config: RMTConfig) -> RunResult:
     """Return what a finished run left; its report is written again, since it is what a run does last."""
     logger.info("The run in %s is done; nothing is left to do", path)
     policy = load_policy(str(path / "checkpoint"), config.device, config.dtype)
-    result = RunResult(path, Evaluation.read(path), files.read_metrics(path), write_report(path), policy)
+    with explained(config, policy, path):
+        table = write_report(path)
     drop_states(path)
-    return result
+    return RunResult(path, Evaluation.read(path), files.read_metrics(path), table, policy)
 
 
 def read_positions(folder: Path, texts: Sequence[Text]) -> list[Position]:
@@ -258,18 +249,16 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
     folder = path.parent if path.name == "checkpoint" else path
     notes = Notes.read(folder)
     config = notes.settings
-    with explained(config):
-        policy = load_policy(str(folder / "checkpoint"), config.device, config.dtype)
-        # its positions are known, so the model that measured entropies is not needed
-        inputs = prepare(config.replace(entropy_model="self"), policy, notes.chat_turn)
+    policy = load_policy(str(folder / "checkpoint"), config.device, config.dtype)
+    # its positions are known, so the model that measured entropies is not needed
+    inputs = prepare(config.replace(entropy_model="self"), policy, notes.chat_turn)
     what = {"corpus_digest": f"corpus {config.corpus!r}", "token_digest": f"the tokenizer of {policy.name!r}"}
     for name, changed in what.items():
         if getattr(inputs, name) != getattr(notes, name):
             raise UserError(f"{changed} has changed since the run in {str(folder)!r}, so its positions do not fit")
-    with explained(config, policy):
-        positions = read_positions(folder, inputs.held_out)
-        stated = budget or config.evaluation_budget or budget_of(config, config.steps)
-        return Measured.model_validate(evaluate(policy, inputs.held_out, config, positions, stated))
+    positions = read_positions(folder, inputs.held_out)
+    stated = budget or config.evaluation_budget or budget_of(config, config.steps)
+    return Measured.model_validate(evaluate(policy, inputs.held_out, config, positions, stated))
 
 
 def step_bar(title: str, total: int, progress: bool) -> tqdm[Any]:
@@ -282,7 +271,6 @@ class _Run:
     """The stages of one run, from its start or from where it stopped."""
 
     config: RMTConfig
-    folder: RunFolder
     journal: Journal
     inputs: Inputs
     saved: State | None = None
@@ -291,7 +279,7 @@ class _Run:
     early: list[tuple[int, bool]] = field(default_factory=list)  # tier and signal of the groups of the first steps
 
     def __post_init__(self) -> None:
-        self.policy, self.path = self.inputs.policy, self.folder.path
+        self.policy, self.folder, self.path = self.inputs.policy, self.journal.folder, self.journal.folder.path
 
     def to_the_end(self, on_step: OnStep | None) -> RunResult:
         try:
@@ -302,8 +290,7 @@ class _Run:
 
     def stages(self, on_step: OnStep | None) -> RunResult:
         config, policy = self.config, self.policy
-        first = config.evaluation_budget or budget_of(config, 0)
-        last = config.evaluation_budget or budget_of(config, config.steps)
+        first, last = (config.evaluation_budget or budget_of(config, step) for step in (0, config.steps))
         positions = self.positions()
         measured = {"before": self.measure("before", positions, first)}
 
@@ -328,7 +315,7 @@ class _Run:
         measured["after"] = self.measure("after", positions, last)
         evaluation = Evaluation.model_validate(summarize_all(measured))
         evaluation.write(self.path)
-        self.journal.done()
+        self.journal.note(status="done", end=journals.now())  # before the report, which shows it
         table = write_report(self.path)
         drop_states(self.path)
         return RunResult(self.path, evaluation, metrics, table, policy)

@@ -6,9 +6,9 @@ the preset gives them, also where the thresholds change.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any, get_args
 
 from rmt_mini.arms import Arm, arms_named
 from rmt_mini.config import RMTConfig
@@ -17,14 +17,10 @@ from rmt_mini.report.claims import SYMBOLS
 from rmt_mini.report.comparison import SIGN, value_name
 
 SHIFT = 0.2  # of a transition point, as a share of T
-CHOICES = {
-    "difficulty": ("entropy", "loss", "pass-rate", "learning-progress", "random"),
-    "budget_rule": ("step", "entropy"),
-}
 
 
 def variants(base: RMTConfig, fields: Iterable[str] = SYMBOLS) -> list[Arm]:
-    """Return the method and its variants: half and twice each of ``fields``, or the nearest that is allowed.
+    """Return the method and its variants: half and twice each of ``fields``, as far as that is allowed.
 
     Raises:
         UserError: if a field is not among SYMBOLS.
@@ -45,24 +41,23 @@ def variants(base: RMTConfig, fields: Iterable[str] = SYMBOLS) -> list[Arm]:
     return made
 
 
-def _values(base: RMTConfig, field: str) -> list[Any]:
-    """Return what a setting is changed to, without the value it has."""
-    value = getattr(base, field)
-    if field in CHOICES:
-        return [one for one in CHOICES[field] if one != value]
-    if field == "tier_thresholds":
-        most = 1.0 if base.tier_rule == "quantile" else math.inf
-        return [tuple(_round(one * by) for one in value) for by in (0.5, 2.0) if value[1] * by <= most]
-    if field == "curriculum_start":
-        found = [max(0.0, value - SHIFT), *[value + SHIFT] * (value + SHIFT < base.curriculum_end)]
-    elif field == "curriculum_end":
-        found = [*[value - SHIFT] * (value - SHIFT > base.curriculum_start), min(1.0, value + SHIFT)]
-    elif field in ("budget_start", "group_size"):
-        found = [max(base.budget_min if field == "budget_start" else 2, value // 2), 2 * value]
+def _values(base: RMTConfig, field: str) -> Iterator[Any]:
+    """Yield what a setting is changed to: what is allowed, without the value it has."""
+    value, kind = getattr(base, field), RMTConfig.model_fields[field].annotation
+    if isinstance(value, str):
+        found = list(get_args(kind))
+    elif isinstance(value, tuple):
+        found = [tuple(_round(one * by) for one in value) for by in (0.5, 2.0)]
+    elif field.startswith("curriculum"):
+        found = [_round(max(0.0, min(1.0, value + shift))) for shift in (-SHIFT, SHIFT)]
     else:
-        found = [value / 2, 2 * value if field == "ntp_weight" else min(1.0, 2 * value)]
-    return [one for one in map(_round, found) if one != value]
+        found = [_round(value / 2) if isinstance(value, float) else value // 2, _round(2 * value)]
+    for one in found:
+        with suppress(UserError):
+            base.replace(**{field: one})
+            if one != value:
+                yield one
 
 
-def _round(value: Any) -> Any:
-    return round(value, 6) if isinstance(value, float) else value  # no float dust in names
+def _round(value: float) -> float:
+    return round(value, 6)  # no float dust in names

@@ -50,7 +50,7 @@ def setup_for(preset: str, name: str = "", gpus: int = 0, machines: int = 0, **g
     if chosen == "one-gpu" and gpus > 1:
         raise UserError(f"gpus is {gpus}, and setup 'one-gpu' is for one; use --setup one-node")
     own = DATA["presets"].get(preset, {}).get(base["config"], {})
-    scale = ScaleSettings.from_dict({**base["scale"], **own, **given})
+    scale = ScaleSettings(**{**base["scale"], **own, **given})
     return Setup(**base | {"scale": scale, "gpus": gpus or base["gpus"], "machines": machines or base["machines"]})
 
 

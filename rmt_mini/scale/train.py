@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rmt_mini.config import RMTConfig, preset, with_tuples
+from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError
-from rmt_mini.files import File, RunSettings, require_free
+from rmt_mini.files import File, require_free
 from rmt_mini.scale.settings import ScaleSettings, require_installed, require_supported
 from rmt_mini.worlds.corpus import load_corpus
 
@@ -30,7 +30,7 @@ class Started(File):
     """settings.json: what a folder's run was started with."""
 
     NAME: ClassVar[str] = "settings.json"
-    config: RunSettings  # without its folder
+    config: RMTConfig  # without its folder
     scale: dict[str, Any]
 
 
@@ -97,7 +97,7 @@ def require_same(out: Path, config: RMTConfig) -> None:
 
 
 def _fields(text: str) -> dict[str, Any]:
-    return with_tuples(dict(json.loads(text)))
+    return dict(json.loads(text))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

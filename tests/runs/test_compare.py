@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from rmt_mini.cli import main
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Comparison, ExamPlan, Notes, PostTraining
-from rmt_mini.runs.compare import carry_out, compare, go_on, report, run_folder
+from rmt_mini.runs.compare import compare, finish, go_on, is_done, report, run_folder
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import run
 from tests.runs.test_resume import command, environment
@@ -56,17 +56,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "compared"
 
 
-def test_the_files_of_a_comparison(whole: Path) -> None:
+def test_arms_take_equal_steps_but_one_takes_equal_compute(whole: Path) -> None:
     found = Comparison.read(whole)
     assert set(found.arms) == {"base-ntp", "base-ntr", *NAMES}
-    assert {(one.a, one.tier) for one in found.paired} >= {("rmt", "average"), ("rmt", "hard")}
     assert found.seeds == [5, 6]
-    assert (whole / "report.md").read_text().startswith("# RMT, its baseline")
     assert (whole / "figures" / "arms.png").exists()
-
-
-def test_arms_take_equal_steps_but_one_takes_equal_compute(whole: Path) -> None:
-    took: dict[str, Any] = {name: Comparison.read(whole).arms[name].compute for name in NAMES}
+    took: dict[str, Any] = {name: found.arms[name].compute for name in NAMES}
     assert [took[name].steps for name in ("ntp", "rpt", "rmt")] == [2, 2, 2]
     assert took["ntp-equal-compute"].steps > 10
     assert took["ntp-equal-compute"].operations == pytest.approx(took["rmt"].operations, rel=0.1)
@@ -116,22 +111,17 @@ def test_arms_and_seeds_may_be_added_but_settings_not_changed(tmp_path: Path) ->
     compare(config, arms_named(config, ["ntp"]), seeds=1, workers=1, progress=False)
     assert before.items() <= stamps(folder).items()
     assert "ntp" in Comparison.read(folder).arms
-    other = config.replace(learning_rate=0.5)
-    with pytest.raises(UserError, match=r"a comparison with other settings \(learning_rate\); choose another"):
-        compare(other, arms_named(other), seeds=1, workers=1, progress=False)
-
-
-def test_a_folder_in_use_and_a_bad_model_leave_nothing(tmp_path: Path) -> None:
-    config = small_one(tmp_path)
-    (tmp_path / "compared").mkdir()
-    (tmp_path / "compared" / "mine.txt").write_text("precious")
-    with pytest.raises(UserError, match="is in use"):
-        compare(config, arms_named(config), progress=False)
-    with pytest.raises(UserError, match=r"model '.*absent' is neither"):
-        compare(config.replace(model=str(tmp_path / "absent"), out=str(tmp_path / "new")), arms_named(config))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mine.txt").write_text("precious")
+    for changes, words in (
+        ({"learning_rate": 0.5}, r"a comparison with other settings \(learning_rate\); choose another"),
+        ({"out": str(tmp_path / "mine")}, "is in use"),
+        ({"out": str(tmp_path / "new"), "model": str(tmp_path / "absent")}, "model '.*absent' is neither"),
+    ):
+        other = config.replace(**changes)
+        with pytest.raises(UserError, match=words):
+            compare(other, arms_named(other), seeds=1, workers=1, progress=False)
     assert not (tmp_path / "new").exists()
-    with pytest.raises(UserError, match=r"compare.json' cannot be read"):
-        go_on(tmp_path)
 
 
 SITTING = {"steps": 2, "documents_per_step": 3, "group_size": 4, "budget_start": 4, "evaluation_fraction": 0.5}
@@ -176,10 +166,9 @@ def test_exams_are_taken_by_all_and_once(whole: Path, monkeypatch: pytest.Monkey
 # Worker processes
 
 
-def job(item: Path, stop: threading.Event | None) -> Path:
+def job(path: Path, stop: threading.Event | None) -> Path:
     """Leave a file; then, by its name, end, fail, be killed as the system kills, or work on for ever."""
-    path = item.with_suffix(f".{os.getpid()}")
-    path.touch()
+    path.with_suffix(f".{os.getpid()}").touch()
     if path.stem == "bad":
         raise UserError("steps is 0; give more")
     if path.stem == "killed":
@@ -189,16 +178,10 @@ def job(item: Path, stop: threading.Event | None) -> Path:
     return path
 
 
-def carried_out(folder: Path, names: Sequence[str], workers: int, stop: threading.Event | None = None) -> list[str]:
-    """Carry the jobs out, and return their names as they end."""
-    return [path.stem for path in carry_out(job, [folder / name for name in names], workers, stop, folder)]
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_every_job_is_done_once(workers: int, tmp_path: Path) -> None:
-    assert carried_out(tmp_path, [], workers) == []
-    assert sorted(carried_out(tmp_path, ["a", "b", "c"], workers)) == ["a", "b", "c"]
-    assert sorted(path.stem for path in tmp_path.iterdir()) == ["a", "b", "c"]
+def done(folder: Path, names: Sequence[str], workers: int, stop: threading.Event | None = None) -> list[str]:
+    """Do jobs of these names, and return the names of all that began."""
+    finish("Jobs", job, [[folder / name for name in names]], workers, False, stop, folder)
+    return sorted(path.stem for path in folder.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -206,57 +189,54 @@ def test_every_job_is_done_once(workers: int, tmp_path: Path) -> None:
 )
 def test_a_job_that_fails_ends_the_others(name: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words):
-        carried_out(tmp_path, ["long", name], 2)
-    assert not any(map(_lives, tmp_path.glob("long.*")))
+        done(tmp_path, ["long", name], 2)
+    assert not living(tmp_path)
 
 
 def test_a_stop_ends_every_worker(tmp_path: Path) -> None:
     stop = threading.Event()
-    threading.Thread(target=lambda: (_until(tmp_path, 2), stop.set()), daemon=True).start()
+    threading.Thread(target=lambda: (until(lambda: len(living(tmp_path)) == 2), stop.set()), daemon=True).start()
     with pytest.raises(Stopped):
-        carried_out(tmp_path, ["long"] * 3, 2, stop)
-    assert len(list(tmp_path.iterdir())) == 2
-    assert not any(map(_lives, tmp_path.iterdir()))
+        done(tmp_path, ["long", "long", "last"], 2, stop)
+    assert [path.stem for path in tmp_path.iterdir()] == ["long", "long"]
+    assert not living(tmp_path)
 
 
 def test_workers_do_not_outlive_their_parent(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tests.runs.test_compare import carried_out\n"
-        "if __name__ == '__main__': carried_out(Path(sys.argv[1]), ['long', 'long'], 2)"
+        "import sys; from pathlib import Path; from tests.runs.test_compare import done\n"
+        "if __name__ == '__main__': done(Path(sys.argv[1]), ['long', 'long'], 2)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL)
-    _until(tmp_path, 2)
+    until(lambda: len(living(tmp_path)) == 2)
     parent.kill()
     parent.wait(60)
-    end = time.monotonic() + 30
-    while any(map(_lives, tmp_path.iterdir())) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not any(map(_lives, tmp_path.iterdir()))
+    until(lambda: not living(tmp_path))
 
 
-def _until(folder: Path, count: int) -> None:
+def until(reached: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
-    while len(list(folder.iterdir())) < count and time.monotonic() < end:
-        time.sleep(0.05)
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
-def _lives(path: Path) -> bool:
-    status = Path("/proc") / path.suffix[1:] / "status"
-    return status.exists() and "State:\tZ" not in status.read_text()  # a zombie is dead
-
-
-MANY = {"steps": 8, "state_seconds": 0.0}
+def living(folder: Path) -> list[Path]:
+    """Return the files of the jobs whose processes live; a zombie is dead."""
+    states = {path: Path("/proc") / path.suffix[1:] / "status" for path in folder.iterdir()}
+    return [path for path, status in states.items() if status.exists() and "State:\tZ" not in status.read_text()]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_killed_in_the_middle(number: int, tmp_path: Path) -> None:
+def test_interrupted_and_killed_in_the_middle(tmp_path: Path) -> None:
+    """By Ctrl-C, then by SIGKILL: what was done stays, and the outcome is that of an unbroken comparison."""
+    names, many = ("ntp", "ntp-equal-compute", "rmt"), {"steps": 4, "state_seconds": 0.0}
     (tmp_path / "whole").mkdir()
-    config = small_one(tmp_path / "whole", **MANY)
-    compare(config, arms_named(config, NAMES), seeds=2, workers=2, progress=False)
+    config = small_one(tmp_path / "whole", **many)
+    compare(config, arms_named(config, names), seeds=2, workers=2, progress=False)
     folder = tmp_path / "compared"
-    config = small_one(tmp_path, **MANY)
-    arguments = ["laptop", "--arms", ",".join(NAMES), "--seeds", "2", "--workers", "2", *config_flags(config)]
+    arguments = ["laptop", "--arms", ",".join(names), "--seeds", "2", "--workers", "2"]
+    arguments += config_flags(small_one(tmp_path, **many))
 
     def start() -> subprocess.Popen[str]:
         # a session of its own, so that a signal can go to all of it as a terminal sends it
@@ -265,21 +245,24 @@ def test_killed_in_the_middle(number: int, tmp_path: Path) -> None:
             start_new_session=True,
         )  # fmt: skip
 
-    process = start()
-    done = run_folder(folder, "ntp", 5)
-    while process.poll() is None and not (compare_module.is_done(done) and list(folder.glob("runs/r*-seed5/state"))):
-        time.sleep(0.02)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
-    _, said = process.communicate(timeout=120)
-    before = {path: stamp for path, stamp in stamps(folder).items() if str(done) in path}
-    assert "Traceback" not in said
-    if number != signal.SIGKILL:
-        assert process.returncode == 130
-        assert said.strip().splitlines()[-1].endswith(f"rmt-mini resume {folder}")
-    time.sleep(1)  # a killed parent's workers see it within a moment
+    before: dict[str, int] = {}
+    ended: set[Path] = set()
+
+    def further() -> bool:
+        return {one for one in folder.glob("runs/*") if is_done(one)} > ended and any(folder.glob("runs/*/state"))
+
+    for number in (signal.SIGINT, signal.SIGKILL):
+        process = start()
+        until(further)
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        _, said = process.communicate(timeout=120)
+        assert "Traceback" not in said
+        assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
+        assert number == signal.SIGKILL or said.strip().splitlines()[-1].endswith(f"rmt-mini resume {folder}")
+        time.sleep(1)  # a killed parent's workers see it within a moment
+        assert before.items() <= stamps(folder).items()
+        ended = {one for one in folder.glob("runs/*") if is_done(one)}
+        before = {name: stamp for name, stamp in stamps(folder).items() if Path(name).parents[0] in ended}
     process = start()
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -31,7 +30,7 @@ def test_a_folder_is_made_with_its_parents_and_an_empty_one_is_taken(tmp_path: P
     folder = RunFolder(tmp_path / "runs" / "one")
     folder.release()
     assert list(folder.path.iterdir()) == []
-    (folder.path / ".run.json.4711").write_text('{"conf')  # as a kill before the first note leaves it
+    (folder.path / ".run.json.4711.unfinished").write_text('{"conf')  # as a kill before the first note leaves it
     (folder.path / ".lock").touch()
     RunFolder(folder.path).release()
 
@@ -66,14 +65,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.json": "old"}
 
 
-def test_lines_hold_text_as_it_is(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    folder.append("rollouts.jsonl", [{"thought": "é\n"}, {"thought": "二"}])
-    folder.append("rollouts.jsonl", [{"thought": "\u2028"}])
-    lines = (folder.path / "rollouts.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-    assert [json.loads(line)["thought"] for line in lines] == ["é\n", "二", "\u2028"]
-
-
 def test_a_checkpoint_opens_with_transformers_and_as_a_policy(tmp_path: Path) -> None:
     policy = make_tiny_policy()
     folder = RunFolder(tmp_path / "run")
@@ -105,8 +96,8 @@ def test_a_kill_between_two_renames_loses_no_checkpoint(tmp_path: Path, monkeypa
         with pytest.raises(SystemExit):
             folder.save_checkpoint(policy)
     assert not (folder.path / "checkpoint").exists()
-    users = [".draft.2", ".notes.2026-11-28", ".run.json.b2"]
-    for name in (".run.json.123", ".rollouts.jsonl.7", *users):
+    users = [".draft.2", ".run.json.2026-11-28"]
+    for name in (".run.json.123.unfinished", *users):
         (folder.path / name).write_text("half, or a user's")
     folder.release()
     again = RunFolder(tmp_path / "run", resume=True)

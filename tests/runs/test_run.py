@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -21,15 +22,6 @@ from tests.fakes import make_tiny_policy
 from tests.stages.tiny import closing, small
 
 TALES = "\n\n\n".join(f"Tale {n}. The cat sat on the mat and {n} dogs ran around it." for n in range(12))
-METRICS = {
-    "step", "budget", "tier_probabilities", "tier_counts", "match_reward", "length_reward", "reward", "thought_length",
-    "signal_groups", "rl_loss", "ntp_loss", "grad_norm", "rl_tokens", "ntp_tokens", "rollout_seconds", "update_seconds",
-    "peak_memory_mb",
-}  # fmt: skip
-ROLLOUT = {
-    "step", "document", "position", "tier", "budget", "thought", "answer", "truth", "match", "length_reward", "reward",
-    "advantage",
-}  # fmt: skip
 TIERS = ("easy", "medium", "hard", "average")
 
 
@@ -37,9 +29,7 @@ def settings(folder: Path, **changes: Any) -> RMTConfig:
     """Write a corpus and a tiny model into the folder, once."""
     if not (folder / "tales.txt").exists():
         (folder / "tales.txt").write_text(TALES)
-        policy = closing()
-        policy.model.save_pretrained(folder / "model")
-        policy.tokenizer.save_pretrained(folder / "model")
+        save(closing(), folder / "model")
     places = {"corpus": str(folder / "tales.txt"), "model": str(folder / "model"), "out": str(folder / "run")}
     defaults: dict[str, Any] = {"warmup_steps": 2, "evaluation_positions": 30, "rollouts_logged": 5}
     return small(**defaults | places | changes)
@@ -68,6 +58,11 @@ def read(folder: Path, name: str) -> Any:
     return json.loads((folder / name).read_text(encoding="utf-8"), parse_constant=lambda word: pytest.fail(word))
 
 
+def save(policy: Policy, folder: Path) -> None:
+    for part in (policy.model, policy.tokenizer):
+        part.save_pretrained(folder)
+
+
 def after(result: RunResult) -> Measured:
     assert result.evaluation.after is not None
     return result.evaluation.after
@@ -77,22 +72,15 @@ def lines(folder: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
 
 
-def test_run_json_says_what_ran(done: tuple[RunResult, list[StepResult]]) -> None:
-    notes = read(done[0].folder, "run.json")
+def test_run_json_says_what_ran_and_metrics_have_one_line_a_step(done: tuple[RunResult, list[StepResult]]) -> None:
+    result, seen = done
+    notes = read(result.folder, "run.json")
     assert notes["status"] == "done"
-    assert RMTConfig.from_dict(notes["config"]) == settings(done[0].folder.parent)
-    assert set(notes) >= {"seed", "versions", "corpus_digest", "model_digest", "start", "end"}
+    assert RMTConfig(**notes["config"]) == settings(result.folder.parent)
     assert {"python", "torch", "transformers"} <= set(notes["versions"])
     assert len(notes["corpus_digest"]) == len(notes["model_digest"]) == 64
     assert notes["start"] <= notes["end"]
-
-
-def test_metrics_have_one_line_a_step(done: tuple[RunResult, list[StepResult]]) -> None:
-    result, seen = done
-    found = lines(result.folder, "metrics.jsonl")
-    assert [line["step"] for line in found] == [0, 1, 2]
-    assert all(set(line) >= METRICS for line in found)
-    assert [line["reward"] for line in found] == [one.metrics.reward for one in seen]
+    assert [line["reward"] for line in lines(result.folder, "metrics.jsonl")] == [one.metrics.reward for one in seen]
     assert [one.metrics for one in seen] == result.metrics
 
 
@@ -103,7 +91,6 @@ def test_rollouts_are_those_of_the_steps_as_text(done: tuple[RunResult, list[Ste
     texts = {text.id: text for one in seen for text in one.texts}
     decode = result.policy.tokenizer.decode
     for line in found:
-        assert set(line) >= ROLLOUT
         ids = texts[line["document"]].ids
         assert line["truth"] == decode([ids[line["position"]]])
         assert decode(list(ids[: line["position"]])).endswith(line["context"])
@@ -114,13 +101,10 @@ def test_rollouts_are_those_of_the_steps_as_text(done: tuple[RunResult, list[Ste
 def test_evaluation_has_tiers_with_intervals_at_three_times(done: tuple[RunResult, list[StepResult]]) -> None:
     found = read(done[0].folder, "evaluation.json")
     assert Evaluation.model_validate(found) == done[0].evaluation
-    assert {"before", "cold_start", "after"} <= set(found)
-    for when in ("before", "cold_start", "after"):
-        for row in ("ntp", "think"):
-            for tier in TIERS:
-                cell = found[when][row][tier]
-                assert 0 <= cell["low"] <= cell["accuracy"] <= cell["high"] <= 1
-                assert cell["n"] > 0
+    for when, row, tier in itertools.product(("before", "cold_start", "after"), ("ntp", "think"), TIERS):
+        cell = found[when][row][tier]
+        assert 0 <= cell["low"] <= cell["accuracy"] <= cell["high"] <= 1
+        assert cell["n"] > 0
     assert found["before"]["think"]["budget"] == 6
     assert found["after"]["think"]["budget"] == 2  # B_T
     gain = found["gain"]["think_after_minus_before"]
@@ -196,9 +180,7 @@ def test_settings_that_do_not_fit_leave_no_folder(
     changes: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    short = make_tiny_policy("llama", max_position_embeddings=16)
-    for part in (short.model, short.tokenizer):
-        part.save_pretrained("short")
+    save(make_tiny_policy("llama", max_position_embeddings=16), Path("short"))
     with pytest.raises(UserError, match=words):
         run(settings(tmp_path, **changes), progress=False)
     assert not (tmp_path / "run").exists()
@@ -229,9 +211,7 @@ def test_a_proxy_is_loaded_once_and_quantiles_come_from_training_text(
 
 def test_another_proxy_than_the_run_began_with_is_named(tmp_path: Path) -> None:
     config = settings(tmp_path, warmup_steps=0)
-    proxy = closing(seed=1)
-    for part in (proxy.model, proxy.tokenizer):
-        part.save_pretrained(tmp_path / "proxy")
+    save(closing(seed=1), tmp_path / "proxy")
     interrupted(config.replace(entropy_model=str(tmp_path / "proxy")))
     closing(seed=2).model.save_pretrained(tmp_path / "proxy")
     with pytest.raises(UserError, match=r"proxy_digest was .* when it was saved and is"):
@@ -242,9 +222,8 @@ def test_a_proxy_has_the_dtype_and_the_vocabulary_of_the_run_and_is_not_needed_t
     policy, proxy = closing(), closing(seed=1)
     few = len(proxy.head.weight)
     policy.model.resize_token_embeddings(few + 64)
-    for name, one in {"wide": policy, "proxy": proxy}.items():
-        one.model.save_pretrained(tmp_path / name)
-        one.tokenizer.save_pretrained(tmp_path / name)
+    save(policy, tmp_path / "wide")
+    save(proxy, tmp_path / "proxy")
     config = settings(tmp_path, warmup_steps=0, model=str(tmp_path / "wide"), entropy_model=str(tmp_path / "proxy"))
     with pytest.raises(UserError, match=rf"entropy_top_k is {few + 1}, and model '.*proxy' knows {few} tokens"):
         run(config.replace(entropy_top_k=few + 1), progress=False)

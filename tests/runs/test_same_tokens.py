@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from rmt_mini.arms import Arm
 from rmt_mini.config import RMTConfig
-from rmt_mini.files import ComparisonPlan, Evaluation, Notes
+from rmt_mini.files import ComparisonPlan, Evaluation, Notes, Turn
 from rmt_mini.runs.compare import _one
 from rmt_mini.runs.run import evaluate_checkpoint, resume, run
 from tests.fakes import byte_tokenizer
@@ -53,7 +53,7 @@ def in_may(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_template_with_the_date_may_be_measured_on_another_day(in_may: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_date(monkeypatch, 2026, 12, 1)
     assert evaluate_checkpoint(in_may) == Evaluation.read(in_may).after
-    assert Notes.read(in_may).chat_turn == ("<|user|>02 May 2026: ", "<|end|>Saturday<|assistant|><think>\n")
+    assert Notes.read(in_may).chat_turn == Turn("<|user|>02 May 2026: ", "<|end|>Saturday<|assistant|><think>\n")
 
 
 def test_a_template_with_the_date_may_be_resumed_on_another_day(
