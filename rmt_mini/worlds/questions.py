@@ -115,10 +115,16 @@ def _gym(task: str, count: int, seed: int) -> Iterator[Question]:
     except Exception as error:  # 'composite', say, wants settings of its own
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"questions 'gym:{task}' cannot be made ({reason}); choose another task") from error
-    referee = Referee(partial(_by_gym, data))
+    referee = Referee(_gym_scorer, task, count, seed)
     for number, entry in enumerate(data):
         text = entry["question"].strip() + ANSWER_CUE
         yield Question(f"{task}-{seed}-{number}", text, f" {entry['answer']}", partial(referee, number))
+
+
+def _gym_scorer(task: str, count: int, seed: int) -> Callable[[int, str], float]:
+    import reasoning_gym
+
+    return partial(_by_gym, reasoning_gym.create_dataset(task, size=count, seed=seed))
 
 
 def _by_gym(data: Any, number: int, given: str) -> float:
@@ -139,15 +145,21 @@ def _bare(text: str) -> str:
 
 def _champ() -> list[Question]:
     _require("math_verify", "champ")
-    from rmt_mini.worlds.mathematics import is_readable, score
+    from rmt_mini.worlds.mathematics import is_readable
 
-    referee, problems, found = Referee(score), champ_problems(), []
+    referee, problems, found = Referee(_champ_scorer), champ_problems(), []
     for problem in problems:
         text = problem["_text"].strip()
         forms = [GLOSS.sub("", form) for form in OTHER_FORM.split(problem["_answer"].strip())]
         answer = next((form for form in forms if is_readable(form, text)), None)
         if answer is not None and not text.startswith("Factorize"):  # the product equals the polynomial as it was given
-            judge = partial(referee, gold=answer, question=text)
+            judge = partial(referee, answer, text)
             found.append(Question(problem["identifier"], text + ANSWER_CUE, f" {answer}", judge))
     logger.info("CHAMP: %d of %d answers are left out, not mathematics", len(problems) - len(found), len(problems))
     return found
+
+
+def _champ_scorer() -> Callable[[str, str, str], float]:
+    from rmt_mini.worlds.mathematics import score
+
+    return lambda gold, question, given: score(given, gold, question)

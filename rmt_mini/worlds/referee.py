@@ -5,14 +5,15 @@ Scorers work out what an answer says, and 9**9**9**9 never ends; Python cannot i
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
 import signal
 import sys
 import threading
 import weakref
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
+from importlib import import_module
 from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
@@ -21,18 +22,19 @@ START_SECONDS = 300.0  # for the imports; the machine may be busy
 
 
 class Referee:
-    """``score``, which must be picklable, in another process that starts with the first answer."""
+    """A scorer in another process, which starts with the first answer and makes it by ``make(*args)``, of a module."""
 
-    def __init__(self, score: Callable[..., float]) -> None:
-        self._score, self._lock = score, threading.Lock()
+    def __init__(self, make: Callable[..., Callable[..., float]], *args: Any) -> None:
+        self._first = [make.__module__, make.__qualname__, *args]
         self._child: Popen[str] | None = None
+        self._lock = threading.Lock()
 
-    def __call__(self, *args: Any, **named: Any) -> float:
+    def __call__(self, *args: Any) -> float:
         """Return the score; 0.0 if the scorer raises, is too slow or ends its process."""
         with self._lock:
             # nothing is kept if this call is interrupted: the next one would read the reply to this one
             child, self._child = self._child or self._started(), None
-            reply = _ask(child, (args, named), SECONDS)
+            reply = _ask(child, args, SECONDS)
             self._child = child if reply else None
             return float(reply or 0.0)
 
@@ -42,7 +44,7 @@ class Referee:
         paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         child = Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=os.environ | paths, text=True)
         weakref.finalize(self, _end, child)
-        if not _ask(child, self._score, START_SECONDS):
+        if not _ask(child, self._first, START_SECONDS):
             raise RuntimeError(f"the process that scores answers did not start: {' '.join(command)}")
         return child
 
@@ -52,7 +54,7 @@ def _ask(child: Popen[str], message: Any, seconds: float) -> str:
     timer, reply = threading.Timer(seconds, child.kill), ""
     timer.start()
     with suppress(OSError):
-        print(pickle.dumps(message).hex(), file=child.stdin, flush=True)
+        print(json.dumps(message), file=child.stdin, flush=True)
         reply = child.stdout.readline() if child.stdout else ""
     timer.cancel()
     if not reply:
@@ -66,17 +68,17 @@ def _end(child: Popen[str]) -> None:
 
 
 def serve() -> None:
-    """Take the scorer that the first message is, and score the answers of all others, until the parent ends."""
+    """Make the scorer that the first message asks for, and score the answers of all others, until the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what a Ctrl-C ends
     replies = sys.stdout
-    messages = (pickle.loads(bytes.fromhex(line)) for line in sys.stdin)
     with redirect_stdout(sys.stderr):  # scorers print
-        score = next(messages)
+        module, name, *args = json.loads(sys.stdin.readline())
+        score = getattr(import_module(module), name)(*args)
         print("ready", file=replies, flush=True)
-        for args, named in messages:
+        for line in sys.stdin:
             value = 0.0
             with suppress(Exception):  # some scorers raise on what is no answer at all
-                value = float(score(*args, **named))
+                value = float(score(*json.loads(line)))
             print(value, file=replies, flush=True)
 
 

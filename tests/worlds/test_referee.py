@@ -12,14 +12,18 @@ from rmt_mini.worlds import referee
 from rmt_mini.worlds.referee import Referee
 
 
-def troublesome(given):
-    """Do what the answer says; a number is its own score."""
-    print("a scorer may print")
-    if given == "exit":
-        os._exit(3)
-    if given == "sleep":
-        time.sleep(1)
-    return float(given)
+def troublesome():
+    """Return a scorer that does what the answer says; a number is its own score."""
+
+    def score(given):
+        print("a scorer may print")
+        if given == "exit":
+            os._exit(3)
+        if given == "sleep":
+            time.sleep(1)
+        return float(given)
+
+    return score
 
 
 @pytest.fixture
