@@ -2,6 +2,7 @@
 
 import _thread
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,7 @@ def test_an_answer_without_a_score_is_wrong_and_the_next_one_is_scored(judge, mo
 
 
 def test_an_interrupted_call_leaves_no_score_to_the_next_one(judge):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     threading.Timer(0.2, _thread.interrupt_main).start()
     with pytest.raises(KeyboardInterrupt):
         judge("sleep")
