@@ -109,12 +109,11 @@ def choose_tree(model: Any) -> DocumentTree | PlainTree:
     """Return the document tree if states and gradients are the plain path's on a few tokens, else the plain path."""
     tree, plain = DocumentTree(model), PlainTree(model)
     weight = model.get_input_embeddings().weight
-    trained = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradient_before, weight.grad = weight.grad, None
+    model.requires_grad_(False)
+    weight.requires_grad_(True)
     try:
-        for parameter, _, _ in trained:
-            parameter.requires_grad_(False)
-        weight.grad = None
-        weight.requires_grad_(True)
         (ours, gradient), (theirs, expected) = _tried(tree, weight), _tried(plain, weight)
         states, slopes = max(map(gap, ours, theirs)), gap(gradient, expected)
         reason = f"hidden states differ by {states:.1%} of their size and gradients differ by {slopes:.1%}"
@@ -123,9 +122,10 @@ def choose_tree(model: Any) -> DocumentTree | PlainTree:
     except Exception as error:  # an unknown architecture may raise any error; the plain path still serves it
         agrees, reason = False, f"{type(error).__name__}: {error}"
     finally:
-        for parameter, trains, gradient_before in trained:
-            parameter.requires_grad_(trains)
-            parameter.grad = gradient_before
+        weight.grad = gradient_before
+        weight.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)
     text = model.config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ())
     if kinds - {"full_attention"} or (not kinds and getattr(text, "sliding_window", None) is not None):

@@ -145,21 +145,6 @@ class _ByTrunk:
         return grouped.flatten(0, 1) if self.even else grouped.flatten(0, 1)[self.slot]
 
 
-class _Packed(torch.autograd.Function):
-    """Rows ``slot`` of a tensor. No slot comes twice, so gradients are copied back; indexing would add them up."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, slot: Tensor) -> Tensor:
-        ctx.save_for_backward(slot)
-        ctx.shape = rows.shape
-        return rows.index_select(0, slot)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (slot,) = ctx.saved_tensors
-        return gradient.new_zeros(ctx.shape).index_copy_(0, slot, gradient), None
-
-
 class _WholeBranches:
     """Training pass: R branches of unequal length are read whole, packed one after another without padding."""
 
@@ -176,8 +161,7 @@ class _WholeBranches:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         query, key, value = (self._to_rectangle(packed.transpose(0, 1)) for packed in (query, key, value))
         attended = self.by_trunk.attend(self.trunks, layer, query, key, value, self.own_length, scaling)
-        packed: Tensor = _Packed.apply(attended.transpose(1, 2).flatten(0, 1), self.slot)  # type: ignore[no-untyped-call]
-        return packed
+        return attended.transpose(1, 2).flatten(0, 1).index_select(0, self.slot)
 
     def _to_rectangle(self, packed: Tensor) -> Tensor:
         """Spread packed tokens (tokens, H, D) over rows (R, H, L, D); pads are zeros, which nothing sees."""

@@ -8,7 +8,7 @@ answers into accuracies with intervals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ import torch
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import AnswerFormat
-from rmt_mini.engine.rollout import Asking, roll_out
+from rmt_mini.engine.rollout import roll_out
 from rmt_mini.engine.text import format_for, generator_for
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
@@ -60,47 +60,33 @@ def yardstick(config: RMTConfig) -> RMTConfig:
     return config.replace(tier_thresholds=config.evaluation_thresholds) if any(config.evaluation_thresholds) else config
 
 
-def _batches(positions: Sequence[Position], rows: int) -> list[list[Position]]:
-    """Cut positions, sorted by text, into batches of about ``rows`` that divide no text."""
-    batches: list[list[Position]] = []
-    for position in positions:
-        whole = batches and (len(batches[-1]) < rows or batches[-1][-1].trunk == position.trunk)
-        if not whole:
-            batches.append([])
-        batches[-1].append(position)
-    return batches
-
-
-def read_for(policy: Policy, texts: Sequence[Text], batch: Sequence[Position]) -> Trunks:
-    """Read only the texts that a batch asks about; NonFiniteError if the policy has run away."""
-    trunks = policy.tree.read({n: texts[n].ids for n in sorted({position.trunk for position in batch})})
+def read_for(policy: Policy, texts: Sequence[Text], positions: Sequence[Position]) -> Trunks:
+    """Read only the texts that some positions are in; NonFiniteError if the policy has run away."""
+    trunks = policy.tree.read({n: texts[n].ids for n in sorted({position.trunk for position in positions})})
     remedy = "the weights have run away; lower learning_rate"
     require_finite("the hidden state of a document", torch.cat(list(trunks.hidden)), remedy)
     return trunks
 
 
-def ask_all(
-    policy: Policy,
-    form: AnswerFormat,
-    texts: Sequence[Text],
-    positions: Sequence[Position],
-    config: RMTConfig,
-    purpose: str,
-    ask: Callable[[Sequence[Position]], Asking],
-    size: int = 1,
-    look: Callable[[Trunks, Sequence[Position]], None] | None = None,
-) -> tuple[list[Rollout], list[float]]:
-    """Sample ``size`` thoughts and answers at each position, about ROWS side by side; returns them and their matches.
+def in_batches(
+    policy: Policy, texts: Sequence[Text], positions: Sequence[Position], config: RMTConfig, purpose: str, size: int = 1
+) -> Iterator[tuple[Trunks, list[Position], torch.Generator]]:
+    """Read texts for positions, sorted by text, to ask ``size`` times each: about ROWS rollouts a batch.
 
-    ``purpose`` seeds the draws; ``look`` sees the trunks of each batch.
+    No text is in two batches; the generator depends on the batch's number and on ``purpose``.
     """
-    rollouts: list[Rollout] = []
-    for number, batch in enumerate(_batches(positions, max(1, ROWS // size))):
-        trunks, generator = read_for(policy, texts, batch), generator_for(config.seed, purpose, number)
-        rollouts += roll_out(policy, form, trunks, batch, size, ask(batch), generator)
-        if look is not None:
-            look(trunks, batch)
-    return rollouts, [form.judge(one.answer, texts[one.position.trunk].ids, one.position.index) for one in rollouts]
+    batches: list[list[Position]] = [[]]
+    for position in positions:
+        if len(batches[-1]) >= max(1, ROWS // size) and position.trunk != batches[-1][-1].trunk:
+            batches.append([])
+        batches[-1].append(position)
+    for number, batch in enumerate(batches):
+        yield read_for(policy, texts, batch), batch, generator_for(config.seed, purpose, number)
+
+
+def matches(form: AnswerFormat, texts: Sequence[Text], rollouts: Sequence[Rollout]) -> list[float]:
+    """Judge answers, 1 right or 0."""
+    return [form.judge(one.answer, texts[one.position.trunk].ids, one.position.index) for one in rollouts]
 
 
 @torch.no_grad()
@@ -108,22 +94,17 @@ def answer_positions(
     policy: Policy, texts: Sequence[Text], positions: Sequence[Position], config: RMTConfig, budget: int
 ) -> list[Answer]:
     """Answer every position plainly and after one sampled thought under ``budget``."""
-    form = format_for(policy, config, budget)
+    form, answers = format_for(policy, config, budget), []
     budgets = dict(zip(positions, budgets_for(config, budget, positions), strict=True))
-    likeliest: list[int] = []
-
-    def ask(batch: Sequence[Position]) -> Asking:
-        return asking_for(config, [budgets[position] for position in batch], answer_temperature=0.0)
-
-    def look(trunks: Trunks, batch: Sequence[Position]) -> None:
-        likeliest.extend(int(policy.head(hidden).argmax()) for hidden in trunks.before(batch))
-
-    answers = []
-    rollouts, matches = ask_all(policy, form, texts, positions, config, "evaluate", ask, look=look)
-    for rollout, match, token in zip(rollouts, matches, likeliest, strict=True):
-        text, index = texts[rollout.position.trunk], rollout.position.index
-        plain, sort = float(token == text.ids[index]), text.sorts[index] if text.sorts else ""
-        answers.append(Answer(rollout.position, plain, match, rollout.length, rollout.closed, sort, rollout=rollout))
+    for trunks, batch, generator in in_batches(policy, texts, positions, config, "evaluate"):
+        asking = asking_for(config, [budgets[position] for position in batch], answer_temperature=0.0)
+        rollouts = roll_out(policy, form, trunks, batch, 1, asking, generator)
+        likeliest = [int(policy.head(hidden).argmax()) for hidden in trunks.before(batch)]
+        for rollout, match, token in zip(rollouts, matches(form, texts, rollouts), likeliest, strict=True):
+            text, index = texts[rollout.position.trunk], rollout.position.index
+            plain, sort = float(token == text.ids[index]), text.sorts[index] if text.sorts else ""
+            length, closed = rollout.length, rollout.closed
+            answers.append(Answer(rollout.position, plain, match, length, closed, sort, rollout=rollout))
     return answers
 
 

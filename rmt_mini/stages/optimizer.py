@@ -121,20 +121,14 @@ class Guard:
             self.optimizer.drop_gradients()
             if start is not None:
                 self.optimizer.load_state_dict(start)  # takes back the step's earlier updates
-            self._count(step, error)
+            self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
+            found, rate = f"step {step}: {error}", f"lower learning_rate ({self.config.learning_rate})"
+            if self.config.on_nan == "stop":
+                remedy = f"the weights are those of the step before; {rate}, or skip such steps (on_nan)"
+                raise NonFiniteError(f"{found}; {remedy}", can_skip=True) from error
+            if self.in_a_row >= SKIPPED_IN_A_ROW:
+                raise NonFiniteError(f"{found}, as in the {SKIPPED_IN_A_ROW - 1} steps before; {rate}") from error
+            if self.skipped == 1:  # once: a run of thousands of steps may skip many
+                logger.warning("Step %d: %s; its update is skipped, and so are others like it", step, error)
         else:
             self.in_a_row = 0
-
-    def _count(self, step: int, error: NonFiniteError) -> None:
-        self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
-        rate = f"lower learning_rate ({self.config.learning_rate})"
-        if self.config.on_nan == "stop":
-            raise NonFiniteError(
-                f"step {step}: {error}; the weights are those of the step before; {rate}, or skip such steps (on_nan)",
-                can_skip=True,
-            ) from error
-        if self.in_a_row >= SKIPPED_IN_A_ROW:
-            before = SKIPPED_IN_A_ROW - 1
-            raise NonFiniteError(f"step {step}: {error}, as in the {before} steps before; {rate}") from error
-        if self.skipped == 1:  # once: a run of thousands of steps may skip many
-            logger.warning("Step %d: %s; its update is skipped, and so are others like it", step, error)

@@ -20,13 +20,13 @@ from scipy.stats import bootstrap
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import ANSWER_TOKENS, QUESTION, AnswerFormat, Chat, answer_format, encode_text, last_boxed
-from rmt_mini.engine.rollout import Asking
+from rmt_mini.engine.rollout import roll_out
 from rmt_mini.engine.text import MOST_UNKNOWN, require_room, unknown_share
 from rmt_mini.errors import UserError
 from rmt_mini.files import Cell, Change, ExamLine, PassRow
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Position, Rollout, Text
-from rmt_mini.stages.evaluate import ask_all
+from rmt_mini.stages.evaluate import in_batches, matches
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, asking_for
 from rmt_mini.stages.statistics import RESAMPLES
 from rmt_mini.worlds.questions import Question
@@ -134,12 +134,11 @@ def pass_at_k(right: int, samples: int, k: int) -> float:
 def answer_questions(policy: Policy, exam: Exam, config: RMTConfig, samples: int) -> tuple[torch.Tensor, list[Rollout]]:
     """Sample thoughts and answers to every question: right or not (questions, samples), and the rollouts, flat."""
     positions = [Position(n, text.places[0], 2, 0.0) for n, text in enumerate(exam.texts)]
-
-    def ask(batch: Sequence[Position]) -> Asking:
-        return asking_for(config, [budget_of(config, config.steps)] * len(batch))
-
-    rollouts, right = ask_all(policy, exam, exam.texts, positions, config, "exam", ask, samples)
-    return torch.tensor(right).view(-1, samples), rollouts
+    rollouts: list[Rollout] = []
+    for trunks, batch, generator in in_batches(policy, exam.texts, positions, config, "exam", samples):
+        asking = asking_for(config, [budget_of(config, config.steps)] * len(batch))
+        rollouts += roll_out(policy, exam, trunks, batch, samples, asking, generator)
+    return torch.tensor(matches(exam, exam.texts, rollouts)).view(-1, samples), rollouts
 
 
 def summarize_exam(right: torch.Tensor, rollouts: Sequence[Rollout]) -> PassRow:

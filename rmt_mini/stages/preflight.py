@@ -14,13 +14,13 @@ from scipy.stats import fisher_exact
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
-from rmt_mini.engine.rollout import Asking
+from rmt_mini.engine.rollout import roll_out
 from rmt_mini.engine.text import format_for
 from rmt_mini.files import Predicted, Preflight, SeenTier
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.method.schedule import budget_of, budgets_for
-from rmt_mini.records import Judged, Position, Text
-from rmt_mini.stages.evaluate import ask_all, plan_positions
+from rmt_mini.records import Judged, Rollout, Text
+from rmt_mini.stages.evaluate import in_batches, matches, plan_positions
 from rmt_mini.stages.midtrain import asking_for
 
 
@@ -29,16 +29,15 @@ def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, position
     """Sample groups at positions of every tier, and measure their signal; shares are of 1."""
     form, size, budget = format_for(policy, config), config.group_size, budget_of(config, 0)
     chosen = plan_positions(policy, texts[:24], config, positions or config.preflight_positions, texts)
-
-    def ask(batch: Sequence[Position]) -> Asking:
-        return asking_for(config, budgets_for(config, budget, batch))
-
-    rollouts, right = ask_all(policy, form, texts, chosen, config, "preflight", ask, size)
-    found = (right, [one.length for one in rollouts], [one.closed for one in rollouts])
-    matches, lengths, closed = (torch.tensor(values).float().view(-1, size) for values in found)  # (positions, G)
-    spread = (matches.max(1).values > matches.min(1).values).float()
+    rollouts: list[Rollout] = []
+    for trunks, batch, generator in in_batches(policy, texts, chosen, config, "preflight", size):
+        asking = asking_for(config, budgets_for(config, budget, batch))
+        rollouts += roll_out(policy, form, trunks, batch, size, asking, generator)
+    found = (matches(form, texts, rollouts), [one.length for one in rollouts], [one.closed for one in rollouts])
+    right, lengths, closed = (torch.tensor(values).float().view(-1, size) for values in found)  # (positions, G)
+    spread = (right.amax(1) > right.amin(1)).float()
     tiers = torch.tensor([position.tier for position in chosen])
-    shares = {"accuracy": matches.mean(1), "pass_at_g": matches.amax(1), "signal_groups": spread}
+    shares = {"accuracy": right.mean(1), "pass_at_g": right.amax(1), "signal_groups": spread}
     counts = [int((tiers == tier).sum()) for tier in range(len(TIERS))]
     tiers_found = {
         name: Predicted(

@@ -10,7 +10,7 @@ import torch
 from rmt_mini.engine.text import format_for
 from rmt_mini.files import Predicted, SeenTier
 from rmt_mini.records import Judged, Position, Rollout
-from rmt_mini.stages import evaluate as room
+from rmt_mini.stages import preflight as room
 from rmt_mini.stages.preflight import agreement, groups_seen, preflight, signal_by_tier
 from tests.stages.tiny import ARROWS, closing, small, texts_for
 
