@@ -83,18 +83,18 @@ def gradients_of(model: Any) -> dict[str, Tensor]:
     return taken
 
 
-def twin_step(model: Any, form: AnswerFormat, work: Work) -> Outcome:
-    """One backward pass through both losses, the naive way."""
+def twin_step(model: Any, form: AnswerFormat, work: Work, count: int | None = None) -> Outcome:
+    """One backward pass through both losses, the naive way; L_RL is a mean over ``count``, or over tokens."""
     model.zero_grad(set_to_none=True)
-    logprobs, gains, count = [], [], 0
+    logprobs: list[Tensor] = []
+    rl = torch.zeros((), dtype=model.dtype)
     work.old = []
     for rollout, advantage, drift in zip(work.rollouts, work.advantages, work.drift, strict=True):
         now = twin_logprobs(model, form, work.trunks[rollout.position.trunk], rollout, work.temperature)
         work.old.append(now.detach() + torch.tensor(drift, dtype=now.dtype, device=now.device))
-        gains.append((torch.exp(now - work.old[-1]) * advantage).sum())
+        rl = rl - (torch.exp(now - work.old[-1]) * advantage).sum()
         logprobs.append(now.detach())
-        count += len(now)
-    rl = -torch.stack(gains).sum() / count
+    rl = rl / (count or max(1, sum(map(len, logprobs))))
     losses = []
     for n, trunk in enumerate(work.trunks):
         chosen = {rollout.position.index for rollout in work.rollouts if rollout.position.trunk == n}

@@ -250,28 +250,7 @@ def test_the_formats_agree_with_the_bytes(wordy, text: str, other: str, data: st
         assert Continuation(wordy).judge(token, bare, index) == float(token[0] == bare[index])
 
 
-@given(answer=st.lists(st.integers(0, 270), min_size=1, max_size=20), text=TEXT.filter(bool), data=st.data())
-@settings(max_examples=200)
-def test_any_tokens_can_be_judged(wordy, answer: list[int], text: str, data: st.DataObject) -> None:
-    """Half characters, special tokens, nothing but space: an answer is right or wrong, and never an error."""
-    answer = [token % len(wordy) for token in answer]
-    for form in (Chat(wordy), Continuation(wordy), Continuation(wordy, prefix_match=True)):
-        trunk, first = form.trunk(text)
-        index = data.draw(st.integers(first, max(first, len(trunk) - 1)))
-        if index < len(trunk):
-            assert form.judge(answer, trunk, index) in (0.0, 1.0)
-            assert form.finished(answer) in (True, False)
-
-
 # --- encoding --------------------------------------------------------------------------------------------------
-
-
-@given(text=TEXT)
-def test_text_without_special_tokens_is_encoded_as_ever(wordy, text: str) -> None:
-    """So results that were recorded before special tokens became plain text stay what they are."""
-    for special in SPECIALS:
-        text = text.replace(special, "")
-    assert encode_text(wordy, text) == wordy(text, add_special_tokens=False)["input_ids"]
 
 
 def test_a_special_token_in_a_text_is_encoded_as_any_other_letters() -> None:

@@ -164,25 +164,6 @@ def test_an_answer_is_one_guess(tokenizer, answer: str, paid: float) -> None:
     assert reward(form, text, rollout) == paid
 
 
-def test_repeating_the_whole_continuation(tokenizer) -> None:
-    """RPT's rule pays any number of whole tokens, if they are the text's; it pays nothing for one too many.
-
-    So saying more is never safer than saying the next token, and hedging (this, or that) never pays.
-    """
-    form, text = Chat(tokenizer), "so it is"
-    trunk, first = form.trunk(text)
-    index = first - 1 + 3
-    paid = {
-        said: form.judge(raw(f"\\boxed{{{said}}}"), trunk, index)
-        for said in ("i", "it", "it is", "it is so", "it isit is", "i it it is", "it it is", "i|it|it is", text)
-    }
-    assert {said for said, one in paid.items() if one} == {"i", "it", "it is"}
-    long = "so " + "x" * 100
-    trunk, _ = form.trunk(long)
-    for count, right in ((1, 1.0), (8, 1.0), (9, 0.0), (97, 0.0)):  # it is looked ahead 8 tokens, no more
-        assert form.judge(raw(f"\\boxed{{{'x' * count}}}"), trunk, index) == right
-
-
 @pytest.mark.parametrize("stray", [[0xC3], [0xA9], [0xC3, 0xC3], [0xF0, 0x9F], [0x80], [0xFF]])
 def test_half_a_character_decodes_to_a_sign_that_fits_anywhere(tokenizer, stray: list[int]) -> None:
     """Attack: bytes that are no character all decode to one sign, U+FFFD, and so does half a character of the text.

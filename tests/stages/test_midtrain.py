@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
-from rmt_mini.engine.rollout import rollout_logprobs
 from rmt_mini.method.grpo import group_advantages
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Judged, Position, Rollout
@@ -20,7 +18,8 @@ from rmt_mini.stages.difficulty import Pool
 from rmt_mini.stages.metrics import Clock
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import NonFiniteError
-from tests.stages.tiny import ARROWS, SENTENCES, by_answer, closing, plainly, small, texts_for, weights
+from tests.engine.plain_twin import Work, twin_step
+from tests.stages.tiny import ARROWS, SENTENCES, by_answer, closing, small, texts_for, weights
 
 ROLLOUTS = [Rollout(Position(1, 5, 0, 0.0), 6, (9,) * n, True, (n,), (-1.0,) * (n + 2)) for n in range(8)]
 
@@ -54,31 +53,12 @@ def gradients_of(trainer: RMTTrainer, update: bool = False) -> tuple[StepResult,
 
 def plain_gradients(trainer: RMTTrainer, judged: list[Judged], rl: float, ntp: float) -> dict[str, Tensor]:
     """Gradients of rl * L_RL + ntp * L_NTP, written from the paper, every rollout read with its whole prefix."""
-    config, policy = trainer.config, plainly(trainer.policy)
-    policy.model.zero_grad()
-    texts = trainer.texts[:2]
-    loss = torch.zeros((), dtype=policy.dtype)
-    if judged:
-        trunks = policy.tree.read([text.ids for text in texts])
-        rollouts = [one.rollout for one in judged]
-        logprobs, mask = rollout_logprobs(policy, trainer.form, trunks, rollouts, config.temperature)
-        advantages = torch.tensor([one.advantage for one in judged], dtype=policy.dtype)
-        divisor = mask.sum() if config.loss_per == "token" else len(judged)
-        loss = loss - rl * (logprobs * mask * advantages[:, None]).sum() / divisor
-    terms = []
-    chosen = {(one.rollout.position.trunk, one.rollout.position.index) for one in judged}
-    for n, text in enumerate(texts):
-        logits = policy.model(input_ids=torch.tensor([text.ids])).logits[0]
-        terms += [
-            F.cross_entropy(logits[i - 1], torch.tensor(text.ids[i]))
-            for i in range(text.first, len(text.ids))
-            if (n, i) not in chosen
-        ]
-    loss = loss + ntp * torch.stack(terms).mean()
-    loss.backward()
-    found = {name: p.grad.clone() for name, p in policy.model.named_parameters()}
-    policy.model.zero_grad()
-    return found
+    config, texts, rollouts = trainer.config, trainer.texts[:2], [one.rollout for one in judged]
+    drift = [[0.0] * (len(one.thought) + one.closed + len(one.answer)) for one in rollouts]
+    advantages, first = [rl * one.advantage for one in judged], texts[0].first
+    work = Work([[*text.ids] for text in texts], rollouts, advantages, drift, first, config.temperature, ntp)
+    count = len(judged) if config.loss_per == "rollout" else None
+    return twin_step(trainer.policy.model, trainer.form, work, count).gradients
 
 
 def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], rtol: float = 1e-5, atol: float = 1e-9) -> None:
