@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
-from rmt_mini.engine.plain import PlainTree
 from rmt_mini.engine.text import format_for, to_texts
 from rmt_mini.method.grpo import group_advantages
 from rmt_mini.records import Document, Judged, Rollout, Text
@@ -60,11 +58,6 @@ def texts_for(policy: Policy, config: RMTConfig, sentences: Sequence[str] = SENT
 
 def weights(policy: Policy) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in policy.model.named_parameters()}
-
-
-def plainly(policy: Policy) -> Policy:
-    """The same model without the tree."""
-    return dataclasses.replace(policy, tree=PlainTree(policy.model))
 
 
 def by_answer(rollouts: Sequence[Rollout], form: Any, trunks: Any, config: RMTConfig) -> list[Judged]:
