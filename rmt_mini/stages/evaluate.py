@@ -68,19 +68,24 @@ def read_for(policy: Policy, texts: Sequence[Text], positions: Sequence[Position
     return trunks
 
 
+def _batches(positions: Sequence[Position], rows: int) -> list[list[Position]]:
+    """Cut positions, sorted by text, into batches of about ``rows`` that divide no text."""
+    batches: list[list[Position]] = []
+    for position in positions:
+        if not batches or (len(batches[-1]) >= rows and batches[-1][-1].trunk != position.trunk):
+            batches.append([])
+        batches[-1].append(position)
+    return batches
+
+
 def in_batches(
     policy: Policy, texts: Sequence[Text], positions: Sequence[Position], config: RMTConfig, purpose: str, size: int = 1
 ) -> Iterator[tuple[Trunks, list[Position], torch.Generator]]:
     """Read texts for positions, sorted by text, to ask ``size`` times each: about ROWS rollouts a batch.
 
-    No text is in two batches; the generator depends on the batch's number and on ``purpose``.
+    The generator depends on the batch's number and on ``purpose``.
     """
-    batches: list[list[Position]] = [[]]
-    for position in positions:
-        if len(batches[-1]) >= max(1, ROWS // size) and position.trunk != batches[-1][-1].trunk:
-            batches.append([])
-        batches[-1].append(position)
-    for number, batch in enumerate(batches):
+    for number, batch in enumerate(_batches(positions, max(1, ROWS // size))):
         yield read_for(policy, texts, batch), batch, generator_for(config.seed, purpose, number)
 
 

@@ -70,10 +70,6 @@ def test_answers_come_in_order_whatever_the_batches(monkeypatch: pytest.MonkeyPa
     *_, again, others = asked(config)
     assert [one.position for one in others] == again == positions
     assert [one.plain for one in others] == [one.plain for one in answers]
-    policy = closing()
-    batches = [batch for _, batch, _ in room.in_batches(policy, texts_for(policy, config), positions, config, "test")]
-    assert len(batches) == 5  # a text is never parted
-    assert [p for batch in batches for p in batch] == positions
 
 
 def test_evaluate_states_the_budget_asked_for() -> None:
