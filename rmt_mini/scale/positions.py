@@ -25,7 +25,7 @@ Read = Callable[[Sequence[Text]], Sequence[Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class AskedPosition:
     """One position of C: its document, and its budget B_t in tokens; the opening states it where budgets are used."""
 
     text: Text
@@ -40,7 +40,7 @@ class StepPlan:
     step: int  # t
     budget: int  # B_t, tokens
     texts: tuple[Text, ...]  # N documents
-    questions: tuple[Question, ...]  # C, by document and index; K * N of them
+    questions: tuple[AskedPosition, ...]  # C, by document and index; K * N of them
     masks: tuple[Tensor, ...]  # bool (T,) by document: the tokens that the next-token loss trains on, none in C
 
     @property
@@ -76,7 +76,7 @@ class Positions:
         chosen = draw(self.sampler, pool, config.positions_per_document * size, self.step)
         budget = budget_of(config, self.step)
         budgets = zip(chosen, budgets_for(config, budget, chosen), strict=True)
-        questions = tuple(Question(texts[position.trunk], position, own) for position, own in budgets)
+        questions = tuple(AskedPosition(texts[position.trunk], position, own) for position, own in budgets)
         return StepPlan(self.step, budget, texts, questions, tuple(outside(texts, chosen)))
 
     def state_dict(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.method.budget import thought_cap
-from rmt_mini.scale.positions import Question
+from rmt_mini.scale.positions import AskedPosition
 
 Logprobs = list[list[float | None]] | None
 Generate = Callable[[Any, list[list[int]], int, list[int], int], tuple[list[list[int]], Logprobs]]
@@ -68,7 +68,7 @@ def cut_thought(sampled: Sequence[int], close: int, cap: int) -> tuple[list[int]
 
 
 def think_and_answer(
-    trainer: Any, generate: Generate, form: AnswerFormat, config: RMTConfig, questions: Sequence[Question]
+    trainer: Any, generate: Generate, form: AnswerFormat, config: RMTConfig, questions: Sequence[AskedPosition]
 ) -> list[Sampled]:
     """Sample a thought and an answer for each question of this process; those of a group are side by side."""
     stated = [form.opening(q.budget if config.use_budget else None) for q in questions]

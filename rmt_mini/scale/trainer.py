@@ -36,7 +36,7 @@ from rmt_mini.method.objective import ntp_loss, rmt_loss
 from rmt_mini.method.rewards import total_reward
 from rmt_mini.records import Document, Text
 from rmt_mini.scale.callback import StepCallback
-from rmt_mini.scale.positions import Positions, Question, StepPlan
+from rmt_mini.scale.positions import AskedPosition, Positions, StepPlan
 from rmt_mini.scale.settings import ScaleSettings, grpo_settings
 from rmt_mini.scale.thoughts import Generate, Sampled, generate_by_trl, think_and_answer
 
@@ -51,7 +51,7 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
     """
 
     plan: StepPlan  # of the step that is running
-    questions: list[Question]  # of this process's rollouts
+    questions: list[AskedPosition]  # of this process's rollouts
     matches: list[float]  # their match rewards
 
     def __init__(
@@ -90,7 +90,7 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
         return columns if rows[0].logprobs is not None else columns | {"logprobs": None}
 
     def _reward(
-        self, question: Sequence[Question], answer: Sequence[Sequence[int]], log_metric: Any, **row: Any
+        self, question: Sequence[AskedPosition], answer: Sequence[Sequence[int]], log_metric: Any, **row: Any
     ) -> list[float]:
         """Reward rollouts, as TRL asks for it; ``log_metric`` takes means over processes."""
         config, sizes = self.config, row["thought_length"]

@@ -37,7 +37,7 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Question:
+class QuizQuestion:
     """A question with several options, one of which is right."""
 
     lesson: int  # that answers it
@@ -53,7 +53,7 @@ class Question:
 
 
 _ENTRIES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-QUESTIONS = TypeAdapter(tuple[Question, ...]).validate_python(_ENTRIES)
+QUESTIONS = TypeAdapter(tuple[QuizQuestion, ...]).validate_python(_ENTRIES)
 
 
 def letter(index: int) -> str:
@@ -95,7 +95,7 @@ def quiz(lesson: int | None = None) -> Quiz:
 class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotations
     """Questions with a button for each option, an explanation of every option chosen, and a score of first answers."""
 
-    def __init__(self, questions: Sequence[Question]) -> None:
+    def __init__(self, questions: Sequence[QuizQuestion]) -> None:
         self.questions, self.first = tuple(questions), dict[int, int]()  # the first answer to each
         self.buttons: list[list[ipywidgets.Button]] = []
         self.messages, self.standing = [ipywidgets.HTML() for _ in questions], ipywidgets.HTML()

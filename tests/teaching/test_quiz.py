@@ -17,7 +17,7 @@ from rmt_mini.errors import UserError
 from rmt_mini.report.claims import PAPER
 from rmt_mini.stages.posttrain import pass_at_k
 from rmt_mini.teaching.lessons import FOLDER, MARK, digest, lessons
-from rmt_mini.teaching.quiz import QUESTIONS, Option, Question, Quiz, letter, question_sheet, quiz
+from rmt_mini.teaching.quiz import QUESTIONS, Option, Quiz, QuizQuestion, letter, question_sheet, quiz
 from tests.teaching.lesson_cells import defined_by
 
 BY_NAME = {question.name: question for question in QUESTIONS}
@@ -26,7 +26,7 @@ NAMES |= defined_by("07_document_tree", "count_step")
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)
-def test_a_question_has_one_right_option_and_an_explanation_of_each(question: Question) -> None:
+def test_a_question_has_one_right_option_and_an_explanation_of_each(question: QuizQuestion) -> None:
     assert 3 <= len(question.options) <= 5
     assert [option.right for option in question.options].count(True) == 1
     assert len({option.text.casefold() for option in question.options}) == len(question.options)
@@ -57,7 +57,7 @@ def test_place_and_length_of_the_right_option_give_nothing_away() -> None:
     [(one, expression) for one in QUESTIONS for expression in one.holds],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_what_a_question_states_is_what_the_package_computes(question: Question, expression: str) -> None:
+def test_what_a_question_states_is_what_the_package_computes(question: QuizQuestion, expression: str) -> None:
     stated = {
         "right": question.options[question.right].text,
         "options": [option.text for option in question.options],
@@ -90,11 +90,11 @@ def test_the_notebook_shows_the_questions_without_a_kernel_and_not_the_answers()
 
 
 TWO = (
-    Question(
+    QuizQuestion(
         1, "a sum", "1 + 1?",
         (Option("1", "That is 1 + 0 & no more."), Option("2", "So it is.", True), Option("3", "That is 1 + 2.")),
     ),
-    Question(4, "a mark", "Is <b> text?", (Option("yes", "Here it is.", True), Option("no", "Here it is, though."))),
+    QuizQuestion(4, "a mark", "Is <b> text?", (Option("yes", "Here it is.", True), Option("no", "Here it is too."))),
 )  # fmt: skip
 
 
