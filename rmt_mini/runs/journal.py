@@ -63,10 +63,10 @@ class Journal:
         self.note()  # a process that is killed later loses none of it
 
     def _count_seconds(self) -> None:
-        now, seconds = time.perf_counter(), self.notes.seconds
+        moment, seconds = time.perf_counter(), self.notes.seconds
         for stage, since in self._running.items():
-            seconds[stage] = round(seconds.get(stage, 0.0) + now - since, 3)
-            self._running[stage] = now
+            seconds[stage] = round(seconds.get(stage, 0.0) + moment - since, 3)
+            self._running[stage] = moment
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
