@@ -132,13 +132,18 @@ class Notes(File):
 
 
 class Cell(Record):
-    """A mean accuracy with its interval, None where nothing was asked; of a sort of token with the thoughts' length."""
+    """A mean accuracy with its interval; None where nothing was asked."""
 
     accuracy: Share | None
     low: Share | None
     high: Share | None
     n: Count
-    thought_length: float | None = None
+
+
+class SortCell(Cell):
+    """The same for one sort of token of a generated text."""
+
+    thought_length: float
 
 
 class Tiers(Record):
@@ -159,7 +164,7 @@ class Row(Tiers):
 
     thought_length: float
     closed_share: Share
-    sorts: dict[str, Cell] = {}
+    sorts: dict[str, SortCell] = {}
     budget: Count = 0
 
 

@@ -110,8 +110,17 @@ class _Fused(torch.autograd.Function):
     """Two runs of the kernel, merged."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        query, trunk_key, trunk_value, own_key, own_value, trunk_length, own_length, scaling = inputs
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        trunk_key: Tensor,
+        trunk_value: Tensor,
+        own_key: Tensor,
+        own_value: Tensor,
+        trunk_length: Tensor,
+        own_length: Tensor,
+        scaling: float,
+    ) -> Tensor:
         ctx.shape = query.shape
         trunks, rows, heads, new, _ = query.shape
         kv_heads, trunk_tokens = trunk_key.shape[1:3]

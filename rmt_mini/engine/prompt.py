@@ -258,4 +258,8 @@ def answer_format(
     if name == "auto":
         chat = parameters >= 1_000_000_000 and getattr(tokenizer, "chat_template", None)
         name = "chat" if chat else "continuation"
-    return Chat(tokenizer, turn=turn) if name == "chat" else Continuation(tokenizer, prefix_match)
+    if name == "chat":
+        return Chat(tokenizer, turn=turn)
+    if name == "continuation":
+        return Continuation(tokenizer, prefix_match)
+    raise UserError(f"answer_format {name!r} is unknown; use 'auto', 'continuation' or 'chat'")

@@ -21,6 +21,7 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import psutil
 import torch
 from loky import ProcessPoolExecutor
 from pydantic_core import to_jsonable_python as _plain
@@ -31,11 +32,20 @@ from rmt_mini.arms import Arm
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, Turn, require_free
-from rmt_mini.report.comparison import compare_runs, sensitivities, steps_for_compute_of
+from rmt_mini.report.comparison import (
+    compare_runs,
+    expected_half_width,
+    expected_positions,
+    sensitivities,
+    steps_for_compute_of,
+)
 from rmt_mini.report.report import write_comparison_report
 from rmt_mini.runs.journal import machine, versions
 from rmt_mini.runs.run import anywhere, prepare, resume, run
 
+logger = logging.getLogger(__name__)
+
+SMALLEST_GAP = 0.0365  # between the paper's RMT-R1 and its closest ablation (no curriculum)
 GLANCE = 0.2  # seconds between two looks at a request to stop
 
 Job = Callable[[Path, threading.Event | None], Path]  # does the run that belongs in a folder, and returns the folder
@@ -68,6 +78,14 @@ def compare(
     for arm in arms:
         arm.config(config)  # complains now and not in an hour
     _open(folder, ComparisonPlan(config=config.replace(out=""), arms=list(arms), seeds=seeds))
+    width = expected_half_width(config.evaluation_positions, seeds)
+    if width > SMALLEST_GAP:
+        logger.warning(
+            "With %d positions and %d seeds a difference of two arms is known to within about %.1f points; the paper's "
+            "closest ablation lies %.1f away. For that take %d positions, or more seeds.",
+            config.evaluation_positions, seeds, 100 * width, 100 * SMALLEST_GAP,
+            expected_positions(SMALLEST_GAP, seeds),
+        )  # fmt: skip
     return folder, go_on(folder, workers, progress, stop)
 
 
@@ -179,7 +197,7 @@ def _start_worker(parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
+    while os.getppid() == parent and psutil.pid_exists(parent):  # Windows goes on naming a parent that has ended
         time.sleep(GLANCE)
     os._exit(1)
 

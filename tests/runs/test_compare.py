@@ -124,6 +124,18 @@ def test_arms_and_seeds_may_be_added_but_settings_not_changed(tmp_path: Path) ->
     assert not (tmp_path / "new").exists()
 
 
+def test_few_positions_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_module, "go_on", lambda *_: "")
+    for positions in (24, 421):
+        config = small_one(tmp_path, evaluation_positions=positions, out=str(tmp_path / str(positions)))
+        compare(config, arms_named(config), seeds=2)
+    (said,) = (one.getMessage() for one in caplog.records if one.name == compare_module.__name__)
+    assert said.startswith("With 24 positions and 2 seeds")
+    assert "For that take 421 positions" in said
+
+
 SITTING = {"steps": 2, "documents_per_step": 3, "group_size": 4, "budget_start": 4, "evaluation_fraction": 0.5}
 
 

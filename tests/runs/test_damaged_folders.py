@@ -89,6 +89,18 @@ def test_a_run_resumes_from_a_damaged_folder_as_it_would_have(
         assert (message, found) == (None, unbroken)
 
 
+def test_the_advice_of_the_message_helps(broken: Path, unbroken: dict[str, Any]) -> None:
+    """A line of metrics is lost: without the states the run trains again, to the same end."""
+    path = broken.with_name("copy")
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(broken, path)
+    (path / "metrics.jsonl").write_bytes(b"")
+    _, message = either(lambda: resume(path, progress=False))
+    assert "without its folder state/ the run trains again" in (message or "")
+    shutil.rmtree(path / "state")
+    assert resume(path, progress=False).evaluation == unbroken["evaluation"]
+
+
 FILES = ("run.json", "positions.json", "samples.json", "preflight.json", "metrics.jsonl", "rollouts.jsonl")
 
 

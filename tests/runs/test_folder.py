@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -194,3 +195,11 @@ def test_a_trainer_continues_as_another_would_have(tmp_path: Path, dtype: torch.
         assert torch.equal(one, other)
     for name, tensor in whole.state().tensors.items():
         assert torch.equal(tensor, second.state().tensors[name]), name
+
+
+def test_lines_hold_text_as_it_is(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.append("rollouts.jsonl", [{"thought": "é\n"}, {"thought": "二"}])
+    folder.append("rollouts.jsonl", [{"thought": "\u2028"}])
+    lines = (folder.path / "rollouts.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    assert [json.loads(line)["thought"] for line in lines] == ["é\n", "二", "\u2028"]

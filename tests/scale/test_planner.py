@@ -91,6 +91,19 @@ def test_several_gpus_divide_time_share_memory_and_send() -> None:
         size_of("who/knows")
 
 
+@pytest.mark.parametrize(
+    ("gpus", "changes", "message"),
+    [
+        (1, {"gpu": "v100"}, "gpu is 'v100'; use one of a100, h100, h200"),
+        (1, {"way": "fsdp"}, "way is 'fsdp'; use one of tree, trl, trl-vllm"),
+        (8, {"way": "tree"}, "way is 'tree'; use one of trl, trl-vllm"),
+    ],
+)
+def test_unknown_choices_are_refused(gpus: int, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        forecast(preset("gpu"), gpus, **changes)
+
+
 def test_plan_here_is_finite_and_follows_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "product_rate", lambda *_: 1e9)
     policy = make_tiny_policy()
