@@ -36,6 +36,8 @@ def _real(title: str, **bounds: Any) -> Any:
 
 Natural = Annotated[int, _whole(0)]
 Count = Annotated[int, _whole(1)]
+Depth = Annotated[int, Field(ge=0, le=4, title="a whole number from 0 to 4")]
+Sayings = Annotated[float, _real("a number from 0 to 20", ge=0, le=20)]
 Several = Annotated[int, _whole(2)]
 Amount = Annotated[float, _real("a number of at least 0", ge=0)]
 Positive = Annotated[float, _real("a number above 0", gt=0)]
@@ -51,6 +53,7 @@ Shares = Annotated[
     Field(title="three numbers of at least 0 that sum to 1: easy, medium, hard", strict=False),
 ]
 Bounds = Annotated[tuple[Amount, Amount], Field(title="two numbers of at least 0, the smaller first", strict=False)]
+KNOBS = ("calculation_share", "calculation_steps", "sayings")  # of the micro-world's text
 Difficulty = Literal["entropy", "loss", "pass-rate", "learning-progress", "random"]
 
 
@@ -61,6 +64,7 @@ def group(title: str) -> Callable[[Any, str], Any]:
 
 _run = group("What runs, on what, where to")
 _text = group("Text")
+_world = group("The micro-world's text")
 _difficulty = group("Difficulty: entropy and tiers")
 _budget = group("Dynamic token budget")
 _curriculum = group("Curriculum")
@@ -140,6 +144,10 @@ class RMTConfig(Settings):
     min_document_tokens: Count = _text(48, "shorter documents are left out, tokens")
     evaluation_fraction: Part = _text(0.25, "share of documents held out")
 
+    calculation_share: Share = _world(1.0, "share of documents with calculations")
+    calculation_steps: Depth = _world(0, "steps of every calculation, 1 to 4; 0: 2 to 4, as they come")
+    sayings: Sayings = _world(0.6, "sayings a document, on average")
+
     difficulty: Difficulty = _difficulty("entropy", "of a token: entropy, or another in tiers of the same sizes")
     entropy_top_k: Natural = _difficulty(0, "entropy over the k likeliest tokens only; 0 takes all")
     entropy_model: Text = _difficulty("self", "'self', or a small proxy model with the same tokenizer")
@@ -208,6 +216,9 @@ class RMTConfig(Settings):
         for least, most in (("budget_min", "budget_start"), ("min_document_tokens", "document_tokens")):
             largest = getattr(self, most)
             self._require(least, getattr(self, least) <= largest, f"it must not exceed {most} ({largest})")
+        for name in KNOBS:
+            own = self.corpus in ("micro", "micro-dev") or getattr(self, name) == type(self).model_fields[name].default
+            self._require(name, own, f"only the corpus 'micro' has it, and corpus is {self.corpus!r}")
         before = self.curriculum_start < self.curriculum_end
         self._require("curriculum_start", before, f"it must lie below curriculum_end ({self.curriculum_end})")
         compared = self.group_size >= 2 or not self.use_rl
@@ -254,7 +265,7 @@ class PretrainConfig(Settings):
 
 # Fields of a run that post-training sets itself or has no use for: a question has one position and no text around it.
 NOT_IN_POSTTRAINING = (
-    "model", "corpus", "column", "entropy_model", "entropy_top_k", "budget_rule",
+    "model", "corpus", "column", *KNOBS, "entropy_model", "entropy_top_k", "budget_rule",
     "document_tokens", "min_document_tokens", "difficulty", "tier_rule", "tier_thresholds",
     "use_curriculum", "curriculum_start", "curriculum_end", "tier_probs_early", "tier_probs_late", "use_rl",
     "prefix_match", "positions_per_document", "use_ntp", "ntp_weight", "warmup_steps", "warmup_positions",

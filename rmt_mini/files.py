@@ -361,19 +361,21 @@ class ArmRow(Row):
 
 
 class Pair(Change):
-    """A difference a minus b, on one tier, sort or the average."""
+    """A difference a minus b, on one tier, sort or the average; p is that of no difference."""
 
     a: str
     b: str
     tier: str
+    p: Share | None = None
 
 
 class Ratio(Record):
-    """RMT over another arm, with its interval."""
+    """RMT over another arm, with its interval; p is that of no difference."""
 
     ratio: float
     low: float
     high: float
+    p: Share | None = None
 
 
 class Relative(Record):
@@ -437,12 +439,13 @@ class ExamStep(Record):
 
 
 class ExamPair(Change):
-    """A difference of pass@k, a minus b; without a step it is the mean along the way."""
+    """A difference of pass@k, a minus b, and its p; without a step it is the mean along the way."""
 
     a: str
     b: str
     k: Count
     step: int | None = None
+    p: Share | None = None
 
 
 class ExamOutcome(Record):

@@ -32,6 +32,7 @@ class Document:
     text: str
     spans: tuple[Span, ...] = ()  # what a generated text knows about its words; for measuring, no stage trains on it
     cut: bool = False  # if long, only its first tokens are read; otherwise it gives several texts
+    keys: tuple[str, ...] = ()  # what no training text may share with a held-out one
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class Answer:
     closed: bool
     sort: str = ""  # of the token, where the text is a generated one
     run: int = 0  # counts runs, where several are read together
+    base: int = 0  # counts the models that those runs began with
     rollout: Rollout | None = None  # the thought and answer themselves; not read back from a file
 
 

@@ -8,7 +8,7 @@ that closing takes no loss, while one that the model chose does. Otherwise a bud
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby
 from typing import Any, TypeVar
 
@@ -246,3 +246,26 @@ def rollout_logprobs(
     counts = torch.tensor([len(own) for own, _ in decided])
     mask = (torch.arange(int(counts.max())) < counts[:, None]).to(device)
     return packed.new_zeros(mask.shape).masked_scatter(mask, packed), mask
+
+
+@torch.no_grad()
+def answers_after(
+    policy: Policy, form: AnswerFormat, trunks: Trunks, rollouts: Sequence[Rollout], truths: Sequence[int], tokens: int
+) -> tuple[Tensor, Tensor]:
+    """Read thoughts again: the likeliest one-token answer after each, (R,), and the log-probability of its truth, (R,).
+
+    At most about ``tokens`` branch tokens are read at once. The answers that the rollouts gave do not matter.
+    """
+    likeliest, logprobs = (torch.zeros(len(rollouts), dtype=kind) for kind in (torch.long, torch.float64))
+    for chunk in chunks(list(enumerate(rollouts)), lambda one: one[1], form, tokens):
+        places = [place for place, _ in chunk]
+        asked = [replace(one, answer=(truths[place],)) for place, one in chunk]
+        branches = [lay_out(form, trunks.documents[one.position.trunk], one) for one in asked]
+        hidden, starts = read_branches(policy, trunks, branches)
+        ends = [start + len(branch.tokens) - 1 for start, branch in zip(starts, branches, strict=True)]
+        last = hidden[torch.tensor(ends, device=policy.device)]
+        targets = torch.tensor([truths[place] for place in places], device=policy.device)
+        at = torch.tensor(places)
+        logprobs[at] = target_logprobs(policy.head, last, targets).double().cpu()
+        likeliest[at] = policy.head(last).argmax(-1).cpu()
+    return likeliest, logprobs

@@ -1,13 +1,13 @@
 """What results say: the findings of a run, and the verdict of a comparison on each claim of the paper.
 
-A difference is called one only where its 95 % interval excludes zero, else it is inconclusive. The sentences are in
-templates/findings.md.j2.
+A difference is called one only where its 95 % interval excludes zero, else it is inconclusive; a report with many
+claims corrects for their number. The sentences are in templates/findings.md.j2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -20,6 +20,7 @@ from rmt_mini.files import Comparison, Evaluation, ExamOutcome, Row
 from rmt_mini.records import StepMetrics
 from rmt_mini.report.comparison import UNTRAINED
 from rmt_mini.report.markdown import points, render
+from rmt_mini.stages.statistics import LEVEL
 
 VERDICTS = {1: "holds", -1: "does not hold", 0: "inconclusive"}
 FOLLOWED = 0.25  # a mean length within this share of the budget counts as following it
@@ -33,11 +34,15 @@ SYMBOLS: dict[str, str] = _DATA["symbols"]
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim, the numbers that decide it, and whether it holds (1), does not (-1), or is inconclusive (0)."""
+    """One claim, the numbers that decide it, and whether it holds (1), does not (-1), or is inconclusive (0).
+
+    ``sign`` is that of the interval; ``p`` the chance of a difference as large if there were none.
+    """
 
     text: str
     sign: int
     words: str
+    p: float | None = None
 
     def line(self) -> str:
         """Return it as a line of Markdown."""
@@ -45,28 +50,42 @@ class Claim:
 
 
 def claims(found: Comparison) -> list[Claim]:
-    """Judge every claim whose arms are there; those that do not hold come first, then the inconclusive ones."""
+    """Return every claim whose arms are there, each judged by its own interval."""
     made, against = [], found.relative.get(BASELINE)
     if against and (one := against.accuracy):
         sign = int(one.low > 0) - int(one.high < 0)
         paper = 100 * (PAPER[METHOD][3] / PAPER[BASELINE][3] - 1)
         text = f"By {100 * one.ratio:+.1f} % of RPT's accuracy [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
-        made.append(Claim("RMT is more accurate than RPT", sign, f"{text}; the paper: {paper:+.1f} %."))
+        made.append(Claim("RMT is more accurate than RPT", sign, f"{text}; the paper: {paper:+.1f} %.", one.p))
     if against and (one := against.thought_length):
         sign = int(one.high < 1) - int(one.low > 1)
         paper = 100 * PAPER_LENGTHS[METHOD] / PAPER_LENGTHS[BASELINE]
         text = f"{100 * one.ratio:.0f} % of their length [{100 * one.low:.0f}, {100 * one.high:.0f}]"
-        made.append(Claim("RMT's thoughts are shorter than RPT's", sign, f"{text}; the paper: {paper:.0f} %."))
+        made.append(Claim("RMT's thoughts are shorter than RPT's", sign, f"{text}; the paper: {paper:.0f} %.", one.p))
     pairs = {pair.b: pair for pair in found.paired if pair.tier == "average"}
     for arm, text in _DATA["claims"].items():
         if arm in pairs:
-            made.append(Claim(text, pairs[arm].sign, f"RMT minus {shown(arm)}: {points(pairs[arm])} points."))
-    return ordered(made)
+            words = f"RMT minus {shown(arm)}: {points(pairs[arm])} points."
+            made.append(Claim(text, pairs[arm].sign, words, pairs[arm].p))
+    return made
 
 
-def ordered(found: Sequence[Claim]) -> list[Claim]:
-    """Put claims that do not hold first, then inconclusive ones."""
-    return sorted(found, key=lambda claim: (-1, 0, 1).index(claim.sign))
+def corrected(found: Sequence[Claim]) -> list[Claim]:
+    """Judge claims together by Holm's correction; those that do not hold come first, then the inconclusive ones.
+
+    Of all claims that are not so, one or more is then said to hold, or not to, in 5 reports of 100 at most.
+
+    Example:
+        >>> several = [Claim("A", 1, "", p=0.03), Claim("B", 1, "", p=0.04), Claim("C", -1, "", p=0.001)]
+        >>> [(claim.text, claim.sign) for claim in corrected(several)]
+        [('C', -1), ('A', 0), ('B', 0)]
+    """
+    judged, stopped = [], False
+    for rank, claim in enumerate(sorted(found, key=lambda one: 1.0 if one.p is None else one.p)):
+        stopped = stopped or claim.p is None or claim.p * (len(found) - rank) > LEVEL
+        judged.append(replace(claim, sign=0) if stopped else claim)
+    order = [claim.text for claim in found]
+    return sorted(judged, key=lambda one: ((-1, 0, 1).index(one.sign), order.index(one.text)))
 
 
 def questions_of(source: str) -> str:
@@ -92,7 +111,7 @@ def exam_claims(found: ExamOutcome, source: str) -> list[Claim]:
     judged += [(f"After {last} steps of {asked}", pair) for pair in found.paired if pair.step == last]
     names = {name: trained_as(name) for name in found.arms} | {UNTRAINED: "the untrained model"}
     return [
-        Claim(f"{text} than that of {names[pair.b]}", pair.sign, f"pass@1: {points(pair)} points.")
+        Claim(f"{text} than that of {names[pair.b]}", pair.sign, f"pass@1: {points(pair)} points.", pair.p)
         for text, pair in judged
         if pair.k == 1
     ]

@@ -1,7 +1,7 @@
 """Several runs read together: seeds as one result, arms against RMT, post-training, variants of a setting.
 
-All arms answer the same held-out positions, seed by seed, so differences are taken position by position. Intervals draw
-seeds and documents (or questions) anew; with few seeds their part is known roughly and tends to be too narrow.
+All arms answer the same held-out positions, seed by seed, so differences are taken position by position. Intervals are
+those of ``stages/statistics.py``, over documents (or questions), seeds and bases.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rmt_mini.files import Cell, Change, Comparison, Evaluation, Measured, Notes
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Answer, Position
 from rmt_mini.stages.posttrain import pass_at_k
-from rmt_mini.stages.statistics import as_one_tier, interval, of_sort, resample, sorts_in, summarize, summarize_all
+from rmt_mini.stages.statistics import as_accuracy, as_one_tier, influence, interval, of_sort, sorts_in, spread_of, summarize, summarize_all
 
 SPREAD = 0.54  # standard deviation of a difference at one position; 0.43 to 0.59 for RMT's ablations in data/micro
 SIGN = "="  # a variant is an arm named FIELD=VALUE
@@ -206,6 +206,16 @@ def _change(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] 
     return {"difference": found["mean"], "low": found["low"], "high": found["high"]}
 
 
+def _tested(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
+    """Return a difference, its interval, and how unlikely one as large would be if there were none."""
+    change = _change(answers, values, tiers)
+    if change["difference"] is None:
+        return change
+    mean, added = influence(answers, values, tiers)
+    spread = spread_of(answers, added, tiers)
+    return change | {"p": spread and spread.p_value(mean)}
+
+
 def _arm(answers: Sequence[Answer], way: str, took: files.Compute | None) -> files.ArmRow:
     both = Measured.model_validate(summarize(answers, 0))
     length = interval(as_one_tier(answers), np.array([one.length for one in answers]))
@@ -221,10 +231,10 @@ def _arm(answers: Sequence[Answer], way: str, took: files.Compute | None) -> fil
 
 def _paired(method: Sequence[Answer], other: Sequence[Answer], name: str) -> list[files.Pair]:
     gap = _gap(method, other, "match")
-    parts = {column: _change(method, gap, [tier]) for tier, column in enumerate(TIERS)}
-    parts["average"] = _change(method, gap)
+    parts = {column: _tested(method, gap, [tier]) for tier, column in enumerate(TIERS)}
+    parts["average"] = _tested(method, gap)
     for sort in sorts_in(method):
-        parts[sort] = _change(of_sort(method, sort), gap[[one.sort == sort for one in method]])
+        parts[sort] = _tested(of_sort(method, sort), gap[[one.sort == sort for one in method]])
     return [files.Pair(a=METHOD, b=name, tier=tier, **change) for tier, change in parts.items()]
 
 
@@ -233,12 +243,15 @@ def _relative(ours: Sequence[Answer], theirs: Sequence[Answer]) -> files.Relativ
     found: dict[str, files.Ratio | None] = {}
     parts = (("accuracy", "match", ours, 1.0), ("thought_length", "length", as_one_tier(ours), 0.0))
     for name, measure, places, less in parts:
-        values = np.array([[getattr(one, measure) for one in answers] for answers in (ours, theirs)])
-        (mine, other), drawn = resample(places, values, (0, 1, 2))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            low, high = np.nanpercentile(drawn[0] / drawn[1], [2.5, 97.5]) - less if other else (np.nan, np.nan)
-        known = np.isfinite([low, high]).all()
-        found[name] = files.Ratio(ratio=mine / other - less, low=low, high=high) if known else None
+        values = (np.array([getattr(one, measure) for one in answers], dtype=float) for answers in (ours, theirs))
+        (mine, added), (other, others) = (influence(places, value, (0, 1, 2)) for value in values)
+        spread = mine and other and spread_of(places, added / mine - others / other, (0, 1, 2))
+        if spread:  # of the ratio's logarithm
+            ratio, by = mine / other, math.exp(spread.half_width())
+            ends = {"low": ratio / by - less, "high": ratio * by - less}
+            found[name] = files.Ratio(ratio=ratio - less, **ends, p=spread.p_value(math.log(ratio)))
+        else:
+            found[name] = None
     return files.Relative(**found)
 
 
@@ -303,7 +316,7 @@ def read_exams(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
                 for place, (run, line) in zip(places, mine, strict=True)
             ]
             one = interval(answers, np.array([answer.match for answer in answers]))
-            cells[k] = Cell(accuracy=one.pop("mean"), **one)
+            cells[k] = Cell(accuracy=one.pop("mean"), **as_accuracy(one))
         length = float(np.mean([line.thought_length for _, line in mine]))
         arms[name].append(files.ExamStep(step=step, pass_at=cells, thought_length=length))
     gaps = {
@@ -312,7 +325,7 @@ def read_exams(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     }
 
     def pair(name: str, k: int, gap: np.ndarray, step: int | None) -> files.ExamPair:
-        return files.ExamPair(a=METHOD, b=name, step=step, k=k, **_change(answered[steps[0], METHOD, k], gap))
+        return files.ExamPair(a=METHOD, b=name, step=step, k=k, **_tested(answered[steps[0], METHOD, k], gap))
 
     paired = [pair(*key, gap[n], step) for n, step in enumerate(steps) for key, gap in gaps.items()]
     along = [pair(*key, np.mean(gap[1:], axis=0), None) for key, gap in gaps.items()]

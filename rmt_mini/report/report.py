@@ -106,7 +106,7 @@ def write_comparison_report(
         arms=_shown(found),
         words=_words(found),
         symbols=SYMBOLS,
-        claims=claims.ordered(judged),
+        claims=claims.corrected(judged),
         exams={source: (exam, exam_table(exam)) for source, exam in exams.items()},
         questions_of=claims.questions_of,
         trained_as=trained_as,

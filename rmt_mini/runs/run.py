@@ -48,7 +48,7 @@ from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import require_sound
 from rmt_mini.stages.preflight import groups_seen, preflight, signal_by_tier
 from rmt_mini.stages.statistics import summarize_all
-from rmt_mini.worlds.corpus import absolute, load_corpus
+from rmt_mini.worlds.corpus import absolute, corpus_for
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None =
     ``turn`` is what a chat template writes around a text, if an earlier run settled it: a template may state today's
     date, and would give other tokens on another day.
     """
-    corpus = load_corpus(config.corpus, column=config.column)  # first, since it fails fast
+    corpus = corpus_for(config)  # first, since it fails fast
     train, held_out = corpus.split(config.evaluation_fraction)
     policy = policy or load_policy(config.model, config.device, config.dtype)
     policy.turn = turn

@@ -21,7 +21,7 @@ from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError
 from rmt_mini.files import File, require_free
 from rmt_mini.scale.settings import ScaleSettings, require_installed, require_supported
-from rmt_mini.worlds.corpus import load_corpus
+from rmt_mini.worlds.corpus import corpus_for
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
     require_same(out, started.config)
     require_supported(config)
     require_installed(settings.engine)
-    documents, _ = load_corpus(config.corpus, column=config.column).split(config.evaluation_fraction)
+    documents, _ = corpus_for(config).split(config.evaluation_fraction)
     from rmt_mini.scale.callback import latest_checkpoint
     from rmt_mini.scale.trainer import RMTGRPOTrainer
 

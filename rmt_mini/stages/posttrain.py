@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
@@ -28,7 +27,7 @@ from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Position, Rollout, Text
 from rmt_mini.stages.evaluate import in_batches, matches
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, asking_for
-from rmt_mini.stages.statistics import RESAMPLES
+from rmt_mini.stages.statistics import as_accuracy, interval_of_mean
 from rmt_mini.worlds.questions import Question
 
 logger = logging.getLogger(__name__)
@@ -143,7 +142,7 @@ def answer_questions(policy: Policy, exam: Exam, config: RMTConfig, samples: int
 
 def summarize_exam(right: torch.Tensor, rollouts: Sequence[Rollout]) -> PassRow:
     """Return pass@k for k = 1, 2, 4, ... and all samples, with 95 % intervals over questions; thought length."""
-    cells = {k: Cell(accuracy=float(own.mean()), **_interval(own)) for k, own in _passes(right).items()}
+    cells = {k: Cell(accuracy=float(own.mean()), **as_accuracy(interval_of_mean(own))) for k, own in _passes(right).items()}
     length, closed = (float(np.mean([getattr(one, name) for one in rollouts])) for name in ("length", "closed"))
     counts = {"questions": len(right), "samples": right.shape[1]}
     return PassRow(pass_at=cells, **counts, thought_length=length, closed_share=closed)
@@ -163,7 +162,7 @@ def exam_gain(before: torch.Tensor, after: torch.Tensor) -> dict[int, Change]:
     """Differences of pass@k, question by question, with 95 % intervals."""
     first = _passes(before)
     gaps = {k: last - first[k] for k, last in _passes(after).items()}
-    return {k: Change(difference=float(own.mean()), **_interval(own)) for k, own in gaps.items()}
+    return {k: Change(difference=float(own.mean()), **interval_of_mean(own)) for k, own in gaps.items()}
 
 
 def _passes(right: torch.Tensor) -> dict[int, np.ndarray]:
@@ -171,17 +170,6 @@ def _passes(right: torch.Tensor) -> dict[int, np.ndarray]:
     samples = right.shape[1]
     ks = sorted({*(2**power for power in range(samples.bit_length())), samples})
     return {k: np.array([pass_at_k(count, samples, k) for count in right.sum(1).int().tolist()]) for k in ks}
-
-
-def _interval(values: np.ndarray) -> dict[str, Any]:
-    """Return the interval of the mean of a value per question, and their number: {"low", "high", "n"}."""
-    low = high = float(values.mean())
-    if len(values) < 2:  # a single value says nothing of its spread
-        low, high = (-1.0 if low < 0 else 0.0), 1.0
-    elif np.ptp(values) > 0:
-        found = bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0))
-        low, high = map(float, found.confidence_interval)
-    return {"low": low, "high": high, "n": len(values)}
 
 
 def posttrain(

@@ -1,6 +1,6 @@
 """Where do documents come from, and which of them are held out?
 
-    micro                     1,600 generated documents; other texts: micro-reckoning, micro-pretraining
+    micro                     1,600 generated documents; micro-pretraining: as many of its pre-training text
     champ                     270 competition problems with solutions, from the PyPI package champ-dataset
     story.txt                 documents are separated by two or more blank lines
     folder/                   every .txt file below it is one document; links are followed, hidden files left out
@@ -21,13 +21,16 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rmt_mini.config import KNOBS, RMTConfig
 from rmt_mini.errors import UserError
 from rmt_mini.records import Document
 from rmt_mini.worlds import micro
+from rmt_mini.worlds.micro import share_of
+from rmt_mini.worlds.overlap import grouped
 
 logger = logging.getLogger(__name__)
 ACCEPTED = "'champ', 'micro', a .txt or .jsonl file, a folder of .txt files, or hf:NAME[:CONFIG][@SPLIT]"
@@ -49,11 +52,12 @@ class Corpus:
         return hashlib.sha256(json.dumps([[d.id, d.text] for d in self.documents]).encode()).hexdigest()
 
     def split(self, evaluation_fraction: float) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
-        """Return training and held-out documents: held out are those with share_of(text) < evaluation_fraction.
+        """Return training and held-out documents: held out are those with share_of(key) < evaluation_fraction.
 
-        Equal texts go together, and new documents move no old ones. But a side that would be empty gets the text with
-        the nearest share; and of one long document that is more than half of the corpus, such as a book, the last
-        ``evaluation_fraction`` of its characters is held out.
+        Near-duplicates have one key and go together; new documents move no old ones, unless they connect some. No two
+        held-out documents are equal. But a side that would be empty gets the text with the nearest share; and of one
+        long document that is more than half of the corpus, such as a book, the last ``evaluation_fraction`` of its
+        characters is held out.
 
         Example:
             >>> train, held_out = Corpus("mine", tuple(Document(str(n), f"Page {n}.") for n in range(8))).split(0.25)
@@ -62,27 +66,30 @@ class Corpus:
         """
         if not 0 < evaluation_fraction < 1:
             raise UserError(f"evaluation_fraction is {evaluation_fraction}; give a number between 0 and 1")
-        shares = {d.text: share_of(d.text) for d in self.documents}
-        distinct = sorted(set(shares.values()))
-        train = held_out = self.documents
-        book = max(shares, key=len, default="")
-        if len(book) > LONG and 2 * len(book) > sum(map(len, shares)):
-            start, end = _in_two(book, 1 - evaluation_fraction)
-            train, held_out = (
-                tuple(Document(d.id, part) if d.text == book else d for d in self.documents) for part in (start, end)
-            )
-            shares, bound = shares | {start: 1.0, end: 0.0}, evaluation_fraction
-        elif len(distinct) > 1:
-            bound = min(max(evaluation_fraction, distinct[1]), distinct[-1])  # so neither side is empty
-        else:
+        book = max(self.documents, key=lambda one: len(one.text))
+        if len(book.text) > LONG and 2 * len(book.text) > sum(map(len, {one.text for one in self.documents})):
+            start, end = _in_two(book.text, 1 - evaluation_fraction)
+            others = tuple(one for one in self.documents if one.text != book.text)
+            train, held_out = Corpus(self.source, others)._by_share(evaluation_fraction)
+            return (Document(book.id, start), *train), (Document(book.id, end), *held_out)
+        distinct = sorted({share for one in self.documents for share in _shares(one)})
+        if len(distinct) < 2:
             found = f"corpus {self.source!r} has fewer than 2 different documents to split"
             raise UserError(f"{found}, and none of over {LONG} characters; add text")
-        return tuple(d for d in train if shares[d.text] >= bound), tuple(d for d in held_out if shares[d.text] < bound)
+        return self._by_share(min(max(evaluation_fraction, distinct[1]), distinct[-1]))  # so neither side is empty
+
+    def _by_share(self, bound: float) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
+        train = tuple(one for one in self.documents if min(_shares(one)) >= bound)
+        held_out = {one.text: one for one in reversed(self.documents) if max(_shares(one)) < bound}
+        mixed = sum(min(_shares(one)) < bound <= max(_shares(one)) for one in self.documents)
+        if mixed:
+            line = "corpus %r: %d documents are left out; their calculations are in part held out"
+            logger.warning(line, self.source, mixed)
+        return train, tuple(reversed(held_out.values()))
 
 
-def share_of(text: str) -> float:
-    """Place a text between 0 and 1: the first 8 bytes of its SHA-256 / 2^64."""
-    return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) / 2**64
+def _shares(document: Document) -> list[float]:
+    return [share_of(key) for key in document.keys or (document.text,)]
 
 
 def _in_two(text: str, share: float) -> tuple[str, str]:
@@ -93,22 +100,29 @@ def _in_two(text: str, share: float) -> tuple[str, str]:
     return text[:cut].rstrip(), text[cut:].lstrip()
 
 
-def load_corpus(source: str, *, column: str = "text") -> Corpus:
+def load_corpus(source: str, *, column: str = "text", knobs: Mapping[str, Any] | None = None) -> Corpus:
     """Load documents by name or path (the module says which there are), or say in one line why there are none.
 
-    ``column`` is the field of a JSON line or dataset; "problem+solution" joins two by a line feed.
+    ``column`` is the field of a JSON line or dataset; "problem+solution" joins two by a line feed. ``knobs`` are fields
+    of the micro-world's text and their values.
     """
     kept: dict[str, Document] = {}
-    for found in _documents(source, column):
+    for found in _documents(source, column, knobs or {}):
         key, text = _clean(found.id, source, "an id"), _clean(found.text, source, f"document {found.id!r:.80}")
         if not text:
             continue
         if key in kept:
             raise UserError(f"corpus {source!r}: two documents have the id {key!r:.80}; make ids unique")
-        kept[key] = Document(key, text, found.spans, found.cut)
+        kept[key] = replace(found, id=key, text=text)
     if not kept:
         raise UserError(f"corpus {source!r} holds no text; give one that does")
-    return Corpus(source, tuple(kept.values()))
+    documents = list(kept.values())
+    return Corpus(source, tuple(documents if source in micro.TEXTS else grouped(documents)))
+
+
+def corpus_for(config: RMTConfig) -> Corpus:
+    """Load the text of a run's settings."""
+    return load_corpus(config.corpus, column=config.column, knobs={name: getattr(config, name) for name in KNOBS})
 
 
 def absolute(source: str) -> str:
@@ -120,7 +134,7 @@ def absolute(source: str) -> str:
     return f"{prefix}{os.path.abspath(name)}{path[len(name) :]}" if found else source
 
 
-def _documents(source: str, column: str) -> Iterable[Document]:
+def _documents(source: str, column: str, knobs: Mapping[str, Any]) -> Iterable[Document]:
     path = os.path.expanduser(source.removeprefix("hf:"))
     if source.startswith("hf:") and path:
         return _hugging_face(path, column)
@@ -133,7 +147,7 @@ def _documents(source: str, column: str) -> Iterable[Document]:
     if column != "text":
         raise UserError(f"corpus {source!r} has no columns, so column {column!r:.80} has no effect; give --column text")
     if kind in micro.TEXTS:
-        return micro.corpus(kind)
+        return micro.corpus(kind, knobs)
     readers = {"champ": _champ, "folder": _folder, ".txt": _text_file}
     if kind not in readers:
         raise UserError(f"corpus {source!r} is neither .txt nor .jsonl; give {ACCEPTED}")

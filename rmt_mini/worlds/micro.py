@@ -1,25 +1,30 @@
 """The micro-world: a generated text in which thinking truly helps, and a model of a million parameters can do it.
 
-Documents are a few short statements (micro.yaml). Their tokens are of four sorts, which only the generator knows:
+Documents are a few short statements (micro.yaml). Their tokens are of five sorts, which only the generator knows:
 
     grammar      the statement's fixed words, and what repeats an earlier word: easy once learned
     noise        nothing determines it: a name, a colour, a digit drawn at random
-    calculable   a short calculation over earlier words determines it: where the dial is after three turns
+    step         one step of a calculation over earlier words determines it: where the dial is after its first turn
+    calculable   two to four steps do
     saying       a fixed sentence goes on with it: known to whoever has read the sentence, and to no one else
 
 A noise digit and a calculable one have the same entropy for a model that cannot calculate in one pass.
 
 The *pre-training* text has, now and then, an aside before a token: a worked thought that ends in it, in one of three
-styles. The *mid-training* text is unlabelled and shifted: other statements, more steps, larger operands, other words
-preferred, two sayings a document. A trace of its statements occurs in pre-training, and of the *exam* of post-training.
-The *reckoning* text has the calculations of the mid-training text and nothing else.
+styles. The *mid-training* text is unlabelled and shifted: other statements, more steps, larger operands, and sayings.
+A trace of its statements occurs in pre-training, and of the *exam* of post-training.
+
+What is held out is calculations, by way, start and first two moves: all calculations of a document are on the same
+side, and no calculation of two or more steps that a held-out document or question needs occurs in any text that
+mid-training or post-training reads.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import count
@@ -29,20 +34,24 @@ import yaml
 
 from rmt_mini.records import Document, Span
 
-GRAMMAR, NOISE, CALCULABLE = SORTS = ("grammar", "noise", "calculable")  # those that pre-training has
-SAYING = "saying"
+GRAMMAR, NOISE, CALCULABLE = SORTS = ("grammar", "noise", "calculable")  # that an aside may lead to
+STEP, SAYING = "step", "saying"
 WORLD: dict[str, Any] = yaml.safe_load(files(__package__).joinpath("micro.yaml").read_text("utf-8"))
 STATEMENTS = {kind: (way, text) for way, kinds in WORLD["statements"].items() for kind, text in kinds.items()}
 SAYINGS: list[str] = WORLD["sayings"]
 STYLES = tuple(WORLD["thoughts"])
 
-PLACES = ("left", "middle", "right")
-PAIRS = {"near": ("left", "middle"), "far": ("middle", "right"), "outer": ("left", "right")}
+PLACES = ("left", "middle", "right", "back")
+PAIRS = {
+    "near": ("left", "middle"), "far": ("middle", "right"), "outer": ("left", "right"),
+    "low": ("left", "back"), "cross": ("middle", "back"), "high": ("right", "back"),
+}  # fmt: skip
 ORDER = ("first", "second", "third", "fourth")
 
 TRACE = 0.006  # share of pre-training documents that are of the kinds of the two other texts
 DOCUMENTS = 1600  # in the text that a run reads
-ASIDES = (1, 1, 2, 2)  # asides of a document
+HELD_OUT = 0.25  # share of its documents that are written to be held out
+ASIDES = (1, 2, 2, 3)  # asides of a document
 SORT_WEIGHTS = (20, 20, 60)  # of the token that an aside leads to
 STYLE_WEIGHTS = (56, 18, 26)  # most asides ramble
 
@@ -58,6 +67,11 @@ class Working:
     start: str
     steps: tuple[tuple[str, str], ...]
 
+    @property
+    def key(self) -> str:
+        """What is held out: where it starts and its first two moves."""
+        return "".join([self.start, *(operand for operand, _ in self.steps[:2])])
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -70,23 +84,37 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What distinguishes one text of the world from another; weights are those of 1, 2, ..."""
+    """What distinguishes one text of the world from another."""
 
     name: str
-    calculations: tuple[str, ...]  # kinds of statements with a result; every document has one
+    calculations: tuple[str, ...]  # kinds of statements with a result
     fillers: tuple[str, ...]  # kinds of statements without
-    steps: tuple[int, ...]  # weights
-    operands: tuple[int, ...]  # weights
+    step_weights: tuple[int, ...]  # of calculations of 1, 2, ... steps
+    operand_weights: tuple[int, ...]  # of 1, 2, ...
     favourite: float  # chance that a noise word is the text's favourite; the others share the rest
     turn: int  # which of the words is the favourite
-    sayings: int = 0  # in every document
+    sayings: float = 0.0  # a document, on average
+    calculation_share: float = 1.0  # of the documents; the others have a filler in its place
+    calculation_steps: int = 0  # of every calculation; 0 draws them by their weights
+    filler_share: float = 0.0  # of the documents that have one beside it
+    is_split: bool = False  # whether a document's calculations are all read, or all held out
+    salt: str = ""  # before the calculations, where another part of them is held out
 
 
-PRETRAINING = Habits("pretrain", ("dial", "dial", "cups"), ("sky", "market"), (6, 6, 5, 2), (3, 3, 2, 2, 1), 0.4, 0)
-MIDTRAINING = Habits("midtrain", ("lift", "boxes"), ("harbour", "letter"), (0, 3, 4, 3), (1, 1, 2, 2, 2), 0.55, 1, 2)
-EXAM = Habits("exam", ("sum", "trade"), (), (0, 3, 4, 3), (1, 1, 2, 2, 2), 0.4, 2)
-RECKONING = replace(MIDTRAINING, name="reckoning", fillers=(), sayings=0)
-TEXTS = {"micro": MIDTRAINING, "micro-reckoning": RECKONING, "micro-pretraining": PRETRAINING}
+PRETRAINING = Habits(
+    "pretrain", ("dial", "purse", "cups"), ("sky", "market"), (5, 5, 5, 4), (3, 3, 2, 2, 1, 1), 0.4, 0, filler_share=0.5
+)
+MIDTRAINING = Habits(
+    "midtrain", ("lift", "boxes"), ("harbour", "letter"), (0, 3, 3, 4), (1, 1, 2, 2, 2, 2), 0.55, 1, 0.6, is_split=True
+)
+EXAM = Habits("exam", ("sum", "trade"), (), (0, 3, 3, 4), (1, 1, 2, 2, 2, 2), 0.4, 2)
+DEVELOPMENT = replace(MIDTRAINING, name="develop", salt="develop")  # never has what MIDTRAINING holds out
+TEXTS = {"micro": MIDTRAINING, "micro-dev": DEVELOPMENT, "micro-pretraining": PRETRAINING}
+
+
+def share_of(text: str) -> float:
+    """Place a text between 0 and 1: the first 8 bytes of its SHA-256 / 2^64."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) / 2**64
 
 
 def _noise(name: str, habits: Habits, source: random.Random) -> Piece:
@@ -99,21 +127,35 @@ def _noise(name: str, habits: Habits, source: random.Random) -> Piece:
     return Piece(f" {favourite if source.random() < habits.favourite else source.choice(others)}", NOISE)
 
 
-def _working(way: str, habits: Habits, source: random.Random) -> Working:
-    """Draw a calculation: additions modulo ten, or one of three places followed through swaps of pairs."""
-    turning = way == "turning"
-    start = at = str(source.randrange(10)) if turning else source.choice(PLACES)
-    steps = []
-    for _ in range(source.choices((1, 2, 3, 4), habits.steps)[0]):
-        if turning:
-            operand = str(source.choices((1, 2, 3, 4, 5), habits.operands)[0])
-            at = str((int(at) + int(operand)) % 10)
-        else:
-            operand = source.choice(tuple(PAIRS))
+def _steps(at: str, operands: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Follow a place through swaps of pairs, or add modulo ten."""
+    for operand in operands:
+        if operand in PAIRS:
             one, other = PAIRS[operand]
             at = {one: other, other: one}.get(at, at)
-        steps.append((f" {operand}", f" {at}"))
-    return Working(f" {start}", tuple(steps))
+        else:
+            at = str((int(at) + int(operand)) % 10)
+        yield f" {operand}", f" {at}"
+
+
+def _calculation(way: str, habits: Habits, source: random.Random) -> dict[str, list[Piece]]:
+    """Draw the parts of a calculation, and of the same moves from another start."""
+    turning = way == "turning"
+    length = habits.calculation_steps or source.choices((1, 2, 3, 4), habits.step_weights)[0]
+    sizes = [str(1 + n) for n in range(len(habits.operand_weights))]
+    operands = source.choices(sizes, habits.operand_weights, k=length) if turning else source.choices([*PAIRS], k=length)
+    listed: list[Piece] = []
+    for order, operand in zip(ORDER, operands, strict=False):  # first 4, second 2
+        listed += [Piece(f"{',' if listed else ''} {order}"), Piece(f" {operand}", NOISE)]
+    parts = {"listed": listed}
+    for nth, start in zip(("", "2"), source.sample("0123456789" if turning else PLACES, 2), strict=True):
+        steps, readouts = tuple(_steps(start, operands)), []
+        for done in range(length, 0, -1):  # after second 9, after first 7
+            working = Working(f" {start}", steps[:done])
+            said = Piece(steps[done - 1][1], CALCULABLE if done > 1 else STEP, working)
+            readouts += [Piece(f"{',' if readouts else ''} after {ORDER[done - 1]}"), said]
+        parts |= {f"start{nth}": [Piece(f" {start}", NOISE)], f"readouts{nth}": readouts}
+    return parts | {"result": [parts["readouts"][1]]}
 
 
 def _statement(kind: str, habits: Habits, source: random.Random) -> list[Piece]:
@@ -122,12 +164,7 @@ def _statement(kind: str, habits: Habits, source: random.Random) -> list[Piece]:
     if way == "plain":
         drawn = {name: [_noise(name, habits, source)] for name in re.findall(r"<(\w+)>", text)}
     else:
-        working = _working(way, habits, source)
-        start, result = Piece(working.start, NOISE), Piece(working.steps[-1][1], CALCULABLE, working)
-        listed: list[Piece] = []  # first 4, second 2
-        for order, (operand, _) in zip(ORDER, working.steps, strict=False):
-            listed += [Piece(f"{',' if listed else ''} {order}"), Piece(operand, NOISE)]
-        drawn = {"start": [start], "listed": listed, "result": [result]}
+        drawn = _calculation(way, habits, source)
     text = re.sub(r"\{([^{}]+\|[^{}]+)\}", lambda found: source.choice(found[1].split("|")), text)
     pieces: list[Piece] = []
     for part in filter(None, re.split(r"(<\w+>)", text)):
@@ -161,6 +198,7 @@ class Page:
 
     id: str
     pieces: tuple[Piece, ...]
+    salt: str = ""
 
     @property
     def document(self) -> Document:
@@ -170,26 +208,48 @@ class Page:
             if piece.sort != GRAMMAR:
                 spans.append(Span(len(text), len(text) + len(piece.text), piece.sort))
             text += piece.text
-        return Document(self.id, text, tuple(spans))
+        return Document(self.id, text, tuple(spans), keys=self.keys)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The calculations of the document, as they are held out."""
+        keys = {piece.working.key for piece in self.pieces if piece.working and piece.sort == CALCULABLE}
+        return tuple(sorted(self.salt + key for key in keys))
 
 
 def page(habits: Habits, seed: int, number: int) -> Page:
     """Make one document."""
-    source = random.Random(f"{habits.name}/{seed}/{number}")
+    name = f"{habits.name}-{seed}-{number}"
+    source, held_out = random.Random(name), share_of(name) < HELD_OUT
     own = habits
     if habits is PRETRAINING and source.random() < TRACE:
-        own = source.choice((replace(MIDTRAINING, sayings=0), EXAM))  # a trace of the kinds, not of the sayings
-    calculation, fillers = source.choice(own.calculations), min(len(own.fillers), source.choice((0, 1, 1)))
-    kinds = [calculation, *source.sample(own.fillers, fillers)]
+        own = source.choice((replace(MIDTRAINING, sayings=0.0, is_split=False), EXAM))  # of the kinds, not the sayings
+    while True:
+        made = Page(name, tuple(_pieces(own, source)), own.salt)
+        if not own.is_split or _fits(made, held_out):
+            return made
+
+
+def _fits(made: Page, held_out: bool) -> bool:
+    if made.salt and any(share_of(key.removeprefix(made.salt)) < HELD_OUT for key in made.keys):
+        return False
+    return all((share_of(key) < HELD_OUT) == held_out for key in made.keys)
+
+
+def _pieces(habits: Habits, source: random.Random) -> list[Piece]:
+    kinds = [source.choice(habits.calculations)] if source.random() < habits.calculation_share else []
+    if habits.fillers and (not kinds or source.random() < habits.filler_share):
+        kinds.append(source.choice(habits.fillers))
     source.shuffle(kinds)
     pieces: list[Piece] = []
     for kind in kinds:
-        first, *rest = _statement(kind, own, source)
-        pieces += [Piece(" " + first.text) if pieces else first, *rest]
-    for saying in source.sample(SAYINGS, own.sayings):
+        first, *rest = _statement(kind, habits, source)
+        pieces += [replace(first, text=" " + first.text) if pieces else first, *rest]
+    whole, part = divmod(habits.sayings, 1)
+    for saying in source.sample(SAYINGS, int(whole) + (source.random() < part)):
         first_word, *words = re.findall(r" \w+|[.,]", " " + saying)  # nothing predicts which saying it will be
         pieces += [Piece(first_word), *(Piece(word, SAYING if word[0] == " " else GRAMMAR) for word in words)]
-    return Page(f"{habits.name}-{seed}-{number}", tuple(pieces))
+    return pieces
 
 
 def stream(habits: Habits, seed: int, start: int = 0) -> Iterator[Page]:
@@ -202,7 +262,7 @@ def asides(tokens: Sequence[Piece], source: random.Random) -> dict[int, str]:
     chosen = {}
     for _ in range(source.choice(ASIDES)):
         sort = source.choices(SORTS, SORT_WEIGHTS)[0]
-        places = [index for index, piece in enumerate(tokens) if index and piece.sort == sort]
+        places = [n for n, piece in enumerate(tokens) if n and (CALCULABLE if piece.working else piece.sort) == sort]
         if places:
             chosen[source.choice(places)] = source.choices(STYLES, STYLE_WEIGHTS)[0]
     return chosen
@@ -213,9 +273,15 @@ def stated_budget(source: random.Random) -> int | None:
     return None if source.random() < 0.5 else round(2 ** source.uniform(1, 6))
 
 
-def corpus(name: str) -> list[Document]:
-    """Return the documents of one of TEXTS; those of the pre-training text without their asides."""
-    return [page(TEXTS[name], 0, number).document for number in range(DOCUMENTS)]
+def corpus(name: str, knobs: Mapping[str, Any] | None = None) -> list[Document]:
+    """Return different documents of one of TEXTS; those of the pre-training text without their asides."""
+    habits = TEXTS[name] if name == "micro-pretraining" else replace(TEXTS[name], **(knobs or {}))
+    found: dict[str, Document] = {}
+    for made in stream(habits, 0):
+        found.setdefault(made.document.text, made.document)
+        if len(found) == DOCUMENTS:
+            break
+    return list(found.values())
 
 
 def make_tokenizer() -> Any:

@@ -22,7 +22,8 @@ from typing import Any
 
 from rmt_mini.errors import UserError
 from rmt_mini.worlds import micro
-from rmt_mini.worlds.corpus import champ_problems, share_of
+from rmt_mini.worlds.corpus import champ_problems
+from rmt_mini.worlds.micro import share_of
 from rmt_mini.worlds.referee import Referee
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class Question:
     text: str  # ends where the answer begins
     answer: str  # a right one
     score: Callable[[str], float]  # of an answer: 1.0 if it is right, else 0.0
+    key: str = ""  # the calculation that it asks for, as the micro-world holds it out
 
 
 def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
@@ -78,10 +80,10 @@ def as_file_name(source: str) -> str:
 
 
 def split_questions(questions: Sequence[Question], evaluation_fraction: float) -> tuple[list[Question], list[Question]]:
-    """Hold questions out by a hash of their text, as a corpus does with documents."""
+    """Hold questions out by a hash of their calculation or their text, as a corpus does with documents."""
     sides: tuple[list[Question], list[Question]] = ([], [])
     for question in questions:
-        sides[share_of(question.text) < evaluation_fraction].append(question)
+        sides[share_of(question.key or question.text) < evaluation_fraction].append(question)
     if not sides[0] or not sides[1]:
         raise UserError(f"{len(questions)} questions are too few to hold some out; give more (--count)")
     return sides
@@ -90,8 +92,9 @@ def split_questions(questions: Sequence[Question], evaluation_fraction: float) -
 def _micro(habits: micro.Habits, start: int, seed: int, pages: int) -> Iterator[Question]:
     for page in islice(micro.stream(habits, seed, start), pages):
         place = next(n for n, piece in enumerate(page.pieces) if piece.sort == micro.CALCULABLE)
-        text, answer = "".join(piece.text for piece in page.pieces[:place]), page.pieces[place].text
-        yield Question(page.id, text, answer, partial(_equal, answer.strip()))
+        text, asked = "".join(piece.text for piece in page.pieces[:place]), page.pieces[place]
+        answer = asked.text
+        yield Question(page.id, text, answer, partial(_equal, answer.strip()), asked.working.key)
 
 
 def _equal(right: str, given: str) -> float:

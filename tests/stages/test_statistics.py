@@ -1,13 +1,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Answer, Position
-from rmt_mini.stages.statistics import RESAMPLES, interval, of_sort, resample, sorts_in, summarize, summarize_all
+from rmt_mini.stages.statistics import (
+    Spread,
+    as_accuracy,
+    influence,
+    interval,
+    interval_of_mean,
+    of_sort,
+    sorts_in,
+    spread_of,
+    summarize,
+    summarize_all,
+)
 
 
 def answer(
@@ -19,9 +32,10 @@ def answer(
     closed: bool = True,
     sort: str = "",
     run: int = 0,
+    base: int = 0,
 ) -> Answer:
     position = Position(document, 1, tier, 0.0)
-    return Answer(position, plain, match, length, closed, sort, run)
+    return Answer(position, plain, match, length, closed, sort, run, base)
 
 
 def matches(answers: list[Answer]) -> np.ndarray:
@@ -52,14 +66,12 @@ def test_the_interval_holds_the_mean_and_narrows_with_more_documents() -> None:
     for found in (few, many):
         assert 0 <= found["low"] < found["mean"] < found["high"] <= 1
     assert many["high"] - many["low"] < 0.5 * (few["high"] - few["low"])
-    assert interval(made(12), matches(made(12))) == few  # resampled the same way each time
 
 
-def test_documents_are_resampled_not_positions() -> None:
+def test_documents_count_and_not_positions() -> None:
     """Two documents of a hundred equal answers each say as little as two answers."""
     answers = [answer(d, 0, float(d)) for d in range(2) for _ in range(100)]
-    found = interval(answers, matches(answers), [0])
-    assert (found["mean"], found["low"], found["high"]) == (0.5, 0.0, 1.0)
+    assert interval(answers, matches(answers), [0]) == {**interval(answers[::100], np.array([0.0, 1.0])), "n": 200}
 
 
 def test_no_answer_and_a_missing_tier() -> None:
@@ -72,8 +84,8 @@ def test_no_answer_and_a_missing_tier() -> None:
 @pytest.mark.filterwarnings("error")
 def test_a_tier_of_a_few_documents_has_an_interval_that_json_can_hold() -> None:
     answers = [answer(d, 0, float(d % 2)) for d in range(10)] + [answer(0, 2, 1.0), answer(1, 2, 0.0)]
-    found = interval(answers, matches(answers), [2])
-    assert (found["mean"], found["low"], found["high"]) == (0.5, 0.0, 1.0)
+    found = summarize(answers, 4)["think"]["hard"]
+    assert (found["accuracy"], found["low"], found["high"]) == (0.5, 0.0, 1.0)
     once = [one for one in answers if one.position != Position(1, 1, 2, 0.0)]
     assert interval(once, matches(once), [2]) == {"mean": 1.0, "low": 0.0, "high": 1.0, "n": 1}
     json.dumps(summarize(answers, 4), allow_nan=False)
@@ -116,26 +128,53 @@ def runs(rates: tuple[float, ...], documents: int = 40) -> list[Answer]:
     return [answer(d, 0, match, run=run) for run, d, match in right]
 
 
-def test_runs_are_resampled_too() -> None:
+def test_runs_that_differ_widen_the_interval() -> None:
     alike, unlike = runs((0.5, 0.5, 0.5)), runs((0.2, 0.5, 0.8))
     (one, same, other) = (interval(found, matches(found), [0]) for found in (runs((0.5,)), alike, unlike))
     assert one["mean"] == same["mean"] == other["mean"] == 0.5
     assert (one["low"], one["high"]) != (0.5, 0.5)
     # three runs that answer alike say no more than one, since they ask about the same documents
-    assert same["high"] - same["low"] == pytest.approx(one["high"] - one["low"], abs=0.02)
+    assert same["high"] - same["low"] == pytest.approx(one["high"] - one["low"])
     assert other["high"] - other["low"] > 1.5 * (same["high"] - same["low"])
 
 
-def test_the_crossed_interval_covers_the_truth() -> None:
-    """Of worlds with a known mean, with luck of documents and of runs, about 95 in 100 intervals hold it."""
-    source = np.random.default_rng(1)
-    held = 0
-    for _ in range(100):
-        of_document, of_run = source.normal(0, 1, 20), source.normal(0, 1, 20)
-        answers = [answer(d, 0, of_document[d] + of_run[r], run=r) for r in range(20) for d in range(20)]
-        found = interval(answers, matches(answers), [0])
-        held += found["low"] <= 0 <= found["high"]
-    assert 0.88 <= held / 100 <= 0.99
+def test_bases_count_instead_of_runs_where_they_differ_by_more_than_their_seeds_explain() -> None:
+    rates = (0.2, 0.3, 0.5, 0.6, 0.7, 0.8)
+    answers = runs(rates, documents=200)
+    by_base = [replace(one, base=one.run // 2) for one in answers]  # 0.25, 0.55, 0.75
+    crossed = [replace(one, base=(0, 1, 2, 2, 1, 0)[one.run]) for one in answers]  # 0.5, 0.5, 0.5
+    documents, _ = spread_of(answers, influence(answers, matches(answers), [0])[1], [0]).variances
+    for found, means in ((answers, rates), (by_base, (0.25, 0.55, 0.75)), (crossed, rates)):
+        spread = spread_of(found, influence(found, matches(found), [0])[1], [0])
+        assert spread is not None
+        assert spread.freedom == (199, len(means) - 1)
+        assert spread.variances == pytest.approx((documents, np.var(means, ddof=1) / len(means)))
+
+
+@pytest.mark.parametrize("of_base", [0.0, 0.05, 0.1])
+@pytest.mark.parametrize("of_seed", [0.05, 0.1])
+def test_of_intervals_in_the_design_in_use_93_in_100_or_more_hold_the_truth(of_base: float, of_seed: float) -> None:
+    """Three bases, four seeds each, 150 documents; differences of -1, 0 and 1 whose mean is 0.1."""
+    source, documents, tries, held = np.random.default_rng(0), 150, 400, 0
+    base = np.repeat(np.arange(3), 4)
+    asked = [answer(d, 0, 0.0, run=run, base=base[run]) for run in range(12) for d in range(documents)]
+    for _ in range(tries):
+        mean = source.normal(0, of_base, 3)[base] + source.normal(0, of_seed, 12)
+        chance = 0.1 + mean[:, None] + source.normal(0, 0.15, documents)
+        right = [source.random(chance.shape) < np.clip(0.4 + sign * chance / 2, 0, 1) for sign in (1, -1)]
+        found = interval(asked, (right[0].astype(float) - right[1]).ravel(), [0])
+        held += found["low"] <= 0.1 <= found["high"]
+    assert held / tries >= 0.93
+
+
+def test_the_p_value_is_the_level_whose_interval_reaches_zero() -> None:
+    spread = Spread((0.04,), (9,))
+    # one source: Student's test, two-sided; t = 0.5 / 0.2 = 2.5 on 9 degrees of freedom
+    assert spread.p_value(0.5) == spread.p_value(-0.5) == pytest.approx(2 * stats.t.sf(2.5, 9))
+    both = Spread((0.04, 0.01), (9, 2))
+    assert both.half_width(both.p_value(0.4)) == pytest.approx(0.4)
+    assert both.p_value(0.0) == 1.0
+    assert Spread((0.0,), (3,)).p_value(0.1) == pytest.approx(0, abs=1e-9)
 
 
 def test_all_measurements_together() -> None:
@@ -170,25 +209,37 @@ def test_all_measurements_together() -> None:
 def test_two_documents_have_a_spread_and_one_has_the_bounds() -> None:
     answers = [answer(document, 0, 0.0) for document in (0, 1)]
     found = interval(answers, np.array([-0.2, 0.4]))
-    assert (found["mean"], found["low"], found["high"]) == pytest.approx((0.1, -0.2, 0.4))
+    wanted = stats.ttest_1samp([-0.2, 0.4], 0).confidence_interval()
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx((0.1, *wanted))
     alone = interval([answer(0, 0, 0.0), answer(0, 0, 0.0)], np.array([-0.2, 0.4]))
     assert (alone["low"], alone["high"]) == (-1.0, 1.0)
     times = {"before": 1, "after": 3}
     measured = {when: (5, [answer(d, 0, 0.0, length=n * (d + 1)) for d in (0, 1)]) for when, n in times.items()}
-    assert summarize_all(measured)["length_change"]["all"] == {"difference": 3.0, "low": 2.0, "high": 4.0}
+    low, high = stats.ttest_1samp([2.0, 4.0], 0).confidence_interval()
+    wanted = {"difference": 3.0, "low": pytest.approx(low), "high": pytest.approx(high)}
+    assert summarize_all(measured)["length_change"]["all"] == wanted
 
 
-def test_the_interval_holds_95_of_100_resamples_of_each_value() -> None:
-    rng = np.random.default_rng(1)
-    answers = [answer(document, tier, 0.0) for document in range(40) for tier in range(3)]
-    values = rng.random((2, len(answers)))
-    means, drawn = resample(answers, values, (0, 1, 2))
-    assert means == pytest.approx(values.mean(1))
-    assert drawn.shape == (2, RESAMPLES)
-    assert drawn.mean(1) == pytest.approx(means, abs=0.01)
-    for value, own in zip(values, drawn, strict=True):
-        found = interval(answers, value)
-        assert [found["low"], found["high"]] == pytest.approx(np.percentile(own, [2.5, 97.5]).tolist())
+def test_an_interval_is_students_over_documents_whose_tiers_weigh_alike() -> None:
+    values = np.array([1.0, 0.0, 0.5, 0.0, 0.25, 1.0])
+    answers = [answer(document, 0, 0.0) for document in range(6)]
+    wanted = stats.ttest_1samp(values, 0).confidence_interval()
+    found = interval(answers, values)
+    assert [found["low"], found["high"]] == pytest.approx(list(wanted))
+    assert interval_of_mean(values) == {"low": pytest.approx(wanted[0]), "high": pytest.approx(wanted[1]), "n": 6}
+    # the second tier has one answer a document, the first two: each answer of the second weighs twice as much
+    doubled = [answer(d, 0, 0.0) for d in range(6) for _ in range(2)] + [answer(d, 1, 0.0) for d in range(6)]
+    mean, added = influence(doubled, np.concatenate([np.repeat(values, 2), np.zeros(6)]), (0, 1, 2))
+    assert mean == pytest.approx(values.mean() / 2)
+    assert added[:12] == pytest.approx(np.repeat(values - values.mean(), 2) / 24)
+    assert added[12:] == pytest.approx(np.zeros(6))
+
+
+def test_accuracies_stay_between_0_and_1() -> None:
+    assert as_accuracy({"mean": 0.95, "low": 0.85, "high": 1.05}) == {"mean": 0.95, "low": 0.85, "high": 1.0}
+    assert as_accuracy({"mean": None, "low": None, "high": None}) == {"mean": None, "low": None, "high": None}
+    found = summarize([answer(d, 0, float(d > 0)) for d in range(20)], 5)["think"]["easy"]
+    assert (found["accuracy"], found["high"]) == (0.95, 1.0)
 
 
 def test_a_row_averages_all_tiers_and_plain_answers_take_no_thought() -> None:

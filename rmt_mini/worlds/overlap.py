@@ -1,0 +1,76 @@
+"""Which documents say the same? What is held out must not be read in training, in other words either.
+
+Documents of the micro-world name the calculations in them. For other text, two documents are near-duplicates if they
+share a run of 12 words, and so are those that such pairs connect; all of them are held out together, or none.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from rmt_mini.records import Document
+
+logger = logging.getLogger(__name__)
+
+RUN = 12  # words; letters and digits alone count, in either case
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """How many held-out documents share something with training text."""
+
+    shared: int
+    documents: int
+    what: str  # is shared
+
+
+def _runs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return every run of words as the number of its text, (N,), and a 64-bit hash, (N,)."""
+    known: dict[str, int] = {}
+    factors = np.array([pow(0x9E3779B97F4A7C15, place, 2**64) for place in range(RUN)], dtype=np.uint64)
+    hashes = []
+    for text in texts:
+        words = np.array([known.setdefault(w, len(known) + 1) for w in re.findall(r"\w+", text.lower())], dtype=np.uint64)
+        windows = np.lib.stride_tricks.sliding_window_view(words, RUN) if len(words) >= RUN else np.empty((0, RUN), words.dtype)
+        hashes.append(windows @ factors)
+    return np.repeat(np.arange(len(texts)), [len(one) for one in hashes]), np.concatenate(hashes)
+
+
+def grouped(documents: Sequence[Document]) -> list[Document]:
+    """Give near-duplicates the text of the first of them as their key, so that they are held out together.
+
+    If one group has more than half of the documents, as where all begin with one notice, they stay apart, with a
+    warning.
+
+    Example:
+        >>> long = "one two three four five six seven eight nine ten eleven twelve"
+        >>> [one.keys for one in grouped([Document("a", long), Document("b", f"So: {long}!"), Document("c", "Else.")])]
+        [('one two three four five six seven eight nine ten eleven twelve',), ('one two ... twelve',), ('Else.',)]
+    """
+    count, (rows, runs) = len(documents), _runs([document.text for document in documents])
+    names, run = np.unique(runs, return_inverse=True)
+    links = coo_array((np.ones(len(rows)), (rows, count + run)), shape=(count + len(names),) * 2)
+    labels = connected_components(links, directed=False)[1][:count]
+    _, first, group, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+    if sizes.max() > max(2, count / 2):
+        shared = f"{sizes.max()} of {count} documents are connected by shared runs of {RUN} words"
+        logger.warning("%s; they are split one by one. Remove what they share, a notice perhaps", shared)
+        return list(documents)
+    return [replace(one, keys=(documents[first[own]].text,)) for one, own in zip(documents, group, strict=True)]
+
+
+def overlap(train: Sequence[Document], held_out: Sequence[Document]) -> Overlap:
+    """Count held-out documents that share a calculation, or a run of 12 words, with a training document."""
+    if any(one.spans for one in train):  # a generated text, whose statements are all alike
+        read = {key for one in train for key in one.keys}
+        return Overlap(sum(not read.isdisjoint(one.keys) for one in held_out), len(held_out), "a calculation")
+    rows, runs = _runs([one.text for one in (*train, *held_out)])
+    shared = np.isin(runs, runs[rows < len(train)]) & (rows >= len(train))
+    return Overlap(len(np.unique(rows[shared])), len(held_out), f"a run of {RUN} words")
