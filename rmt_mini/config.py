@@ -200,6 +200,11 @@ class RMTConfig(Settings):
     evaluation_documents: Count = _measure(40, "most held-out documents they come from")
     evaluation_budget: Natural = _measure(0, "budget stated in evaluation; 0: B_0 before, B_T after")
     evaluation_thresholds: Bounds = _measure((0.0, 0.0), "tiers of the held-out positions; 0 0: tier_thresholds")
+    evaluation_thoughts: Count = _measure(4, "thoughts at each held-out position; accuracy is their mean")
+    checked_positions: Natural = _measure(
+        60, "held-out positions of curve and probe, training positions that choose the gate's threshold; 0: none"
+    )
+    curve_every: Natural = _measure(10, "steps between points of the learning curve; 0: none")
     preflight_positions: Count = _measure(18, "training positions that a run's pre-flight asks, a group each")
     save_every: Natural = _measure(0, "steps between checkpoints; 0 saves at the end only")
     state_seconds: Amount = _measure(60.0, "least time between two saved states: the most that a killed run loses")
@@ -270,7 +275,8 @@ NOT_IN_POSTTRAINING = (
     "use_curriculum", "curriculum_start", "curriculum_end", "tier_probs_early", "tier_probs_late", "use_rl",
     "prefix_match", "positions_per_document", "use_ntp", "ntp_weight", "warmup_steps", "warmup_positions",
     "warmup_learning_rate", "evaluation_positions", "evaluation_documents", "evaluation_budget",
-    "evaluation_thresholds", "preflight_positions", "state_seconds",
+    "evaluation_thresholds", "evaluation_thoughts", "checked_positions", "curve_every", "preflight_positions",
+    "state_seconds",
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The files of a run or comparison: typed, checked when read, written whole or not at all.
 
 Each class names its file. Lines of metrics.jsonl are StepMetrics, of rollouts.jsonl RolloutLine, and of answers.jsonl
-AnswerLine (ExamLine in post-training).
+AnswerLine (ExamLine in post-training), of curve.jsonl CurvePoint.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Share = Annotated[float, Field(ge=-1e-9, le=1 + 1e-9)]
 Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=-1e-9)]
 Tier = Annotated[int, Field(ge=0, le=2)]
 Time = Literal["before", "cold_start", "after"]  # at which a run is measured
 TIMES: tuple[Time, ...] = get_args(Time)
@@ -168,11 +169,31 @@ class Row(Tiers):
     budget: Count = 0
 
 
+class Mean(Record):
+    """A mean with its interval; None where nothing was asked."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: Count
+
+
 class Measured(Record):
-    """The same positions answered plainly and after a thought."""
+    """The same positions answered plainly and after a thought; ``more`` by measure, then average or sort."""
 
     ntp: Row
     think: Row
+    more: dict[str, dict[str, Mean]] = {}
+
+
+class CurvePoint(Record):
+    """A line of curve.jsonl: a few held-out positions after some steps."""
+
+    step: Count
+    plain: Share
+    think: Share
+    thought_length: Amount
+    sorts: dict[str, tuple[Share, Share]] = {}  # plain and think
 
 
 class Change(Record):
@@ -276,12 +297,20 @@ class AnswerLine(Record):
     sort: str
     plain: Share
     match: Share
-    length: Count
-    closed: bool
+    length: Amount
+    closed: Share
+    confidence: Share
+    bits: Amount
+    bits_after: Amount | None = None
+    gated: Share | None = None
+    probe: dict[str, Share] = {}
 
-    def answer(self, position: Position, run: int = 0) -> Answer:
+    def answer(self, position: Position, run: int = 0, base: int = 0) -> Answer:
         """Return it as a record; its rollout is not known any more."""
-        return Answer(position, self.plain, self.match, self.length, self.closed, self.sort, run)
+        return Answer(position=position, run=run, base=base, **{name: getattr(self, name) for name in KEPT})
+
+
+KEPT = {*AnswerLine.model_fields} & {*Answer.__slots__} - {"position"}  # of an answer, in its line
 
 
 class RolloutLine(Record):
@@ -356,6 +385,8 @@ class ArmRow(Row):
     row: Literal["ntp", "think"]
     thought_length_interval: tuple[float, float]
     plain: Tiers
+    more: dict[str, dict[str, Mean]] = {}
+    curves: dict[str, dict[int, Cell]] = {}  # average or sort -> step -> accuracy
     seeds: Count
     compute: Compute | None = None
 

@@ -8,7 +8,7 @@ of one position are its *group*. A list of tokens is a tuple of ids; where no bu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -95,17 +95,22 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a policy answered at one held-out position, plainly and after thinking."""
+    """What a policy answered at one held-out position, plainly and after thinking; means over its thoughts."""
 
     position: Position
     plain: float  # 1 where the likeliest token is right, else 0
-    match: float  # 1 where the answer after a thought is right, else 0
-    length: int  # of that thought, tokens
-    closed: bool
+    match: float  # share of thoughts after which the answer is right
+    length: float  # of a thought, tokens
+    closed: float  # share of thoughts that closed themselves
     sort: str = ""  # of the token, where the text is a generated one
     run: int = 0  # counts runs, where several are read together
     base: int = 0  # counts the models that those runs began with
-    rollout: Rollout | None = None  # the thought and answer themselves; not read back from a file
+    confidence: float = 0.0  # probability of the likeliest token, plainly
+    bits: float = 0.0  # -log2 of the true token's probability, plainly
+    bits_after: float | None = None  # the same after a thought
+    gated: float | None = None  # right or not by whoever thinks only where unsure
+    probe: Mapping[str, float] = field(default_factory=dict)  # right or not after its own thought, and after others
+    rollout: Rollout | None = None  # the first thought and its answer; not read back from a file
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,18 @@ from rmt_mini.files import Cell, Change, Comparison, Evaluation, Measured, Notes
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Answer, Position
 from rmt_mini.stages.posttrain import pass_at_k
-from rmt_mini.stages.statistics import as_accuracy, as_one_tier, influence, interval, of_sort, sorts_in, spread_of, summarize, summarize_all
+from rmt_mini.stages.statistics import (
+    as_accuracy,
+    as_one_tier,
+    influence,
+    interval,
+    interval_of_mean,
+    of_sort,
+    sorts_in,
+    spread_of,
+    summarize,
+    summarize_all,
+)
 
 SPREAD = 0.54  # standard deviation of a difference at one position; 0.43 to 0.59 for RMT's ablations in data/micro
 SIGN = "="  # a variant is an arm named FIELD=VALUE
@@ -143,9 +155,7 @@ def compare_runs(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
             raise UserError(f"arm {arm!r} was not measured at the positions of {METHOD!r}; compare into a new folder")
     others = {name: row for name, row in rows.items() if name != METHOD}
     return {
-        "arms": {
-            name: _arm(row, ways[name], compute(found[name]) if name in found else None) for name, row in rows.items()
-        },
+        "arms": {name: _arm(row, ways[name], found.get(name, [])) for name, row in rows.items()},
         "paired": [pair for name, row in others.items() for pair in _paired(method, row, name)],
         "relative": {name: _relative(method, row) for name, row in others.items()},
         "lengths": {name: _change(as_one_tier(method), _gap(method, row, "length")) for name, row in others.items()},
@@ -216,7 +226,7 @@ def _tested(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] 
     return change | {"p": spread and spread.p_value(mean)}
 
 
-def _arm(answers: Sequence[Answer], way: str, took: files.Compute | None) -> files.ArmRow:
+def _arm(answers: Sequence[Answer], way: str, folders: Sequence[Path]) -> files.ArmRow:
     both = Measured.model_validate(summarize(answers, 0))
     length = interval(as_one_tier(answers), np.array([one.length for one in answers]))
     return files.ArmRow(
@@ -225,14 +235,34 @@ def _arm(answers: Sequence[Answer], way: str, took: files.Compute | None) -> fil
         thought_length_interval=(length["low"], length["high"]),
         plain=both.ntp,
         seeds=len({one.run for one in answers}),
-        compute=took,
+        compute=compute(folders) if folders else None,
+        more=both.more,
+        curves=_curves(folders, way),
     )
+
+
+def _curves(folders: Sequence[Path], way: str) -> dict[str, dict[int, Cell]]:
+    """Average the learning curves of an arm's runs, with intervals over runs: average or sort -> step -> accuracy."""
+    read = (files.read_lines(folder / "curve.jsonl", files.CurvePoint).good for folder in folders)
+    found: dict[str, dict[int, list[float]]] = {}
+    for point in (point for points in read for point in points):
+        for part, (plain, think) in ({"average": (point.plain, point.think)} | point.sorts).items():
+            found.setdefault(part, {}).setdefault(point.step, []).append(think if way == "think" else plain)
+    return {
+        part: {
+            step: Cell(accuracy=fmean(runs), **as_accuracy(interval_of_mean(np.array(runs))))
+            for step, runs in steps.items()
+        }
+        for part, steps in found.items()
+    }
 
 
 def _paired(method: Sequence[Answer], other: Sequence[Answer], name: str) -> list[files.Pair]:
     gap = _gap(method, other, "match")
     parts = {column: _tested(method, gap, [tier]) for tier, column in enumerate(TIERS)}
     parts["average"] = _tested(method, gap)
+    if all(one.gated is not None for one in (*method, *other)):
+        parts["gated"] = _tested(method, _gap(method, other, "gated"))
     for sort in sorts_in(method):
         parts[sort] = _tested(of_sort(method, sort), gap[[one.sort == sort for one in method]])
     return [files.Pair(a=METHOD, b=name, tier=tier, **change) for tier, change in parts.items()]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -21,14 +21,14 @@ from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
 from rmt_mini.errors import Stopped
-from rmt_mini.files import AnswerLine, Kind, Notes, RolloutLine, Time
+from rmt_mini.files import KEPT, AnswerLine, Kind, Notes, RolloutLine, Time
 from rmt_mini.records import Answer, Judged, Text
 from rmt_mini.runs.folder import RunFolder
+from rmt_mini.stages.evaluate import evenly
 from rmt_mini.stages.midtrain import StepResult
 
 CONTEXT_CHARACTERS = 60
 PACKAGES = ("rmt-mini", "torch", "transformers", "tokenizers", "numpy", "scipy", "champ-dataset")
-Item = TypeVar("Item")
 
 
 class Journal:
@@ -98,12 +98,6 @@ def first_notes(kind: Kind, config: RMTConfig | PretrainConfig, **more: Any) -> 
     )
 
 
-def evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """Return ``count`` items spread evenly, so that the log shows many positions rather than one group."""
-    count = min(count, len(items))
-    return [items[place * len(items) // count] for place in range(count)]
-
-
 def rollout_line(policy: Policy, step: int, texts: Sequence[Text], judged: Judged | Answer) -> RolloutLine:
     """Lay out a rollout for rollouts.jsonl or samples.json, as text that a person can read."""
     decode, rollout = policy.tokenizer.decode, judged.rollout
@@ -130,7 +124,7 @@ def rollout_line(policy: Policy, step: int, texts: Sequence[Text], judged: Judge
 def answer_line(when: Time, texts: Sequence[Text], answer: Answer) -> AnswerLine:
     """Lay out an answer for answers.jsonl: what an interval over several runs needs."""
     position = answer.position
-    same = {name: getattr(answer, name) for name in ("sort", "plain", "match", "length", "closed")}
+    same = {name: getattr(answer, name) for name in KEPT}
     return AnswerLine(when=when, document=texts[position.trunk].id, position=position.index, tier=position.tier, **same)
 
 

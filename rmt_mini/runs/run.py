@@ -43,11 +43,18 @@ from rmt_mini.runs.capacity import explained, warn_of_little_memory
 from rmt_mini.runs.folder import RunFolder, drop_states, folder_for, load_state, save_state
 from rmt_mini.runs.journal import Journal
 from rmt_mini.stages.coldstart import cold_start
-from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions, yardstick
+from rmt_mini.stages.evaluate import (
+    answer_positions,
+    curve_point,
+    evenly,
+    measure_all,
+    plan_positions,
+    yardstick,
+)
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import require_sound
 from rmt_mini.stages.preflight import groups_seen, preflight, signal_by_tier
-from rmt_mini.stages.statistics import summarize_all
+from rmt_mini.stages.statistics import summarize, summarize_all
 from rmt_mini.worlds.corpus import absolute, corpus_for
 
 logger = logging.getLogger(__name__)
@@ -258,7 +265,8 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
             raise UserError(f"{changed} has changed since the run in {str(folder)!r}, so its positions do not fit")
     positions = read_positions(folder, inputs.held_out)
     stated = budget or config.evaluation_budget or budget_of(config, config.steps)
-    return Measured.model_validate(evaluate(policy, inputs.held_out, config, positions, stated))
+    answers = measure_all(policy, inputs.train, inputs.held_out, positions, config, stated)
+    return Measured.model_validate(summarize(answers, stated))
 
 
 def step_bar(title: str, total: int, progress: bool) -> tqdm[Any]:
@@ -346,7 +354,7 @@ class _Run:
             raise files.damaged(self.path / "answers.jsonl", f"answers from before the first step are missing{ANEW}")
         logger.info("Evaluating %d held-out positions: %s", len(positions), when.replace("_", " "))
         with self.journal.timed("evaluation"):
-            answers = answer_positions(self.policy, held_out, positions, self.config, budget)
+            answers = measure_all(self.policy, self.inputs.train, held_out, positions, self.config, budget)
         if when != "cold_start":
             self.show(when, answers)
         lines = [*others, *(journals.answer_line(when, held_out, one) for one in answers)]
@@ -355,10 +363,20 @@ class _Run:
         self.check_stop()
         return budget, answers
 
+    def curve_point(self, step: int) -> None:
+        """Measure a few held-out positions after ``step`` steps."""
+        config = self.config.replace(evaluation_thoughts=1)
+        few = evenly(self.positions(), config.checked_positions)
+        if not few:
+            return
+        budget = config.evaluation_budget or budget_of(config, step)
+        answers = answer_positions(self.policy, self.inputs.held_out, few, config, budget)
+        self.folder.append("curve.jsonl", [curve_point(step, answers)])
+
     def show(self, when: str, answers: Sequence[Answer]) -> None:
         """Write the same few answers of every tier as text, at both ends."""
         per_tier = [[answer for answer in answers if answer.position.tier == tier] for tier in range(3)]
-        chosen = [answer for tier in per_tier for answer in journals.evenly(tier, SAMPLES // 3)]
+        chosen = [answer for tier in per_tier for answer in evenly(tier, SAMPLES // 3)]
         texts, steps = self.inputs.held_out, self.config.steps
         shown = [journals.rollout_line(self.policy, steps, texts, answer) for answer in chosen]
         (Samples.find(self.path) or Samples()).model_copy(update={when: shown}).write(self.path)
@@ -401,6 +419,8 @@ class _Run:
             raise files.damaged(self.path / "metrics.jsonl", f"some of the {steps} steps done are missing{ANEW}")
         self.folder.write_lines("metrics.jsonl", metrics)
         self.folder.write_lines("rollouts.jsonl", [line for line in rollouts if line.step < steps])
+        curve = files.read_lines(self.path / "curve.jsonl", files.CurvePoint).good
+        self.folder.write_lines("curve.jsonl", [point for point in curve if 0 < steps >= point.step])
         return metrics
 
     def midtrain(self, trainer: RMTTrainer, on_step: OnStep | None) -> list[StepMetrics]:
@@ -408,6 +428,8 @@ class _Run:
         done = self.cut_back(trainer.next_step)
         with self.journal.timed("midtrain"), step_bar("RMT", config.steps, self.progress) as bar:
             bar.update(trainer.next_step)
+            if not done and config.curve_every:
+                self.curve_point(0)
 
             def after_step(result: StepResult) -> None:
                 nonlocal saved
@@ -419,6 +441,8 @@ class _Run:
                 bar.update()
                 if metrics.step < CHECKED_STEPS and config.difficulty == "entropy":  # else its tiers are other ones
                     self.early += groups_seen(result.judged, config.group_size)
+                if config.curve_every and (metrics.step + 1) % config.curve_every == 0:
+                    self.curve_point(metrics.step + 1)
                 if config.save_every and (metrics.step + 1) % config.save_every == 0:
                     self.folder.save_checkpoint(self.policy)
                 stopping = self.stop is not None and self.stop.is_set()

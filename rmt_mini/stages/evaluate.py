@@ -2,33 +2,43 @@
 
 Positions are drawn once, evenly over the tiers, by the entropy of the policy as it was before training; every later
 measurement asks the same questions. Plain prediction (the paper's NTP row) takes the likeliest token. Thinking (its
-NTR row, and RMT after training) samples a thought and then takes the likeliest answer. ``stages/statistics.py`` turns
-answers into accuracies with intervals.
+NTR row, and RMT after training) samples a thought and then takes the likeliest answer, several times.
+``stages/statistics.py`` turns answers into accuracies with intervals.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import replace
+from itertools import cycle, islice
+from statistics import fmean
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
-from rmt_mini.engine.prompt import AnswerFormat
-from rmt_mini.engine.rollout import roll_out
+from rmt_mini.engine.prompt import AnswerFormat, encode_text
+from rmt_mini.engine.rollout import answers_after, roll_out
 from rmt_mini.engine.text import format_for, generator_for
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
+from rmt_mini.files import CurvePoint
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.method.schedule import budgets_for
 from rmt_mini.records import Answer, Position, Rollout, Text
 from rmt_mini.stages.difficulty import Difficulty
 from rmt_mini.stages.midtrain import asking_for
 from rmt_mini.stages.optimizer import require_finite
-from rmt_mini.stages.statistics import summarize
+from rmt_mini.stages.statistics import influence, of_sort, sorts_in, summarize
 
 ROWS = 96  # rollouts decoded side by side
+LN2 = math.log(2)
+GENERIC = " Let me see, step by step."  # a thought about nothing in particular
+
+T = TypeVar("T")
 
 
 def plan_positions(
@@ -98,19 +108,143 @@ def matches(form: AnswerFormat, texts: Sequence[Text], rollouts: Sequence[Rollou
 def answer_positions(
     policy: Policy, texts: Sequence[Text], positions: Sequence[Position], config: RMTConfig, budget: int
 ) -> list[Answer]:
-    """Answer every position plainly and after one sampled thought under ``budget``."""
+    """Answer every position plainly and after each of evaluation_thoughts sampled thoughts under ``budget``."""
     form, answers = format_for(policy, config, budget), []
     budgets = dict(zip(positions, budgets_for(config, budget, positions), strict=True))
-    for trunks, batch, generator in in_batches(policy, texts, positions, config, "evaluate"):
+    count = config.evaluation_thoughts if config.use_thinking else 1
+    for trunks, batch, generator in in_batches(policy, texts, positions, config, "evaluate", count):
         asking = asking_for(config, [budgets[position] for position in batch], answer_temperature=0.0)
-        rollouts = roll_out(policy, form, trunks, batch, 1, asking, generator)
-        likeliest = [int(policy.head(hidden).argmax()) for hidden in trunks.before(batch)]
-        for rollout, match, token in zip(rollouts, matches(form, texts, rollouts), likeliest, strict=True):
-            text, index = texts[rollout.position.trunk], rollout.position.index
-            plain, sort = float(token == text.ids[index]), text.sorts[index] if text.sorts else ""
-            length, closed = rollout.length, rollout.closed
-            answers.append(Answer(rollout.position, plain, match, length, closed, sort, rollout=rollout))
+        rollouts = roll_out(policy, form, trunks, batch, count, asking, generator)
+        after = [math.nan] * len(rollouts)
+        if form.name == "continuation":
+            truths = [texts[one.position.trunk].ids[one.position.index] for one in rollouts]
+            after = answers_after(policy, form, trunks, rollouts, truths, config.branch_tokens)[1].tolist()
+        right = matches(form, texts, rollouts)
+        for number, (position, hidden) in enumerate(zip(batch, trunks.before(batch), strict=True)):
+            own = slice(number * count, (number + 1) * count)
+            text, thoughts = texts[position.trunk], rollouts[own]
+            truth, logprobs = text.ids[position.index], policy.head(hidden).double().log_softmax(-1)
+            bits_after = -fmean(after[own]) / LN2
+            answers.append(
+                Answer(
+                    position,
+                    plain=float(int(logprobs.argmax()) == truth),
+                    match=fmean(right[own]),
+                    length=fmean(one.length for one in thoughts),
+                    closed=fmean(one.closed for one in thoughts),
+                    sort=text.sorts[position.index] if text.sorts else "",
+                    confidence=float(logprobs.max().exp()),
+                    bits=-float(logprobs[truth]) / LN2,
+                    bits_after=None if math.isnan(bits_after) else bits_after,
+                    rollout=thoughts[0],
+                )
+            )
     return answers
+
+
+@torch.no_grad()
+def probed(
+    policy: Policy, texts: Sequence[Text], answers: Sequence[Answer], config: RMTConfig, budget: int
+) -> list[Answer]:
+    """Ask whether answers depend on thoughts: let a policy answer after thoughts that it did not have there.
+
+    Each answer's ``probe`` gets 1 or 0 after its *own* first thought, after that of *another* position, a *generic* one
+    and a *blank* one; the last two are as long as its own. Nothing where a model answers in text, or does not think.
+    """
+    form, rollouts = format_for(policy, config, budget), [one.rollout for one in answers]
+    if form.name != "continuation" or not config.use_thinking or len(answers) < 2:
+        return list(answers)
+    own = {one.position: one for one in rollouts if one is not None}
+    others = [*list(own)[len(own) // 2 :], *list(own)[: len(own) // 2]]
+    generic, blank = (encode_text(policy.tokenizer, text) for text in (GENERIC, " "))
+
+    def filled(rollout: Rollout, tokens: Sequence[int]) -> Rollout:
+        return replace(rollout, thought=tuple(islice(cycle(tokens), rollout.length)))
+
+    asked = {
+        "own": own,
+        "other": {at: replace(own[at], thought=own[other].thought) for at, other in zip(own, others, strict=True)},
+        "generic": {at: filled(one, generic) for at, one in own.items()},
+        "blank": {at: filled(one, blank) for at, one in own.items()},
+    }
+    found: dict[Position, dict[str, float]] = {at: {} for at in own}
+    for trunks, batch, _ in in_batches(policy, texts, list(own), config, "probe"):
+        truths = [texts[at.trunk].ids[at.index] for at in batch]
+        for name, thoughts in asked.items():
+            given = [thoughts[at] for at in batch]
+            likeliest, _ = answers_after(policy, form, trunks, given, truths, config.branch_tokens)
+            for at, token, truth in zip(batch, likeliest.tolist(), truths, strict=True):
+                found[at][name] = float(token == truth)
+    return [replace(one, probe=found[one.position]) for one in answers]
+
+
+def best_threshold(answers: Sequence[Answer]) -> float:
+    """Return the confidence from which on a policy should not think but answer plainly, by answers to training text.
+
+    Of several that serve alike it is the lowest, which thinks least.
+
+    Example:
+        >>> at, right = Position(0, 1, 0, 0.0), ((1, 0, 0.9), (0, 1, 0.2))  # plainly, thinking, confidence
+        >>> best_threshold([Answer(at, plain, think, 5, 1, confidence=sure) for plain, think, sure in right])
+        0.9
+    """
+    candidates = [0.0, *sorted({one.confidence for one in answers}), 2.0]
+    return max(candidates, key=lambda threshold: sum(_gated(one, threshold) for one in answers))
+
+
+def _gated(answer: Answer, threshold: float) -> float:
+    return answer.plain if answer.confidence >= threshold else answer.match
+
+
+def gated(answers: Sequence[Answer], threshold: float) -> list[Answer]:
+    """Let each answer be the plain one where its confidence reaches the threshold, else the one after thinking."""
+    return [replace(one, gated=_gated(one, threshold)) for one in answers]
+
+
+def measure_all(
+    policy: Policy,
+    train: Sequence[Text],
+    held_out: Sequence[Text],
+    positions: Sequence[Position],
+    config: RMTConfig,
+    budget: int,
+) -> list[Answer]:
+    """Answer held-out positions as ``answer_positions``, a few of them as ``probed``, and all of them as ``gated``.
+
+    The gate's threshold is chosen on as few positions of training text, drawn by the policy's entropy as it is now.
+    """
+    answers, count = answer_positions(policy, held_out, positions, config, budget), config.checked_positions
+    if not count:
+        return answers
+    checked = {one.position: one for one in probed(policy, held_out, evenly(answers, count), config, budget)}
+    texts = evenly(train, count)
+    chosen = plan_positions(policy, texts, yardstick(config), count)
+    threshold = best_threshold(answer_positions(policy, texts, chosen, config, budget))
+    return gated([checked.get(one.position, one) for one in answers], threshold)
+
+
+def curve_point(step: int, answers: Sequence[Answer]) -> CurvePoint:
+    """Average answers after ``step`` steps: the mean of the tiers, as everywhere, and of each sort."""
+    by_sort = {sort: of_sort(answers, sort) for sort in sorts_in(answers)}
+    sorts = {sort: (_mean_of_tiers(own, "plain"), _mean_of_tiers(own, "match")) for sort, own in by_sort.items()}
+    return CurvePoint(
+        step=step,
+        plain=_mean_of_tiers(answers, "plain"),
+        think=_mean_of_tiers(answers, "match"),
+        thought_length=fmean(one.length for one in answers),
+        sorts=sorts,
+    )
+
+
+def _mean_of_tiers(answers: Sequence[Answer], name: str) -> float:
+    """Mean of the tiers that have answers."""
+    return influence(answers, np.array([getattr(one, name) for one in answers]), range(len(TIERS)))[0]
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """Return ``count`` items, or all, spread evenly over their order."""
+    count = min(count, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
 
 
 def evaluate(

@@ -142,7 +142,8 @@ def answer_questions(policy: Policy, exam: Exam, config: RMTConfig, samples: int
 
 def summarize_exam(right: torch.Tensor, rollouts: Sequence[Rollout]) -> PassRow:
     """Return pass@k for k = 1, 2, 4, ... and all samples, with 95 % intervals over questions; thought length."""
-    cells = {k: Cell(accuracy=float(own.mean()), **as_accuracy(interval_of_mean(own))) for k, own in _passes(right).items()}
+    found = {k: (float(own.mean()), as_accuracy(interval_of_mean(own))) for k, own in _passes(right).items()}
+    cells = {k: Cell(accuracy=mean, **interval) for k, (mean, interval) in found.items()}
     length, closed = (float(np.mean([getattr(one, name) for one in rollouts])) for name in ("length", "closed"))
     counts = {"questions": len(right), "samples": right.shape[1]}
     return PassRow(pass_at=cells, **counts, thought_length=length, closed_share=closed)

@@ -3,8 +3,8 @@
 "average" is the mean of the tiers, as in the paper's tables. The paper gives no intervals. Ours are 95 % confidence
 intervals for the mean over all documents, seeds and bases (pre-trained models) of the kind. Positions of one document
 are not independent, nor are runs that begin with one base, and every run answers the same documents: documents and runs
-are crossed, and runs nested in bases. Each source has its variance and its Student's t, since there are few of it; bases
-count instead of runs where they differ by more than their seeds explain. A test simulates the coverage.
+are crossed, and runs nested in bases. Each source has its variance and its Student's t, since there are few of each;
+bases count instead of runs where they differ by more than their seeds explain. A test simulates the coverage.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Spread:
 
     def half_width(self, level: float = LEVEL) -> float:
         """Half of the interval that misses the truth with a chance of ``level``."""
-        return float(np.sqrt(np.sum(student.ppf(1 - level / 2, self.freedom) ** 2 * self.variances)))
+        return float(np.sqrt(np.sum(student.ppf(1 - level / 2, self.freedom) ** 2 * np.array(self.variances))))
 
     def p_value(self, mean: float, lowest: float = 1e-12) -> float:
         """The level whose interval just reaches zero."""
@@ -130,8 +130,28 @@ def _row(answers: Sequence[Answer], name: str, thinks: bool, budget: int) -> dic
 
 
 def summarize(answers: Sequence[Answer], budget: int) -> dict[str, Any]:
-    """Return the rows "ntp" and "think" of evaluation.json."""
-    return {"ntp": _row(answers, "plain", False, 0), "think": _row(answers, "match", True, budget)}
+    """Return the rows "ntp" and "think" of evaluation.json, and the other measures."""
+    more = {"more": found} if (found := _more(answers)) else {}
+    return {"ntp": _row(answers, "plain", False, 0), "think": _row(answers, "match", True, budget), **more}
+
+
+def measures(answer: Answer) -> dict[str, float]:
+    """Return what was measured beside accuracy: "gain" is the information gain of a thought, bits."""
+    known = {name: value for name in ("gated", "bits_after") if (value := getattr(answer, name)) is not None}
+    if "bits_after" in known:
+        known |= {"bits": answer.bits, "gain": answer.bits - known["bits_after"]}
+    return {**known, **answer.probe}
+
+
+def _more(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
+    measured, found = [measures(answer) for answer in answers], dict[str, dict[str, Any]]()
+    for name in dict.fromkeys(name for one in measured for name in one):
+        some = [answer for answer, one in zip(answers, measured, strict=True) if name in one]
+        values = np.array([one[name] for one in measured if name in one])
+        found[name] = {"average": interval(some, values)}
+        for sort in sorts_in(some):
+            found[name][sort] = interval(of_sort(some, sort), values[[one.sort == sort for one in some]])
+    return found
 
 
 def sorts_in(answers: Sequence[Answer]) -> list[str]:

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator
 
 from rmt_mini.engine.attention import tree_mask
-from rmt_mini.files import ArmRow, Change, Evaluation, ExamStep, Variant
+from rmt_mini.files import ArmRow, Cell, Change, Evaluation, ExamStep, Variant
 from rmt_mini.method.budget import length_reward, thought_cap
 from rmt_mini.method.entropy import TIERS, assign_tiers
 from rmt_mini.records import StepMetrics
@@ -27,7 +27,7 @@ Metrics = Sequence[StepMetrics]
 
 __all__ = [
     "accuracy", "arms", "budget_and_length", "cost", "document_tree", "entropy_histogram", "exam_curves", "forest",
-    "losses", "rewards", "shared_against_copied", "side_by_side", "signal", "text_fit", "tiers_drawn", "tornado",
+    "learning_curves", "losses", "rewards", "shared_against_copied", "side_by_side", "signal", "text_fit", "tiers_drawn", "tornado",
 ]  # fmt: skip
 # A run
 
@@ -165,6 +165,11 @@ def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
     }
     by = {f"seconds, by {name}": chart for name, chart in charts.items()}
     return canvas.curves(by, list(charts), alt=words("cost", charts))
+
+
+def learning_curves(found: Mapping[str, Mapping[int, Cell]]) -> Figured:
+    """Draw the accuracy of each arm at a few held-out positions over the steps of mid-training."""
+    return canvas.levels(found, "step", "next tokens right")
 
 
 def exam_curves(found: Mapping[str, Sequence[ExamStep]], k: int = 1, step: int | None = None) -> Figured:
