@@ -27,8 +27,10 @@ Metrics = Sequence[StepMetrics]
 
 __all__ = [
     "accuracy", "arms", "budget_and_length", "cost", "document_tree", "entropy_histogram", "exam_curves", "forest",
-    "learning_curves", "losses", "rewards", "shared_against_copied", "side_by_side", "signal", "text_fit", "tiers_drawn", "tornado",
+    "learning_curves", "losses", "rewards", "shared_against_copied", "side_by_side", "signal", "text_fit",
+    "tiers_drawn", "tornado",
 ]  # fmt: skip
+
 # A run
 
 
