@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,9 +11,18 @@ import torch
 from rmt_mini.engine.rollout import lay_out
 from rmt_mini.engine.text import format_for
 from rmt_mini.errors import UserError
-from rmt_mini.records import Answer, Position
+from rmt_mini.records import Answer, Position, Rollout
 from rmt_mini.stages import evaluate as room
-from rmt_mini.stages.evaluate import answer_positions, evaluate, plan_positions
+from rmt_mini.stages.evaluate import (
+    answer_positions,
+    best_threshold,
+    curve_point,
+    evaluate,
+    gated,
+    measure_all,
+    plan_positions,
+    probed,
+)
 from rmt_mini.stages.statistics import summarize
 from tests.stages.tiny import ARROWS, SENTENCES, closing, small, texts_for
 
@@ -46,17 +57,23 @@ def asked(
 
 
 def test_answers_are_those_of_direct_calls_of_the_model() -> None:
-    policy, texts, _, answers = asked(small(evaluation_positions=45), sentences=ARROWS)
+    policy, texts, _, answers = asked(small(evaluation_positions=45, evaluation_thoughts=1), sentences=ARROWS)
     assert {one.match for one in answers} == {one.plain for one in answers} == {0.0, 1.0}
     form = format_for(policy, small())
     for one in answers:
         text, index = texts[one.position.trunk].ids, one.position.index
         logits = policy.model(input_ids=torch.tensor([text[:index]])).logits[0, -1]
         assert one.plain == float(int(logits.argmax()) == text[index])
+        logprobs = logits.double().log_softmax(-1)
+        assert one.confidence == pytest.approx(logprobs.max().exp().item(), rel=1e-4)
+        assert one.bits == pytest.approx(-logprobs[text[index]].item() / math.log(2), rel=1e-4)
         branch = lay_out(form, text, one.rollout)
         after = policy.model(input_ids=torch.tensor([[*text[:index], *branch.tokens]])).logits[0, -1]
         assert one.rollout.answer == (int(after.argmax()),)  # the likeliest, though thoughts are sampled
         assert one.match == float(one.rollout.answer[0] == text[index])
+        assert one.bits_after == pytest.approx(
+            -float(after.double().log_softmax(-1)[text[index]]) / math.log(2), rel=1e-4
+        )
         assert (one.rollout.budget, one.rollout.length <= 8) == (4, True)
     assert len({one.rollout.thought for one in answers}) > 10
 
@@ -83,3 +100,87 @@ def test_evaluate_states_the_budget_asked_for() -> None:
     assert found == summarize(answer_positions(policy, texts, positions, config, 6), 6)
     with pytest.raises(UserError, match="no held-out text"):
         evaluate(policy, [], config)
+
+
+def test_an_answer_is_the_mean_over_its_thoughts(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Rollout] = []
+    real = room.roll_out
+    monkeypatch.setattr(room, "roll_out", lambda *given: [drawn.append(one) or one for one in real(*given)])
+    config = small(evaluation_positions=15, evaluation_thoughts=3)
+    _, texts, positions, answers = asked(config, sentences=ARROWS)
+    assert len(drawn) == 3 * len(positions)
+    for number, (at, one) in enumerate(zip(positions, answers, strict=True)):
+        own, truth = drawn[3 * number : 3 * number + 3], texts[at.trunk].ids[at.index]
+        assert one.rollout is own[0]
+        assert one.match == pytest.approx(sum(thought.answer == (truth,) for thought in own) / 3)
+        assert one.length == pytest.approx(sum(len(thought.thought) for thought in own) / 3)
+        assert one.closed == pytest.approx(sum(thought.closed for thought in own) / 3)
+    assert len({one.match for one in answers} - {0.0, 1.0}) > 0
+    drawn.clear()
+    asked(config.replace(use_thinking=False))  # an answer without a thought is always the same
+    assert len(drawn) == 15
+
+
+def test_a_probe_answers_after_other_thoughts(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small(evaluation_positions=12, evaluation_thoughts=1)
+    policy, texts, positions, answers = asked(config, sentences=ARROWS)
+    monkeypatch.setattr(room, "GENERIC", "ab")
+    form, thoughts = format_for(policy, config), [one.rollout.thought for one in answers]
+
+    def right(number: int, thought: tuple[int, ...]) -> float:
+        at = positions[number]
+        ids = texts[at.trunk].ids
+        branch = lay_out(form, ids, replace(answers[number].rollout, thought=thought))
+        logits = policy.model(input_ids=torch.tensor([[*ids[: at.index], *branch.tokens]])).logits[0, -1]
+        return float(int(logits.argmax()) == ids[at.index])
+
+    found = probed(policy, texts, answers, config, 4)
+    for number, (before, one) in enumerate(zip(answers, found, strict=True)):
+        length = before.rollout.length
+        assert replace(one, probe={}) == before
+        assert one.probe == {
+            "own": before.match,
+            "other": right(number, thoughts[(number + 6) % 12]),
+            "generic": right(number, tuple((ord("a"), ord("b"))[place % 2] for place in range(length))),
+            "blank": right(number, (ord(" "),) * length),
+        }
+    assert len({tuple(one.probe.values()) for one in found}) > 2
+    assert probed(policy, texts, answers, config.replace(use_thinking=False), 4) == answers
+
+
+def at(confidence: float, plain: float, match: float) -> Answer:
+    return Answer(Position(0, 1, 0, 0.0), plain, match, 5, 1.0, confidence=confidence)
+
+
+def test_the_gate_answers_at_once_where_its_confidence_reaches_the_threshold() -> None:
+    answers = [at(0.2, 0, 1), at(0.4, 0, 0.75), at(0.6, 1, 0.5), at(0.9, 1, 0)]
+    assert best_threshold(answers) == 0.6
+    assert [one.gated for one in gated(answers, 0.6)] == [1, 0.75, 1, 1]
+    assert best_threshold([at(0.3, 1, 0), at(0.5, 1, 0.5)]) == 0.0  # never think
+    assert best_threshold([at(0.3, 0, 1), at(1.0, 0, 0.5)]) > 1  # always
+
+
+def test_everything_is_measured_at_once_and_the_gate_by_training_text_alone() -> None:
+    config = small(evaluation_positions=24, evaluation_thoughts=2, checked_positions=6)
+    policy = closing()
+    texts, other = texts_for(policy, config), texts_for(policy, config, ARROWS)
+    positions = plan_positions(policy, texts, config)
+    answers = answer_positions(policy, texts, positions, config, 4)
+    found = measure_all(policy, other, texts, positions, config, 4)
+    assert [replace(one, probe={}, gated=None) for one in found] == answers
+    assert [n for n, one in enumerate(found) if one.probe] == [0, 4, 8, 12, 16, 20]
+    chosen = plan_positions(policy, other, config, 6)
+    threshold = best_threshold(answer_positions(policy, other, chosen, config, 4))
+    assert found == [replace(new, probe=old.probe) for new, old in zip(gated(answers, threshold), found, strict=True)]
+    assert measure_all(policy, other, texts, positions, config.replace(checked_positions=0), 4) == answers
+
+
+def test_a_point_of_the_curve_averages_tiers_and_sorts() -> None:
+    def one(tier: int, sort: str, plain: float, match: float) -> Answer:
+        return Answer(Position(0, 1, tier, 0.0), plain, match, 10 * tier, 1.0, sort)
+
+    answers = [one(0, "a", 1, 1), one(0, "a", 0, 1), one(0, "b", 0, 0), one(2, "b", 0, 0.5)]
+    found = curve_point(7, answers)
+    assert (found.step, found.thought_length) == (7, 5)
+    assert (found.plain, found.think) == pytest.approx(((1 / 3 + 0) / 2, (2 / 3 + 0.5) / 2))
+    assert found.sorts == {"a": (0.5, 1.0), "b": (0.0, 0.25)}

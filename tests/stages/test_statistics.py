@@ -71,7 +71,8 @@ def test_the_interval_holds_the_mean_and_narrows_with_more_documents() -> None:
 def test_documents_count_and_not_positions() -> None:
     """Two documents of a hundred equal answers each say as little as two answers."""
     answers = [answer(d, 0, float(d)) for d in range(2) for _ in range(100)]
-    assert interval(answers, matches(answers), [0]) == {**interval(answers[::100], np.array([0.0, 1.0])), "n": 200}
+    found, two = interval(answers, matches(answers), [0]), interval(answers[::100], np.array([0.0, 1.0]))
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx((0.5, two["low"], two["high"]))
 
 
 def test_no_answer_and_a_missing_tier() -> None:
@@ -250,3 +251,19 @@ def test_a_row_averages_all_tiers_and_plain_answers_take_no_thought() -> None:
     assert found["ntp"]["average"]["accuracy"] == pytest.approx((1 / 3 + 0.5 + 1) / 3)
     assert [found["ntp"][name] for name in ("budget", "thought_length", "closed_share")] == [0, 0.0, 0.0]
     assert [found["think"][name] for name in ("budget", "closed_share")] == [7, 1.0]
+
+
+def test_measures_beside_accuracy_are_averaged_where_they_were_taken() -> None:
+    plain = answer(0, 0, 1.0, sort="noise")
+    measured = [
+        replace(plain, bits=3.0, bits_after=1.0, gated=1.0, probe={"own": 1.0, "blank": 0.0}),
+        replace(plain, bits=2.0, bits_after=2.5, gated=0.0, sort="calculable", position=Position(1, 1, 0, 0.0)),
+    ]
+    found = summarize(measured, 4)["more"]
+    assert {name: parts["average"]["mean"] for name, parts in found.items()} == {
+        "gated": 0.5, "bits_after": 1.75, "bits": 2.5, "gain": 0.75, "own": 1.0, "blank": 0.0,
+    }  # fmt: skip
+    assert found["gain"]["calculable"]["mean"] == -0.5
+    assert found["own"]["average"]["n"] == found["own"]["noise"]["n"] == 1
+    assert "calculable" not in found["own"]
+    assert "more" not in summarize([plain], 4)  # a model that answers in text has none of them
