@@ -219,7 +219,8 @@ def measure_all(
     checked = {one.position: one for one in probed(policy, held_out, evenly(answers, count), config, budget)}
     texts = evenly(train, count)
     chosen = plan_positions(policy, texts, yardstick(config), count)
-    threshold = best_threshold(answer_positions(policy, texts, chosen, config, budget))
+    once = config.replace(evaluation_thoughts=1)
+    threshold = best_threshold(answer_positions(policy, texts, chosen, once, budget))
     return gated([checked.get(one.position, one) for one in answers], threshold)
 
 
