@@ -53,7 +53,8 @@ Shares = Annotated[
     Field(title="three numbers of at least 0 that sum to 1: easy, medium, hard", strict=False),
 ]
 Bounds = Annotated[tuple[Amount, Amount], Field(title="two numbers of at least 0, the smaller first", strict=False)]
-KNOBS = ("calculation_share", "calculation_steps", "sayings")  # of the micro-world's text
+KNOBS = ("calculation_share", "calculation_steps", "sayings")  # of these texts
+WITH_KNOBS = ("abacus", "abacus-dev")
 Difficulty = Literal["entropy", "loss", "pass-rate", "learning-progress", "random"]
 
 
@@ -64,7 +65,7 @@ def group(title: str) -> Callable[[Any, str], Any]:
 
 _run = group("What runs, on what, where to")
 _text = group("Text")
-_world = group("The micro-world's text")
+_world = group("The text of the world abacus")
 _difficulty = group("Difficulty: entropy and tiers")
 _budget = group("Dynamic token budget")
 _curriculum = group("Curriculum")
@@ -222,8 +223,8 @@ class RMTConfig(Settings):
             largest = getattr(self, most)
             self._require(least, getattr(self, least) <= largest, f"it must not exceed {most} ({largest})")
         for name in KNOBS:
-            own = self.corpus in ("micro", "micro-dev") or getattr(self, name) == type(self).model_fields[name].default
-            self._require(name, own, f"only the corpus 'micro' has it, and corpus is {self.corpus!r}")
+            own = self.corpus in WITH_KNOBS or getattr(self, name) == type(self).model_fields[name].default
+            self._require(name, own, f"only the corpus 'abacus' has it, and corpus is {self.corpus!r}")
         before = self.curriculum_start < self.curriculum_end
         self._require("curriculum_start", before, f"it must lie below curriculum_end ({self.curriculum_end})")
         compared = self.group_size >= 2 or not self.use_rl
@@ -247,9 +248,10 @@ class PretrainConfig(Settings):
         rmt_mini.errors.UserError: hidden_size is 101; give an even multiple of heads (5)
     """
 
+    world: Literal["micro", "abacus"] = _recipe("micro", "whose text is read")
     steps: Count = _recipe(2700, "optimizer steps")
     seed: Natural = _recipe(0, "seed of weights and text")
-    out: Text = _recipe("", "folder; empty chooses runs/pretrain-micro-seedN")
+    out: Text = _recipe("", "folder; empty chooses runs/pretrain-WORLD-seedN")
     device: Text = _recipe("auto", "auto, cpu or cuda")
     documents_per_step: Count = _recipe(16, "documents a step")
     learning_rate: Positive = _recipe(2e-3, "peak, of AdamW")

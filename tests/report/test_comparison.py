@@ -16,7 +16,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.errors import UserError
 from rmt_mini.files import Cell, Change, Comparison, ExamOutcome, ExamPlan, PostTraining
 from rmt_mini.report import plots
-from rmt_mini.report.claims import SHOWN, claims, exam_claims
+from rmt_mini.report.claims import SHOWN, claims, corrected, exam_claims
 from rmt_mini.report.comparison import (
     SPREAD,
     across_seeds,
@@ -116,7 +116,12 @@ def test_each_claim_is_judged_by_its_interval(whole: Comparison, tmp_path: Path)
     assert verdicts["The budget adds to accuracy"] == 0
     assert verdicts["RMT is more than training on the text (NTP only, equal steps)"] == -1
     assert "The NTP loss adds to accuracy" not in verdicts  # that arm was not run
-    assert [claim.sign for claim in found] == sorted((claim.sign for claim in found), key=(-1, 0, 1).index)
+    together = {claim.text: claim.sign for claim in corrected(found)}
+    assert list(together.values()) == sorted(together.values(), key=(-1, 0, 1).index)
+    # five claims: of p = 0.03 the interval excludes zero, and its claim is inconclusive among the others
+    against = next(claim for claim in found if "equal steps" in claim.text)
+    assert 0.05 / 2 < against.p < 0.05
+    assert {text for text, sign in verdicts.items() if together[text] != sign} == {against.text}
     assert "**RMT is more accurate than RPT: holds.** By +60.0 % of RPT's accuracy [" in " ".join(
         claim.line() for claim in found
     )
@@ -131,7 +136,8 @@ def test_the_report_has_a_row_for_each_arm_and_the_failures_first(whole: Compari
     page = (tmp_path / "report.md").read_text()
     first, _, worst, *_ = page.splitlines()
     assert first == "# RMT, its baseline, ablations and controls: preset custom, text champ, 2 seeds"
-    assert worst.startswith("- **RMT is more than training on the text (NTP only, equal steps): does not hold.**")
+    assert worst.startswith("- **The budget adds to accuracy: inconclusive.**")
+    assert "Verdicts are corrected for their number (5) by Holm's method" in page
     assert accuracy_table(found).count("\n") == 1 + len(found.arms)
     assert "| calculable | noise |" in sorts_table(found)
     for line in (
