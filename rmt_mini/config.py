@@ -271,12 +271,12 @@ class PretrainConfig(Settings):
 
 # Fields of a run that post-training sets itself or has no use for: a question has one position and no text around it.
 NOT_IN_POSTTRAINING = (
-    "model", "corpus", "column", *KNOBS, "entropy_model", "entropy_top_k", "budget_rule",
+    "model", "corpus", "column", *KNOBS, "entropy_model", "entropy_top_k", "budget_rule", "reward_rule",
     "document_tokens", "min_document_tokens", "difficulty", "tier_rule", "tier_thresholds",
     "use_curriculum", "curriculum_start", "curriculum_end", "tier_probs_early", "tier_probs_late", "use_rl",
     "prefix_match", "positions_per_document", "use_ntp", "ntp_weight", "warmup_steps", "warmup_positions",
     "warmup_learning_rate", "evaluation_positions", "evaluation_documents", "evaluation_budget",
-    "evaluation_thresholds", "preflight_positions", "state_seconds", "reward_rule",
+    "evaluation_thresholds", "preflight_positions", "state_seconds",
 )  # fmt: skip
 
 
