@@ -171,6 +171,7 @@ class RMTConfig(Settings):
 
     use_rl: Switch = _rl(True, "train by GRPO on the chosen positions; else next-token prediction only")
     rl_rule: Literal["grpo", "correct", "shuffled"] = _rl("grpo", "controls: imitate correct rollouts, shuffle rewards")
+    reward_rule: Literal["match", "information-gain"] = _rl("match", "is the answer right, or nats the thought adds")
     use_thinking: Switch = _rl(True, "think before the answer; else answer at once (control)")
     answer_format: Literal["auto", "continuation", "chat"] = _rl("auto", "how a model thinks and answers")
     prefix_match: Switch = _rl(False, "continuation format: byte prefix match instead of equal token id")
@@ -233,6 +234,11 @@ class RMTConfig(Settings):
         self._require("use_ntp", self.use_rl or self.use_ntp, f"use_rl is off too, {nothing}: set one")
         trains = self.use_rl or self.ntp_weight > 0
         self._require("ntp_weight", trains, f"use_rl is off, {nothing}: give a number above 0")
+        if self.reward_rule == "information-gain":
+            one_token = "it needs answers of one token: use answer_format 'continuation', or reward_rule 'match'"
+            self._require("reward_rule", self.answer_format != "chat", one_token)
+            thinks = "it rewards thoughts, and use_thinking is off: set it, or use reward_rule 'match'"
+            self._require("reward_rule", self.use_thinking, thinks)
         clipped = self.updates_per_step == 1 or self.clip_epsilon > 0
         self._require("updates_per_step", clipped, "more than one update needs clip_epsilon above 0 (0.2 is usual)")
         return self
@@ -272,7 +278,7 @@ class PretrainConfig(Settings):
 
 # Fields of a run that post-training sets itself or has no use for: a question has one position and no text around it.
 NOT_IN_POSTTRAINING = (
-    "model", "corpus", "column", *KNOBS, "entropy_model", "entropy_top_k", "budget_rule",
+    "model", "corpus", "column", *KNOBS, "entropy_model", "entropy_top_k", "budget_rule", "reward_rule",
     "document_tokens", "min_document_tokens", "difficulty", "tier_rule", "tier_thresholds",
     "use_curriculum", "curriculum_start", "curriculum_end", "tier_probs_early", "tier_probs_late", "use_rl",
     "prefix_match", "positions_per_document", "use_ntp", "ntp_weight", "warmup_steps", "warmup_positions",
