@@ -202,7 +202,7 @@ class RMTConfig(Settings):
     evaluation_documents: Count = _measure(40, "most held-out documents they come from")
     evaluation_budget: Natural = _measure(0, "budget stated in evaluation; 0: B_0 before, B_T after")
     evaluation_thresholds: Bounds = _measure((0.0, 0.0), "tiers of the held-out positions; 0 0: tier_thresholds")
-    evaluation_thoughts: Count = _measure(4, "thoughts at each held-out position; accuracy is their mean")
+    evaluation_thoughts: Count = _measure(1, "thoughts at each held-out position; accuracy is their mean")
     checked_positions: Natural = _measure(
         60, "held-out positions of curve and probe, training positions that choose the gate's threshold; 0: none"
     )
