@@ -14,9 +14,8 @@ The *pre-training* text has, now and then, an aside before a token: a worked tho
 styles. The *mid-training* text is unlabelled and shifted: other statements, more steps, larger operands, and sayings.
 A trace of its statements occurs in pre-training, and of the *exam* of post-training.
 
-What is held out is calculations, by way, start and first two moves: all calculations of a document are on the same
-side, and no calculation of two or more steps that a held-out document or question needs occurs in any text that
-mid-training or post-training reads.
+Calculations are held out by their start and first two moves: all those of a document are on one side, and none of two
+or more steps that a held-out document or question needs occurs in any text that mid-training or post-training reads.
 """
 
 from __future__ import annotations
@@ -140,16 +139,19 @@ def _steps(at: str, operands: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _calculation(way: str, habits: Habits, source: random.Random) -> dict[str, list[Piece]]:
     """Draw the parts of a calculation, and of the same moves from another start."""
-    turning = way == "turning"
     length = habits.calculation_steps or source.choices((1, 2, 3, 4), habits.step_weights)[0]
-    sizes = [str(1 + n) for n in range(len(habits.operand_weights))]
-    operands = source.choices(sizes, habits.operand_weights, k=length) if turning else source.choices([*PAIRS], k=length)
+    if way == "turning":
+        starts, sizes = [*"0123456789"], [str(1 + n) for n in range(len(habits.operand_weights))]
+        operands = source.choices(sizes, habits.operand_weights, k=length)
+    else:
+        starts, operands = [*PLACES], source.choices([*PAIRS], k=length)
     listed: list[Piece] = []
     for order, operand in zip(ORDER, operands, strict=False):  # first 4, second 2
         listed += [Piece(f"{',' if listed else ''} {order}"), Piece(f" {operand}", NOISE)]
     parts = {"listed": listed}
-    for nth, start in zip(("", "2"), source.sample("0123456789" if turning else PLACES, 2), strict=True):
-        steps, readouts = tuple(_steps(start, operands)), []
+    for nth, start in zip(("", "2"), source.sample(starts, 2), strict=True):
+        steps = tuple(_steps(start, operands))
+        readouts: list[Piece] = []
         for done in range(length, 0, -1):  # after second 9, after first 7
             working = Working(f" {start}", steps[:done])
             said = Piece(steps[done - 1][1], CALCULABLE if done > 1 else STEP, working)
@@ -224,13 +226,15 @@ def page(habits: Habits, seed: int, number: int) -> Page:
     own = habits
     if habits is PRETRAINING and source.random() < TRACE:
         own = source.choice((replace(MIDTRAINING, sayings=0.0, is_split=False), EXAM))  # of the kinds, not the sayings
-    while True:
+    made = first = Page(name, tuple(_pieces(own, source)), own.salt)
+    # drawn anew with calculations if it has some: else few of those with would be left
+    while own.is_split and not (_fits(made, held_out) and bool(made.keys) == bool(first.keys)):
         made = Page(name, tuple(_pieces(own, source)), own.salt)
-        if not own.is_split or _fits(made, held_out):
-            return made
+    return made
 
 
 def _fits(made: Page, held_out: bool) -> bool:
+    """Return whether all calculations are of the page's side, and none is held out from the text without a salt."""
     if made.salt and any(share_of(key.removeprefix(made.salt)) < HELD_OUT for key in made.keys):
         return False
     return all((share_of(key) < HELD_OUT) == held_out for key in made.keys)
@@ -274,14 +278,9 @@ def stated_budget(source: random.Random) -> int | None:
 
 
 def corpus(name: str, knobs: Mapping[str, Any] | None = None) -> list[Document]:
-    """Return different documents of one of TEXTS; those of the pre-training text without their asides."""
+    """Return the documents of one of TEXTS; those of the pre-training text without their asides, or knobs."""
     habits = TEXTS[name] if name == "micro-pretraining" else replace(TEXTS[name], **(knobs or {}))
-    found: dict[str, Document] = {}
-    for made in stream(habits, 0):
-        found.setdefault(made.document.text, made.document)
-        if len(found) == DOCUMENTS:
-            break
-    return list(found.values())
+    return [page(habits, 0, number).document for number in range(DOCUMENTS)]
 
 
 def make_tokenizer() -> Any:

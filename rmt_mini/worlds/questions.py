@@ -91,10 +91,11 @@ def split_questions(questions: Sequence[Question], evaluation_fraction: float) -
 
 def _micro(habits: micro.Habits, start: int, seed: int, pages: int) -> Iterator[Question]:
     for page in islice(micro.stream(habits, seed, start), pages):
-        place = next(n for n, piece in enumerate(page.pieces) if piece.sort == micro.CALCULABLE)
-        text, asked = "".join(piece.text for piece in page.pieces[:place]), page.pieces[place]
-        answer = asked.text
-        yield Question(page.id, text, answer, partial(_equal, answer.strip()), asked.working.key)
+        place, working = next(
+            (n, p.working) for n, p in enumerate(page.pieces) if p.working and p.sort == micro.CALCULABLE
+        )
+        text, answer = "".join(piece.text for piece in page.pieces[:place]), page.pieces[place].text
+        yield Question(page.id, text, answer, partial(_equal, answer.strip()), working.key)
 
 
 def _equal(right: str, given: str) -> float:
