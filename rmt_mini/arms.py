@@ -7,6 +7,7 @@ The first rows of any table are not arms: the untrained model, answering at once
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +19,29 @@ METHOD, BASELINE = "rmt", "rpt"
 BASE = {"base-ntp": "ntp", "base-ntr": "think"}  # the untrained model's two rows, and how each answers
 
 _NO_RL = {"use_rl": False, "warmup_steps": 0}
+# What the paper states and a preset may set otherwise, but for what depends on a model's size: T, B_0, the learning
+# rate, documents a step, answer format, cold start. L_NTP stays a mean over its tokens where the paper writes a sum.
+_PAPER = {
+    "scale_advantages": True,
+    "loss_per": "rollout",
+    "budget_min": 1,
+    "budget_decay": 0.2,
+    "length_if_correct": False,
+    "curriculum_start": 0.3,
+    "curriculum_end": 0.7,
+    "ntp_weight": 0.1,
+}
 
 
 def _no_budget(base: RMTConfig) -> dict[str, Any]:
     # without a budget thoughts stop at 2 budget_start, which would cut the thoughts that nobody asked to be short
     return {"use_budget": False, "budget_start": 2 * base.budget_start}
+
+
+def _short_budget(base: RMTConfig) -> dict[str, Any]:
+    # B_T; its formula is in ``method.budget``, which this room may not import
+    last = max(base.budget_min, math.floor(base.budget_start * base.budget_decay + 1e-9))
+    return {"budget_start": last, "budget_decay": 1.0}
 
 
 def _above_easy(base: RMTConfig) -> dict[str, Any]:
@@ -44,10 +63,28 @@ ARMS: dict[str, Callable[[RMTConfig], dict[str, Any]]] = {
     "sft": lambda base: {"rl_rule": "correct"},
     # RPT (arXiv 2506.08007): GRPO above the easy tier; no budget, no curriculum, no NTP
     "rpt": lambda base: {**_no_budget(base), "use_ntp": False, **_above_easy(base)},
+    # RLP (arXiv 2510.01265): the reward is what the thought adds to the log-probability of the text's token, and no
+    # other is given; positions without regard to difficulty (RLP draws one a document, here as many as the preset has)
+    "rlp": lambda base: {
+        **_no_budget(base),
+        "use_ntp": False,
+        "use_curriculum": False,
+        "reward_rule": "information-gain",
+        "scale_advantages": False,
+    },
     "rmt": lambda base: {},
+    # the method with every value that the paper states
+    "rmt-paper": lambda base: _PAPER,
     "rmt-no-budget": _no_budget,
+    # B_T from the first step on: does the decay help, or its end?
+    "rmt-short-budget": _short_budget,
     # the same tiers overall, in no order: p_t is the mean of p_early and p_late throughout
     "rmt-no-curriculum": _mean_tiers,
+    # from hard to easy
+    "rmt-reversed-curriculum": lambda base: {
+        "tier_probs_early": base.tier_probs_late,
+        "tier_probs_late": base.tier_probs_early,
+    },
     "rmt-no-ntp": lambda base: {"use_ntp": False},
     # positions drawn without regard to difficulty
     "rmt-random-tokens": lambda base: {"use_curriculum": False},
@@ -71,8 +108,10 @@ class Arm:
         return base.replace(**self.changes)
 
 
-def arms_named(base: RMTConfig, names: Iterable[str] = tuple(ARMS)) -> list[Arm]:
+def arms_named(base: RMTConfig, names: Iterable[str] = ()) -> list[Arm]:
     """Return arms of these names in the order of ARMS, always with "rmt"; rows of the untrained model are skipped.
+
+    Without names: all, but not "rlp" in a chat, since its reward needs answers of one token.
 
     Raises:
         UserError: if there is no such arm.
@@ -81,7 +120,8 @@ def arms_named(base: RMTConfig, names: Iterable[str] = tuple(ARMS)) -> list[Arm]
         >>> {arm.name: dict(arm.changes) for arm in arms_named(RMTConfig(budget_start=16), ["rmt-no-budget"])}
         {'rmt': {}, 'rmt-no-budget': {'use_budget': False, 'budget_start': 32}}
     """
-    wanted = {*names, METHOD} - BASE.keys()
+    usual = ARMS.keys() - ({"rlp"} if base.answer_format == "chat" else set())
+    wanted = {*(tuple(names) or usual), METHOD} - BASE.keys()
     for name in sorted(wanted - ARMS.keys()):
         raise UserError(f"arm {name!r} is unknown; the arms are {', '.join(ARMS)}")
     compute_of = {"ntp-equal-compute": METHOD}

@@ -53,7 +53,8 @@ Shares = Annotated[
     Field(title="three numbers of at least 0 that sum to 1: easy, medium, hard", strict=False),
 ]
 Bounds = Annotated[tuple[Amount, Amount], Field(title="two numbers of at least 0, the smaller first", strict=False)]
-KNOBS = ("calculation_share", "calculation_steps", "sayings")  # of the micro-world's text
+KNOBS = ("calculation_share", "calculation_steps", "sayings")  # of these texts
+WITH_KNOBS = ("abacus", "abacus-dev")
 Difficulty = Literal["entropy", "loss", "pass-rate", "learning-progress", "random"]
 
 
@@ -64,7 +65,7 @@ def group(title: str) -> Callable[[Any, str], Any]:
 
 _run = group("What runs, on what, where to")
 _text = group("Text")
-_world = group("The micro-world's text")
+_world = group("The text of the world abacus")
 _difficulty = group("Difficulty: entropy and tiers")
 _budget = group("Dynamic token budget")
 _curriculum = group("Curriculum")
@@ -170,6 +171,7 @@ class RMTConfig(Settings):
 
     use_rl: Switch = _rl(True, "train by GRPO on the chosen positions; else next-token prediction only")
     rl_rule: Literal["grpo", "correct", "shuffled"] = _rl("grpo", "controls: imitate correct rollouts, shuffle rewards")
+    reward_rule: Literal["match", "information-gain"] = _rl("match", "is the answer right, or nats the thought adds")
     use_thinking: Switch = _rl(True, "think before the answer; else answer at once (control)")
     answer_format: Literal["auto", "continuation", "chat"] = _rl("auto", "how a model thinks and answers")
     prefix_match: Switch = _rl(False, "continuation format: byte prefix match instead of equal token id")
@@ -222,8 +224,8 @@ class RMTConfig(Settings):
             largest = getattr(self, most)
             self._require(least, getattr(self, least) <= largest, f"it must not exceed {most} ({largest})")
         for name in KNOBS:
-            own = self.corpus in ("micro", "micro-dev") or getattr(self, name) == type(self).model_fields[name].default
-            self._require(name, own, f"only the corpus 'micro' has it, and corpus is {self.corpus!r}")
+            own = self.corpus in WITH_KNOBS or getattr(self, name) == type(self).model_fields[name].default
+            self._require(name, own, f"only the corpus 'abacus' has it, and corpus is {self.corpus!r}")
         before = self.curriculum_start < self.curriculum_end
         self._require("curriculum_start", before, f"it must lie below curriculum_end ({self.curriculum_end})")
         compared = self.group_size >= 2 or not self.use_rl
@@ -232,6 +234,11 @@ class RMTConfig(Settings):
         self._require("use_ntp", self.use_rl or self.use_ntp, f"use_rl is off too, {nothing}: set one")
         trains = self.use_rl or self.ntp_weight > 0
         self._require("ntp_weight", trains, f"use_rl is off, {nothing}: give a number above 0")
+        if self.reward_rule == "information-gain":
+            one_token = "it needs answers of one token: use answer_format 'continuation', or reward_rule 'match'"
+            self._require("reward_rule", self.answer_format != "chat", one_token)
+            thinks = "it rewards thoughts, and use_thinking is off: set it, or use reward_rule 'match'"
+            self._require("reward_rule", self.use_thinking, thinks)
         clipped = self.updates_per_step == 1 or self.clip_epsilon > 0
         self._require("updates_per_step", clipped, "more than one update needs clip_epsilon above 0 (0.2 is usual)")
         return self
@@ -247,9 +254,10 @@ class PretrainConfig(Settings):
         rmt_mini.errors.UserError: hidden_size is 101; give an even multiple of heads (5)
     """
 
+    world: Literal["micro", "abacus"] = _recipe("micro", "whose text is read")
     steps: Count = _recipe(2700, "optimizer steps")
     seed: Natural = _recipe(0, "seed of weights and text")
-    out: Text = _recipe("", "folder; empty chooses runs/pretrain-micro-seedN")
+    out: Text = _recipe("", "folder; empty chooses runs/pretrain-WORLD-seedN")
     device: Text = _recipe("auto", "auto, cpu or cuda")
     documents_per_step: Count = _recipe(16, "documents a step")
     learning_rate: Positive = _recipe(2e-3, "peak, of AdamW")
@@ -270,7 +278,7 @@ class PretrainConfig(Settings):
 
 # Fields of a run that post-training sets itself or has no use for: a question has one position and no text around it.
 NOT_IN_POSTTRAINING = (
-    "model", "corpus", "column", *KNOBS, "entropy_model", "entropy_top_k", "budget_rule",
+    "model", "corpus", "column", *KNOBS, "entropy_model", "entropy_top_k", "budget_rule", "reward_rule",
     "document_tokens", "min_document_tokens", "difficulty", "tier_rule", "tier_thresholds",
     "use_curriculum", "curriculum_start", "curriculum_end", "tier_probs_early", "tier_probs_late", "use_rl",
     "prefix_match", "positions_per_document", "use_ntp", "ntp_weight", "warmup_steps", "warmup_positions",

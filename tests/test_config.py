@@ -16,6 +16,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rmt_mini.arms import arms_named
 from rmt_mini.bench.sizes import Setting
 from rmt_mini.config import PRESETS, PretrainConfig, RMTConfig, Settings, preset, read_settings
 from rmt_mini.errors import UserError
@@ -69,6 +70,9 @@ def test_a_bad_value_is_refused_in_one_line_that_names_field_value_and_remedy(re
         ({"use_rl": False, "use_ntp": False}, "use_ntp"),
         ({"use_rl": False, "ntp_weight": 0.0}, "ntp_weight"),
         ({"tier_rule": "quantile", "tier_thresholds": (0.5, 1.5)}, "tier_thresholds"),
+        ({"reward_rule": "information-gain", "answer_format": "chat"}, "reward_rule"),
+        ({"reward_rule": "information-gain", "use_thinking": False}, "reward_rule"),
+        ({"reward_rule": "information-gain"}, None),
         ({"group_size": 1, "use_rl": False}, None),
         ({"updates_per_step": 2, "clip_epsilon": 0.2}, None),
         ({"budget_decay": 1, "length_weight": 0, "ntp_weight": 0}, None),
@@ -250,3 +254,15 @@ def test_readme_lists_every_difference_of_every_preset_from_the_paper() -> None:
     for name in PRESETS:
         changed = {key for key, value in preset(name).to_dict().items() if value != FIELDS[key]}
         assert changed <= set(PAPER) | sizes, (name, changed - set(PAPER) - sizes)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_arm_to_the_letter_has_every_value_that_the_paper_states_but_for_sizes(name: str) -> None:
+    of_size = {
+        "steps", "documents_per_step", "group_size", "answer_format", "warmup_steps", "learning_rate", "budget_start",
+        "evaluation_documents", "evaluation_fraction",
+    }  # fmt: skip
+    base = preset(name, curriculum_start=0.2, curriculum_end=0.9)
+    (arm,) = (one for one in arms_named(base) if one.name == "rmt-paper")
+    stated = {field: value for field, value in PAPER.items() if value is not None and field not in of_size}
+    assert arm.config(base) == base.replace(**stated)

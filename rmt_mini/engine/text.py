@@ -51,6 +51,7 @@ def format_for(policy: Policy, config: RMTConfig, budget: int | None = None) -> 
     form = answer_format(config.answer_format, policy.tokenizer, policy.parameters, config.prefix_match, policy.turn)
     if isinstance(form, Chat):
         policy.turn = form.turn  # a template that states today's date continues with the same one
+    config.replace(answer_format=form.name)  # refuses settings that do not fit the format that "auto" has chosen
     require_room(policy.name, getattr(policy.model, "config", None), form, config, budget)
     return form
 

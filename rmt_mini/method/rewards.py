@@ -5,7 +5,8 @@ Source: Tian et al., arXiv 2509.24375, dual training, the reward of selective re
     match = 1[y = tau_pos],   r = (1 - w) * match + w * length_reward
 
 w is ``length_weight``; the paper does not state it. For models that answer in text there is RPT's rule as well,
-``prefix_match_reward``. Named deviation, off by default: ``only_if_correct`` in ``total_reward``.
+``prefix_match_reward``. Named deviations, off by default: ``only_if_correct`` in ``total_reward``, and RLP's reward in
+place of match, ``information_gain``.
 """
 
 from __future__ import annotations
@@ -58,11 +59,29 @@ def prefix_match_reward(answer: str, continuation: str, boundaries: Sequence[int
     return float(bool(said) and true.startswith(said) and len(said) in boundaries)
 
 
-def total_reward(match: Number, length: Number, length_weight: float, only_if_correct: bool = False) -> Number:
+def information_gain(thinking: Number, plain: Number) -> Number:
+    """Reward a thought for what it adds: log p(x | prefix, thought) - log p(x | prefix), nats, of the text's token x.
+
+    RLP (arXiv 2510.01265), whose ``plain`` comes from a moving average of the policy; here from the policy itself.
+    Rollouts of a group share it, so that it cancels in their advantages unless rewards are clipped, or shuffled between
+    groups. It lets the reward be read: above 0 the thought helps, below it misleads.
+
+    Example:
+        >>> [information_gain(thinking, plain=-2.0) for thinking in (-0.5, -2.0, -3.0)]
+        [1.5, 0.0, -1.0]
+    """
+    _same_shape(thinking=thinking, plain=plain)
+    return thinking - plain
+
+
+def total_reward(
+    match: Number, length: Number, length_weight: float, only_if_correct: bool = False, gain: Number | None = None
+) -> Number:
     """Weigh being right against keeping to the budget: r = (1 - w) * match + w * length, numbers or tensors (R,).
 
     With only_if_correct (ours): r = (1 - w) * match + w * length * 1[match = 1]. The paper's form lets a wrong short
-    answer outrank a right long one where w > 1/2, and ranks a group of wrong answers by length alone.
+    answer outrank a right long one where w > 1/2, and ranks a group of wrong answers by length alone. A ``gain``, in
+    nats and of either sign, takes the place of match as what is earned; match still says which answers are right.
 
     Example:
         >>> [total_reward(match=0.0, length=0.5, length_weight=0.5, only_if_correct=only) for only in (False, True)]
@@ -70,10 +89,14 @@ def total_reward(match: Number, length: Number, length_weight: float, only_if_co
     """
     if not 0 <= length_weight <= 1:
         raise ValueError(f"length_weight={length_weight} lies outside 0..1; try 0.1")
-    if isinstance(match, Tensor) and isinstance(length, Tensor) and match.shape != length.shape:
-        # (R,) and (R, 1) would broadcast to every match with every length
-        raise ValueError(
-            f"match has shape {tuple(match.shape)}, length {tuple(length.shape)}; give one value a rollout"
-        )
+    _same_shape(match=match, length=length, gain=gain)
     counted = length * (match == 1) if only_if_correct else length
-    return (1 - length_weight) * match + length_weight * counted
+    return (1 - length_weight) * (match if gain is None else gain) + length_weight * counted
+
+
+def _same_shape(**values: float | Tensor | None) -> None:
+    # (R,) and (R, 1) would broadcast to every match with every length
+    shapes = {name: tuple(value.shape) for name, value in values.items() if isinstance(value, Tensor)}
+    if len({*shapes.values()}) > 1:
+        found = ", ".join(f"{name} has shape {shape}" for name, shape in shapes.items())
+        raise ValueError(f"{found}; give one value a rollout")

@@ -36,7 +36,7 @@ from rmt_mini.stages.posttrain import (
     summarize_exam,
 )
 from rmt_mini.stages.pretrain import new_policy, pretrain
-from rmt_mini.worlds.micro import make_tokenizer
+from rmt_mini.worlds.micro import WORLDS, make_tokenizer
 from rmt_mini.worlds.questions import load_questions, split_questions
 
 
@@ -65,7 +65,7 @@ def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
     Raises:
         UserError: for anything that a user can set right.
     """
-    path = folder_for(config.out, f"pretrain-micro-seed{config.seed}")
+    path = folder_for(config.out, f"pretrain-{config.world}-seed{config.seed}")
     require_free(path)  # before anything slow
     policy = new_policy(config)
     with (
@@ -87,7 +87,8 @@ def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
 
 def usual_source(tokenizer: Any) -> str:
     """Return the source of the questions that a model is asked if none is named, by its tokenizer."""
-    return "micro" if tokenizer.get_vocab() == make_tokenizer().get_vocab() else "gym:chain_sum"
+    known = tokenizer.get_vocab()
+    return next((name for name, one in WORLDS.items() if make_tokenizer(one).get_vocab() == known), "gym:chain_sum")
 
 
 def posttrain_run(
@@ -128,11 +129,11 @@ def posttrain_run(
     )
     policy.turn = turn
     usual = usual_source(policy.tokenizer)
-    small = usual == "micro"
+    small = usual in WORLDS
     base = {"steps": 40, "documents_per_step": 20} if small else {"steps": 12, "documents_per_step": 8}
     source = source or usual
     settings = {**POSTTRAINING, **base, "model": checkpoint, "corpus": source, **given}
-    config = anywhere(preset("micro" if small else "laptop", **settings))
+    config = anywhere(preset(usual if small else "laptop", **settings))
     asked = load_questions(source, count, config.seed)
     questions = answerable(policy, source, asked, config)
     train, held_out = split_questions(questions, config.evaluation_fraction)

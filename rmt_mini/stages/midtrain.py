@@ -6,6 +6,7 @@ One step t of T, as ``RMTTrainer.step`` takes it:
     2. draw the positions C by the curriculum p_t
     3. at each, sample G thoughts and answers under the budget B_t             (DTB)
     4. reward (1 - w) * match + w * length; advantages within each group
+       (by ``reward_rule`` "information-gain" a gain takes the place of match, and the answer has no loss)
     5. L = L_RL on C + lambda * L_NTP on every other position                  (dual objective)
     6. update the weights
 
@@ -31,13 +32,13 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat
-from rmt_mini.engine.rollout import Asking, chunks, roll_out, rollout_logprobs
+from rmt_mini.engine.rollout import Asking, answers_after, chunks, roll_out, rollout_logprobs
 from rmt_mini.engine.text import endless, format_for, generator_for
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
 from rmt_mini.method.budget import length_reward, thought_cap
 from rmt_mini.method.grpo import group_advantages, rl_loss
 from rmt_mini.method.objective import ntp_loss, rmt_loss
-from rmt_mini.method.rewards import total_reward
+from rmt_mini.method.rewards import information_gain, total_reward
 from rmt_mini.method.schedule import budget_of, budgets_for, draw, outside, sampler_for
 from rmt_mini.records import Judged, Position, Rollout, State, StepMetrics, Text
 from rmt_mini.stages.difficulty import Difficulty, Pool, Scoring, rescored
@@ -57,18 +58,44 @@ def asking_for(config: RMTConfig, budgets: Sequence[int], answer_temperature: fl
     )
 
 
-def judge(rollouts: Sequence[Rollout], form: AnswerFormat, trunks: Trunks, config: RMTConfig) -> list[Judged]:
+@torch.no_grad()
+def gains_of(
+    policy: Policy, form: AnswerFormat, trunks: Trunks, rollouts: Sequence[Rollout], config: RMTConfig
+) -> list[float]:
+    """Return how much likelier each thought makes the text's token than plain prediction, nats."""
+    positions = [one.position for one in rollouts]
+    truths = [trunks.documents[one.trunk][one.index] for one in positions]
+    _, thinking = answers_after(policy, form, trunks, rollouts, truths, config.branch_tokens)
+    plain = target_logprobs(policy.head, trunks.before(positions), torch.tensor(truths, device=policy.device))
+    return information_gain(thinking, plain.double().cpu()).tolist()
+
+
+def thought_alone(judged: Judged) -> Judged:
+    """Return a rollout without its answer: RLP samples none, so no loss is taken on it."""
+    rollout = judged.rollout
+    thought = rollout.logprobs[: len(rollout.logprobs) - len(rollout.answer)]
+    return replace(judged, rollout=replace(rollout, answer=(), logprobs=thought))
+
+
+def judge(
+    rollouts: Sequence[Rollout],
+    form: AnswerFormat,
+    trunks: Trunks,
+    config: RMTConfig,
+    gains: Sequence[float] | None = None,
+) -> list[Judged]:
     """Reward rollouts and compare each with its group; see point 4 of the loop.
 
     Two controls differ: ``rl_rule`` "shuffled" permutes the rewards of the whole step before groups are compared; with
     "correct" the advantage is the match itself, which is supervised learning on the model's own right answers.
     """
     rewarded = []
-    for rollout in rollouts:
+    earned: Sequence[float | None] = gains or [None] * len(rollouts)
+    for rollout, gain in zip(rollouts, earned, strict=True):
         match = form.judge(rollout.answer, trunks.documents[rollout.position.trunk], rollout.position.index)
         length = 0.0 if rollout.budget is None else float(length_reward(rollout.length, rollout.budget))
         weight = 0.0 if rollout.budget is None else config.length_weight
-        rewarded.append((match, length, total_reward(match, length, weight, config.length_if_correct)))
+        rewarded.append((match, length, total_reward(match, length, weight, config.length_if_correct, gain)))
     if config.rl_rule == "shuffled":
         # the rollouts themselves seed the permutation, so that a step is the same in a resumed run
         random.Random(f"{config.seed}/{[rollout.logprobs for rollout in rollouts]}").shuffle(rewarded)
@@ -80,7 +107,7 @@ def judge(rollouts: Sequence[Rollout], form: AnswerFormat, trunks: Trunks, confi
     return [Judged(one, *parts, by) for one, parts, by in zip(rollouts, rewarded, advantages, strict=True)]
 
 
-Judge = Callable[[Sequence[Rollout], AnswerFormat, Trunks, RMTConfig], list[Judged]]
+Judge = Callable[[Sequence[Rollout], AnswerFormat, Trunks, RMTConfig, Sequence[float] | None], list[Judged]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +174,7 @@ class RMTTrainer:
         """Run step ``step`` on some texts; after a NonFiniteError the weights are as before."""
         config, clock = self.config, Clock()
         judged: list[Judged] = []
+        gains = None
         with clock("rollout"):
             trunks = self._read(step, texts, clock)
             chosen = self.choose(step, texts, trunks)
@@ -154,15 +182,18 @@ class RMTTrainer:
                 asking = self.ask(budget_of(config, step), chosen.positions)
                 asked = (self.policy, self.form, trunks, chosen.positions, config.group_size, asking)
                 rollouts = roll_out(*asked, generator_for(config.seed, "rollout", step))
-                judged = self.judge(rollouts, self.form, trunks, config)
+                if config.reward_rule == "information-gain":
+                    gains = gains_of(self.policy, self.form, trunks, rollouts, config)
+                judged = self.judge(rollouts, self.form, trunks, config, gains)
+        learned = judged if gains is None else [thought_alone(one) for one in judged]
         with clock("update"), self.guard.step(step) as updates:
             for number in range(config.updates_per_step):
                 if number > 0:
                     trunks = self._read(step, texts, clock)
-                losses = self._backward(texts, trunks, chosen, judged, clock)
+                losses = self._backward(texts, trunks, chosen, learned, clock)
                 with clock("trunk"):
                     updates.append(replace(losses, grad_norm=self.optimizer.step()))
-        done = Work(step, texts, chosen, judged, updates, clock.seconds)
+        done = Work(step, texts, chosen, learned, updates, clock.seconds)
         return StepResult(step_metrics(done, self.policy, self.form, config), texts, judged)
 
     def _read(self, step: int, texts: Sequence[Text], clock: Clock) -> Trunks:

@@ -1,6 +1,6 @@
-r"""Pre-training from scratch: a small Llama learns the micro-world's text by next-token prediction.
+r"""Pre-training from scratch: a small Llama learns a micro-world's text by next-token prediction.
 
-Now and then an author of the micro-world's pre-training text thinks aloud before a word. Such an aside is laid out
+Now and then an author of a pre-training text thinks aloud before a word. Such an aside is laid out
 exactly as the engine lays out a branch:
 
     ... Now it shows \n<think 24> 3 first 4 7 second 8 5</think>\n... second 8. Now it shows 5. The clerk ...
@@ -38,7 +38,7 @@ def new_policy(config: PretrainConfig) -> Policy:
     """Make an untrained model and the world's tokenizer; the weights depend on the seed alone."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = micro.make_tokenizer()
+    tokenizer = micro.make_tokenizer(micro.WORLDS[config.world])
     shape = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=config.hidden_size,
@@ -57,14 +57,14 @@ def new_policy(config: PretrainConfig) -> Policy:
         torch.manual_seed(config.seed)
         model: Any = LlamaForCausalLM(shape)
     model.to(choose_device(config.device))
-    return make_policy("micro", model, tokenizer)
+    return make_policy(config.world, model, tokenizer)
 
 
 class Reader:
     """Turns pages into tokens, asides included."""
 
-    def __init__(self, form: AnswerFormat, seed: int) -> None:
-        self.form, self.seed = form, seed
+    def __init__(self, form: AnswerFormat, seed: int, world: micro.World = micro.MICRO) -> None:
+        self.form, self.seed, self.world = form, seed, world
         self._encode = lru_cache(maxsize=50_000)(
             lambda text: form.tokenizer(text, add_special_tokens=False)["input_ids"]
         )
@@ -74,14 +74,15 @@ class Reader:
         source = random.Random(f"asides/{self.seed}/{page.id}")
         pieces = [(token, piece) for piece in page.pieces for token in self._encode(piece.text)]
         plain = [token for token, _ in pieces]
-        thoughts = micro.asides([piece for _, piece in pieces], source)
+        thoughts = micro.asides([piece for _, piece in pieces], source, self.world)
         tokens: list[int] = []
         targets: list[int] = []
         for index, (token, piece) in enumerate(pieces):
             predicted = [token]
             if index in thoughts:
                 opening = self.form.opening(micro.stated_budget(source))
-                thought = micro.think(thoughts[index], self.form.tokenizer.decode([token]), piece.working)
+                word = self.form.tokenizer.decode([token])
+                thought = micro.think(thoughts[index], word, piece.working, self.world)
                 predicted = [*self._encode(thought), *self.form.close, *self.form.cue(plain, index), token]
                 tokens, targets = [*tokens, *opening], [*targets, *[IGNORED] * len(opening)]
             tokens += predicted
@@ -91,23 +92,23 @@ class Reader:
 
     def batches(self, size: int) -> Iterator[list[Sequenced]]:
         """Yield batches of pages of like length, without end."""
-        pages = micro.stream(micro.PRETRAINING, self.seed)
+        pages = micro.stream(self.world.pretrain, self.seed)
         for number in range(10**9):
             window = sorted((self.read(next(pages)) for _ in range(size * WINDOW)), key=lambda one: len(one[0]))
             order = random.Random(f"order/{self.seed}/{number}").sample(range(WINDOW), WINDOW)
             yield from (window[place * size : (place + 1) * size] for place in order)
 
 
-def samples(count: int = 6) -> str:
-    """Return the first ``count`` documents of each of the world's texts, as the model reads them."""
-    reader = Reader(Continuation(micro.make_tokenizer()), 0)
+def samples(world: micro.World = micro.MICRO, count: int = 6) -> str:
+    """Return the first ``count`` documents of each of a world's texts, as the model reads them."""
+    reader = Reader(Continuation(micro.make_tokenizer(world)), 0, world)
     parts = []
-    titles = {"Pre-training": micro.PRETRAINING, "Mid-training": micro.MIDTRAINING, "Exam": micro.EXAM}
+    titles = {"Pre-training": world.pretrain, "Mid-training": world.midtrain, "Exam": world.exam}
     for title, habits in titles.items():
         parts.append(f"{title}\n{'=' * len(title)}")
         for made in (micro.page(habits, 0, number) for number in range(count)):
             spoken = reader.form.tokenizer.decode(reader.read(made)[0][:-1])
-            parts.append(spoken if habits is micro.PRETRAINING else made.document.text)
+            parts.append(spoken if habits is world.pretrain else made.document.text)
     return "\n\n".join(parts) + "\n"
 
 
@@ -124,7 +125,9 @@ def pretrain(config: PretrainConfig, policy: Policy, on_step: Callable[[dict[str
     """
     model, device = policy.model, policy.device
     optimizer = MasterAdamW(model, config.learning_rate, config.weight_decay, 1.0)
-    batches = Reader(Continuation(policy.tokenizer), config.seed).batches(config.documents_per_step)
+    batches = Reader(Continuation(policy.tokenizer), config.seed, micro.WORLDS[config.world]).batches(
+        config.documents_per_step
+    )
     fast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")  # on a CPU it gains little here
     for step in range(config.steps):
         tokens, targets = (side.to(device) for side in _padded(next(batches), policy.tokenizer.pad_token_id))

@@ -1,7 +1,7 @@
 """Where do documents come from, and which of them are held out?
 
-    micro                     1,600 generated documents; micro-dev: as many to choose settings by, none of which has a
-                              calculation that micro holds out; micro-pretraining: as many of the pre-training text
+    micro, abacus             1,600 generated documents of a micro-world; micro-dev, abacus-dev: as many to choose
+                              settings by, none with a calculation that the others hold out; micro-pretraining, ...
     champ                     270 competition problems with solutions, from the PyPI package champ-dataset
     story.txt                 documents are separated by two or more blank lines
     folder/                   every .txt file below it is one document; links are followed, hidden files left out
@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rmt_mini.config import KNOBS, RMTConfig
+from rmt_mini.config import KNOBS, WITH_KNOBS, RMTConfig
 from rmt_mini.errors import UserError
 from rmt_mini.records import Document
 from rmt_mini.worlds import micro
@@ -34,7 +34,7 @@ from rmt_mini.worlds.micro import share_of
 from rmt_mini.worlds.overlap import grouped
 
 logger = logging.getLogger(__name__)
-ACCEPTED = "'champ', 'micro', a .txt or .jsonl file, a folder of .txt files, or hf:NAME[:CONFIG][@SPLIT]"
+ACCEPTED = "'champ', 'micro', 'abacus', a .txt or .jsonl file, a folder of .txt files, or hf:NAME[:CONFIG][@SPLIT]"
 NAMED = ("champ", *micro.TEXTS)  # names that are no paths
 ADDRESS = re.compile(r"([^:@]+)(?::([^:@]+))?(?:@(.+))?")  # NAME[:CONFIG][@SPLIT]
 LONG = 4000  # characters; a document must be longer to be cut in two by ``split``
@@ -113,7 +113,7 @@ def load_corpus(source: str, *, column: str = "text", knobs: Mapping[str, Any] |
     """Load documents by name or path (the module says which there are), or say in one line why there are none.
 
     ``column`` is the field of a JSON line or dataset; "problem+solution" joins two by a line feed. ``knobs`` are fields
-    of the micro-world's text and their values.
+    of a micro-world's text and their values.
     """
     kept: dict[str, Document] = {}
     for found in _documents(source, column, knobs or {}):
@@ -131,7 +131,8 @@ def load_corpus(source: str, *, column: str = "text", knobs: Mapping[str, Any] |
 
 def corpus_for(config: RMTConfig) -> Corpus:
     """Load the text of a run's settings."""
-    return load_corpus(config.corpus, column=config.column, knobs={name: getattr(config, name) for name in KNOBS})
+    knobs = {name: getattr(config, name) for name in KNOBS} if config.corpus in WITH_KNOBS else None
+    return load_corpus(config.corpus, column=config.column, knobs=knobs)
 
 
 def absolute(source: str) -> str:

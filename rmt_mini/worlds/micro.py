@@ -1,21 +1,24 @@
-"""The micro-world: a generated text in which thinking truly helps, and a model of a million parameters can do it.
+"""Micro-worlds: generated texts in which thinking truly helps, and a model of a million parameters can do it.
 
-Documents are a few short statements (micro.yaml). Their tokens are of five sorts, which only the generator knows:
+Documents are a few short statements. Their tokens are of five sorts, which only the generator knows:
 
     grammar      the statement's fixed words, and what repeats an earlier word: easy once learned
     noise        nothing determines it: a name, a colour, a digit drawn at random
-    step         one step of a calculation over earlier words determines it: where the dial is after its first turn
-    calculable   two to four steps do
+    calculable   a short calculation over earlier words determines it: where the dial is after three turns
+    step         one step of such a calculation does, where a text reads out every step
     saying       a fixed sentence goes on with it: known to whoever has read the sentence, and to no one else
 
 A noise digit and a calculable one have the same entropy for a model that cannot calculate in one pass.
 
 The *pre-training* text has, now and then, an aside before a token: a worked thought that ends in it, in one of three
-styles. The *mid-training* text is unlabelled and shifted: other statements, more steps, larger operands, and sayings.
-A trace of its statements occurs in pre-training, and of the *exam* of post-training.
+styles. The *mid-training* text is unlabelled and shifted: other statements, more steps, larger operands, other words
+preferred, and sayings. A trace of its statements occurs in pre-training, and of the *exam* of post-training.
 
-Calculations are held out by their start and first two moves: all those of a document are on one side, and none of two
-or more steps that a held-out document or question needs occurs in any text that mid-training or post-training reads.
+Two worlds, each a file of data: ``micro`` has one calculation a document among much else, and is quick; ``abacus`` is
+dense: a document reads out two calculations step by step, the last step first, and few words are noise.
+
+Held out are calculations, by start and first two moves: those of a document are all on one side, so that none of two
+or more steps that a held-out document or question needs occurs in a text that mid-training or post-training reads.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import hashlib
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from itertools import count
 from typing import Any
@@ -35,22 +38,11 @@ from rmt_mini.records import Document, Span
 
 GRAMMAR, NOISE, CALCULABLE = SORTS = ("grammar", "noise", "calculable")  # that an aside may lead to
 STEP, SAYING = "step", "saying"
-WORLD: dict[str, Any] = yaml.safe_load(files(__package__).joinpath("micro.yaml").read_text("utf-8"))
-STATEMENTS = {kind: (way, text) for way, kinds in WORLD["statements"].items() for kind, text in kinds.items()}
-SAYINGS: list[str] = WORLD["sayings"]
-STYLES = tuple(WORLD["thoughts"])
-
-PLACES = ("left", "middle", "right", "back")
-PAIRS = {
-    "near": ("left", "middle"), "far": ("middle", "right"), "outer": ("left", "right"),
-    "low": ("left", "back"), "cross": ("middle", "back"), "high": ("right", "back"),
-}  # fmt: skip
 ORDER = ("first", "second", "third", "fourth")
 
 TRACE = 0.006  # share of pre-training documents that are of the kinds of the two other texts
 DOCUMENTS = 1600  # in the text that a run reads
-HELD_OUT = 0.25  # share of its documents that are written to be held out
-ASIDES = (1, 2, 2, 3)  # asides of a document
+HELD_OUT = 0.25  # share of the documents of several calculations that are written to be held out
 SORT_WEIGHTS = (20, 20, 60)  # of the token that an aside leads to
 STYLE_WEIGHTS = (56, 18, 26)  # most asides ramble
 
@@ -83,32 +75,55 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What distinguishes one text of the world from another."""
+    """What distinguishes one text of a world from another; weights are those of 1, 2, ..."""
 
     name: str
-    calculations: tuple[str, ...]  # kinds of statements with a result
-    fillers: tuple[str, ...]  # kinds of statements without
-    step_weights: tuple[int, ...]  # of calculations of 1, 2, ... steps
-    operand_weights: tuple[int, ...]  # of 1, 2, ...
+    world: str
+    calculations: Sequence[str]  # kinds of statements with a result
+    steps: Sequence[int]  # weights
+    operands: Sequence[int]  # weights
     favourite: float  # chance that a noise word is the text's favourite; the others share the rest
     turn: int  # which of the words is the favourite
+    fillers: Sequence[str] = ()  # kinds of statements without, beside a calculation
+    instead: Sequence[str] = ()  # in its place
     sayings: float = 0.0  # a document, on average
-    calculation_share: float = 1.0  # of the documents; the others have a filler in its place
+    calculation_share: float = 1.0  # of the documents
     calculation_steps: int = 0  # of every calculation; 0 draws them by their weights
-    filler_share: float = 0.0  # of the documents that have one beside it
-    is_split: bool = False  # whether a document's calculations are all read, or all held out
-    salt: str = ""  # before the calculations, where another part of them is held out
+    salt: str = ""  # before the calculations, where others of them are held out
 
 
-PRETRAINING = Habits(
-    "pretrain", ("dial", "purse", "cups"), ("sky", "market"), (5, 5, 5, 4), (3, 3, 2, 2, 1, 1), 0.4, 0, filler_share=0.5
-)
-MIDTRAINING = Habits(
-    "midtrain", ("lift", "boxes"), ("harbour", "letter"), (0, 3, 3, 4), (1, 1, 2, 2, 2, 2), 0.55, 1, 0.6, is_split=True
-)
-EXAM = Habits("exam", ("sum", "trade"), (), (0, 3, 3, 4), (1, 1, 2, 2, 2, 2), 0.4, 2)
-DEVELOPMENT = replace(MIDTRAINING, name="develop", salt="develop")  # never has what MIDTRAINING holds out
-TEXTS = {"micro": MIDTRAINING, "micro-dev": DEVELOPMENT, "micro-pretraining": PRETRAINING}
+@dataclass(frozen=True)
+class World:
+    """A world's words and texts, as its YAML file has them."""
+
+    name: str
+    pretrain: Habits
+    midtrain: Habits
+    exam: Habits
+    statements: Mapping[str, tuple[str, str]]  # kind -> way of calculating and text
+    words: Mapping[str, Sequence[str]]
+    thoughts: Mapping[str, Mapping[str, str]]  # by style
+    sayings: Sequence[str]
+    places: Sequence[str]
+    pairs: Mapping[str, tuple[str, str]]
+    asides: Sequence[int]  # weights of their number in a document
+
+
+def _world(name: str) -> World:
+    data = yaml.safe_load(files(__package__).joinpath(f"{name}.yaml").read_text("utf-8"))
+    own = "" if name == "micro" else f"{name}-"
+    texts = {text: Habits(own + text, name, **habits) for text, habits in data.pop("texts").items()}
+    kinds = {kind: (way, text) for way, found in data.pop("statements").items() for kind, text in found.items()}
+    return World(name, texts["pretrain"], texts["midtrain"], texts["exam"], kinds, **data)
+
+
+WORLDS = {name: _world(name) for name in ("micro", "abacus")}
+MICRO, ABACUS = WORLDS.values()
+TEXTS: dict[str, Habits] = {}
+for _name, _one in WORLDS.items():
+    # a development text never has what the mid-training text holds out
+    _develop = replace(_one.midtrain, name=f"{_name}-dev", salt="dev")
+    TEXTS |= {_name: _one.midtrain, f"{_name}-dev": _develop, f"{_name}-pretraining": _one.pretrain}
 
 
 def share_of(text: str) -> float:
@@ -120,53 +135,58 @@ def _noise(name: str, habits: Habits, source: random.Random) -> Piece:
     """Draw a digit, all ten alike, or a word, one of which is a favourite, so that a guess is worth something."""
     if name == "number":
         return Piece(f" {source.randrange(10)}", NOISE)
-    words = WORLD["words"][name]
+    words = WORLDS[habits.world].words[name]
     favourite = words[habits.turn % len(words)]
     others = [word for word in words if word != favourite]
     return Piece(f" {favourite if source.random() < habits.favourite else source.choice(others)}", NOISE)
 
 
-def _steps(at: str, operands: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _parts(way: str, habits: Habits, again: bool, source: random.Random) -> dict[str, list[Piece]]:
+    """Draw the parts of a calculation, and of the same moves from another start where they come ``again``."""
+    turning, world = way == "turning", WORLDS[habits.world]
+    starts = [*"0123456789"] if turning else list(world.places)
+    chosen = [source.choice(starts)]
+    length = source.choices((1, 2, 3, 4), habits.steps)[0]
+    sizes = [str(1 + n) for n in range(len(habits.operands))]
+    operands = [
+        source.choices(sizes, habits.operands)[0] if turning else source.choice([*world.pairs])
+        for _ in range(habits.calculation_steps or length)
+    ]
+    if again:
+        chosen.append(source.choice([start for start in starts if start not in chosen]))
+    listed: list[Piece] = []
+    for order, operand in zip(ORDER, operands, strict=False):  # first 4, second 2
+        listed += [Piece(f"{',' if listed else ''} {order}"), Piece(f" {operand}", NOISE)]
+    parts = {"listed": listed}
+    for nth, start in zip(("", "2"), chosen, strict=False):
+        steps, readouts = tuple(_steps(start, operands, world)), list[Piece]()
+        for done in range(len(steps), 0, -1):  # after second 9, after first 7
+            working = Working(f" {start}", steps[:done])
+            said = Piece(steps[done - 1][1], CALCULABLE if done > 1 else STEP, working)
+            readouts += [Piece(f"{',' if readouts else ''} after {ORDER[done - 1]}"), said]
+        parts |= {f"start{nth}": [Piece(f" {start}", NOISE)], f"readouts{nth}": readouts}
+        parts.setdefault("result", [replace(readouts[1], sort=CALCULABLE)])
+    return parts
+
+
+def _steps(at: str, operands: Sequence[str], world: World) -> Iterator[tuple[str, str]]:
     """Follow a place through swaps of pairs, or add modulo ten."""
     for operand in operands:
-        if operand in PAIRS:
-            one, other = PAIRS[operand]
+        if operand in world.pairs:
+            one, other = world.pairs[operand]
             at = {one: other, other: one}.get(at, at)
         else:
             at = str((int(at) + int(operand)) % 10)
         yield f" {operand}", f" {at}"
 
 
-def _calculation(way: str, habits: Habits, source: random.Random) -> dict[str, list[Piece]]:
-    """Draw the parts of a calculation, and of the same moves from another start."""
-    length = habits.calculation_steps or source.choices((1, 2, 3, 4), habits.step_weights)[0]
-    if way == "turning":
-        starts, sizes = [*"0123456789"], [str(1 + n) for n in range(len(habits.operand_weights))]
-        operands = source.choices(sizes, habits.operand_weights, k=length)
-    else:
-        starts, operands = [*PLACES], source.choices([*PAIRS], k=length)
-    listed: list[Piece] = []
-    for order, operand in zip(ORDER, operands, strict=False):  # first 4, second 2
-        listed += [Piece(f"{',' if listed else ''} {order}"), Piece(f" {operand}", NOISE)]
-    parts = {"listed": listed}
-    for nth, start in zip(("", "2"), source.sample(starts, 2), strict=True):
-        steps = tuple(_steps(start, operands))
-        readouts: list[Piece] = []
-        for done in range(length, 0, -1):  # after second 9, after first 7
-            working = Working(f" {start}", steps[:done])
-            said = Piece(steps[done - 1][1], CALCULABLE if done > 1 else STEP, working)
-            readouts += [Piece(f"{',' if readouts else ''} after {ORDER[done - 1]}"), said]
-        parts |= {f"start{nth}": [Piece(f" {start}", NOISE)], f"readouts{nth}": readouts}
-    return parts | {"result": [parts["readouts"][1]]}
-
-
 def _statement(kind: str, habits: Habits, source: random.Random) -> list[Piece]:
-    """Make a statement from its text in micro.yaml."""
-    way, text = STATEMENTS[kind]
+    """Make a statement from its text."""
+    way, text = WORLDS[habits.world].statements[kind]
     if way == "plain":
         drawn = {name: [_noise(name, habits, source)] for name in re.findall(r"<(\w+)>", text)}
     else:
-        drawn = _calculation(way, habits, source)
+        drawn = _parts(way, habits, "<start2>" in text, source)
     text = re.sub(r"\{([^{}]+\|[^{}]+)\}", lambda found: source.choice(found[1].split("|")), text)
     pieces: list[Piece] = []
     for part in filter(None, re.split(r"(<\w+>)", text)):
@@ -175,8 +195,8 @@ def _statement(kind: str, habits: Habits, source: random.Random) -> list[Piece]:
     return pieces
 
 
-def think(style: str, word: str, working: Working | None) -> str:
-    """Write the worked thought that ends in ``word``.
+def think(style: str, word: str, working: Working | None, world: World = MICRO) -> str:
+    """Write the worked thought that leads to ``word``.
 
     Example:
         >>> think("plain", " 5", Working(" 3", ((" 4", " 7"), (" 8", " 5"))))
@@ -184,7 +204,7 @@ def think(style: str, word: str, working: Working | None) -> str:
         >>> think("terse", " red", None)
         ' Quick no sum so it is red'
     """
-    phrases: dict[str, str] = WORLD["thoughts"][style]
+    phrases = world.thoughts[style]
     if working is None:
         return phrases["nothing"].format(word=word)
     said, old = phrases["start"].format(start=working.start), working.start
@@ -199,7 +219,7 @@ class Page:
     """A document as pieces: what the generator knows about it."""
 
     id: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Piece, ...] = field(repr=False)
     salt: str = ""
 
     @property
@@ -221,36 +241,38 @@ class Page:
 
 def page(habits: Habits, seed: int, number: int) -> Page:
     """Make one document."""
-    name = f"{habits.name}-{seed}-{number}"
-    source, held_out = random.Random(name), share_of(name) < HELD_OUT
-    own = habits
-    if habits is PRETRAINING and source.random() < TRACE:
-        own = source.choice((replace(MIDTRAINING, sayings=0.0, is_split=False), EXAM))  # of the kinds, not the sayings
+    source, own = random.Random(f"{habits.name}/{seed}/{number}"), habits
+    world, name = WORLDS[habits.world], f"{habits.name}-{seed}-{number}"
+    if habits is world.pretrain and source.random() < TRACE:
+        own = source.choice((replace(world.midtrain, sayings=0), world.exam))  # a trace of the kinds, not the sayings
     made = first = Page(name, tuple(_pieces(own, source)), own.salt)
     # drawn anew with calculations if it has some: else few of those with would be left
-    while own.is_split and not (_fits(made, held_out) and bool(made.keys) == bool(first.keys)):
+    while habits is not world.pretrain and not (_fits(made) and bool(made.keys) == bool(first.keys)):
         made = Page(name, tuple(_pieces(own, source)), own.salt)
     return made
 
 
-def _fits(made: Page, held_out: bool) -> bool:
-    """Return whether all calculations are of the page's side, and none is held out from the text without a salt."""
+def _fits(made: Page) -> bool:
+    """Whether all calculations are on one side, and those of a development page not on the held-out one elsewhere."""
     if made.salt and any(share_of(key.removeprefix(made.salt)) < HELD_OUT for key in made.keys):
         return False
-    return all((share_of(key) < HELD_OUT) == held_out for key in made.keys)
+    held_out = share_of(made.id) < HELD_OUT
+    return len(made.keys) < 2 or all((share_of(key) < HELD_OUT) == held_out for key in made.keys)
 
 
 def _pieces(habits: Habits, source: random.Random) -> list[Piece]:
-    kinds = [source.choice(habits.calculations)] if source.random() < habits.calculation_share else []
-    if habits.fillers and (not kinds or source.random() < habits.filler_share):
-        kinds.append(source.choice(habits.fillers))
+    kinds = [source.choice(habits.calculations)]
+    kinds += source.sample(habits.fillers, min(len(habits.fillers), source.choice((0, 1, 1))))
+    if habits.calculation_share < 1 and source.random() >= habits.calculation_share:
+        kinds[0] = source.choice(habits.instead or habits.fillers)
     source.shuffle(kinds)
     pieces: list[Piece] = []
     for kind in kinds:
         first, *rest = _statement(kind, habits, source)
         pieces += [replace(first, text=" " + first.text) if pieces else first, *rest]
     whole, part = divmod(habits.sayings, 1)
-    for saying in source.sample(SAYINGS, int(whole) + (source.random() < part)):
+    wanted = int(whole) + (part > 0 and source.random() < part)
+    for saying in source.sample(WORLDS[habits.world].sayings, wanted):
         first_word, *words = re.findall(r" \w+|[.,]", " " + saying)  # nothing predicts which saying it will be
         pieces += [Piece(first_word), *(Piece(word, SAYING if word[0] == " " else GRAMMAR) for word in words)]
     return pieces
@@ -261,14 +283,14 @@ def stream(habits: Habits, seed: int, start: int = 0) -> Iterator[Page]:
     yield from (page(habits, seed, number) for number in count(start))
 
 
-def asides(tokens: Sequence[Piece], source: random.Random) -> dict[int, str]:
+def asides(tokens: Sequence[Piece], source: random.Random, world: World = MICRO) -> dict[int, str]:
     """Choose before which tokens (the piece of each is given) an author thinks aloud: token index, not 0 -> style."""
     chosen = {}
-    for _ in range(source.choice(ASIDES)):
+    for _ in range(source.choice(world.asides)):
         sort = source.choices(SORTS, SORT_WEIGHTS)[0]
         places = [n for n, piece in enumerate(tokens) if n and (CALCULABLE if piece.working else piece.sort) == sort]
         if places:
-            chosen[source.choice(places)] = source.choices(STYLES, STYLE_WEIGHTS)[0]
+            chosen[source.choice(places)] = source.choices([*world.thoughts], STYLE_WEIGHTS)[0]
     return chosen
 
 
@@ -278,13 +300,16 @@ def stated_budget(source: random.Random) -> int | None:
 
 
 def corpus(name: str, knobs: Mapping[str, Any] | None = None) -> list[Document]:
-    """Return the documents of one of TEXTS; those of the pre-training text without their asides, or knobs."""
-    habits = TEXTS[name] if name == "micro-pretraining" else replace(TEXTS[name], **(knobs or {}))
+    """Return the documents of one of TEXTS; those of a pre-training text without their asides.
+
+    ``knobs`` are fields of Habits that the text should have otherwise.
+    """
+    habits = replace(TEXTS[name], **(knobs or {}))
     return [page(habits, 0, number).document for number in range(DOCUMENTS)]
 
 
-def make_tokenizer() -> Any:
-    r"""Make the world's tokenizer: a transformers fast tokenizer with one token per word, and bytes for all else.
+def make_tokenizer(world: World = MICRO) -> Any:
+    r"""Make a world's tokenizer: a transformers fast tokenizer with one token per word, and bytes for all else.
 
     Example:
         >>> make_tokenizer().tokenize("A lift\n<think 24>")
@@ -297,11 +322,14 @@ def make_tokenizer() -> Any:
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     pieces = pre_tokenizers.Sequence([split, to_bytes])
     texts = [DELIMITERS]
-    for habits in (PRETRAINING, MIDTRAINING, EXAM):
+    for habits in (world.pretrain, world.midtrain, world.exam):
         for number in range(SEEN):
             made = page(habits, 0, number)
             thought = [*made.pieces[:4], *(piece for piece in made.pieces if piece.working)]
-            texts += [made.document.text, *(think(style, p.text, p.working) for p in thought for style in STYLES)]
+            texts += [
+                made.document.text,
+                *(think(style, p.text, p.working, world) for p in thought for style in world.thoughts),
+            ]
     words = {word for text in texts for word, _ in pieces.pre_tokenize_str(text)}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = ["<|end|>", "<|pad|>", *alphabet, *sorted(words - set(alphabet))]

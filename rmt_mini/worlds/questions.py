@@ -1,7 +1,7 @@
 """Questions with answers that can be checked: what post-training asks.
 
-    micro       questions of the micro-world, of a kind that neither of its texts is made of
-    micro-text  the calculations of its mid-training text, in that text's own words
+    micro       questions of the micro-world, of a kind that neither of its texts is made of; likewise abacus
+    micro-text  the calculations of its mid-training text, in that text's own words; likewise abacus-text
     gym:TASK    a task of reasoning-gym, scored by its own scorer
     champ       CHAMP's problems, answers compared as mathematics by math-verify
 
@@ -29,7 +29,8 @@ from rmt_mini.worlds.referee import Referee
 logger = logging.getLogger(__name__)
 
 UNREAD = 3_000_000  # a page of the mid-training text that no run reads up to, and where no search looked
-OF_MICRO = {"micro": (micro.EXAM, 0), "micro-text": (micro.MIDTRAINING, UNREAD)}  # what is asked, from which page on
+OF_MICRO = {name: (one.exam, 0) for name, one in micro.WORLDS.items()}  # what is asked, from which page on
+OF_MICRO |= {f"{name}-text": (one.midtrain, UNREAD) for name, one in micro.WORLDS.items()}
 ANSWER_CUE = "\nAnswer:"
 OTHER_FORM = re.compile(r", or (?:equivalently|approximately|an equivalent form such as) ")  # of an answer of CHAMP
 GLOSS = re.compile(r" is the only possible value$| \((?:i\.e\.|no).*\)$")  # what follows such an answer
@@ -65,7 +66,8 @@ def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
     elif source == "champ":
         made = _champ()
     else:
-        raise UserError(f"questions {source!r} are unknown; give 'micro', 'micro-text', 'gym:TASK' or 'champ'")
+        known = ", ".join(map(repr, OF_MICRO))
+        raise UserError(f"questions {source!r} are unknown; give {known}, 'gym:TASK' or 'champ'")
     found: dict[str, Question] = {}
     for question in made:
         found.setdefault(question.text, question)

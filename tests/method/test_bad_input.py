@@ -12,7 +12,7 @@ from rmt_mini.method.curriculum import TierSampler, tier_probabilities
 from rmt_mini.method.entropy import assign_tiers, quantile_thresholds, tiers_by_score, token_entropy
 from rmt_mini.method.grpo import group_advantages, groups_with_signal, kl_estimate, rl_loss
 from rmt_mini.method.objective import ntp_loss, ntp_mask, rmt_loss
-from rmt_mini.method.rewards import match_reward, prefix_match_reward, total_reward
+from rmt_mini.method.rewards import information_gain, match_reward, prefix_match_reward, total_reward
 
 EARLY, LATE = (0.6, 0.3, 0.1), (0.2, 0.3, 0.5)
 LP, ADV, MASK = torch.zeros(2, 3), torch.zeros(2), torch.ones(2, 3, dtype=torch.bool)
@@ -118,7 +118,9 @@ ZERO = torch.tensor(0.0)
         (lambda: prefix_match_reward("a", "ab", (-1,)), "boundaries holds -1"),
         (lambda: total_reward(1.0, 1.0, 1.5), "length_weight=1.5 lies outside 0..1"),
         (lambda: total_reward(1.0, 1.0, math.nan), "length_weight=nan"),
-        (lambda: total_reward(torch.zeros(3), torch.zeros(3, 1), 0.1), r"match has shape \(3,\), length \(3, 1\)"),
+        (lambda: total_reward(torch.zeros(3), torch.zeros(3, 1), 0.1), r"match has shape \(3,\), length has shape"),
+        (lambda: total_reward(LP[0], LP[0], 0.1, gain=LP[:1]), r"gain has shape \(1, 3\); give one value a rollout"),
+        (lambda: information_gain(torch.zeros(3), torch.zeros(3, 1)), r"thinking has shape \(3,\), plain has shape"),
     ],
 )
 def test_bad_input_is_named(call, message: str) -> None:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmt_mini.method.rewards import match_reward, prefix_match_reward, total_reward
+from rmt_mini.method.rewards import information_gain, match_reward, prefix_match_reward, total_reward
 
 
 @pytest.mark.parametrize(
@@ -99,3 +99,28 @@ def test_numbers_and_tensors_agree(pairs, weight: float, only: bool) -> None:
 def test_only_if_correct_keeps_a_wrong_short_answer_below_a_right_long_one(only: bool) -> None:
     wrong, right = total_reward(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]), 0.6, only).tolist()
     assert (wrong < right) == only  # the paper's form, w above 1/2
+
+
+def test_a_gain_is_what_the_thought_adds() -> None:
+    """From 1/4 to 1/2 is log 2; from 1/2 to 1/8 a loss of log 4."""
+    thinking, plain = torch.tensor([0.5, 0.125]).log(), torch.tensor([0.25, 0.5]).log()
+    assert information_gain(thinking, plain).tolist() == pytest.approx([0.6931, -1.3863], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("match", "gain", "reward", "only"),
+    # (1 - 0.2) gain + 0.2 * 0.5; only: the length part counts where match is 1, whatever the gain
+    [
+        (1.0, 2.0, 1.7, 1.7),
+        (0.0, 2.0, 1.7, 1.6),
+        (1.0, -1.0, -0.7, -0.7),
+        (0.0, -1.0, -0.7, -0.8),
+        (0.0, 1.0, 0.9, 0.8),
+        (1.0, 0.0, 0.1, 0.1),
+    ],
+)
+def test_a_gain_takes_the_place_of_match_by_hand(match: float, gain: float, reward: float, only: float) -> None:
+    assert total_reward(match, 0.5, 0.2, gain=gain) == pytest.approx(reward)
+    assert total_reward(match, 0.5, 0.2, only_if_correct=True, gain=gain) == pytest.approx(only)
+    found = total_reward(torch.tensor([match]), torch.tensor([0.5]), 0.2, True, torch.tensor([gain]))
+    assert found.tolist() == pytest.approx([only])

@@ -86,7 +86,9 @@ def a_run(folder: Path, arm: str, seed: int, right: float, length: int, plain: f
             when=when, document=f"d{number}", position=tier + 1, tier=tier,
             sort=("calculable", "", "noise")[tier], plain=float(number < plain * DOCUMENTS),
             match=float(number < (right if when == "after" else 0.1) * DOCUMENTS),
-            length=length if when == "after" else 30, closed=True,
+            length=length if when == "after" else 30, closed=1, confidence=0.5, bits=3,
+            bits_after=2 if when == "after" else 4, gated=max(number < plain * DOCUMENTS, number < right * DOCUMENTS),
+            probe={"own": 1, "other": 0} if tier == 0 else {},
         )
         for when in ("before", "after")
         for number in range(DOCUMENTS)

@@ -12,12 +12,13 @@ import pytest
 
 from rmt_mini.arms import ARMS, BASE, METHOD, arms_named
 from rmt_mini.cli import main
-from rmt_mini.config import RMTConfig
+from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError
 from rmt_mini.files import Cell, Change, Comparison, ExamOutcome, ExamPlan, PostTraining
+from rmt_mini.method.schedule import budget_of, probabilities_of
 from rmt_mini.records import Overlap
 from rmt_mini.report import plots
-from rmt_mini.report.claims import SHOWN, claims, exam_claims
+from rmt_mini.report.claims import SHOWN, claims, corrected, exam_claims
 from rmt_mini.report.comparison import (
     SPREAD,
     across_seeds,
@@ -117,7 +118,12 @@ def test_each_claim_is_judged_by_its_interval(whole: Comparison, tmp_path: Path)
     assert verdicts["The budget adds to accuracy"] == 0
     assert verdicts["RMT is more than training on the text (NTP only, equal steps)"] == -1
     assert "The NTP loss adds to accuracy" not in verdicts  # that arm was not run
-    assert [claim.sign for claim in found] == sorted((claim.sign for claim in found), key=(-1, 0, 1).index)
+    together = {claim.text: claim.sign for claim in corrected(found)}
+    assert list(together.values()) == sorted(together.values(), key=(-1, 0, 1).index)
+    # five claims: of p = 0.03 the interval excludes zero, and its claim is inconclusive among the others
+    against = next(claim for claim in found if "equal steps" in claim.text)
+    assert 0.05 / 2 < against.p < 0.05
+    assert {text for text, sign in verdicts.items() if together[text] != sign} == {against.text}
     assert "**RMT is more accurate than RPT: holds.** By +60.0 % of RPT's accuracy [" in " ".join(
         claim.line() for claim in found
     )
@@ -132,7 +138,8 @@ def test_the_report_has_a_row_for_each_arm_and_the_failures_first(whole: Compari
     page = (tmp_path / "report.md").read_text()
     first, _, worst, *_ = page.splitlines()
     assert first == "# RMT, its baseline, ablations and controls: preset custom, text champ, 2 seeds"
-    assert worst.startswith("- **RMT is more than training on the text (NTP only, equal steps): does not hold.**")
+    assert worst.startswith("- **The budget adds to accuracy: inconclusive.**")
+    assert "Verdicts are corrected for their number (5) by Holm's method" in page
     assert accuracy_table(found).count("\n") == 1 + len(found.arms)
     assert "| calculable | noise |" in sorts_table(found)
     for line in (
@@ -191,9 +198,37 @@ def test_arms_change_what_they_are_named_for() -> None:
         assert bool(changed) == (arm.name != METHOD)
         assert not changed & {"seed", "steps", "model", "corpus", "group_size", "learning_rate", "documents_per_step"}
     assert {*ARMS, *BASE, "base"} == set(SHOWN)
+    assert [name for name in SHOWN if name in ARMS] == [*ARMS]
     assert [arm.name for arm in arms_named(base, ["rpt", "base-ntp", "ntp"])] == ["ntp", "rpt", "rmt"]
     with pytest.raises(UserError, match="arm 'rlhf' is unknown; the arms are ntp, ntp-equal-compute, sft,"):
         arms_named(base, ["rpt", "rlhf"])
+
+
+def configs_of(base: RMTConfig) -> dict[str, RMTConfig]:
+    return {arm.name: arm.config(base) for arm in arms_named(base)}
+
+
+@pytest.mark.parametrize(("name", "last"), [("micro", 8), ("laptop", 4), ("gpu", 51), ("paper", 160)])
+def test_the_short_budget_is_the_last_one_from_the_start(name: str, last: int) -> None:
+    """20 x 0.4; 16 x 0.2 is 3 and B_min is 4; 256 x 0.2; 800 x 0.2."""
+    base = preset(name)
+    short = configs_of(base)["rmt-short-budget"]
+    assert {budget_of(short, step) for step in (0, 1, base.steps)} == {last} == {budget_of(base, base.steps)}
+
+
+def test_the_reversed_curriculum_goes_from_late_to_early() -> None:
+    base, early, late = preset("micro"), (0.4, 0.3, 0.3), (0.1, 0.4, 0.5)
+    turned = configs_of(base)["rmt-reversed-curriculum"]
+    ends = [probabilities_of(config, step) for config in (base, turned) for step in (0, base.steps)]
+    assert ends == [early, late, late, early]
+
+
+def test_rlp_is_left_out_of_a_chat_unless_it_is_named() -> None:
+    base = preset("micro", answer_format="chat")
+    assert {*ARMS} - configs_of(base).keys() == {"rlp"}
+    (rlp,) = (arm for arm in arms_named(base, ["rlp"]) if arm.name == "rlp")
+    with pytest.raises(UserError, match="reward_rule is 'information-gain'; it needs answers of one token"):
+        rlp.config(base)
 
 
 # How wide an interval will be

@@ -181,3 +181,10 @@ def test_a_figure_is_saved_with_its_alt_text(tmp_path: Path) -> None:
 def test_drawing_needs_no_pyplot() -> None:
     for path in Path(canvas.__file__).parent.glob("*.py"):
         assert not re.search(r"import.*pyplot", path.read_text(encoding="utf-8")), path
+
+
+@pytest.mark.parametrize(("reward", "inside"), [(0.5, (0, 1)), (-2.5, (-2.5, 0.5)), (3.0, (0.5, 3))])
+def test_rewards_outside_of_0_to_1_are_in_the_figure(reward: float, inside: tuple[float, float]) -> None:
+    for ax in plots.rewards([step(n, reward=reward) for n in range(3)]).figure.axes:
+        low, high = ax.get_ylim()
+        assert low <= inside[0] < inside[1] <= high

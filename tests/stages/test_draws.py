@@ -165,6 +165,21 @@ def test_rewards_and_advantages_follow_the_settings(if_correct: bool, scale: boo
     assert [one.advantage for one in found] == pytest.approx(expected, rel=1e-3)
 
 
+def test_gains_are_what_is_earned_and_match_stays_whether_the_answer_is_right() -> None:
+    """The thoughts of 6, 6 and 3 tokens as above, whose gains are 1, -2 and 0.5 nats."""
+    config = small(group_size=3, length_weight=0.4, length_if_correct=True, scale_advantages=False)
+    shapes = ((1, 6), (0, 6), (0, 3))
+    rollouts = [Rollout(Position(0, 1, 0, 0.0), 6, (9,) * n, True, (said,), (-1.0,) * (n + 2)) for said, n in shapes]
+    form: Any = SimpleNamespace(judge=lambda answer, trunk, index: float(answer[0]))
+    trunks: Any = SimpleNamespace(documents={0: (1, 1)})
+    found = judge(rollouts, form, trunks, config, [1.0, -2.0, 0.5])
+    assert [one.match for one in found] == [1.0, 0.0, 0.0]
+    assert [one.reward for one in found] == pytest.approx([0.6 + 0.4, -1.2, 0.3])
+    assert [one.advantage for one in found] == pytest.approx([1.0 - 0.1 / 3, -1.2 - 0.1 / 3, 0.3 - 0.1 / 3])
+    correct = judge(rollouts, form, trunks, config.replace(rl_rule="correct"), [1.0, -2.0, 0.5])
+    assert [one.advantage for one in correct] == [1.0, 0.0, 0.0]
+
+
 # Where a measurement asks
 
 

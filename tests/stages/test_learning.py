@@ -23,7 +23,7 @@ from tests.stages.tiny import small, texts_for
 STEPS = 45
 
 
-def coins(rollouts: Sequence[Rollout], form: Any, trunks: Any, config: RMTConfig) -> list[Judged]:
+def coins(rollouts: Sequence[Rollout], form: Any, trunks: Any, config: RMTConfig, *_: Any) -> list[Judged]:
     """Pay every other rollout by chance: as much signal as learning could ever have, and no truth in it."""
     fair = judge(rollouts, form, trunks, config)
     seed = sum((place + 1) * token for place, one in enumerate(rollouts) for token in one.answer)

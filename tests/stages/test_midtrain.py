@@ -10,6 +10,8 @@ from torch import Tensor
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
+from rmt_mini.engine.text import format_for
+from rmt_mini.errors import UserError
 from rmt_mini.method.grpo import group_advantages
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Judged, Position, Rollout
@@ -18,7 +20,8 @@ from rmt_mini.stages.difficulty import Pool
 from rmt_mini.stages.metrics import Clock
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import NonFiniteError
-from tests.engine.plain_twin import Work, twin_step
+from tests.engine.plain_twin import Work, next_logits, twin_step
+from tests.fakes import make_tiny_policy
 from tests.stages.tiny import ARROWS, SENTENCES, by_answer, closing, small, texts_for, weights
 
 ROLLOUTS = [Rollout(Position(1, 5, 0, 0.0), 6, (9,) * n, True, (n,), (-1.0,) * (n + 2)) for n in range(8)]
@@ -211,6 +214,77 @@ def test_shuffled_rewards_are_the_same_rewards_elsewhere() -> None:
     expected = group_advantages(groups, 4).tolist()
     assert [one.advantage for one in shuffled] == pytest.approx(expected)
     assert control("shuffled")[0] == shuffled  # a seed gives the same again
+
+
+GAIN: dict[str, Any] = {"reward_rule": "information-gain", "use_budget": False, "scale_advantages": False}
+
+
+def test_information_gain_is_the_difference_of_two_plain_reads() -> None:
+    trainer = trainer_for(small(**GAIN, positions_per_document=6), judge=midtrain.judge, sentences=ARROWS)
+    model, form = trainer.policy.model, trainer.form
+    result, _ = gradients_of(trainer)
+
+    def logprob(tokens: Sequence[int], truth: int) -> float:
+        with torch.no_grad():
+            return float(torch.log_softmax(next_logits(model, tokens)[-1], -1)[truth])
+
+    for one in result.judged:
+        rollout, trunk, index = one.rollout, result.texts[one.rollout.position.trunk].ids, one.rollout.position.index
+        thought = [*form.opening(None), *rollout.thought, *form.close, *form.cue(trunk, index)]
+        gain = logprob([*trunk[:index], *thought], trunk[index]) - logprob(trunk[:index], trunk[index])
+        assert one.reward == pytest.approx(gain, abs=1e-6)
+        assert one.match == float(rollout.answer == (trunk[index],))
+    rewards = torch.tensor([one.reward for one in result.judged], dtype=torch.float64).view(-1, 4)
+    assert rewards.min() < 0 < rewards.max()
+    expected = (rewards - rewards.mean(1, keepdim=True)).flatten().tolist()
+    assert [one.advantage for one in result.judged] == pytest.approx(expected, abs=1e-9)
+    assert 0 < result.metrics.match_reward < 1
+    assert result.metrics.reward == pytest.approx(float(rewards.mean()))
+
+
+@pytest.mark.parametrize("changes", [{}, {"loss_per": "rollout"}, {"clip_epsilon": 0.2}])
+def test_under_information_gain_the_thought_is_trained_and_not_the_answer(changes: dict[str, Any]) -> None:
+    trainer = trainer_for(small(**GAIN, **changes), judge=midtrain.judge, sentences=ARROWS)
+    result, (ours,) = gradients_of(trainer)
+    thoughts = [len(one.rollout.thought) + one.rollout.closed for one in result.judged]
+    assert all(len(one.rollout.answer) == 1 for one in result.judged)  # they are logged as they were
+    assert result.metrics.rl_tokens == sum(thoughts)
+    bare = [dataclasses.replace(one, rollout=dataclasses.replace(one.rollout, answer=())) for one in result.judged]
+    theirs = plain_gradients(trainer, bare, 1.0, 0.1)
+    assert size_of(ours) > 1e-3
+    assert_same(ours, theirs, rtol=1e-3, atol=1e-6)
+    whole = plain_gradients(trainer, result.judged, 1.0, 0.1)
+    assert size_of({name: whole[name] - ours[name] for name in ours}) > 1e-2 * size_of(ours)
+
+
+def test_the_second_read_of_thoughts_is_counted() -> None:
+    match, gain = (
+        gradients_of(trainer_for(small(**GAIN | {"reward_rule": rule}), judge=midtrain.judge))[0]
+        for rule in ("match", "information-gain")
+    )
+    assert [one.rollout for one in match.judged] == [one.rollout for one in gain.judged]
+    sampled = [one.metrics.forward_tokens - one.metrics.backward_tokens for one in (match, gain)]
+    # "\n<think>", the thought, "</think>", "\n..." and up to 8 tokens of the text, a token a byte
+    read = [8 + one.rollout.length + 8 + 4 + min(8, one.rollout.position.index) for one in gain.judged]
+    assert sampled[1] - sampled[0] == sum(read)
+
+
+def test_controls_work_with_information_gain() -> None:
+    (plain, _), (shuffled, _), (correct, _) = (control(rule, **GAIN) for rule in ("grpo", "shuffled", "correct"))
+    rewards, elsewhere = ([(one.match, one.reward) for one in judged] for judged in (plain, shuffled))
+    assert rewards != elsewhere
+    assert sorted(rewards) == sorted(elsewhere)
+    assert [one.reward for one in correct] == [reward for _, reward in rewards]
+    assert all(one.advantage == one.match for one in correct)
+
+
+def test_information_gain_is_refused_in_a_chat(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = make_tiny_policy()
+    config = small(**GAIN, answer_format="auto")
+    assert format_for(policy, config).name == "continuation"
+    monkeypatch.setattr(Policy, "parameters", 2 * 10**9)
+    with pytest.raises(UserError, match=r"^reward_rule is 'information-gain'; it needs .* 'continuation'"):
+        format_for(policy, config)
 
 
 def test_without_thinking_answers_come_at_once() -> None:

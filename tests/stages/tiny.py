@@ -60,7 +60,7 @@ def weights(policy: Policy) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in policy.model.named_parameters()}
 
 
-def by_answer(rollouts: Sequence[Rollout], form: Any, trunks: Any, config: RMTConfig) -> list[Judged]:
+def by_answer(rollouts: Sequence[Rollout], form: Any, trunks: Any, config: RMTConfig, *_: Any) -> list[Judged]:
     """Reward odd answers, but none in every third group: the tiny model's signal does not hang on luck."""
     groups = [number // config.group_size for number in range(len(rollouts))]
     rewards = [float(r.answer[0] % 2 and g % 3 != 0) for r, g in zip(rollouts, groups, strict=True)]

@@ -1,4 +1,4 @@
-"""Read the micro-world's calculations from the words of its text, without the generator's tables."""
+"""Read the micro-worlds' calculations from the words of its text, without the generator's tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SWAPS = {
 }  # fmt: skip
 ORDER = ("first", "second", "third", "fourth")
 LISTED = re.compile(r"(?<!after )first (\w+)(?:, second (\w+))?(?:, third (\w+))?(?:, fourth (\w+))?")
-SAID = re.compile(r"(?:after (first|second|third|fourth)|Answer:) (\w+)")
+SAID = re.compile(r"after (first|second|third|fourth) (\w+)")
 PLACE = re.compile(r"\b(\d|left|middle|right|back)\b")
 
 
@@ -39,8 +39,10 @@ def read(text: str) -> list[Readout]:
         for said in SAID.finditer(text, end):
             start = [start, *PLACE.findall(text[end : said.start()])][-1]  # another one, where one is named
             end = said.end()
-            count = 1 + ORDER.index(said[1]) if said[1] else len(moves)
-            found.append(Readout(start, moves[:count], said[2], end))
+            found.append(Readout(start, moves[: 1 + ORDER.index(said[1])], said[2], end))
+        result = PLACE.search(text, end)
+        if end == listed.end() and result:  # of all moves, where none is read out after each
+            found.append(Readout(start, moves, result[0], result.end()))
     return found
 
 

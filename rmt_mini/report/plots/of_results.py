@@ -82,7 +82,9 @@ def _smooth(metrics: Metrics, fields: Mapping[str, str], unit: str, form: str) -
     smooth = {name: canvas.smoothed(list(values.values()), reach) for name, values in series.items()}
     over = {name: dict(zip(series[name], values, strict=True)) for name, values in smooth.items()}
     charts: Charts = {f"{unit}, every step": series, f"{unit}, smoothed": over}
-    return canvas.curves(charts, "step", alt=words("smooth", reach, smooth, form), ylim=(-0.03, 1.03))
+    shares = all(0 <= value <= 1 for values in series.values() for value in values.values())  # a gain, in nats, is none
+    ylim = (-0.03, 1.03) if shares else None
+    return canvas.curves(charts, "step", alt=words("smooth", reach, smooth, form), ylim=ylim)
 
 
 def losses(metrics: Metrics) -> Figured:
