@@ -128,7 +128,9 @@ def sayings_in(text: str, world: World = ABACUS) -> int:
 @pytest.mark.parametrize(("world", "mean"), [(MICRO, 2.0), (ABACUS, 0.6)], ids=WORLDS)
 def test_sayings_are_of_the_mid_training_text_alone_and_of_known_words(world: World, mean: float):
     texts = ((world.pretrain, 0), (world.midtrain, mean), (TEXTS[f"{world.name}-dev"], mean), (world.exam, 0))
-    said = [think(style, " red", way, world) for style in world.thoughts for way in (None, Working(" 3", ()))]
+    said = [
+        think(style, " red", way, world) for style in world.thoughts for way in (None, Working(" 3", ((" 4", " 7"),)))
+    ]
     for habits, often in texts:
         pages = some(habits, 1000)
         counts = [sayings_in(one.document.text, world) for one in pages]
