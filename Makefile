@@ -52,16 +52,13 @@ browser: $(STAMP) ## work the controls of every lesson in a real browser
 bench: $(STAMP) ## time a step against TRL, generate and the machine's limits (about half an hour)
 	"$(VENV)/bin/rmt-mini" bench $(ARGS)
 
-# Two texts of the micro-world, what post-training makes of either, and one setting changed at a time.
-WITHOUT_CONTROLS := ntp,rpt,rmt,rmt-no-budget,rmt-no-curriculum,rmt-no-ntp,rmt-random-tokens
+# All arms on the micro-world, what post-training makes of them, and one setting changed at a time.
 EXAM := --steps 60 --every 10
 
 replicate: $(STAMP) ## make the recorded comparisons again: arms, five seeds, post-training, sensitivity (hours)
 	"$(VENV)/bin/rmt-mini" compare micro --seeds 5 --out runs/replicate $(ARGS)
 	"$(VENV)/bin/rmt-mini" exams runs/replicate --questions micro $(EXAM)
 	"$(VENV)/bin/rmt-mini" exams runs/replicate --questions micro-text $(EXAM)
-	"$(VENV)/bin/rmt-mini" compare micro --corpus micro-reckoning --seeds 5 --arms $(WITHOUT_CONTROLS) --out runs/reckoning
-	"$(VENV)/bin/rmt-mini" exams runs/reckoning --questions micro-text $(EXAM)
 	"$(VENV)/bin/rmt-mini" sensitivity micro --seeds 1 --out runs/sensitivity
 
 clean: ## remove caches and build products; .venv and runs/ stay

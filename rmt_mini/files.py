@@ -30,7 +30,7 @@ from pydantic import (
 from rmt_mini.arms import Arm
 from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.errors import UserError
-from rmt_mini.records import Answer, Position, StepMetrics
+from rmt_mini.records import Answer, Overlap, Position, StepMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +112,7 @@ class Notes(File):
     token_digest: str | None = None
     model_digest: str | None = None
     proxy_digest: str | None = None
+    overlap: Overlap | None = None
     unknown_share: Share | None = None  # of the tokens; none of them is asked or trained on
     chat_turn: Turn | None = None
     questions: str | None = None
@@ -424,6 +425,7 @@ class Comparison(File):
     paired: list[Pair]
     relative: dict[str, Relative]
     lengths: dict[str, Change]
+    overlap: Overlap | None = None  # the same for all seeds
     config: RMTConfig
     seeds: list[int]
     machine: Machine

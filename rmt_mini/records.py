@@ -36,6 +36,28 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Overlap:
+    """How many held-out documents share something with training text."""
+
+    shared: int
+    documents: int
+    what: str  # is shared
+
+    @property
+    def sentence(self) -> str:
+        """Say it.
+
+        Example:
+            >>> Overlap(1, 71, "a calculation").sentence
+            'Of 71 held-out documents 1 shares a calculation with training text.'
+        """
+        return (
+            f"Of {self.documents} held-out documents {self.shared} {'shares' if self.shared == 1 else 'share'} "
+            f"{self.what} with training text."
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """A document, or a part of a long one, as a trunk."""
 

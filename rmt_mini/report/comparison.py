@@ -132,7 +132,7 @@ def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, 
 
 
 def compare_runs(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
-    """Read the finished runs of all arms as one comparison: arms, paired, relative and lengths of ``Comparison``.
+    """Read the finished runs of all arms as one comparison: the fields of ``Comparison`` down to overlap.
 
     ``found`` has the run folders of each arm, one a seed, in the same order of seeds; "rmt" is among them.
 
@@ -159,6 +159,7 @@ def compare_runs(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
         "paired": [pair for name, row in others.items() for pair in _paired(method, row, name)],
         "relative": {name: _relative(method, row) for name, row in others.items()},
         "lengths": {name: _change(as_one_tier(method), _gap(method, row, "length")) for name, row in others.items()},
+        "overlap": Notes.read(found[METHOD][0]).overlap,
     }
 
 

@@ -76,10 +76,11 @@ def write_seeds_report(folders: Sequence[Path], out: Path) -> str:
         UserError: as ``across_seeds``, or if ``out`` is in use.
     """
     files.require_free(out)
-    evaluation, config = across_seeds(folders), Notes.read(folders[0]).settings
+    evaluation, notes = across_seeds(folders), Notes.read(folders[0])
+    config = notes.settings
     out.mkdir(parents=True, exist_ok=True)
     evaluation.write(out)
-    given = {"config": config, "evaluation": evaluation, "rows": rows_of(evaluation)}
+    given = {"config": config, "evaluation": evaluation, "rows": rows_of(evaluation), "overlap": notes.overlap}
     figures = _drawn(out, {"accuracy": plots.accuracy(evaluation)})
     page = render("seeds.md.j2", **given, findings=findings(config, evaluation, None), figures=figures)
     files.write_keeping(out / "report.md", page)

@@ -36,7 +36,7 @@ from rmt_mini.engine.text import format_for, proxy_of, to_texts, unknown_share
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Evaluation, Measured, Notes, Positions, Preflight, Samples, Turn
 from rmt_mini.method.schedule import budget_of
-from rmt_mini.records import Answer, Position, State, StepMetrics, Text
+from rmt_mini.records import Answer, Overlap, Position, State, StepMetrics, Text
 from rmt_mini.report.report import write_report
 from rmt_mini.runs import journal as journals
 from rmt_mini.runs.capacity import explained, warn_of_little_memory
@@ -56,6 +56,7 @@ from rmt_mini.stages.optimizer import require_sound
 from rmt_mini.stages.preflight import groups_seen, preflight, signal_by_tier
 from rmt_mini.stages.statistics import summarize, summarize_all
 from rmt_mini.worlds.corpus import absolute, corpus_for
+from rmt_mini.worlds.overlap import overlap
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class Inputs:
     held_out: list[Text]
     corpus_digest: str
     token_digest: str
+    overlap: Overlap
 
     def digests(self) -> dict[str, str]:
         """Return digests of text, tokens and weights; all must be the same where a run is resumed."""
@@ -111,7 +113,8 @@ def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None =
     asked = to_texts(held_out, form, config, "held-out")[: config.evaluation_documents]
     texts = [*training, *asked]
     proxy_of(policy, config, max(len(text.ids) for text in texts))  # fails before there is a folder
-    return Inputs(policy, training, asked, corpus.digest, journals.token_digest(form, texts, config.budget_start))
+    token_digest = journals.token_digest(form, texts, config.budget_start)
+    return Inputs(policy, training, asked, corpus.digest, token_digest, overlap(train, held_out))
 
 
 def anywhere(config: RMTConfig) -> RMTConfig:
@@ -151,11 +154,14 @@ def run(
     inputs = prepare(config, policy, turn)
     policy = inputs.policy
     unknown = unknown_share(policy.tokenizer, [*inputs.train, *inputs.held_out])
+    if inputs.overlap.shared:
+        logger.warning("%s Their accuracy may be memory", inputs.overlap.sentence)
     notes = journals.first_notes(
         "mid-training",
         config,
         parameters=policy.parameters,
         **inputs.digests(),
+        overlap=inputs.overlap,
         unknown_share=round(unknown, 4) if unknown else None,
         chat_turn=policy.turn,
     )

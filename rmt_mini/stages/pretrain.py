@@ -125,7 +125,9 @@ def pretrain(config: PretrainConfig, policy: Policy, on_step: Callable[[dict[str
     """
     model, device = policy.model, policy.device
     optimizer = MasterAdamW(model, config.learning_rate, config.weight_decay, 1.0)
-    batches = Reader(Continuation(policy.tokenizer), config.seed, micro.WORLDS[config.world]).batches(config.documents_per_step)
+    batches = Reader(Continuation(policy.tokenizer), config.seed, micro.WORLDS[config.world]).batches(
+        config.documents_per_step
+    )
     fast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")  # on a CPU it gains little here
     for step in range(config.steps):
         tokens, targets = (side.to(device) for side in _padded(next(batches), policy.tokenizer.pad_token_id))

@@ -1,6 +1,7 @@
 """Where do documents come from, and which of them are held out?
 
-    micro, abacus             1,600 generated documents of a micro-world; other texts: micro-dev, micro-pretraining, ...
+    micro, abacus             1,600 generated documents of a micro-world; micro-dev, abacus-dev: as many to choose
+                              settings by, none with a calculation that the others hold out; micro-pretraining, ...
     champ                     270 competition problems with solutions, from the PyPI package champ-dataset
     story.txt                 documents are separated by two or more blank lines
     folder/                   every .txt file below it is one document; links are followed, hidden files left out
@@ -79,13 +80,21 @@ class Corpus:
         return self._by_share(min(max(evaluation_fraction, distinct[1]), distinct[-1]))  # so neither side is empty
 
     def _by_share(self, bound: float) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
-        train = tuple(one for one in self.documents if min(_shares(one)) >= bound)
-        held_out = {one.text: one for one in reversed(self.documents) if max(_shares(one)) < bound}
-        mixed = sum(min(_shares(one)) < bound <= max(_shares(one)) for one in self.documents)
+        train: list[Document] = []
+        held_out: dict[str, Document] = {}
+        mixed = 0
+        for one in self.documents:
+            shares = _shares(one)
+            if min(shares) >= bound:
+                train.append(one)
+            elif max(shares) < bound:
+                held_out.setdefault(one.text, one)
+            else:
+                mixed += 1
         if mixed:
             line = "corpus %r: %d documents are left out; their calculations are in part held out"
             logger.warning(line, self.source, mixed)
-        return train, tuple(reversed(held_out.values()))
+        return tuple(train), tuple(held_out.values())
 
 
 def _shares(document: Document) -> list[float]:

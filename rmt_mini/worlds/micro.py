@@ -114,7 +114,7 @@ def _world(name: str) -> World:
     own = "" if name == "micro" else f"{name}-"
     texts = {text: Habits(own + text, name, **habits) for text, habits in data.pop("texts").items()}
     kinds = {kind: (way, text) for way, found in data.pop("statements").items() for kind, text in found.items()}
-    return World(name=name, statements=kinds, **texts, **data)
+    return World(name, texts["pretrain"], texts["midtrain"], texts["exam"], kinds, **data)
 
 
 WORLDS = {name: _world(name) for name in ("micro", "abacus")}
@@ -245,10 +245,11 @@ def page(habits: Habits, seed: int, number: int) -> Page:
     world, name = WORLDS[habits.world], f"{habits.name}-{seed}-{number}"
     if habits is world.pretrain and source.random() < TRACE:
         own = source.choice((replace(world.midtrain, sayings=0), world.exam))  # a trace of the kinds, not the sayings
-    while True:
+    made = first = Page(name, tuple(_pieces(own, source)), own.salt)
+    # drawn anew with calculations if it has some: else few of those with would be left
+    while habits is not world.pretrain and not (_fits(made) and bool(made.keys) == bool(first.keys)):
         made = Page(name, tuple(_pieces(own, source)), own.salt)
-        if habits is world.pretrain or _fits(made):
-            return made
+    return made
 
 
 def _fits(made: Page) -> bool:
@@ -299,16 +300,12 @@ def stated_budget(source: random.Random) -> int | None:
 
 
 def corpus(name: str, knobs: Mapping[str, Any] | None = None) -> list[Document]:
-    """Return different documents of one of TEXTS; those of a pre-training text without their asides.
+    """Return the documents of one of TEXTS; those of a pre-training text without their asides.
 
     ``knobs`` are fields of Habits that the text should have otherwise.
     """
-    habits, found = replace(TEXTS[name], **(knobs or {})), dict[str, Document]()
-    for made in stream(habits, 0):
-        found.setdefault(made.document.text, made.document)
-        if len(found) == DOCUMENTS:
-            break
-    return list(found.values())
+    habits = replace(TEXTS[name], **(knobs or {}))
+    return [page(habits, 0, number).document for number in range(DOCUMENTS)]
 
 
 def make_tokenizer(world: World = MICRO) -> Any:
@@ -329,7 +326,10 @@ def make_tokenizer(world: World = MICRO) -> Any:
         for number in range(SEEN):
             made = page(habits, 0, number)
             thought = [*made.pieces[:4], *(piece for piece in made.pieces if piece.working)]
-            texts += [made.document.text, *(think(style, p.text, p.working, world) for p in thought for style in world.thoughts)]
+            texts += [
+                made.document.text,
+                *(think(style, p.text, p.working, world) for p in thought for style in world.thoughts),
+            ]
     words = {word for text in texts for word, _ in pieces.pre_tokenize_str(text)}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = ["<|end|>", "<|pad|>", *alphabet, *sorted(words - set(alphabet))]

@@ -1,4 +1,4 @@
-"""Which documents say the same? What is held out must not be read in training, in other words either.
+"""Which documents say nearly the same? What is held out must not be read in training.
 
 Documents of the micro-world name the calculations in them. For other text, two documents are near-duplicates if they
 share a run of 12 words, and so are those that such pairs connect; all of them are held out together, or none.
@@ -9,26 +9,18 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from rmt_mini.records import Document
+from rmt_mini.records import Document, Overlap
 
 logger = logging.getLogger(__name__)
 
 RUN = 12  # words; letters and digits alone count, in either case
-
-
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """How many held-out documents share something with training text."""
-
-    shared: int
-    documents: int
-    what: str  # is shared
 
 
 def _runs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -37,9 +29,9 @@ def _runs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     factors = np.array([pow(0x9E3779B97F4A7C15, place, 2**64) for place in range(RUN)], dtype=np.uint64)
     hashes = []
     for text in texts:
-        words = np.array([known.setdefault(w, len(known) + 1) for w in re.findall(r"\w+", text.lower())], dtype=np.uint64)
-        windows = np.lib.stride_tricks.sliding_window_view(words, RUN) if len(words) >= RUN else np.empty((0, RUN), words.dtype)
-        hashes.append(windows @ factors)
+        numbers = [known.setdefault(word, len(known) + 1) for word in re.findall(r"\w+", text.lower())]
+        words = np.array(numbers, dtype=np.uint64)
+        hashes.append(sliding_window_view(words, RUN) @ factors if len(words) >= RUN else words[:0])
     return np.repeat(np.arange(len(texts)), [len(one) for one in hashes]), np.concatenate(hashes)
 
 
@@ -51,8 +43,9 @@ def grouped(documents: Sequence[Document]) -> list[Document]:
 
     Example:
         >>> long = "one two three four five six seven eight nine ten eleven twelve"
-        >>> [one.keys for one in grouped([Document("a", long), Document("b", f"So: {long}!"), Document("c", "Else.")])]
-        [('one two three four five six seven eight nine ten eleven twelve',), ('one two ... twelve',), ('Else.',)]
+        >>> found = grouped([Document("a", long), Document("b", f"So: {long}!"), Document("c", "Else.")])
+        >>> [one.keys[0][:7] for one in found]
+        ['one two', 'one two', 'Else.']
     """
     count, (rows, runs) = len(documents), _runs([document.text for document in documents])
     names, run = np.unique(runs, return_inverse=True)

@@ -53,8 +53,8 @@ def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
 
     Example:
         >>> question = load_questions("micro", count=1, seed=0)[0]
-        >>> question.text, question.answer, question.score(" 3")
-        ('Question: a wheel shows 2 and turns first 5, second 5. Answer:', ' 2', 0.0)
+        >>> question.text, question.answer, question.score(" left")
+        ('Question: a stone lies right. Trade first cross, second near, third far, fourth low. Answer:', ' middle', 0.0)
     """
     if count < 1:
         raise UserError(f"count is {count}; give at least 1 question")
@@ -66,7 +66,8 @@ def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
     elif source == "champ":
         made = _champ()
     else:
-        raise UserError(f"questions {source!r} are unknown; give 'micro', 'micro-text', 'abacus', 'abacus-text', 'gym:TASK' or 'champ'")
+        known = ", ".join(map(repr, OF_MICRO))
+        raise UserError(f"questions {source!r} are unknown; give {known}, 'gym:TASK' or 'champ'")
     found: dict[str, Question] = {}
     for question in made:
         found.setdefault(question.text, question)
@@ -92,10 +93,11 @@ def split_questions(questions: Sequence[Question], evaluation_fraction: float) -
 
 def _micro(habits: micro.Habits, start: int, seed: int, pages: int) -> Iterator[Question]:
     for page in islice(micro.stream(habits, seed, start), pages):
-        place = next(n for n, piece in enumerate(page.pieces) if piece.sort == micro.CALCULABLE)
-        text, asked = "".join(piece.text for piece in page.pieces[:place]), page.pieces[place]
-        answer = asked.text
-        yield Question(page.id, text, answer, partial(_equal, answer.strip()), asked.working.key)
+        place, working = next(
+            (n, p.working) for n, p in enumerate(page.pieces) if p.working and p.sort == micro.CALCULABLE
+        )
+        text, answer = "".join(piece.text for piece in page.pieces[:place]), page.pieces[place].text
+        yield Question(page.id, text, answer, partial(_equal, answer.strip()), working.key)
 
 
 def _equal(right: str, given: str) -> float:

@@ -16,6 +16,7 @@ from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError
 from rmt_mini.files import Cell, Change, Comparison, ExamOutcome, ExamPlan, PostTraining
 from rmt_mini.method.schedule import budget_of, probabilities_of
+from rmt_mini.records import Overlap
 from rmt_mini.report import plots
 from rmt_mini.report.claims import SHOWN, claims, corrected, exam_claims
 from rmt_mini.report.comparison import (
@@ -152,6 +153,15 @@ def test_the_report_has_a_row_for_each_arm_and_the_failures_first(whole: Compari
     assert "untrained" not in page.split("## What it took")[1]
     write_comparison_report(tmp_path, found.model_copy(update={"seeds": [7]}))
     assert "- **One seed:** the intervals do not include" in (tmp_path / "report.md").read_text()
+
+
+def test_the_report_says_what_held_out_and_training_text_share(tmp_path: Path) -> None:
+    shared = Overlap(0, 377, "a calculation")
+    found = {arm: [a_run(tmp_path, arm, seed, 0.5, 6, overlap=shared) for seed in (0, 1)] for arm in ("rmt", "rpt")}
+    whole = Comparison(**compare_runs(found), config=BASE_CONFIG, seeds=[0, 1], machine={}, versions={})
+    write_comparison_report(tmp_path, whole)
+    page = (tmp_path / "report.md").read_text()
+    assert " Of 377 held-out documents 0 share a calculation with training text.\n\n## Accuracy" in page
 
 
 def test_an_arm_that_is_new_goes_by_its_name(tmp_path: Path, exam: ExamOutcome) -> None:
@@ -296,7 +306,8 @@ def test_seeds_are_read_as_one(tmp_path: Path) -> None:
 
 
 def test_seeds_have_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = [str(a_run(tmp_path, "rmt", seed, 0.7, 6)) for seed in (0, 1)]
+    shared = Overlap(1, 71, "a run of 12 words")
+    runs = [str(a_run(tmp_path, "rmt", seed, 0.7, 6, overlap=shared)) for seed in (0, 1)]
     main(["seeds", *runs, "--out", str(tmp_path / "all")])
     assert capsys.readouterr().out.startswith("next tokens right, %")
     report = (tmp_path / "all" / "report.md").read_text()
@@ -304,6 +315,7 @@ def test_seeds_have_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "Where a short calculation determines the token, thinking after training passes plain prediction" in report
     assert "a change of -24.0 [-24.0, -24.0]" in report
     assert "No thoughts were sampled" not in report
+    assert "Of 71 held-out documents 1 shares a run of 12 words with training text." in report
     assert json.loads((tmp_path / "all" / "evaluation.json").read_text())["seeds"] == [0, 1]
     assert (tmp_path / "all" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.files import Change, Evaluation, ExamEvaluation, PassRow, Preflight, Samples, SortCell, as_lines
+from rmt_mini.records import Overlap
 from rmt_mini.report import report
 from rmt_mini.report.claims import findings
 from rmt_mini.report.markdown import escape
@@ -228,6 +229,13 @@ def test_settings_time_origin_and_limits(reported: Reported) -> None:
         assert part in text
     same = evaluation(after=0.36).model_copy(update={"after": measured(0.36, budget=20)})
     assert "mixes what the model learned" not in reported(same)
+
+
+def test_the_overlap_of_held_out_and_training_text_is_beside_the_accuracy(reported: Reported) -> None:
+    page = reported(evaluation(), overlap=Overlap(1, 71, "a run of 12 words"))
+    accuracy = page.split("## Accuracy")[1].split("\n## ")[0]
+    assert " Of 71 held-out documents 1 shares a run of 12 words with training text.\n\n|" in accuracy
+    assert "with training text." not in reported(evaluation())  # of a run before this was noted
 
 
 def test_samples_are_side_by_side(reported: Reported) -> None:

@@ -82,6 +82,23 @@ def test_run_json_says_what_ran_and_metrics_have_one_line_a_step(done: tuple[Run
     assert notes["start"] <= notes["end"]
     assert [line["reward"] for line in lines(result.folder, "metrics.jsonl")] == [one.metrics.reward for one in seen]
     assert [one.metrics for one in seen] == result.metrics
+    held_out = notes["overlap"]["documents"]
+    assert notes["overlap"] == {"shared": 0, "documents": held_out, "what": "a run of 12 words"}
+    assert 0 < held_out < 12
+    line = f"Of {held_out} held-out documents 0 share a run of 12 words with training text."
+    assert line in (result.folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_text_that_is_on_both_sides_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A notice in all tales leaves them to be split one by one."""
+    notice = "All of these tales may be told by anyone who tells them as they are here."
+    config = settings(tmp_path, steps=1, warmup_steps=0, preflight_positions=3, evaluation_positions=6)
+    (tmp_path / "tales.txt").write_text("\n\n\n".join(f"{notice} {tale}" for tale in TALES.split("\n\n\n")))
+    run(config.replace(document_tokens=160), progress=False)
+    held_out = read(tmp_path / "run", "run.json")["overlap"]["documents"]
+    assert held_out > 1
+    line = f"Of {held_out} held-out documents {held_out} share a run of 12 words with training text."
+    assert f"{line} Their accuracy may be memory" in caplog.text
 
 
 def test_rollouts_are_those_of_the_steps_as_text(done: tuple[RunResult, list[StepResult]]) -> None:

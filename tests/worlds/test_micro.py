@@ -1,95 +1,153 @@
-"""The micro-world: its texts are right, its sorts are true, and what shipped bases were made with stays as it is."""
+"""The micro-worlds: their texts are right, their sorts are true, and what bases were made with stays as it is."""
 
 import hashlib
 import itertools
 import random
 import re
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
+from rmt_mini.config import KNOBS, RMTConfig
+from rmt_mini.errors import UserError
 from rmt_mini.worlds import micro
-from rmt_mini.worlds.corpus import load_corpus
+from rmt_mini.worlds.corpus import corpus_for, load_corpus
 from rmt_mini.worlds.micro import (
+    ABACUS,
     CALCULABLE,
-    EXAM,
     GRAMMAR,
-    MIDTRAINING,
-    PRETRAINING,
-    RECKONING,
+    MICRO,
+    NOISE,
     SAYING,
-    STYLES,
+    STEP,
+    TEXTS,
+    WORLDS,
+    Habits,
+    Page,
     Working,
+    World,
     page,
     think,
 )
+from tests.worlds.reading import LISTED, ORDER, PLACE, SWAPS, read, solve
 
-TEXTS = (PRETRAINING, MIDTRAINING, EXAM)
-SWAPS = {"near": {"left", "middle"}, "far": {"middle", "right"}, "outer": {"left", "right"}}
+EVERY = [*TEXTS.values(), MICRO.exam, ABACUS.exam]
 # of 500 documents with the sorts of their words, their thoughts and asides: recorded bases and results are of these
 DIGESTS = {
     "pretrain": "f9eb2b63fcf8c4f1",
     "midtrain": "fff7ba3dc547c500",
     "exam": "9b49709fe6560863",
-    "reckoning": "023f5a5233fae886",
+    # recorded last
+    "micro-dev": "0e7530f53821c5d5",
+    "abacus-pretrain": "07fdf860f097266f",
+    "abacus-midtrain": "7f5645db7372b39d",
+    "abacus-exam": "6ad03611c106380e",
+    "abacus-dev": "244384e4e17d979a",
 }
 
 
-def solve(start: str, operands: list[str]) -> str:
-    """Work a calculation out from the words of the text alone, without the generator's tables."""
-    for operand in operands:
-        if operand.isdigit():
-            start = str((int(start) + int(operand)) % 10)
-        elif start in SWAPS[operand]:
-            (start,) = SWAPS[operand] - {start}
-    return start
-
-
-def some(habits: micro.Habits, count: int = 300) -> list[micro.Page]:
+def some(habits: Habits, count: int = 300) -> list[Page]:
     return list(itertools.islice(micro.stream(habits, seed=7), count))
 
 
-def digest(habits: micro.Habits) -> str:
+def digest(habits: Habits) -> str:
     found = hashlib.sha256()
     for one in some(habits, 500):
-        thoughts = [think(style, p.text, p.working) for p in one.pieces if p.sort != GRAMMAR for style in STYLES]
-        asides = micro.asides([p for p in one.pieces if p.sort != GRAMMAR], random.Random(one.id))
-        found.update(repr((one.document, thoughts, asides, micro.stated_budget(random.Random(one.id)))).encode())
+        drawn, world = [p for p in one.pieces if p.sort != GRAMMAR], WORLDS[habits.world]
+        thoughts = [think(style, p.text, p.working, world) for p in drawn for style in world.thoughts]
+        asides = micro.asides(drawn, random.Random(one.id), world)
+        document = repr(replace(one.document, keys=())).replace(", keys=()", "")  # as when micro was recorded
+        found.update(f"({document}, {thoughts}, {asides}, {micro.stated_budget(random.Random(one.id))})".encode())
     return found.hexdigest()[:16]
 
 
-@pytest.mark.parametrize("habits", [*TEXTS, RECKONING], ids=lambda habits: habits.name)
+@pytest.mark.parametrize("habits", EVERY, ids=lambda habits: habits.name)
 def test_the_texts_are_those_that_were_recorded_with(habits):
     assert digest(habits) == DIGESTS[habits.name]
 
 
-@pytest.mark.parametrize("habits", TEXTS, ids=lambda habits: habits.name)
-def test_every_calculation_is_right_and_spans_mark_single_words(habits):
+@pytest.mark.parametrize("habits", EVERY, ids=lambda habits: habits.name)
+def test_every_calculation_is_right_and_sorts_say_how_many_steps_it_takes(habits):
     for one in some(habits):
         text, spans = one.document.text, one.document.spans
         assert all(re.fullmatch(r" \w+", text[span.start : span.stop]) for span in spans)
-        (span,) = [span for span in spans if span.sort == CALCULABLE]
-        listed = re.findall(r"(?:first|second|third|fourth) (\w+)", text[: span.start])
-        # the start is the last digit or place before the word "first"
-        start = re.findall(r"\b(\d|left|middle|right)\b", text[: text.index(" first ")])[-1]
-        assert solve(start, listed) == text[span.start : span.stop].strip(), text
+        found = read(text)
+        assert all(solve(each.start, each.moves) == each.said for each in found), text
+        sorts = {span.stop: span.sort for span in spans if span.sort in (STEP, CALCULABLE)}
+        one_step = STEP if " after " in text else CALCULABLE  # one that is not read out as a part of another
+        assert sorts == {each.end: one_step if len(each.moves) == 1 else CALCULABLE for each in found}, text
+        noise = {span.stop for span in spans if span.sort == NOISE}
+        (listed,) = LISTED.finditer(text)
+        drawn = {listed.end(place) for place in range(1, 5) if listed[place]}
+        assert {[place.end() for place in PLACE.finditer(text[: listed.start()])][-1], *drawn} <= noise, text
 
 
-def test_sayings_are_of_the_mid_training_text_alone_and_of_known_words():
-    pages = {habits.name: some(habits, 1000) for habits in TEXTS}
-    for name, count in (("pretrain", 0), ("midtrain", 2), ("exam", 0)):
-        for one in pages[name]:
-            assert sum(saying in one.document.text for saying in micro.SAYINGS) == count
-    said = [piece.text for made in pages.values() for one in made for piece in one.pieces if piece.sort != SAYING]
-    said += [think(style, " red", way) for style in STYLES for way in (None, Working(" 3", ((" 4", " 7"),)))]
+@pytest.mark.parametrize(
+    "habits", [habits for habits in EVERY[:-1] if habits.world == "abacus"], ids=lambda habits: habits.name
+)
+def test_results_are_read_out_from_two_starts_after_every_move_the_last_first(habits):
+    for one in some(habits):
+        text = one.document.text
+        if "Question:" in text:  # a trace of the exam
+            continue
+        moves = next(filter(None, LISTED.findall(text)))
+        count = sum(map(bool, moves))
+        found = read(text)
+        assert [len(each.moves) for each in found] == [*range(count, 0, -1)] * 2, text
+        assert len({each.start for each in found[:count]}) == len({each.start for each in found[count:]}) == 1
+        assert found[0].start != found[-1].start, text
+
+
+def test_the_mid_training_text_of_abacus_has_more_than_ten_thousand_calculations():
+    """Four places and six pairs, ten digits and six numbers to add, each in two to four moves."""
+    longest = [max(read(one.document.text), key=lambda each: len(each.moves)) for one in some(ABACUS.midtrain, 1000)]
+    assert {len(each.moves) for each in longest} == {2, 3, 4}
+    space = 0
+    for starts, moves in ((set("0123456789"), set("123456")), ({"left", "middle", "right", "back"}, {*SWAPS})):
+        own = [each for each in longest if each.start in starts]
+        assert {each.start for each in own} == starts
+        for place in range(4):
+            assert {each.moves[place] for each in own if len(each.moves) > place} == moves
+        space += len(starts) * sum(len(moves) ** count for count in (2, 3, 4))
+    assert space == 14 * (36 + 216 + 1296) >= 10_000
+
+
+def test_calculable_words_of_abacus_are_a_quarter_or_more_of_what_is_not_grammar():
+    sorts = Counter(piece.sort for one in some(ABACUS.midtrain, 1000) for piece in one.pieces if piece.sort != GRAMMAR)
+    share = {sort: count / sorts.total() for sort, count in sorts.items()}
+    assert share[CALCULABLE] >= 0.25
+    assert share[SAYING] == pytest.approx(share[CALCULABLE], abs=0.1)
+    assert share[NOISE] < share[CALCULABLE] + share[SAYING]
+
+
+def sayings_in(text: str, world: World = ABACUS) -> int:
+    return sum(saying in text for saying in world.sayings)
+
+
+@pytest.mark.parametrize(("world", "mean"), [(MICRO, 2.0), (ABACUS, 0.6)], ids=WORLDS)
+def test_sayings_are_of_the_mid_training_text_alone_and_of_known_words(world: World, mean: float):
+    texts = ((world.pretrain, 0), (world.midtrain, mean), (TEXTS[f"{world.name}-dev"], mean), (world.exam, 0))
+    said = [
+        think(style, " red", way, world) for style in world.thoughts for way in (None, Working(" 3", ((" 4", " 7"),)))
+    ]
+    for habits, often in texts:
+        pages = some(habits, 1000)
+        counts = [sayings_in(one.document.text, world) for one in pages]
+        assert max(counts) - min(counts) <= 1
+        assert sum(counts) / len(counts) == pytest.approx(often, abs=0.06 if often % 1 else 0)
+        said += [piece.text for one in pages for piece in one.pieces if piece.sort != SAYING]
     words = {word for text in said for word in re.findall(r" \w+", " " + text)}
-    assert {word for saying in micro.SAYINGS for word in re.findall(r" \w+", " " + saying)} <= words
+    assert {word for saying in world.sayings for word in re.findall(r" \w+", " " + saying)} <= words
 
 
-def test_the_tokenizer_has_one_token_a_word_and_reads_any_text():
-    tokenizer = micro.make_tokenizer()
-    for habits in TEXTS:
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_the_tokenizer_has_one_token_a_word_and_reads_any_text(world: World):
+    tokenizer = micro.make_tokenizer(world)
+    for habits in (world.pretrain, world.midtrain, world.exam, replace(world.midtrain, calculation_share=0.0)):
         for one in some(habits, 100):
-            for text in (one.document.text, *(think(s, p.text, p.working) for p in one.pieces[1:3] for s in STYLES)):
+            thoughts = [think(s, p.text, p.working, world) for p in one.pieces[1:3] for s in world.thoughts]
+            for text in (one.document.text, *thoughts):
                 tokens = tokenizer.tokenize(text)
                 assert len(tokens) == len(re.findall(r"\w+|\.|,|:", text)), tokens
     for text in ("Zürich 東京 🙂\ttab", "", "<think></think>", "a\n\nb", "x<think 128>\u202e"):
@@ -97,8 +155,70 @@ def test_the_tokenizer_has_one_token_a_word_and_reads_any_text():
     assert tokenizer.eos_token_id != tokenizer.pad_token_id  # padding that ends texts would never let them end
 
 
-def test_it_is_a_corpus_like_any_other():
-    corpus = load_corpus("micro")
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_its_text_is_a_corpus_like_any_other(world: World):
+    corpus = load_corpus(world.name)
     assert len({document.id for document in corpus.documents}) == len(corpus.documents) == micro.DOCUMENTS
-    assert corpus.documents[40].text == page(MIDTRAINING, 0, 40).document.text
+    assert corpus.documents[40].text == page(world.midtrain, 0, 40).document.text
     assert "think" not in "".join(document.text for document in corpus.documents)
+    assert corpus_for(RMTConfig(corpus=world.name)) == corpus  # the defaults of the fields are those of the text
+
+
+# Knobs
+
+
+def texts(side: int | None = None, **knobs: float) -> list[str]:
+    corpus = load_corpus("abacus", knobs=knobs)
+    return [one.text for one in (corpus.documents if side is None else corpus.split(0.25)[side])]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_a_share_of_documents_has_calculations(share):
+    """Also of those held out, though there repeated ones are left out, which are mostly without."""
+    for side, far in ((None, 0.03), (0, 0.05), (1, 0.15)):
+        made = texts(side, calculation_share=share)
+        assert sum(bool(read(text)) for text in made) / len(made) == pytest.approx(share, abs=far)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_every_calculation_has_as_many_steps_as_are_asked_for(steps):
+    made = texts(calculation_steps=steps, sayings=0.0)
+    assert {max(len(one.moves) for one in read(text)) for text in made} == {steps}
+    assert all(sum(order in text for order in ORDER) == steps for text in made)
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.6, 1.0, 2.25])
+def test_documents_have_so_many_sayings_on_average(mean):
+    counts = [sayings_in(text) for text in texts(sayings=mean)]
+    assert sum(counts) / len(counts) == pytest.approx(mean, abs=0.05)
+    assert max(counts) - min(counts) <= 1
+
+
+def test_a_text_of_few_different_documents_is_made_nonetheless():
+    assert len(texts(calculation_share=0.0, sayings=0.0)) == micro.DOCUMENTS
+    assert len({*texts(calculation_share=0.0, sayings=0.0)}) <= 4 * 4 * 10 + 4 * 3 * 10
+    assert len(texts(calculation_steps=1, sayings=0.0)) == micro.DOCUMENTS
+
+
+@pytest.mark.parametrize("corpus", ["champ", "micro", "abacus-pretraining", "story.txt"])
+def test_knobs_of_the_world_are_refused_for_other_text(corpus):
+    for name, value in zip(KNOBS, (0.5, 2, 1.0), strict=True):
+        words = f"^{name} is {value}; only the corpus 'abacus' has it, and corpus is '{corpus}'$"
+        with pytest.raises(UserError, match=words):
+            RMTConfig(corpus=corpus, **{name: value})
+    assert RMTConfig(corpus="abacus-dev", **dict.fromkeys(KNOBS, 1)).sayings == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("calculation_share", 1.1),
+        ("calculation_steps", 5),
+        ("calculation_steps", 1.5),
+        ("sayings", 21),
+        ("sayings", -1),
+    ],
+)
+def test_what_the_world_cannot_make_is_refused(name, value):
+    with pytest.raises(UserError, match=f"^{name} is {value}; give a "):
+        RMTConfig(corpus="abacus", **{name: value})

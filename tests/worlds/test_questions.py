@@ -1,5 +1,8 @@
 """Questions: where they come from, how their answers are judged, and that none is on both sides."""
 
+import re
+from collections import Counter
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from rmt_mini.errors import UserError
 from rmt_mini.worlds import micro
 from rmt_mini.worlds.questions import load_questions, split_questions
+from tests.worlds.reading import SWAPS, read, solve
 
 SIGNS = st.sampled_from(
     [*"0123456789+-*/^!=<>()[]{}\\$.,;:%x ", "\\frac", "\\sqrt", "\\boxed{", "**", "\n", "é", "\0", "∞"]
@@ -22,27 +26,54 @@ def test_micro_questions_end_where_the_answer_begins_and_are_of_kinds_that_no_te
         assert question.score(question.answer) == question.score(question.answer.strip() + " ") == 1.0
         for wrong in ("", " banana", question.answer + question.answer, question.text + question.answer):
             assert question.score(wrong) == 0.0
-    kinds = set(micro.EXAM.calculations)
-    assert not kinds & {*micro.PRETRAINING.calculations, *micro.MIDTRAINING.calculations}
+    for world in micro.WORLDS.values():
+        assert not {*world.exam.calculations} & {*world.pretrain.calculations, *world.midtrain.calculations}
 
 
-def test_questions_of_the_text_are_its_calculations_on_pages_that_no_run_reads():
-    questions = load_questions("micro-text", 100, seed=0)
+@pytest.mark.parametrize(
+    ("world", "cue", "places"),
+    [
+        ("micro", r" (In the end it stops at|At last the ring lies)$", ("near", "far")),
+        ("abacus", r" (stops|lies) after (second|third|fourth)$", SWAPS),
+    ],
+)
+def test_questions_of_the_text_are_its_calculations_on_pages_that_no_run_reads(world, cue, places):
+    questions = load_questions(f"{world}-text", 100, seed=0)
     assert len({question.text for question in questions}) == 100
-    assert not {document.id for document in micro.corpus("micro")} & {question.id for question in questions}
+    assert not {document.id for document in micro.corpus(world)} & {question.id for question in questions}
     for question in questions:
-        assert question.text.endswith(("In the end it stops at", "At last the ring lies"))
+        assert re.search(cue, question.text)
         assert question.score(question.answer) == 1.0
-    results = {question.answer for question in questions}
-    assert results == {f" {digit}" for digit in range(10)} | {f" {place}" for place in micro.PLACES}
+    results = {question.answer.strip() for question in questions}
+    assert results == {*"0123456789"}.union(*(SWAPS[pair] for pair in places))
 
 
-def test_the_split_parts_by_text_alone():
+@pytest.mark.parametrize("source", ["micro", "micro-text", "abacus", "abacus-text"])
+def test_answers_are_those_of_the_last_move_that_is_asked_for(source):
+    for question in load_questions(source, 200, seed=3):
+        (found,) = read(question.text + question.answer)
+        assert solve(found.start, found.moves) == found.said == question.answer.strip()
+        assert len(found.moves) == len(re.findall(r"(?<!after )(?:first|second|third|fourth) \w", question.text)) > 1
+
+
+@pytest.mark.parametrize("world", micro.WORLDS)
+def test_questions_of_one_calculation_are_on_one_side(world):
+    """Start and first two moves: what follows them does not matter, nor whether a wheel turns or a lift rises."""
+    sides = [set(), set()]
+    for source in (world, f"{world}-text"):
+        for side, questions in zip(sides, split_questions(load_questions(source, 800, 0), 0.25), strict=True):
+            side |= {read(question.text + question.answer)[0].calculation[:3] for question in questions}
+    assert not sides[0] & sides[1]
+    assert len(sides[1]) > 30
+
+
+def test_the_split_parts_by_calculation_alone():
     questions = load_questions("micro", 300, seed=0)
     assert questions != load_questions("micro", 300, seed=1)
     train, held_out = split_questions(questions, 0.25)
     assert sorted([*train, *held_out], key=lambda q: q.id) == sorted(questions, key=lambda q: q.id)
     assert 45 <= len(held_out) <= 105
+    assert max(Counter(question.key for question in held_out).values()) > 1
     again, _ = split_questions([*reversed(questions)], 0.25)
     assert {q.text for q in again} == {q.text for q in train}
     more, _ = split_questions(load_questions("micro", 400, seed=0), 0.25)
