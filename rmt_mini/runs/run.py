@@ -261,10 +261,10 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
     """
     folder = path.parent if path.name == "checkpoint" else path
     notes = Notes.read(folder)
-    config = notes.settings
-    policy = load_policy(str(folder / "checkpoint"), config.device, config.dtype)
     # its positions are known, so the model that measured entropies is not needed
-    inputs = prepare(config.replace(entropy_model="self"), policy, notes.chat_turn)
+    config = notes.settings.replace(entropy_model="self")
+    policy = load_policy(str(folder / "checkpoint"), config.device, config.dtype)
+    inputs = prepare(config, policy, notes.chat_turn)
     what = {"corpus_digest": f"corpus {config.corpus!r}", "token_digest": f"the tokenizer of {policy.name!r}"}
     for name, changed in what.items():
         if getattr(inputs, name) != getattr(notes, name):

@@ -218,7 +218,7 @@ def measure_all(
         return answers
     checked = {one.position: one for one in probed(policy, held_out, evenly(answers, count), config, budget)}
     texts = evenly(train, count)
-    chosen = plan_positions(policy, texts, yardstick(config), count)
+    chosen = plan_positions(policy, texts, yardstick(config), count, train)
     once = config.replace(evaluation_thoughts=1)
     threshold = best_threshold(answer_positions(policy, texts, chosen, once, budget))
     return gated([checked.get(one.position, one) for one in answers], threshold)

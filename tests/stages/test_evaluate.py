@@ -169,7 +169,7 @@ def test_everything_is_measured_at_once_and_the_gate_by_training_text_alone() ->
     found = measure_all(policy, other, texts, positions, config, 4)
     assert [replace(one, probe={}, gated=None) for one in found] == answers
     assert [n for n, one in enumerate(found) if one.probe] == [0, 4, 8, 12, 16, 20]
-    chosen = plan_positions(policy, other, config, 6)
+    chosen = plan_positions(policy, other, config, 6, other)
     once = config.replace(evaluation_thoughts=1)
     threshold = best_threshold(answer_positions(policy, other, chosen, once, 4))
     assert found == [replace(new, probe=old.probe) for new, old in zip(gated(answers, threshold), found, strict=True)]

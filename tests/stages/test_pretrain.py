@@ -30,7 +30,7 @@ def form():
 
 def test_an_aside_is_laid_out_as_the_engine_lays_a_branch_out(form):
     reader, found = Reader(form, seed=0), 0
-    for page in itertools.islice(micro.stream(micro.PRETRAINING, 0), 40):
+    for page in itertools.islice(micro.stream(micro.MICRO.pretrain, 0), 40):
         tokens, _ = reader.read(page)
         trunk = form.tokenizer(page.document.text)["input_ids"]
         places = [i for i, token in enumerate(tokens) if form.tokenizer.decode([token]).startswith("<think")]
@@ -52,7 +52,7 @@ def test_an_aside_is_laid_out_as_the_engine_lays_a_branch_out(form):
 
 
 def test_everything_but_openings_is_predicted(form):
-    for page in itertools.islice(micro.stream(micro.PRETRAINING, 0), 40):
+    for page in itertools.islice(micro.stream(micro.MICRO.pretrain, 0), 40):
         tokens, targets = Reader(form, seed=0).read(page)
         ignored = form.tokenizer.decode([t for t, target in zip(tokens, targets, strict=True) if target == IGNORED])
         assert all(target in (token, IGNORED) for token, target in zip(tokens, targets, strict=True))
@@ -67,7 +67,7 @@ def test_everything_but_openings_is_predicted(form):
 def test_batches_hold_every_page_once(form):
     reader = Reader(form, seed=5)
     batches = list(itertools.islice(reader.batches(2), WINDOW))
-    read = [reader.read(page)[0] for page in itertools.islice(micro.stream(micro.PRETRAINING, 5), 2 * WINDOW)]
+    read = [reader.read(page)[0] for page in itertools.islice(micro.stream(micro.MICRO.pretrain, 5), 2 * WINDOW)]
     assert sorted(tokens for batch in batches for tokens, _ in batch) == sorted(read)
     lengths = [len(tokens) for batch in batches for tokens, _ in batch]
     assert lengths != sorted(lengths)  # short pages do not come first in every window
