@@ -22,7 +22,10 @@ from rmt_mini.report.markdown import words
 Numbers = Sequence[float]
 WIDTH, DPI = 8.0, 110  # inches, dots an inch
 BLUE, ORANGE, RED, GREY, PURPLE = "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"  # of petroff10
-FOUR_LOOKS = ((BLUE, "-", "o"), (RED, "--", "s"), (PURPLE, "-.", "^"), (ORANGE, ":", "D"))  # colour, line, marker
+LOOKS = (
+    (BLUE, "-", "o"), (RED, "--", "s"), (PURPLE, "-.", "^"), (ORANGE, ":", "D"),
+    (GREY, "-", "v"), ("#a96b59", "--", "P"), ("#e76300", "-.", "X"), ("#717581", ":", "*"),
+)  # fmt: skip # colour, line, marker
 BAR_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"), (GREY, ".."), (PURPLE, "\\\\"))  # colour, hatch
 _PAGE = "background: #fff; color: #000; padding: 0.6em 0.8em; line-height: 1.9; overflow-wrap: anywhere"
 RULE: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1.2}
@@ -103,7 +106,9 @@ def done(figure: Figure, alt: str) -> Figured:
     """Finish a figure; a legend of all that has a name is above, where it hides no data."""
     named = {name: mark for ax in figure.axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
     if named:
-        figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=5, frameon=False, fontsize=9)
+        columns = min(5, 140 // (8 + max(map(len, named))))  # as many as fit
+        look: dict[str, Any] = {"ncols": max(1, columns), "frameon": False, "fontsize": 9}
+        figure.legend(named.values(), named.keys(), loc="outside upper center", **look)
     return Figured(figure, alt)
 
 
@@ -180,7 +185,7 @@ def curves(
     said: dict[str, dict[str, list[float]]] = {}
     for ax, (unit, series), below in zip(drawn, charts.items(), over, strict=True):
         said[unit] = {}
-        for (colour, line, marker), (name, one) in zip(cycle(FOUR_LOOKS), series.items(), strict=False):
+        for (colour, line, marker), (name, one) in zip(cycle(LOOKS), series.items(), strict=False):
             points = one if isinstance(one, Mapping) else dict(enumerate(one))
             said[unit][name] = values = [float(value) for value in points.values()]
             every = max(1, len(values) // 12)
@@ -193,16 +198,22 @@ def curves(
     return done(figure, alt or words("curves", said, over, wanted))
 
 
-def levels(found: Mapping[str, Mapping[int, Cell]], x: str, y: str, marked: int | None = None) -> Figured:
-    """Draw accuracies in % over whole numbers, each with its 95 % interval as a band, and mark one number."""
+def levels(
+    found: Mapping[str, Mapping[int, Cell] | Mapping[float, Cell]],
+    x: str,
+    y: str,
+    marked: int | None = None,
+    whole: bool = True,
+) -> Figured:
+    """Draw accuracies in % over numbers, each with its 95 % interval as a band, and mark one; from 0 to 100 if whole."""
     known = {name: {at: one for at, cell in cells.items() if (one := spread(cell))} for name, cells in found.items()}
     ends = {name: list(spreads.values()) for name, spreads in known.items()}
     at_mark = {name: spreads[marked][0] for name, spreads in known.items() if marked in spreads}
     middles = {name: {at: one[0] for at, one in spreads.items()} for name, spreads in known.items()}
     marks = {f"{y} (%)": [] if marked is None else [marked]}
     alt = words("levels", y, ends, x, marked, at_mark)
-    drawn = curves({f"{y} (%)": middles}, x, marked=marks, alt=alt, ylim=(0, 103))
-    for (colour, *_), spreads in zip(cycle(FOUR_LOOKS), known.values(), strict=False):
+    drawn = curves({f"{y} (%)": middles}, x, marked=marks, alt=alt, **({"ylim": (0, 103)} if whole else {}))
+    for (colour, *_), spreads in zip(cycle(LOOKS), known.values(), strict=False):
         _, low, high = zip(*spreads.values(), strict=True)
         drawn.figure.axes[0].fill_between(list(spreads), low, high, color=colour, alpha=0.15, linewidth=0)
     return drawn
