@@ -137,12 +137,7 @@ def comparison_folder(config: RMTConfig) -> Path:
 
 def run_folder(folder: Path, arm: str, seed: int, base: int = 0) -> Path:
     """Return the folder of one run of a comparison."""
-    return folder / "runs" / run_name(arm, seed, base)
-
-
-def run_name(arm: str, seed: int, base: int = 0) -> str:
-    """Return the name of a run's folder."""
-    return f"{arm}-base{base}-seed{seed}" if base else f"{arm}-seed{seed}"
+    return folder / "runs" / (f"{arm}-base{base}-seed{seed}" if base else f"{arm}-seed{seed}")
 
 
 def is_done(path: Path) -> bool:
@@ -244,11 +239,6 @@ def in_name(path: Path) -> tuple[str, int, int]:
     return arm, int(seed), int(base or 0)
 
 
-def base_model(config: RMTConfig, base: int) -> str:
-    """Return the name of the model that runs from a base begin with."""
-    return MICRO_BASES[base] if base else config.model
-
-
 def _one(path: Path, stop: threading.Event | None) -> Path:
     if (path / Notes.NAME).exists():
         resume(path, progress=False, stop=stop)
@@ -256,7 +246,8 @@ def _one(path: Path, stop: threading.Event | None) -> Path:
     folder, (name, seed, base) = path.parents[1], in_name(path)
     plan = ComparisonPlan.read(folder)
     arm = next(arm for arm in plan.arms if arm.name == name)
-    config = arm.config(plan.config).replace(model=base_model(plan.config, base), seed=seed, out=str(path))
+    model = MICRO_BASES[base] if base else plan.config.model
+    config = arm.config(plan.config).replace(model=model, seed=seed, out=str(path))
     if arm.compute_of:
         config = config.replace(steps=steps_for_compute_of(run_folder(folder, arm.compute_of, seed, base)))
     run(config, progress=False, stop=stop, turn=turn_before(path.parent, config.model))

@@ -20,21 +20,12 @@ from transformers import AutoTokenizer
 
 from rmt_mini.arms import METHOD
 from rmt_mini.engine.model import locate_model
+from rmt_mini.engine.weights import MICRO_BASES
 from rmt_mini.errors import UserError
 from rmt_mini.files import ComparisonPlan, ExamOutcome, ExamPlan, PostTraining
 from rmt_mini.report.comparison import UNTRAINED, read_exams
 from rmt_mini.report.report import exam_table
-from rmt_mini.runs.compare import (
-    base_model,
-    finish,
-    in_name,
-    is_done,
-    report,
-    run_folder,
-    run_name,
-    turn_before,
-    usual_workers,
-)
+from rmt_mini.runs.compare import finish, in_name, is_done, report, run_folder, turn_before, usual_workers
 from rmt_mini.runs.pre_and_post import posttrain_run, usual_source
 from rmt_mini.worlds.questions import as_file_name
 
@@ -90,7 +81,7 @@ def go_on(path: Path, workers: int = 0, progress: bool = True, stop: threading.E
         trained = run_folder(folder, name, *run)
         if name != UNTRAINED and not is_done(trained):
             raise UserError(f"the run {str(trained)!r} is not done; finish it with rmt-mini resume {folder}")
-    folders = {name: [path / run_name(name, *run) for run in comparison.all_runs] for name in plan.arms}
+    folders = {name: [path / run_folder(path, name, *run).name for run in comparison.all_runs] for name in plan.arms}
     wanted = list(itertools.chain(*zip(*folders.values(), strict=True)))
     finish("Exams", _sit, [wanted], workers or usual_workers(comparison.config), progress, stop, path)
     seeds, bases = comparison.all_seeds, comparison.bases
@@ -105,7 +96,7 @@ def _sit(path: Path, stop: threading.Event | None) -> Path:
     if (path / "run.json").exists():  # unfinished, and only this module writes here
         shutil.rmtree(path)
     plan, folder, (name, seed, base) = ExamPlan.read(path.parent), path.parents[2], in_name(path)
-    untrained = base_model(ComparisonPlan.read(folder).config, base)
+    untrained = MICRO_BASES[base] if base else ComparisonPlan.read(folder).config.model
     checkpoint = untrained if name == UNTRAINED else str(run_folder(folder, name, seed, base) / "checkpoint")
     changes, turn = plan.changes | {"seed": seed, "out": str(path)}, turn_before(path.parent)
     posttrain_run(checkpoint, plan.source, plan.count, plan.samples, changes, False, plan.every, stop, turn)

@@ -244,7 +244,8 @@ def test_a_map_is_stopped_resumed_and_made_again(tmp_path: Path, monkeypatch: py
     expected = [f"length_weight={value}/runs/{arm}-seed5" for value in (0.0, 0.5) for arm in ("ntp", "rmt")]
     assert begun == [str(folder / one) for one in expected]
     found = Map.read(folder)
-    assert {arm: list(cells) for arm, cells in found.levels["average"].arms.items()} == {"ntp": [0, 0.5], "rmt": [0, 0.5]}
+    drawn = {arm: list(cells) for arm, cells in found.levels["average"].arms.items()}
+    assert drawn == {"ntp": [0, 0.5], "rmt": [0, 0.5]}
     assert [Notes.read(Path(one)).settings.length_weight for one in begun] == [0, 0, 0.5, 0.5]
     for name in ("report.md", "map.json", "figures/map.png", "length_weight=0.5/report.md"):
         (folder / name).unlink()

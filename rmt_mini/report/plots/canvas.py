@@ -30,6 +30,7 @@ BAR_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"), (GREY, ".."), (PURPLE, "\\
 _PAGE = "background: #fff; color: #000; padding: 0.6em 0.8em; line-height: 1.9; overflow-wrap: anywhere"
 RULE: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1.2}
 Curve = Numbers | Mapping[int, float] | Mapping[float, float]  # values of 0, 1, 2, ... or x -> y
+Cells = Mapping[int, Cell] | Mapping[float, Cell]
 Spread = tuple[float, float, float]  # a value and the ends of its interval
 Charts = Mapping[str, Mapping[str, Curve]]  # unit of a panel -> name of a curve -> curve
 __all__ = ["Figured", "Marked", "Stack", "bar_chart", "curves", "levels", "save", "smoothed", "stacked"]
@@ -198,21 +199,15 @@ def curves(
     return done(figure, alt or words("curves", said, over, wanted))
 
 
-def levels(
-    found: Mapping[str, Mapping[int, Cell] | Mapping[float, Cell]],
-    x: str,
-    y: str,
-    marked: int | None = None,
-    whole: bool = True,
-) -> Figured:
-    """Draw accuracies in % over numbers, each with its 95 % interval as a band, and mark one; from 0 to 100 if whole."""
+def levels(found: Mapping[str, Cells], x: str, y: str, marked: int | None = None) -> Figured:
+    """Draw accuracies in % over numbers, each with its 95 % interval as a band, and mark one number."""
     known = {name: {at: one for at, cell in cells.items() if (one := spread(cell))} for name, cells in found.items()}
     ends = {name: list(spreads.values()) for name, spreads in known.items()}
     at_mark = {name: spreads[marked][0] for name, spreads in known.items() if marked in spreads}
     middles = {name: {at: one[0] for at, one in spreads.items()} for name, spreads in known.items()}
     marks = {f"{y} (%)": [] if marked is None else [marked]}
     alt = words("levels", y, ends, x, marked, at_mark)
-    drawn = curves({f"{y} (%)": middles}, x, marked=marks, alt=alt, **({"ylim": (0, 103)} if whole else {}))
+    drawn = curves({f"{y} (%)": middles}, x, marked=marks, alt=alt, ylim=(0, 103))
     for (colour, *_), spreads in zip(cycle(LOOKS), known.values(), strict=False):
         _, low, high = zip(*spreads.values(), strict=True)
         drawn.figure.axes[0].fill_between(list(spreads), low, high, color=colour, alpha=0.15, linewidth=0)

@@ -153,11 +153,13 @@ def forest(rows: Mapping[str, Change], what: str, by: float = 100) -> Figured:
 def over(level: Level, setting: str, what: str = "average") -> Figured:
     """Draw accuracy of each arm over the values of a setting, with 95 % intervals; rings are where lines cross."""
     unit = f"{'next' if what == 'average' else what} tokens right"
-    drawn = canvas.levels({shown(arm): cells for arm, cells in level.arms.items()}, setting, unit, whole=False)
+    drawn = canvas.levels({shown(arm): cells for arm, cells in level.arms.items()}, setting, unit)
+    (ax,) = drawn.figure.axes
     for one in level.crossings:
         values, cells = zip(*level.arms[one.ahead].items(), strict=True)
         height = np.interp(one.at, values, [100 * cell.accuracy for cell in cells])
-        drawn.figure.axes[0].plot(one.at, height, "o", color="black", fillstyle="none", markersize=11)
+        ax.plot(one.at, height, "o", color="black", fillstyle="none", markersize=11)
+    ax.autoscale(axis="y")
     return Figured(drawn.figure, f"{drawn.alt} {words('crossings', setting, level, trained_as)}")
 
 
