@@ -80,7 +80,7 @@ IN_COMPARISON = ("out", "seed", *NOT_IN_POSTTRAINING)  # exams take the first tw
 Name = Annotated[str | None, Parameter("PRESET", help=f"{', '.join(PRESETS)} [default: laptop]")]
 Arms = Annotated[str | None, Parameter(help="names with commas between; rmt is always there [default: all]")]
 Fields = Annotated[str | None, Parameter(help="settings to vary, with commas between [default: all that can be]")]
-Bases = Annotated[int, _from(1, "pre-trained models to begin with, of micro 1 to 3, each with every seed", 3)]
+Bases = Annotated[int, _from(1, "pre-trained models of micro or abacus to begin with, each with every seed", 3)]
 Over = Annotated[str | None, Parameter(help="FIELD=a,b,c: a map of the arms, or of ntp, rpt and rmt, over a setting")]
 Runs = Annotated[int, _from(1, "runs of each arm, --seed first")]
 Jobs = Annotated[int, _from(0, "runs side by side; 0: one a core for micro, else 1")]

@@ -124,7 +124,7 @@ def read_answers(
             )
         trunks = [document.setdefault(line.document, len(document)) for line in part]
         answers = [
-            replace(line.answer(Position(trunk, line.position, line.tier, 0.0), run), base=base)
+            line.answer(Position(trunk, line.position, line.tier, 0.0), run, base)
             for trunk, line in zip(trunks, part, strict=True)
         ]
         measured[when] = (row.think.budget, answers)

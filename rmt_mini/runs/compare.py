@@ -33,7 +33,7 @@ from tqdm.std import tqdm as any_bar
 from rmt_mini.arms import Arm
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import locate_model
-from rmt_mini.engine.weights import MICRO, MICRO_BASES
+from rmt_mini.engine.weights import WORLD_MODELS, WORLDS
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, Turn, require_free
 from rmt_mini.report.comparison import (
@@ -73,7 +73,7 @@ def compare(
         workers: runs side by side; 0 takes as many as there are cores for the micro model, and 1 for others.
         progress: show a progress bar.
         stop: once set, the runs end.
-        bases: pre-trained models that the runs begin with, each with every seed; several are there of "micro" only.
+        bases: pre-trained models that runs begin with, each with every seed; only "micro" and "abacus" have several.
 
     Raises:
         UserError: if the folder holds another comparison, or for anything else that a user can set right.
@@ -124,10 +124,15 @@ def report(folder: Path) -> str:
 
 def require_bases(config: RMTConfig, bases: int) -> None:
     """Refuse more pre-trained models than there are of a kind."""
-    if bases > 1 and config.model != MICRO:
-        raise UserError(f"bases is {bases}, but only model 'micro' has several, and model is {config.model!r}; give 1")
+    if bases > 1 and config.model not in WORLDS:
+        raise UserError(f"bases is {bases}, but only {' and '.join(WORLDS)} have several, not {config.model!r}; give 1")
     for base in range(1, bases):
-        locate_model(f"{MICRO}-{base}")
+        locate_model(model_of(config, base))
+
+
+def model_of(config: RMTConfig, base: int) -> str:
+    """Return the name of the model that runs from a base begin with; base 0 is that of the settings."""
+    return f"{config.model}-{base}" if base else config.model
 
 
 def comparison_folder(config: RMTConfig) -> Path:
@@ -148,7 +153,7 @@ def is_done(path: Path) -> bool:
 
 def usual_workers(config: RMTConfig) -> int:
     """Return how many runs go side by side if no one says: one thread serves the micro model nearly as well as all."""
-    return os.cpu_count() or 1 if config.model in MICRO_BASES else 1
+    return os.cpu_count() or 1 if config.model in WORLD_MODELS else 1
 
 
 def finish(
@@ -246,8 +251,7 @@ def _one(path: Path, stop: threading.Event | None) -> Path:
     folder, (name, seed, base) = path.parents[1], in_name(path)
     plan = ComparisonPlan.read(folder)
     arm = next(arm for arm in plan.arms if arm.name == name)
-    model = MICRO_BASES[base] if base else plan.config.model
-    config = arm.config(plan.config).replace(model=model, seed=seed, out=str(path))
+    config = arm.config(plan.config).replace(model=model_of(plan.config, base), seed=seed, out=str(path))
     if arm.compute_of:
         config = config.replace(steps=steps_for_compute_of(run_folder(folder, arm.compute_of, seed, base)))
     run(config, progress=False, stop=stop, turn=turn_before(path.parent, config.model))

@@ -20,12 +20,11 @@ from transformers import AutoTokenizer
 
 from rmt_mini.arms import METHOD
 from rmt_mini.engine.model import locate_model
-from rmt_mini.engine.weights import MICRO_BASES
 from rmt_mini.errors import UserError
 from rmt_mini.files import ComparisonPlan, ExamOutcome, ExamPlan, PostTraining
 from rmt_mini.report.comparison import UNTRAINED, read_exams
 from rmt_mini.report.report import exam_table
-from rmt_mini.runs.compare import finish, in_name, is_done, report, run_folder, turn_before, usual_workers
+from rmt_mini.runs.compare import finish, in_name, is_done, model_of, report, run_folder, turn_before, usual_workers
 from rmt_mini.runs.pre_and_post import posttrain_run, usual_source
 from rmt_mini.worlds.questions import as_file_name
 
@@ -96,7 +95,7 @@ def _sit(path: Path, stop: threading.Event | None) -> Path:
     if (path / "run.json").exists():  # unfinished, and only this module writes here
         shutil.rmtree(path)
     plan, folder, (name, seed, base) = ExamPlan.read(path.parent), path.parents[2], in_name(path)
-    untrained = MICRO_BASES[base] if base else ComparisonPlan.read(folder).config.model
+    untrained = model_of(ComparisonPlan.read(folder).config, base)
     checkpoint = untrained if name == UNTRAINED else str(run_folder(folder, name, seed, base) / "checkpoint")
     changes, turn = plan.changes | {"seed": seed, "out": str(path)}, turn_before(path.parent)
     posttrain_run(checkpoint, plan.source, plan.count, plan.samples, changes, False, plan.every, stop, turn)

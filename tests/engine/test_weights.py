@@ -182,5 +182,7 @@ def test_bases_of_the_micro_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (installed / "micro-2/config.json").unlink()
     with pytest.raises(UserError, match=r"model 'micro-2' is neither .*: rmt-mini pretrain micro --seed 2 --out .*/2$"):
         bundled_model("micro-2")
+    with pytest.raises(UserError, match=r"model 'abacus' is neither .*: rmt-mini pretrain abacus --seed 0$"):
+        bundled_model("abacus")
     monkeypatch.chdir(installed)
     assert absolute_name("micro-1") == "micro-1"  # also where a folder has that name

@@ -434,7 +434,7 @@ def at_value(rmt: float, rpt: float, calculable: dict[str, float]) -> Comparison
     ends_of = {tier: {"difference": gap, "low": gap - 0.01, "high": gap + 0.01} for tier, gap in gaps.items()}
     pairs = [Pair(a="rmt", b="rpt", tier=tier, **found) for tier, found in ends_of.items()]
     given: dict[str, Any] = {"paired": pairs, "relative": {}, "lengths": {}, "machine": {}, "versions": {}}
-    return Comparison(arms=arms, config=RMTConfig(corpus="micro"), seeds=[0], **given)
+    return Comparison(arms=arms, config=RMTConfig(corpus="abacus"), seeds=[0], **given)
 
 
 def test_where_lines_cross_over_a_setting(tmp_path: Path) -> None:
@@ -458,11 +458,11 @@ def test_where_lines_cross_over_a_setting(tmp_path: Path) -> None:
     assert one.at == pytest.approx(0.25)
     assert (other.ahead, other.behind, other.low, other.high) == ("rmt", "rpt", 0.25, 0.5)
     assert other.at == pytest.approx(0.25 + 0.25 * 0.1 / 0.4)
-    plan = OverPlan(config=RMTConfig(corpus="micro"), field="calculation_share", values=[*found], arms=[], seeds=1)
+    plan = OverPlan(config=RMTConfig(corpus="abacus"), field="calculation_share", values=[*found], arms=[], seeds=1)
     table = write_map_report(tmp_path, plan, made, found)
     page = (tmp_path / "report.md").read_text()
     for line in (
-        "# Accuracy over calculation_share: preset custom, text micro, 1 seed at each value",
+        "# Accuracy over calculation_share: preset custom, text abacus, 1 seed at each value",
         "- **Average:** RPT and RMT cross between calculation_share 0 (RPT ahead) and 0.5 (RMT ahead), at 0.25 by",
         "- **Calculable:** RMT and RPT cross between calculation_share 0.25 (RMT ahead) and 0.5 (RPT ahead), at 0.312",
         "| 1 | 40.0 [38.0, 42.0] | 70.0 [68.0, 72.0] | +30.0 [+29.0, +31.0] |\n",
