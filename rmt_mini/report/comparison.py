@@ -361,8 +361,8 @@ def crossings(arms: Mapping[str, Mapping[float, Cell]]) -> list[files.Crossing]:
 def read_exams(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[str, Any]:
     """Read the post-training runs of several models: arms, paired, along and samples of ``ExamOutcome``.
 
-    Arguments are as for ``compare_runs``; ``found`` may have "base". "along" is the mean over all steps measured but the
-    first, which is before post-training: whoever needs fewer steps is ahead there, though both end alike.
+    Arguments are as for ``compare_runs``; ``found`` may have "base". "along" is the mean over all steps measured except
+    the first, which is before post-training: whoever needs fewer steps is ahead there, though both end alike.
     """
     lines = {
         name: [files.read_lines(one / "answers.jsonl", files.ExamLine).good for one in runs]
