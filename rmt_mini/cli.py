@@ -50,8 +50,8 @@ def _whole(kind: Any, tokens: Sequence[Token]) -> int:
         raise ValueError(f"{tokens[0].value!r} is not a whole number") from None
 
 
-def _from(least: int, help: str) -> Parameter:
-    return Parameter(help=help, converter=_whole, validator=Number(gte=least))
+def _from(least: int, help: str, most: int | None = None) -> Parameter:
+    return Parameter(help=help, converter=_whole, validator=Number(gte=least, lte=most))
 
 
 Command = Callable[..., None]
@@ -80,6 +80,8 @@ IN_COMPARISON = ("out", "seed", *NOT_IN_POSTTRAINING)  # exams take the first tw
 Name = Annotated[str | None, Parameter("PRESET", help=f"{', '.join(PRESETS)} [default: laptop]")]
 Arms = Annotated[str | None, Parameter(help="names with commas between; rmt is always there [default: all]")]
 Fields = Annotated[str | None, Parameter(help="settings to vary, with commas between [default: all that can be]")]
+Bases = Annotated[int, _from(1, "pre-trained models of micro or abacus to begin with, each with every seed", 3)]
+Over = Annotated[str | None, Parameter(help="FIELD=a,b,c: a map of the arms, or of ntp, rpt and rmt, over a setting")]
 Runs = Annotated[int, _from(1, "runs of each arm, --seed first")]
 Jobs = Annotated[int, _from(0, "runs side by side; 0: one a core for micro, else 1")]
 Redo = Annotated[bool, Parameter("--report-only", negative="", help="run nothing; write again the report of what ran")]
@@ -168,18 +170,20 @@ def run(name: Name = None, /, **flags: Any) -> None:
 
 @app.command
 def resume(folder: Path, /, *, branch_tokens: Tokens = None, on_nan: OnNan = None) -> None:
-    """Continue the run, comparison or exams in FOLDER, which was stopped or killed."""
-    from rmt_mini.runs import compare, exams
+    """Continue the run, comparison (--over values, too) or exams in FOLDER, which was stopped or killed."""
+    from rmt_mini.runs import compare, exams, sweep
     from rmt_mini.runs.run import resume
 
     given = {"branch_tokens": branch_tokens, "on_nan": on_nan}
     changes = {name: value for name, value in given.items() if value is not None}
-    compared, examined = ((folder / name).exists() for name in ("compare.json", "exams.json"))
-    if changes and (compared or examined):
+    compared, examined, over = ((folder / name).exists() for name in ("compare.json", "exams.json", "over.json"))
+    if changes and (compared or examined or over):
         raise UserError(f"{next(iter(changes))} is of use with a single run; resume that run by itself")
     with _stopping() as stop:
         if compared:
             _show(folder, compare.go_on(folder, stop=stop))
+        elif over:
+            _show(folder, sweep.go_on(folder, stop=stop))
         elif examined:
             _show(folder.parent, exams.go_on(folder, stop=stop))
         else:
@@ -199,13 +203,35 @@ def posttrain(
 
 @_command(RMTConfig)
 def compare(
-    name: Name = None, /, *, arms: Arms = None, seeds: Runs = 3, workers: Jobs = 0, redo: Redo = False, **flags: Any
+    name: Name = None,
+    /,
+    *,
+    arms: Arms = None,
+    seeds: Runs = 3,
+    bases: Bases = 1,
+    over: Over = None,
+    workers: Jobs = 0,
+    redo: Redo = False,
+    **flags: Any,
 ) -> None:
     """Run RMT, its baseline, ablations and controls over several seeds; the same command again continues."""
     config = _settings(name, flags)
     if arms and redo:
         raise UserError("--report-only reports all arms that have run; leave out --arms")
-    _compare(config, arms_named(config, _names(arms)), seeds, workers, redo)
+    if over is None:
+        return _compare(config, arms_named(config, _names(arms)), seeds, workers, redo, bases)
+    from rmt_mini.runs import sweep
+
+    field, values = sweep.over_values(config, over)
+    if field in flags:
+        raise UserError(f"{field} is what --over changes; leave out its flag")
+    config = config.replace(out=config.out or f"runs/over-{field}-{config.preset}")
+    if redo:
+        _show(folder := Path(config.out), sweep.report(folder))
+    else:
+        with _stopping() as stop:
+            chosen = _names(arms) or ("ntp", "rpt")
+            _show(*sweep.over(config, field, values, chosen, seeds, workers, stop=stop, bases=bases))
 
 
 @_command(RMTConfig)
@@ -221,14 +247,14 @@ def sensitivity(
     _compare(config, variants(config, _names(fields) or SYMBOLS), seeds, workers, redo)
 
 
-def _compare(config: RMTConfig, arms: Sequence[Arm], seeds: int, workers: int, redo: bool) -> None:
+def _compare(config: RMTConfig, arms: Sequence[Arm], seeds: int, workers: int, redo: bool, bases: int = 1) -> None:
     from rmt_mini.runs.compare import compare, comparison_folder, report
 
     if redo:
         _show(folder := comparison_folder(config), report(folder))
     else:
         with _stopping() as stop:
-            _show(*compare(config, arms, seeds, workers, stop=stop))
+            _show(*compare(config, arms, seeds, workers, stop=stop, bases=bases))
 
 
 @_command(RMTConfig, without=IN_COMPARISON)

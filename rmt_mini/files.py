@@ -359,11 +359,17 @@ class ComparisonPlan(File):
     config: RMTConfig
     arms: list[Arm]
     seeds: Count
+    bases: Count = 1
 
     @property
     def all_seeds(self) -> list[int]:
-        """The seeds of each arm, the first from the settings."""
+        """The seeds of each arm from each base, the first from the settings."""
         return list(range(self.config.seed, self.config.seed + self.seeds))
+
+    @property
+    def all_runs(self) -> list[tuple[int, int]]:
+        """Seed and base of each run of an arm, those of one base together."""
+        return [(seed, base) for base in range(self.bases) for seed in self.all_seeds]
 
 
 class Compute(Record):
@@ -428,8 +434,46 @@ class Comparison(File):
     overlap: Overlap | None = None  # the same for all seeds
     config: RMTConfig
     seeds: list[int]
+    bases: Count = 1
     machine: Machine
     versions: dict[str, str]
+
+
+class OverPlan(File):
+    """over.json: at which values of a setting a comparison is made."""
+
+    NAME: ClassVar[str] = "over.json"
+    config: RMTConfig
+    field: str
+    values: list[int | float]
+    arms: list[str]
+    seeds: Count
+    bases: Count = 1
+
+
+class Crossing(Record):
+    """Where lines of two arms cross: ``ahead`` is so at ``low``, ``behind`` at ``high``; ``at`` is interpolated."""
+
+    ahead: str
+    behind: str
+    low: float
+    high: float
+    at: float
+
+
+class Level(Record):
+    """Accuracy of each arm at each value of a setting."""
+
+    arms: dict[str, dict[float, Cell]]
+    crossings: list[Crossing]
+
+
+class Map(File):
+    """map.json: accuracy over the values of a setting, "average" of the tiers, and of a sort where the text has it."""
+
+    NAME: ClassVar[str] = "map.json"
+    setting: str
+    levels: dict[str, Level]
 
 
 class Variant(Record):
@@ -489,6 +533,7 @@ class ExamOutcome(Record):
     along: list[ExamPair]
     samples: Count
     seeds: list[int]
+    bases: Count = 1
     settings: ExamPlan
 
 

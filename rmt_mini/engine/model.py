@@ -15,7 +15,7 @@ from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.memory import keep_freed_memory
 from rmt_mini.engine.plain import PlainTree, choose_tree, gap
 from rmt_mini.engine.tree import DocumentTree
-from rmt_mini.engine.weights import BUNDLED, MICRO, bundled_model
+from rmt_mini.engine.weights import BUNDLED, WORLD_MODELS, bundled_model
 from rmt_mini.errors import UserError, out_of_memory
 from rmt_mini.files import Turn
 
@@ -128,7 +128,7 @@ def locate_model(name: str) -> str:
     path = Path(os.path.expanduser(name))
     if not path.is_dir():
         if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or os.sep not in name:
-            known = "'smollm2-135m', 'micro', a folder or a hub id"
+            known = "'smollm2-135m', 'micro', 'abacus', a folder or a hub id"
             raise UserError(f"model {name!r} is neither a folder nor a known name; give {known}")
         return name
     fault, inside = "", path / "checkpoint"
@@ -147,7 +147,7 @@ def locate_model(name: str) -> str:
 def absolute_name(name: str) -> str:
     """Return a model's name as it means the same everywhere: a folder by its whole path, others as they are."""
     path = os.path.expanduser(name)
-    return os.path.abspath(path) if name not in (BUNDLED, MICRO) and os.path.isdir(path) else name
+    return os.path.abspath(path) if name not in (BUNDLED, *WORLD_MODELS) and os.path.isdir(path) else name
 
 
 def _require_sound(name: str, model: Any, tokenizer: Any) -> None:

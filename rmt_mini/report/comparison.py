@@ -1,4 +1,4 @@
-"""Several runs read together: seeds as one result, arms against RMT, post-training, variants of a setting.
+"""Several runs read together: seeds as one result, arms against RMT, post-training, values of a setting.
 
 All arms answer the same held-out positions, seed by seed, so differences are taken position by position. Intervals are
 those of ``stages/statistics.py``, over documents (or questions), seeds and bases.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, pairwise, product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -95,10 +95,13 @@ def across_seeds(folders: Sequence[Path]) -> Evaluation:
     return Evaluation.model_validate({"seeds": seeds, **summarize_all(measured)})
 
 
-def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, tuple[int, list[Answer]]]:
+def read_answers(
+    folder: Path, run: int, document: dict[str, int], base: int = 0
+) -> dict[str, tuple[int, list[Answer]]]:
     """Read what the policy of a finished run answered, and under which budget, for each time it was measured.
 
-    ``run`` is its number among those read together, ``document`` that of each document so far; new ones are added.
+    ``run`` is its number among those read together, ``base`` that of the model it began with, ``document`` that of each
+    document so far; new ones are added.
 
     Raises:
         UserError: if answers are missing or damaged: they are paired, so that one less would shift all others.
@@ -121,7 +124,7 @@ def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, 
             )
         trunks = [document.setdefault(line.document, len(document)) for line in part]
         answers = [
-            line.answer(Position(trunk, line.position, line.tier, 0.0), run)
+            line.answer(Position(trunk, line.position, line.tier, 0.0), run, base)
             for trunk, line in zip(trunks, part, strict=True)
         ]
         measured[when] = (row.think.budget, answers)
@@ -131,10 +134,11 @@ def read_answers(folder: Path, run: int, document: dict[str, int]) -> dict[str, 
 # Arms
 
 
-def compare_runs(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+def compare_runs(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[str, Any]:
     """Read the finished runs of all arms as one comparison: the fields of ``Comparison`` down to overlap.
 
-    ``found`` has the run folders of each arm, one a seed, in the same order of seeds; "rmt" is among them.
+    ``found`` has the run folders of each arm in the same order, as many for each base and those of one base together;
+    "rmt" is among them.
 
     Raises:
         UserError: if arms were not measured at the same positions.
@@ -145,7 +149,7 @@ def compare_runs(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     rows: dict[str, list[Answer]] = {name: [] for name in ways}
     for arm, folders in found.items():
         for run, folder in enumerate(folders):
-            measured = read_answers(folder, run, document)
+            measured = read_answers(folder, run, document, run * bases // len(folders))
             given = {arm: measured["after"][1]} | (dict.fromkeys(BASE, measured["before"][1]) if arm == METHOD else {})
             for name, answers in given.items():
                 rows[name] += answers if ways[name] == "think" else [_without_thought(one) for one in answers]
@@ -235,7 +239,7 @@ def _arm(answers: Sequence[Answer], way: str, folders: Sequence[Path]) -> files.
         row="think" if way == "think" else "ntp",
         thought_length_interval=(length["low"], length["high"]),
         plain=both.ntp,
-        seeds=len({one.run for one in answers}),
+        seeds=len({one.run for one in answers}) // len({one.base for one in answers}),
         compute=compute(folders) if folders else None,
         more=both.more,
         curves=_curves(folders, way),
@@ -320,14 +324,45 @@ def _turned(change: Change) -> Change:
     return Change(difference=middle, low=low, high=high)
 
 
+# Over the values of a setting
+
+
+def map_over(setting: str, found: Mapping[float, Comparison]) -> files.Map:
+    """Read the accuracy of each arm from comparisons by rising value of a setting, on average and where calculable."""
+    levels = {}
+    for what in ("average", "calculable"):
+        arms: dict[str, dict[float, Cell]] = {}
+        for value, one in found.items():
+            for name, row in one.arms.items():
+                cell = row.average if what == "average" else row.sorts.get(what)
+                if name not in BASE and cell is not None and cell.accuracy is not None:
+                    arms.setdefault(name, {})[value] = cell
+        if arms:
+            levels[what] = files.Level(arms=arms, crossings=crossings(arms))
+    return files.Map(setting=setting, levels=levels)
+
+
+def crossings(arms: Mapping[str, Mapping[float, Cell]]) -> list[files.Crossing]:
+    """Return where lines of accuracy cross, interpolated linearly between neighbouring values where they differ."""
+    found = []
+    for first, second in combinations(arms, 2):
+        gaps = [(at, (one.accuracy or 0.0) - (arms[second][at].accuracy or 0.0)) for at, one in arms[first].items()]
+        for (low, before), (high, after) in pairwise((at, gap) for at, gap in gaps if gap):
+            if before * after < 0:
+                ahead, behind = (first, second) if before > 0 else (second, first)
+                at = low + (high - low) * before / (before - after)
+                found.append(files.Crossing(ahead=ahead, behind=behind, low=low, high=high, at=at))
+    return found
+
+
 # Post-training
 
 
-def read_exams(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+def read_exams(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[str, Any]:
     """Read the post-training runs of several models: arms, paired, along and samples of ``ExamOutcome``.
 
-    ``found`` is as for ``compare_runs``, and may have "base". "along" is the mean over all steps measured but the
-    first, which is before post-training: whoever needs fewer steps is ahead there, though both end alike.
+    Arguments are as for ``compare_runs``; ``found`` may have "base". "along" is the mean over all steps measured except
+    the first, which is before post-training: whoever needs fewer steps is ahead there, though both end alike.
     """
     lines = {
         name: [files.read_lines(one / "answers.jsonl", files.ExamLine).good for one in runs]
@@ -343,7 +378,7 @@ def read_exams(found: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
         cells = {}
         for k in ks:
             answered[step, name, k] = answers = [
-                Answer(place, 0, pass_at_k(line.right, samples, k), 0, True, run=run)
+                Answer(place, 0, pass_at_k(line.right, samples, k), 0, True, "", run, run * bases // len(lines[name]))
                 for place, (run, line) in zip(places, mine, strict=True)
             ]
             one = interval(answers, np.array([answer.match for answer in answers]))

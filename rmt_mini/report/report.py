@@ -125,6 +125,19 @@ def write_comparison_report(
     return table
 
 
+def write_map_report(folder: Path, plan: files.OverPlan, made: files.Map, found: Mapping[float, Comparison]) -> str:
+    """Write report.md and figures of comparisons over the values of a setting; returns the table of averages."""
+    tables, figures = dict[str, str](), dict[str, Figured]()
+    for what, level in made.levels.items():
+        pairs = {(at, pair.b): pair for at, one in found.items() for pair in one.paired if pair.tier == what}
+        tables[what] = macro(TABLES, "over", plan.field, level.arms, pairs, claims.shown)
+        figures["map" if what == "average" else f"map-{what}"] = plots.over(level, plan.field, what)
+    drawn = _drawn(folder / "figures", figures)
+    page = render("map.md.j2", plan=plan, levels=made.levels, tables=tables, figures=drawn, trained_as=trained_as)
+    files.write_keeping(folder / "report.md", page)
+    return tables["average"]
+
+
 # Tables and figures that lessons show as well
 
 

@@ -1,7 +1,7 @@
 """Run the arms of a comparison over several seeds, and read them as one result.
 
-    DIR/compare.json             what is compared: settings, arms, seeds
-    DIR/runs/ARM-seedN/          a whole run each, as ``rmt-mini run`` leaves it
+    DIR/compare.json             what is compared: settings, arms, seeds, bases
+    DIR/runs/ARM-seedN/          a whole run each, as ``rmt-mini run`` leaves it; ARM-baseB-seedN from another base
     DIR/comparison.json, report.md, figures/
     DIR/sensitivity.json         if arms are variants of settings
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -30,6 +32,8 @@ from tqdm.std import tqdm as any_bar
 
 from rmt_mini.arms import Arm
 from rmt_mini.config import RMTConfig
+from rmt_mini.engine.model import locate_model
+from rmt_mini.engine.weights import WORLD_MODELS, WORLDS
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, Turn, require_free
 from rmt_mini.report.comparison import (
@@ -58,16 +62,18 @@ def compare(
     workers: int = 0,
     progress: bool = True,
     stop: threading.Event | None = None,
+    bases: int = 1,
 ) -> tuple[Path, str]:
     """Run every arm with every seed, except what is done already, and report; returns the folder and the table.
 
     Args:
         config: settings of the method; the first seed is ``config.seed``, and ``config.out`` the folder.
         arms: what is compared, "rmt" among them (``arms_named`` makes them).
-        seeds: runs of each arm.
+        seeds: runs of each arm, from each base.
         workers: runs side by side; 0 takes as many as there are cores for the micro model, and 1 for others.
         progress: show a progress bar.
         stop: once set, the runs end.
+        bases: pre-trained models that runs begin with, each with every seed; only "micro" and "abacus" have several.
 
     Raises:
         UserError: if the folder holds another comparison, or for anything else that a user can set right.
@@ -77,14 +83,15 @@ def compare(
     folder = comparison_folder(config)
     for arm in arms:
         arm.config(config)  # complains now and not in an hour
-    _open(folder, ComparisonPlan(config=config.replace(out=""), arms=list(arms), seeds=seeds))
-    width = expected_half_width(config.evaluation_positions, seeds)
+    require_bases(config, bases)
+    _open(folder, ComparisonPlan(config=config.replace(out=""), arms=list(arms), seeds=seeds, bases=bases))
+    width = expected_half_width(config.evaluation_positions, bases * seeds)
     if width > SMALLEST_GAP:
         logger.warning(
-            "With %d positions and %d seeds a difference of two arms is known to within about %.1f points; the paper's "
-            "closest ablation lies %.1f away. For that take %d positions, or more seeds.",
-            config.evaluation_positions, seeds, 100 * width, 100 * SMALLEST_GAP,
-            expected_positions(SMALLEST_GAP, seeds),
+            "With %d positions and %d runs an arm a difference of two arms is known to within about %.1f points; the "
+            "paper's closest ablation lies %.1f away. For that take %d positions, or more seeds.",
+            config.evaluation_positions, bases * seeds, 100 * width, 100 * SMALLEST_GAP,
+            expected_positions(SMALLEST_GAP, bases * seeds),
         )  # fmt: skip
     return folder, go_on(folder, workers, progress, stop)
 
@@ -94,21 +101,20 @@ def go_on(folder: Path, workers: int = 0, progress: bool = True, stop: threading
     plan = ComparisonPlan.read(folder)
     # an arm that takes another's compute waits for what that took
     arms = [[arm for arm in plan.arms if bool(arm.compute_of) == late] for late in (False, True)]
-    rounds = [[run_folder(folder, arm.name, seed) for seed in plan.all_seeds for arm in some] for some in arms]
-    finish("Compare", _one, rounds, workers or usual_workers(plan.config), progress, stop, folder)
+    rounds = [[run_folder(folder, arm.name, *run) for run in plan.all_runs for arm in some] for some in arms]
+    finish(folder.name, _one, rounds, workers or usual_workers(plan.config), progress, stop, folder)
     return report(folder)
 
 
 def report(folder: Path) -> str:
     """Write comparison.json and report.md from the runs of a comparison, if none is missing; returns the table."""
     plan = ComparisonPlan.read(folder)
-    found = {arm.name: [run_folder(folder, arm.name, seed) for seed in plan.all_seeds] for arm in plan.arms}
+    found = {arm.name: [run_folder(folder, arm.name, *run) for run in plan.all_runs] for arm in plan.arms}
     missing = [str(path) for paths in found.values() for path in paths if not is_done(path)]
     if missing:
         raise UserError(f"{len(missing)} runs are missing, {missing[0]!r} first; give the comparison's command again")
-    compared = Comparison(
-        **compare_runs(found), config=plan.config, seeds=plan.all_seeds, machine=machine(), versions=versions()
-    )
+    ran: dict[str, Any] = {"config": plan.config, "seeds": plan.all_seeds, "bases": plan.bases}
+    compared = Comparison(**compare_runs(found, plan.bases), **ran, machine=machine(), versions=versions())
     compared.write(folder)
     varied = sensitivities(compared, plan.config)
     if varied:
@@ -116,14 +122,27 @@ def report(folder: Path) -> str:
     return write_comparison_report(folder, compared, (PostTraining.find(folder) or PostTraining()).exams, varied)
 
 
+def require_bases(config: RMTConfig, bases: int) -> None:
+    """Refuse more pre-trained models than there are of a kind."""
+    if bases > 1 and config.model not in WORLDS:
+        raise UserError(f"bases is {bases}, but only {' and '.join(WORLDS)} have several, not {config.model!r}; give 1")
+    for base in range(1, bases):
+        locate_model(model_of(config, base))
+
+
+def model_of(config: RMTConfig, base: int) -> str:
+    """Return the name of the model that runs from a base begin with; base 0 is that of the settings."""
+    return f"{config.model}-{base}" if base else config.model
+
+
 def comparison_folder(config: RMTConfig) -> Path:
     """Return the folder of a comparison: always the same, so that its command given again continues it."""
     return Path(config.out or f"runs/compare-{config.preset}")
 
 
-def run_folder(folder: Path, arm: str, seed: int) -> Path:
+def run_folder(folder: Path, arm: str, seed: int, base: int = 0) -> Path:
     """Return the folder of one run of a comparison."""
-    return folder / "runs" / f"{arm}-seed{seed}"
+    return folder / "runs" / (f"{arm}-base{base}-seed{seed}" if base else f"{arm}-seed{seed}")
 
 
 def is_done(path: Path) -> bool:
@@ -134,7 +153,7 @@ def is_done(path: Path) -> bool:
 
 def usual_workers(config: RMTConfig) -> int:
     """Return how many runs go side by side if no one says: one thread serves the micro model nearly as well as all."""
-    return os.cpu_count() or 1 if config.model == "micro" else 1
+    return os.cpu_count() or 1 if config.model in WORLD_MODELS else 1
 
 
 def finish(
@@ -219,22 +238,22 @@ def _open(folder: Path, plan: ComparisonPlan) -> None:
     plan.write(folder)
 
 
-def name_and_seed(path: Path) -> tuple[str, int]:
-    """Return what the name of a run's folder says, NAME-seedN."""
-    name, _, seed = path.name.rpartition("-seed")
-    return name, int(seed)
+def in_name(path: Path) -> tuple[str, int, int]:
+    """Return what the name of a run's folder says: arm, seed, base."""
+    arm, base, seed = re.fullmatch(r"(.+?)(?:-base(\d+))?-seed(\d+)", path.name).groups()  # type: ignore[union-attr]
+    return arm, int(seed), int(base or 0)
 
 
 def _one(path: Path, stop: threading.Event | None) -> Path:
     if (path / Notes.NAME).exists():
         resume(path, progress=False, stop=stop)
         return path
-    folder, (name, seed) = path.parents[1], name_and_seed(path)
+    folder, (name, seed, base) = path.parents[1], in_name(path)
     plan = ComparisonPlan.read(folder)
     arm = next(arm for arm in plan.arms if arm.name == name)
-    config = arm.config(plan.config).replace(seed=seed, out=str(path))
+    config = arm.config(plan.config).replace(model=model_of(plan.config, base), seed=seed, out=str(path))
     if arm.compute_of:
-        config = config.replace(steps=steps_for_compute_of(run_folder(folder, arm.compute_of, seed)))
+        config = config.replace(steps=steps_for_compute_of(run_folder(folder, arm.compute_of, seed, base)))
     run(config, progress=False, stop=stop, turn=turn_before(path.parent, config.model))
     return path
 

@@ -18,6 +18,7 @@ import pytest
 from safetensors import SafetensorError
 
 from rmt_mini.engine import weights
+from rmt_mini.engine.model import absolute_name
 from rmt_mini.engine.weights import BUNDLED, GGUF_NAME, bundled_model, home
 from rmt_mini.errors import UserError
 
@@ -165,3 +166,23 @@ def test_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for (name, value), expected in zip(settings.items(), (".cache/rmt_mini", "xdg/rmt_mini", "chosen"), strict=True):
         monkeypatch.setenv(name, str(value))
         assert home() == tmp_path / expected
+
+
+def test_bases_of_the_micro_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "__file__", str(tmp_path / "clone/rmt_mini/engine/weights.py"))
+    monkeypatch.setattr(weights.sysconfig, "get_path", lambda _: str(tmp_path / "installed"))
+    clone, installed = tmp_path / "clone/data/micro", tmp_path / "installed/share/rmt_mini"
+    for place in (clone / "checkpoint", clone / "bases/1/checkpoint", installed / "micro-1", installed / "micro-2"):
+        place.mkdir(parents=True)
+        (place / "config.json").write_text("{}")
+    assert bundled_model("micro") == clone / "checkpoint"
+    assert bundled_model("micro-1") == clone / "bases/1/checkpoint"
+    assert bundled_model("micro-2") == installed / "micro-2"
+    assert bundled_model("micro-3") is None
+    (installed / "micro-2/config.json").unlink()
+    with pytest.raises(UserError, match=r"model 'micro-2' is neither .*: rmt-mini pretrain micro --seed 2 --out .*/2$"):
+        bundled_model("micro-2")
+    with pytest.raises(UserError, match=r"model 'abacus' is neither .*: rmt-mini pretrain abacus --seed 0$"):
+        bundled_model("abacus")
+    monkeypatch.chdir(installed)
+    assert absolute_name("micro-1") == "micro-1"  # also where a folder has that name

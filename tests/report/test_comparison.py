@@ -14,7 +14,20 @@ from rmt_mini.arms import ARMS, BASE, METHOD, arms_named
 from rmt_mini.cli import main
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError
-from rmt_mini.files import Cell, Change, Comparison, ExamOutcome, ExamPlan, PostTraining
+from rmt_mini.files import (
+    ArmRow,
+    Cell,
+    Change,
+    Comparison,
+    ExamOutcome,
+    ExamPlan,
+    Map,
+    OverPlan,
+    Pair,
+    PostTraining,
+    SortCell,
+    Tiers,
+)
 from rmt_mini.method.schedule import budget_of, probabilities_of
 from rmt_mini.records import Overlap
 from rmt_mini.report import plots
@@ -25,6 +38,7 @@ from rmt_mini.report.comparison import (
     compare_runs,
     expected_half_width,
     expected_positions,
+    map_over,
     read_exams,
     sensitivities,
     steps_for_compute_of,
@@ -35,9 +49,10 @@ from rmt_mini.report.report import (
     exam_table,
     sorts_table,
     write_comparison_report,
+    write_map_report,
     write_seeds_report,
 )
-from tests.report.made import DOCUMENTS, a_run, an_exam
+from tests.report.made import DOCUMENTS, a_run, an_exam, cell, row
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE_CONFIG = RMTConfig(budget_start=16, budget_decay=0.2)
@@ -162,6 +177,39 @@ def test_the_report_says_what_held_out_and_training_text_share(tmp_path: Path) -
     write_comparison_report(tmp_path, whole)
     page = (tmp_path / "report.md").read_text()
     assert " Of 377 held-out documents 0 share a calculation with training text.\n\n## Accuracy" in page
+
+
+def test_bases_are_a_source_of_variation_and_said(tmp_path: Path) -> None:
+    rights = {"": 0.8, "-base1": 0.4}  # both seeds of a base are alike, the bases are not
+    runs = [a_run(tmp_path, f"rmt{base}", seed, right, 5) for base, right in rights.items() for seed in (0, 1)]
+    one, two = (compare_runs({"rmt": runs}, bases) for bases in (1, 2))
+    found = Comparison(**two, config=BASE_CONFIG, seeds=[0, 1], bases=2, machine={}, versions={})
+    assert found.arms["rmt"].average.accuracy == pytest.approx(0.6)
+    assert (found.arms["rmt"].seeds, one["arms"]["rmt"].seeds) == (2, 4)
+    # two bases leave one degree of freedom, whose t is 12.7; four runs have three, and 3.2
+    (low, _), (least, _) = ends(one["arms"]["rmt"].average), ends(found.arms["rmt"].average)
+    assert low > 0.2
+    assert least == 0
+    exams = [
+        an_exam(tmp_path / "e", f"rmt{base}", seed, {0: 4 * n}) for n, base in enumerate(rights) for seed in (0, 1)
+    ]
+    (_, high), (_, most) = (ends(read_exams({"rmt": exams}, n)["arms"]["rmt"][0].pass_at[1]) for n in (1, 2))
+    assert high < 0.8
+    assert most == 1
+    write_comparison_report(tmp_path, found)
+    page = (tmp_path / "report.md").read_text()
+    assert page.startswith(
+        "# RMT, its baseline, ablations and controls: preset custom, text champ, 2 bases x 2 seeds\n"
+    )
+    assert "over the held-out documents and 2 bases x 2 seeds (0, 1)." in page
+    assert "in no interval" not in page
+    write_comparison_report(tmp_path, found.model_copy(update={"seeds": [7]}))
+    assert "One seed:" not in (tmp_path / "report.md").read_text()
+    write_comparison_report(tmp_path, found.model_copy(update={"bases": 1}))
+    assert (
+        "and 2 seeds (0, 1). All runs began with one pre-trained model (base), and variation between bases is in no"
+        in (tmp_path / "report.md").read_text()
+    )
 
 
 def test_an_arm_that_is_new_goes_by_its_name(tmp_path: Path, exam: ExamOutcome) -> None:
@@ -370,6 +418,69 @@ def test_what_each_variant_changed(tmp_path: Path) -> None:
     alt = plots.tornado(rows).alt
     assert "budget_decay 0.1 (0.2) +30.0 (" in alt
     assert "group_size 4 (8) +0.0 (+0.0 to +0.0), around zero" in alt
+
+
+# Over the values of a setting
+
+
+def at_value(rmt: float, rpt: float, calculable: dict[str, float]) -> Comparison:
+    """A comparison with these averages, and accuracies at calculable tokens where there are any."""
+    arms, tiers = {}, Tiers(easy=cell(0.5), medium=cell(0.5), hard=cell(0.5), average=cell(0.5))
+    for name, right in {"base-ntp": 0.1, "rpt": rpt, "rmt": rmt}.items():
+        values = {**dict(row(0.5)), "average": cell(right), "row": "think", "plain": tiers, "seeds": 1}
+        sorts = {"calculable": SortCell(**dict(cell(calculable[name])), thought_length=3)} if name in calculable else {}
+        arms[name] = ArmRow(**values | {"sorts": sorts}, thought_length_interval=(1, 2))
+    gaps = {"average": rmt - rpt, **({"calculable": calculable["rmt"] - calculable["rpt"]} if calculable else {})}
+    ends_of = {tier: {"difference": gap, "low": gap - 0.01, "high": gap + 0.01} for tier, gap in gaps.items()}
+    pairs = [Pair(a="rmt", b="rpt", tier=tier, **found) for tier, found in ends_of.items()]
+    given: dict[str, Any] = {"paired": pairs, "relative": {}, "lengths": {}, "machine": {}, "versions": {}}
+    return Comparison(arms=arms, config=RMTConfig(corpus="abacus"), seeds=[0], **given)
+
+
+def test_where_lines_cross_over_a_setting(tmp_path: Path) -> None:
+    # RMT minus RPT: -0.1 at 0, 0 at 0.25, +0.1 at 0.5, +0.3 at 1; where calculable: +0.1 at 0.25, -0.3 at 0.5
+    found = {
+        0.0: at_value(0.3, 0.4, {}),
+        0.25: at_value(0.4, 0.4, {"rmt": 0.5, "rpt": 0.4}),
+        0.5: at_value(0.5, 0.4, {"rmt": 0.2, "rpt": 0.5}),
+        1.0: at_value(0.7, 0.4, {"rmt": 0.3, "rpt": 0.5}),
+    }
+    map_over("calculation_share", found).write(tmp_path)
+    made = Map.read(tmp_path)
+    average, calculable = made.levels["average"], made.levels["calculable"]
+    assert {arm: [one.accuracy for one in cells.values()] for arm, cells in average.arms.items()} == {
+        "rpt": [0.4, 0.4, 0.4, 0.4],
+        "rmt": [0.3, 0.4, 0.5, 0.7],
+    }
+    assert list(calculable.arms["rmt"]) == [0.25, 0.5, 1.0]
+    (one,), (other,) = average.crossings, calculable.crossings
+    assert (one.ahead, one.behind, one.low, one.high) == ("rpt", "rmt", 0.0, 0.5)  # at 0.25 both are alike
+    assert one.at == pytest.approx(0.25)
+    assert (other.ahead, other.behind, other.low, other.high) == ("rmt", "rpt", 0.25, 0.5)
+    assert other.at == pytest.approx(0.25 + 0.25 * 0.1 / 0.4)
+    plan = OverPlan(config=RMTConfig(corpus="abacus"), field="calculation_share", values=[*found], arms=[], seeds=1)
+    table = write_map_report(tmp_path, plan, made, found)
+    page = (tmp_path / "report.md").read_text()
+    for line in (
+        "# Accuracy over calculation_share: preset custom, text abacus, 1 seed at each value",
+        "- **Average:** RPT and RMT cross between calculation_share 0 (RPT ahead) and 0.5 (RMT ahead), at 0.25 by",
+        "- **Calculable:** RMT and RPT cross between calculation_share 0.25 (RMT ahead) and 0.5 (RPT ahead), at 0.312",
+        "| 1 | 40.0 [38.0, 42.0] | 70.0 [68.0, 72.0] | +30.0 [+29.0, +31.0] |\n",
+        "[0.5](calculation_share=0.5/report.md)",
+        "](figures/map-calculable.png)",
+    ):
+        assert line in page + table
+    drawn = plots.over(average, "calculation_share")
+    assert "First is calculation_share 0, last 1. RPT and RMT cross between" in drawn.alt
+    (ring,) = [line.get_xydata() for line in drawn.figure.axes[0].lines if line.get_fillstyle() == "none"]
+    assert np.asarray(ring).tolist() == pytest.approx(np.array([[0.25, 40.0]]))
+
+
+def test_lines_that_touch_or_part_do_not_cross() -> None:
+    for pairs in ([(0.3, 0.4), (0.4, 0.4), (0.3, 0.4)], [(0.4, 0.4), (0.5, 0.4), (0.6, 0.4)]):
+        made = map_over("steps", {float(n): at_value(*pair, {}) for n, pair in enumerate(pairs)})
+        assert made.levels["average"].crossings == []
+        assert plots.over(made.levels["average"], "steps").alt.endswith("First is steps 0, last 2. No lines cross.")
 
 
 # Post-training

@@ -21,10 +21,12 @@ from rmt_mini.arms import arms_named
 from rmt_mini.cli import main
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import Comparison, ExamPlan, Notes, PostTraining
-from rmt_mini.runs.compare import compare, finish, go_on, is_done, report, run_folder
+from rmt_mini.files import Comparison, ExamPlan, Map, Notes, PostTraining
+from rmt_mini.runs import sweep
+from rmt_mini.runs.compare import compare, finish, go_on, in_name, is_done, report, run_folder
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import run
+from tests.report.made import a_run, an_exam, notes
 from tests.runs.test_resume import command, environment
 from tests.runs.test_resume import flags as config_flags
 from tests.runs.test_run import settings
@@ -132,7 +134,7 @@ def test_few_positions_are_warned_of(
         config = small_one(tmp_path, evaluation_positions=positions, out=str(tmp_path / str(positions)))
         compare(config, arms_named(config), seeds=2)
     (said,) = (one.getMessage() for one in caplog.records if one.name == compare_module.__name__)
-    assert said.startswith("With 24 positions and 2 seeds")
+    assert said.startswith("With 24 positions and 2 runs an arm")
     assert "For that take 421 positions" in said
 
 
@@ -173,6 +175,95 @@ def test_exams_are_taken_by_all_and_once(whole: Path, monkeypatch: pytest.Monkey
     for changes, words in (({"count": 14}, "other settings \\(count\\)"), ({"arms": ["sft"]}, "arm 'sft' is not in")):
         with pytest.raises(UserError, match=words):
             exams_module.exams(whole, workers=1, **(settings | changes))
+
+
+# Bases
+
+
+def test_arms_begin_with_every_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: dict[str, RMTConfig] = {}
+
+    def made(config: RMTConfig, **_: Any) -> None:
+        path = Path(config.out)
+        begun[path.name] = config
+        arm, seed, _ = in_name(path)
+        a_run(path.parent, path.name.removesuffix(f"-seed{seed}"), seed, 0.5, 5, config=config)
+        if arm == "rmt" and config.model == "micro-1":  # which reads half as much, so its equal takes half the steps
+            metrics = path / "metrics.jsonl"
+            metrics.write_text(
+                metrics.read_text().replace(
+                    '"forward_tokens": 100, "backward_tokens": 50', '"forward_tokens": 50, "backward_tokens": 25'
+                )
+            )
+
+    def sat(checkpoint: str, source: str, count: int, samples: int, changes: dict[str, Any], *_: Any) -> None:
+        path = Path(changes["out"])
+        begun[path.name] = checkpoint
+        an_exam(path.parent, path.name.removesuffix(f"-seed{changes['seed']}"), changes["seed"], {0: 1, 1: 2})
+        notes(RMTConfig(seed=changes["seed"])).write(path)
+
+    for name, value in (("run", made), ("prepare", lambda *_: None), ("locate_model", lambda _: None)):
+        monkeypatch.setattr(compare_module, name, value)
+    monkeypatch.setattr(exams_module, "posttrain_run", sat)
+    config = small_one(tmp_path, model="micro")
+    compare(config, arms_named(config, ["ntp-equal-compute"]), seeds=2, workers=1, progress=False, bases=2)
+    assert {name: (one.model, one.seed) for name, one in begun.items() if name.startswith("rmt")} == {
+        "rmt-seed5": ("micro", 5), "rmt-seed6": ("micro", 6),
+        "rmt-base1-seed5": ("micro-1", 5), "rmt-base1-seed6": ("micro-1", 6),
+    }  # fmt: skip
+    # 3 steps of 100 + 2 x 50 token passes are 600, and a step on 40 tokens of documents takes 120
+    assert begun["ntp-equal-compute-seed6"].steps == 5
+    assert begun["ntp-equal-compute-base1-seed6"].steps == 2  # 2.5, to even
+    folder = tmp_path / "compared"
+    assert (Comparison.read(folder).bases, Comparison.read(folder).seeds) == (2, [5, 6])
+    exams_module.exams(folder, source="micro", workers=1, progress=False)
+    assert begun["base-base1-seed6"] == "micro-1"
+    assert begun["base-seed6"] == "micro"
+    assert begun["rmt-base1-seed6"] == str(run_folder(folder, "rmt", 6, 1) / "checkpoint")
+    assert PostTraining.read(folder).exams["micro"].bases == 2
+
+
+# Over the values of a setting
+
+
+@pytest.mark.slow
+def test_a_map_is_stopped_resumed_and_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_one(tmp_path, length_weight=RMTConfig().length_weight)
+    folder, stop, begun = tmp_path / "compared", threading.Event(), list[str]()
+
+    def counting(config: RMTConfig, **given: Any) -> Any:
+        begun.append(config.out)
+        if len(begun) == 3:
+            stop.set()
+        return run(config, **given)
+
+    monkeypatch.setattr(compare_module, "run", counting)
+    with pytest.raises(Stopped, match=rf"rmt-mini resume {folder}$"):
+        sweep.over(config, "length_weight", [0.0, 0.5], ["ntp"], 1, 1, False, stop)
+    main(["resume", str(folder)])
+    expected = [f"length_weight={value}/runs/{arm}-seed5" for value in (0.0, 0.5) for arm in ("ntp", "rmt")]
+    assert begun == [str(folder / one) for one in expected]
+    found = Map.read(folder)
+    drawn = {arm: list(cells) for arm, cells in found.levels["average"].arms.items()}
+    assert drawn == {"ntp": [0, 0.5], "rmt": [0, 0.5]}
+    assert [Notes.read(Path(one)).settings.length_weight for one in begun] == [0, 0, 0.5, 0.5]
+    for name in ("report.md", "map.json", "figures/map.png", "length_weight=0.5/report.md"):
+        (folder / name).unlink()
+    flags = config_flags(config)
+    del flags[(place := flags.index("--length-weight")) : place + 2]
+    same = ["compare", "custom", *flags, "--over", "length-weight=0.5,0"]
+    main([*same, "--report-only"])
+    main([*same, "--arms", "ntp", "--seeds", "1", "--workers", "1"])
+    assert len(begun) == 4
+    assert Map.read(folder) == found
+    assert (folder / "figures/map.png").exists()
+    assert (folder / "length_weight=0.5/report.md").exists()
+    for field, changes in (("budget_decay", {}), ("length_weight", {"learning_rate": 0.5})):
+        with pytest.raises(UserError, match="holds another map or other settings"):
+            sweep.over(config.replace(**changes), field, [0.2, 0.4], ["ntp"], 1, 1, False)
+    with pytest.raises(UserError, match=r"budget_min is 4; it must not exceed budget_start \(3\)"):
+        sweep.over(config.replace(budget_min=4, out=str(tmp_path / "new")), "budget_start", [8, 3], ["ntp"])
+    assert not (tmp_path / "new").exists()
 
 
 # Worker processes

@@ -22,11 +22,15 @@ from rmt_mini.report.markdown import words
 Numbers = Sequence[float]
 WIDTH, DPI = 8.0, 110  # inches, dots an inch
 BLUE, ORANGE, RED, GREY, PURPLE = "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"  # of petroff10
-FOUR_LOOKS = ((BLUE, "-", "o"), (RED, "--", "s"), (PURPLE, "-.", "^"), (ORANGE, ":", "D"))  # colour, line, marker
+LOOKS = (
+    (BLUE, "-", "o"), (RED, "--", "s"), (PURPLE, "-.", "^"), (ORANGE, ":", "D"),
+    (GREY, "-", "v"), ("#a96b59", "--", "P"), ("#e76300", "-.", "X"), ("#717581", ":", "*"),
+)  # fmt: skip # colour, line, marker
 BAR_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"), (GREY, ".."), (PURPLE, "\\\\"))  # colour, hatch
 _PAGE = "background: #fff; color: #000; padding: 0.6em 0.8em; line-height: 1.9; overflow-wrap: anywhere"
 RULE: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1.2}
 Curve = Numbers | Mapping[int, float] | Mapping[float, float]  # values of 0, 1, 2, ... or x -> y
+Cells = Mapping[int, Cell] | Mapping[float, Cell]
 Spread = tuple[float, float, float]  # a value and the ends of its interval
 Charts = Mapping[str, Mapping[str, Curve]]  # unit of a panel -> name of a curve -> curve
 __all__ = ["Figured", "Marked", "Stack", "bar_chart", "curves", "levels", "save", "smoothed", "stacked"]
@@ -103,7 +107,9 @@ def done(figure: Figure, alt: str) -> Figured:
     """Finish a figure; a legend of all that has a name is above, where it hides no data."""
     named = {name: mark for ax in figure.axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
     if named:
-        figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=5, frameon=False, fontsize=9)
+        columns = min(5, 140 // (8 + max(map(len, named))))  # as many as fit
+        look: dict[str, Any] = {"ncols": max(1, columns), "frameon": False, "fontsize": 9}
+        figure.legend(named.values(), named.keys(), loc="outside upper center", **look)
     return Figured(figure, alt)
 
 
@@ -180,7 +186,7 @@ def curves(
     said: dict[str, dict[str, list[float]]] = {}
     for ax, (unit, series), below in zip(drawn, charts.items(), over, strict=True):
         said[unit] = {}
-        for (colour, line, marker), (name, one) in zip(cycle(FOUR_LOOKS), series.items(), strict=False):
+        for (colour, line, marker), (name, one) in zip(cycle(LOOKS), series.items(), strict=False):
             points = one if isinstance(one, Mapping) else dict(enumerate(one))
             said[unit][name] = values = [float(value) for value in points.values()]
             every = max(1, len(values) // 12)
@@ -193,8 +199,8 @@ def curves(
     return done(figure, alt or words("curves", said, over, wanted))
 
 
-def levels(found: Mapping[str, Mapping[int, Cell]], x: str, y: str, marked: int | None = None) -> Figured:
-    """Draw accuracies in % over whole numbers, each with its 95 % interval as a band, and mark one number."""
+def levels(found: Mapping[str, Cells], x: str, y: str, marked: int | None = None) -> Figured:
+    """Draw accuracies in % over numbers, each with its 95 % interval as a band, and mark one number."""
     known = {name: {at: one for at, cell in cells.items() if (one := spread(cell))} for name, cells in found.items()}
     ends = {name: list(spreads.values()) for name, spreads in known.items()}
     at_mark = {name: spreads[marked][0] for name, spreads in known.items() if marked in spreads}
@@ -202,7 +208,7 @@ def levels(found: Mapping[str, Mapping[int, Cell]], x: str, y: str, marked: int 
     marks = {f"{y} (%)": [] if marked is None else [marked]}
     alt = words("levels", y, ends, x, marked, at_mark)
     drawn = curves({f"{y} (%)": middles}, x, marked=marks, alt=alt, ylim=(0, 103))
-    for (colour, *_), spreads in zip(cycle(FOUR_LOOKS), known.values(), strict=False):
+    for (colour, *_), spreads in zip(cycle(LOOKS), known.values(), strict=False):
         _, low, high = zip(*spreads.values(), strict=True)
         drawn.figure.axes[0].fill_between(list(spreads), low, high, color=colour, alpha=0.15, linewidth=0)
     return drawn

@@ -14,11 +14,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator
 
 from rmt_mini.engine.attention import tree_mask
-from rmt_mini.files import ArmRow, Cell, Change, Evaluation, ExamStep, Variant
+from rmt_mini.files import ArmRow, Cell, Change, Evaluation, ExamStep, Level, Variant
 from rmt_mini.method.budget import length_reward, thought_cap
 from rmt_mini.method.entropy import TIERS, assign_tiers
 from rmt_mini.records import StepMetrics
-from rmt_mini.report.claims import rows_of
+from rmt_mini.report.claims import rows_of, shown, trained_as
 from rmt_mini.report.markdown import words
 from rmt_mini.report.plots import canvas
 from rmt_mini.report.plots.canvas import BLUE, GREY, Charts, Curve, Figured, Numbers, Stack, spread
@@ -27,7 +27,7 @@ Metrics = Sequence[StepMetrics]
 
 __all__ = [
     "accuracy", "arms", "budget_and_length", "cost", "document_tree", "entropy_histogram", "exam_curves", "forest",
-    "learning_curves", "losses", "rewards", "shared_against_copied", "side_by_side", "signal", "text_fit",
+    "learning_curves", "losses", "over", "rewards", "shared_against_copied", "side_by_side", "signal", "text_fit",
     "tiers_drawn", "tornado",
 ]  # fmt: skip
 
@@ -148,6 +148,19 @@ def tornado(variants: Sequence[Variant]) -> Figured:
 def forest(rows: Mapping[str, Change], what: str, by: float = 100) -> Figured:
     """Draw differences times ``by`` with their 95 % intervals, a row each; filled where these exclude zero."""
     return canvas.changes({what: (rows, by)}) if rows else canvas.empty(what, "differences")
+
+
+def over(level: Level, setting: str, what: str = "average") -> Figured:
+    """Draw accuracy of each arm over the values of a setting, with 95 % intervals; rings are where lines cross."""
+    unit = f"{'next' if what == 'average' else what} tokens right"
+    drawn = canvas.levels({shown(arm): cells for arm, cells in level.arms.items()}, setting, unit)
+    (ax,) = drawn.figure.axes
+    for one in level.crossings:
+        values, cells = zip(*level.arms[one.ahead].items(), strict=True)
+        height = np.interp(one.at, values, [100 * cell.accuracy for cell in cells])
+        ax.plot(one.at, height, "o", color="black", fillstyle="none", markersize=11)
+    ax.autoscale(axis="y")
+    return Figured(drawn.figure, f"{drawn.alt} {words('crossings', setting, level, trained_as)}")
 
 
 def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
