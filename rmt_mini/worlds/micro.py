@@ -40,7 +40,6 @@ GRAMMAR, NOISE, CALCULABLE = SORTS = ("grammar", "noise", "calculable")  # that 
 STEP, SAYING = "step", "saying"
 ORDER = ("first", "second", "third", "fourth")
 
-TRACE = 0.006  # share of pre-training documents that are of the kinds of the two other texts
 DOCUMENTS = 1600  # in the text that a run reads
 HELD_OUT = 0.25  # share of the documents of several calculations that are written to be held out
 SORT_WEIGHTS = (20, 20, 60)  # of the token that an aside leads to
@@ -106,7 +105,8 @@ class World:
     sayings: Sequence[str]
     places: Sequence[str]
     pairs: Mapping[str, tuple[str, str]]
-    asides: Sequence[int]  # weights of their number in a document
+    trace: float  # share of pre-training documents that are of the kinds of the two other texts
+    asides: Sequence[int]  # numbers of them in a document, alike likely
 
 
 def _world(name: str) -> World:
@@ -243,7 +243,7 @@ def page(habits: Habits, seed: int, number: int) -> Page:
     """Make one document."""
     source, own = random.Random(f"{habits.name}/{seed}/{number}"), habits
     world, name = WORLDS[habits.world], f"{habits.name}-{seed}-{number}"
-    if habits is world.pretrain and source.random() < TRACE:
+    if habits is world.pretrain and source.random() < world.trace:
         own = source.choice((replace(world.midtrain, sayings=0), world.exam))  # a trace of the kinds, not the sayings
     made = first = Page(name, tuple(_pieces(own, source)), own.salt)
     # drawn anew with calculations if it has some: else few of those with would be left
