@@ -22,7 +22,7 @@ from typing import Any
 
 from rmt_mini.errors import UserError
 from rmt_mini.worlds import micro
-from rmt_mini.worlds.corpus import champ_problems
+from rmt_mini.worlds.corpus import champ_problems, load_corpus
 from rmt_mini.worlds.micro import share_of
 from rmt_mini.worlds.referee import Referee
 
@@ -45,7 +45,7 @@ class Question:
     text: str  # ends where the answer begins
     answer: str  # a right one
     score: Callable[[str], float]  # of an answer: 1.0 if it is right, else 0.0
-    key: str = ""  # the calculation that it asks for, as the micro-world holds it out
+    key: str = ""  # the calculation that it asks for, or the problem, as a text of it is held out
 
 
 def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
@@ -154,13 +154,16 @@ def _champ() -> list[Question]:
     from rmt_mini.worlds.mathematics import is_readable
 
     referee, problems, found = Referee(_champ_scorer), champ_problems(), []
+    keys = {document.id: document.keys[0] for document in load_corpus("champ").documents}  # as a text is held out
     for problem in problems:
         text = problem["_text"].strip()
         forms = [GLOSS.sub("", form) for form in OTHER_FORM.split(problem["_answer"].strip())]
         answer = next((form for form in forms if is_readable(form, text)), None)
         if answer is not None and not text.startswith("Factorize"):  # the product equals the polynomial as it was given
             judge = partial(referee, answer, text)
-            found.append(Question(problem["identifier"], text + ANSWER_CUE, f" {answer}", judge))
+            found.append(
+                Question(problem["identifier"], text + ANSWER_CUE, f" {answer}", judge, keys[problem["identifier"]])
+            )
     logger.info("CHAMP: %d of %d answers are left out, not mathematics", len(problems) - len(found), len(problems))
     return found
 

@@ -103,6 +103,13 @@ def a_run(folder: Path, arm: str, seed: int, right: float, length: int, plain: f
     Evaluation(before=before, after=after).write(path)
     (path / "answers.jsonl").write_text(as_lines(lines))
     (path / "metrics.jsonl").write_text(as_lines([took] * 3))
+    curve = [
+        files.CurvePoint(
+            step=at, plain=plain, think=0.1 + (right - 0.1) * at / 10, thought_length=9, sorts={"noise": (0.25, 0.5)}
+        )
+        for at in (0, 10)
+    ]
+    (path / "curve.jsonl").write_text(as_lines(curve))
     return path
 
 

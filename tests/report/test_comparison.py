@@ -116,6 +116,25 @@ def test_the_numbers_are_those_of_the_answers(whole: Comparison) -> None:
     assert (found.lengths["rpt"].difference, found.lengths["ntp"].difference) == (-20, 5)
 
 
+def test_what_a_thought_is_worth_and_how_it_was_learned(whole: Comparison, tmp_path: Path) -> None:
+    rmt, ntp = (whole.arms[name] for name in ("rmt", "ntp"))
+    means = {name: parts["average"].mean for name, parts in rmt.more.items()}
+    # the gate is right where either answer is: 80 % of documents; the easy tier alone was probed
+    assert means == pytest.approx(
+        {"bits": 3, "bits_after": 2, "gain": 1, "gated": max(0.8, 0.4), "own": 1, "other": 0}, abs=1e-9
+    )
+    assert rmt.more["own"]["calculable"].n == 2 * DOCUMENTS
+    gated = next(pair for pair in whole.paired if (pair.b, pair.tier) == ("rpt", "gated"))
+    assert gated.difference == pytest.approx(0.8 - 0.5)
+    # an arm that thinks is followed by its thinking, one without RL by plain prediction
+    assert {step: cell.accuracy for step, cell in rmt.curves["average"].items()} == pytest.approx({0: 0.1, 10: 0.8})
+    assert ntp.curves["noise"][10].accuracy == 0.25
+    write_comparison_report(tmp_path, whole)
+    page = (tmp_path / "report.md").read_text()
+    assert "| RMT | 80.0 [" in page.split("## What a thought is worth")[1].split("## What it took")[0]
+    assert "](figures/curves.png)" in page
+
+
 def test_a_ratio_has_a_paired_interval(tmp_path: Path) -> None:
     # both arms are right on the same documents, so their ratio moves less than either accuracy
     found = all_arms(tmp_path / "a", rmt=0.8, rpt=0.79)

@@ -31,7 +31,9 @@ def settings(folder: Path, **changes: Any) -> RMTConfig:
         (folder / "tales.txt").write_text(TALES)
         save(closing(), folder / "model")
     places = {"corpus": str(folder / "tales.txt"), "model": str(folder / "model"), "out": str(folder / "run")}
-    defaults: dict[str, Any] = {"warmup_steps": 2, "evaluation_positions": 30, "rollouts_logged": 5}
+    defaults: dict[str, Any] = {
+        "warmup_steps": 2, "evaluation_positions": 30, "rollouts_logged": 5, "curve_every": 2, "checked_positions": 6,
+    }  # fmt: skip
     return small(**defaults | places | changes)
 
 
@@ -99,6 +101,20 @@ def test_text_that_is_on_both_sides_is_warned_of(tmp_path: Path, caplog: pytest.
     assert held_out > 1
     line = f"Of {held_out} held-out documents {held_out} share a run of 12 words with training text."
     assert f"{line} Their accuracy may be memory" in caplog.text
+
+
+def test_a_few_held_out_positions_make_a_curve_and_a_probe(done: tuple[RunResult, list[StepResult]]) -> None:
+    result, _ = done
+    assert [point["step"] for point in lines(result.folder, "curve.jsonl")] == [0, 2]
+    for when in ("before", "cold_start", "after"):
+        answers = [line for line in lines(result.folder, "answers.jsonl") if line["when"] == when]
+        assert sum(bool(line["probe"]) for line in answers) == 6
+        assert all(line["gated"] in (line["plain"], line["match"]) for line in answers)
+    more = after(result).more
+    assert {*more} == {"bits", "bits_after", "gain", "gated", "own", "other", "generic", "blank"}
+    assert more["gain"]["average"].mean == pytest.approx(
+        more["bits"]["average"].mean - more["bits_after"]["average"].mean
+    )
 
 
 def test_rollouts_are_those_of_the_steps_as_text(done: tuple[RunResult, list[StepResult]]) -> None:

@@ -186,3 +186,11 @@ def test_new_pages_of_a_world_move_no_old_ones(world: str, monkeypatch: pytest.M
     for few, many in zip(*sides, strict=True):
         assert few < many
     assert not sides[0][0] & sides[1][1]
+
+
+def test_problems_of_champ_are_held_out_from_text_and_exam_alike() -> None:
+    corpus = load_corpus("champ")
+    read, _ = corpus.split(0.25)
+    _, asked = split_questions(load_questions("champ", 300, 0), 0.25)
+    assert len(asked) > 30
+    assert not {question.id for question in asked} & {document.id for document in read}
