@@ -49,10 +49,10 @@ class Overlap:
 
         Example:
             >>> Overlap(1, 71, "a calculation").sentence
-            'Of 71 held-out documents 1 shares a calculation with training text.'
+            'Of 71 held-out texts 1 shares a calculation with training text.'
         """
         return (
-            f"Of {self.documents} held-out documents {self.shared} {'shares' if self.shared == 1 else 'share'} "
+            f"Of {self.documents} held-out texts {self.shared} {'shares' if self.shared == 1 else 'share'} "
             f"{self.what} with training text."
         )
 

@@ -37,7 +37,8 @@ from rmt_mini.stages.posttrain import (
 )
 from rmt_mini.stages.pretrain import new_policy, pretrain
 from rmt_mini.worlds.micro import WORLDS, make_tokenizer
-from rmt_mini.worlds.questions import load_questions, split_questions
+from rmt_mini.worlds.overlap import overlap
+from rmt_mini.worlds.questions import OF_MICRO, as_document, load_questions, split_questions
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def posttrain_run(
         questions=source,
         questions_left_out=len(asked) - len(questions),
         training_questions=len(train),
+        overlap=overlap(*([as_document(one) for one in side] for side in (train, held_out)), source in OF_MICRO),
         model_digest=model_digest(policy),
         token_digest=token_digest(exam, [*training.texts, *exam.texts], config.budget_start),
         chat_turn=policy.turn,

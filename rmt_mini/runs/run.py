@@ -56,6 +56,7 @@ from rmt_mini.stages.optimizer import require_sound
 from rmt_mini.stages.preflight import groups_seen, preflight, signal_by_tier
 from rmt_mini.stages.statistics import summarize, summarize_all
 from rmt_mini.worlds.corpus import absolute, corpus_for
+from rmt_mini.worlds.micro import TEXTS
 from rmt_mini.worlds.overlap import overlap
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,9 @@ def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None =
     texts = [*training, *asked]
     proxy_of(policy, config, max(len(text.ids) for text in texts))  # fails before there is a folder
     token_digest = journals.token_digest(form, texts, config.budget_start)
-    return Inputs(policy, training, asked, corpus.digest, token_digest, overlap(train, held_out))
+    return Inputs(
+        policy, training, asked, corpus.digest, token_digest, overlap(train, held_out, config.corpus in TEXTS)
+    )
 
 
 def anywhere(config: RMTConfig) -> RMTConfig:

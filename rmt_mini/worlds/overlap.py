@@ -59,9 +59,12 @@ def grouped(documents: Sequence[Document]) -> list[Document]:
     return [replace(one, keys=(documents[first[own]].text,)) for one, own in zip(documents, group, strict=True)]
 
 
-def overlap(train: Sequence[Document], held_out: Sequence[Document]) -> Overlap:
-    """Count held-out documents that share a calculation, or a run of 12 words, with a training document."""
-    if any(one.spans for one in train):  # a generated text, whose statements are all alike
+def overlap(train: Sequence[Document], held_out: Sequence[Document], calculations: bool = False) -> Overlap:
+    """Count held-out documents that share a run of 12 words, or a calculation, with a training document.
+
+    Statements of a generated text are all alike, so there calculations are compared; keys are then what they are.
+    """
+    if calculations:
         read = {key for one in train for key in one.keys}
         return Overlap(sum(not read.isdisjoint(one.keys) for one in held_out), len(held_out), "a calculation")
     rows, runs = _runs([one.text for one in (*train, *held_out)])

@@ -21,6 +21,7 @@ from itertools import islice
 from typing import Any
 
 from rmt_mini.errors import UserError
+from rmt_mini.records import Document
 from rmt_mini.worlds import micro
 from rmt_mini.worlds.corpus import champ_problems, load_corpus
 from rmt_mini.worlds.micro import share_of
@@ -74,6 +75,11 @@ def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
         if len(found) == count:
             break
     return tuple(found.values())
+
+
+def as_document(question: Question) -> Document:
+    """Return a question as text."""
+    return Document(question.id, question.text, keys=(question.key or question.text,))
 
 
 def as_file_name(source: str) -> str:

@@ -195,7 +195,7 @@ def test_the_report_says_what_held_out_and_training_text_share(tmp_path: Path) -
     whole = Comparison(**compare_runs(found), config=BASE_CONFIG, seeds=[0, 1], machine={}, versions={})
     write_comparison_report(tmp_path, whole)
     page = (tmp_path / "report.md").read_text()
-    assert " Of 377 held-out documents 0 share a calculation with training text.\n\n## Accuracy" in page
+    assert " Of 377 held-out texts 0 share a calculation with training text.\n\n## Accuracy" in page
 
 
 def test_bases_are_a_source_of_variation_and_said(tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_seeds_have_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "Where a short calculation determines the token, thinking after training passes plain prediction" in report
     assert "a change of -24.0 [-24.0, -24.0]" in report
     assert "No thoughts were sampled" not in report
-    assert "Of 71 held-out documents 1 shares a run of 12 words with training text." in report
+    assert "Of 71 held-out texts 1 shares a run of 12 words with training text." in report
     assert json.loads((tmp_path / "all" / "evaluation.json").read_text())["seeds"] == [0, 1]
     assert (tmp_path / "all" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 

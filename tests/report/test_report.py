@@ -234,7 +234,7 @@ def test_settings_time_origin_and_limits(reported: Reported) -> None:
 def test_the_overlap_of_held_out_and_training_text_is_beside_the_accuracy(reported: Reported) -> None:
     page = reported(evaluation(), overlap=Overlap(1, 71, "a run of 12 words"))
     accuracy = page.split("## Accuracy")[1].split("\n## ")[0]
-    assert " Of 71 held-out documents 1 shares a run of 12 words with training text.\n\n|" in accuracy
+    assert " Of 71 held-out texts 1 shares a run of 12 words with training text.\n\n|" in accuracy
     assert "with training text." not in reported(evaluation())  # of a run before this was noted
 
 

@@ -87,7 +87,7 @@ def test_run_json_says_what_ran_and_metrics_have_one_line_a_step(done: tuple[Run
     held_out = notes["overlap"]["documents"]
     assert notes["overlap"] == {"shared": 0, "documents": held_out, "what": "a run of 12 words"}
     assert 0 < held_out < 12
-    line = f"Of {held_out} held-out documents 0 share a run of 12 words with training text."
+    line = f"Of {held_out} held-out texts 0 share a run of 12 words with training text."
     assert line in (result.folder / "report.md").read_text(encoding="utf-8")
 
 
@@ -99,7 +99,7 @@ def test_text_that_is_on_both_sides_is_warned_of(tmp_path: Path, caplog: pytest.
     run(config.replace(document_tokens=160), progress=False)
     held_out = read(tmp_path / "run", "run.json")["overlap"]["documents"]
     assert held_out > 1
-    line = f"Of {held_out} held-out documents {held_out} share a run of 12 words with training text."
+    line = f"Of {held_out} held-out texts {held_out} share a run of 12 words with training text."
     assert f"{line} Their accuracy may be memory" in caplog.text
 
 

@@ -169,10 +169,8 @@ def test_an_overlap_of_words_is_counted() -> None:
     ]
     found = overlap(train, held_out)
     assert found == Overlap(1, 4, "a run of 12 words")
-    assert found.sentence == "Of 4 held-out documents 1 shares a run of 12 words with training text."
-    assert (
-        Overlap(0, 9, "a calculation").sentence == "Of 9 held-out documents 0 share a calculation with training text."
-    )
+    assert found.sentence == "Of 4 held-out texts 1 shares a run of 12 words with training text."
+    assert Overlap(0, 9, "a calculation").sentence == "Of 9 held-out texts 0 share a calculation with training text."
 
 
 @pytest.mark.parametrize("world", WORLDS)
