@@ -147,7 +147,7 @@ def posttrain_run(
         questions=source,
         questions_left_out=len(asked) - len(questions),
         training_questions=len(train),
-        overlap=overlap(*([as_document(one) for one in side] for side in (train, held_out)), source in OF_MICRO),
+        overlap=overlap([*map(as_document, train)], [*map(as_document, held_out)], calculations=source in OF_MICRO),
         model_digest=model_digest(policy),
         token_digest=token_digest(exam, [*training.texts, *exam.texts], config.budget_start),
         chat_turn=policy.turn,

@@ -115,9 +115,8 @@ def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None =
     texts = [*training, *asked]
     proxy_of(policy, config, max(len(text.ids) for text in texts))  # fails before there is a folder
     token_digest = journals.token_digest(form, texts, config.budget_start)
-    return Inputs(
-        policy, training, asked, corpus.digest, token_digest, overlap(train, held_out, config.corpus in TEXTS)
-    )
+    shared = overlap(train, held_out, calculations=config.corpus in TEXTS)
+    return Inputs(policy, training, asked, corpus.digest, token_digest, shared)
 
 
 def anywhere(config: RMTConfig) -> RMTConfig:
