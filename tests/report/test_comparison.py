@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from rmt_mini.arms import ARMS, BASE, METHOD, arms_named
 from rmt_mini.cli import main
-from rmt_mini.config import RMTConfig, preset
+from rmt_mini.config import PRESETS, RMTConfig, preset
 from rmt_mini.errors import UserError
 from rmt_mini.files import (
     ArmRow,
@@ -352,6 +353,16 @@ def test_readme_shows_the_recorded_exams() -> None:
             if one.step in (0, 20, 60)
         ]
         assert f"| {words} | {' | '.join(cells)} |" in readme()
+
+
+def test_the_protocol_fixes_settings_and_claims_as_they_are() -> None:
+    text = (ROOT / "data/PROTOCOL.md").read_text(encoding="utf-8")
+    assert yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]) == PRESETS["abacus"]
+    data = yaml.safe_load((ROOT / "rmt_mini/report/paper.yaml").read_text(encoding="utf-8"))
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")][2:]
+    ratios = {"RMT is more accurate than RPT", "RMT's thoughts are shorter than RPT's"}
+    assert {claim for claim, against in rows if against.startswith("RPT, ")} == ratios
+    assert rows[2:] == [[claim, SHOWN[arm]] for arm, claim in data["claims"].items()]
 
 
 # Seeds

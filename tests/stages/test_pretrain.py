@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from rmt_mini.config import PretrainConfig
-from rmt_mini.engine.model import load_policy
+from rmt_mini.engine.model import load_policy, locate_model
 from rmt_mini.engine.prompt import Continuation
 from rmt_mini.engine.rollout import lay_out
 from rmt_mini.errors import UserError
@@ -19,7 +19,7 @@ from rmt_mini.runs.run import resume
 from rmt_mini.stages.pretrain import IGNORED, WINDOW, Reader, _padded, new_policy, pretrain, samples
 from rmt_mini.worlds import micro
 
-DATA = Path(__file__).parents[2] / "data" / "micro"
+DATA = Path(__file__).parents[2] / "data"
 SIZES = {"steps": 3, "documents_per_step": 4, "hidden_size": 32, "intermediate_size": 48, "layers": 1, "heads": 2}
 
 
@@ -102,12 +102,17 @@ def test_it_writes_a_run_folder_that_loads(tmp_path):
         load_policy(str(path), "cpu")
 
 
-def test_the_recipe_still_gives_the_recorded_losses():
+RECIPES = {"micro": PretrainConfig(), "abacus": PretrainConfig(world="abacus", steps=3400)}
+
+
+@pytest.mark.parametrize("world", RECIPES)
+def test_the_recipe_still_gives_the_recorded_losses(world):
     """The first steps of the very recipe that made the shipped model."""
-    notes = json.loads((DATA / "pretrain" / "run.json").read_text())
-    recorded = [json.loads(line) for line in (DATA / "pretrain" / "metrics.jsonl").read_text().splitlines()[:4]]
+    folder = DATA / world / "pretrain"
+    notes = json.loads((folder / "run.json").read_text())
+    recorded = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()[:4]]
     config = PretrainConfig(**{**notes["config"], "out": ""})
-    assert config == PretrainConfig(out="")  # the shipped model is what the default makes
+    assert config == RECIPES[world]
     seen = []
 
     def watch(line):
@@ -123,12 +128,14 @@ def test_the_recipe_still_gives_the_recorded_losses():
         assert line["grad_norm"] == pytest.approx(old["grad_norm"], rel=1e-3)
 
 
-def test_the_shipped_samples_are_those_of_the_world():
-    assert (DATA / "samples.txt").read_text() == samples()
+@pytest.mark.parametrize("world", RECIPES)
+def test_the_shipped_samples_are_those_of_the_world(world):
+    assert (DATA / world / "samples.txt").read_text() == samples(micro.WORLDS[world])
 
 
-def test_the_shipped_model_is_small_and_speaks_the_worlds_tokens():
-    policy = load_policy("micro", "cpu", "float32")
-    assert sum(file.stat().st_size for file in (DATA / "checkpoint").iterdir()) <= 5_000_000
-    assert policy.tokenizer.get_vocab() == micro.make_tokenizer().get_vocab()
+@pytest.mark.parametrize("name", ["micro", "abacus", "abacus-1", "abacus-2"])
+def test_the_shipped_models_are_small_and_speak_their_worlds_tokens(name):
+    policy = load_policy(name, "cpu", "float32")
+    assert sum(file.stat().st_size for file in Path(locate_model(name)).iterdir()) <= 5_000_000
+    assert policy.tokenizer.get_vocab() == micro.make_tokenizer(micro.WORLDS[name.split("-")[0]]).get_vocab()
     assert 800_000 < policy.parameters < 1_200_000

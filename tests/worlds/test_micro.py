@@ -38,9 +38,8 @@ DIGESTS = {
     "pretrain": "f9eb2b63fcf8c4f1",
     "midtrain": "fff7ba3dc547c500",
     "exam": "9b49709fe6560863",
-    # recorded last
     "micro-dev": "0e7530f53821c5d5",
-    "abacus-pretrain": "07fdf860f097266f",
+    "abacus-pretrain": "3fd0ccc8b7765425",
     "abacus-midtrain": "7f5645db7372b39d",
     "abacus-exam": "6ad03611c106380e",
     "abacus-dev": "244384e4e17d979a",
