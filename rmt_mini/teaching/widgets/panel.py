@@ -24,6 +24,7 @@ SHOWN = 4  # rollouts
 REDRAWN = 1.0  # seconds between two drawings, at least: a figure takes a tenth of one from the run
 LATE = {"as many easy as hard": (0.4, 0.2, 0.4), "easy only": (1.0, 0.0, 0.0)}  # else the preset's
 LITTLE: dict[str, Any] = {"evaluation_positions": 150, "evaluation_documents": 100, "preflight_positions": 18}
+LITTLE |= {"evaluation_thoughts": 1, "checked_positions": 0, "curve_every": 0}
 BUTTONS = {
     "start": ("start a run with these settings", "play"),
     "pause": ("end after this step and save; Resume continues", "pause"),
