@@ -103,9 +103,19 @@ def interval_of_mean(values: np.ndarray) -> dict[str, Any]:
 
 
 def as_accuracy(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an interval of values between 0 and 1, which its ends do not leave."""
-    known = {end: min(1.0, max(0.0, found[end])) for end in ("low", "high") if found[end] is not None}
-    return {**found, **known}
+    """Return an interval of values between 0 and 1, which its ends do not leave.
+
+    Values that are all alike have no spread, and yet others are possible: of n right answers the interval then is that
+    of n tosses (Clopper and Pearson).
+
+    Example:
+        >>> as_accuracy({"mean": 1.0, "low": 1.0, "high": 1.0, "n": 3})["low"]
+        0.292...
+    """
+    if found["low"] is None:
+        return dict(found)
+    reach = 1 - (LEVEL / 2) ** (1 / found["n"]) if found["low"] == found["high"] else 0.0
+    return {**found, "low": max(0.0, found["low"] - reach), "high": min(1.0, found["high"] + reach)}
 
 
 def _cell(answers: Sequence[Answer], name: str, tiers: Sequence[int]) -> dict[str, Any]:

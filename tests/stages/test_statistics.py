@@ -237,8 +237,16 @@ def test_an_interval_is_students_over_documents_whose_tiers_weigh_alike() -> Non
 
 
 def test_accuracies_stay_between_0_and_1() -> None:
-    assert as_accuracy({"mean": 0.95, "low": 0.85, "high": 1.05}) == {"mean": 0.95, "low": 0.85, "high": 1.0}
-    assert as_accuracy({"mean": None, "low": None, "high": None}) == {"mean": None, "low": None, "high": None}
+    assert as_accuracy({"mean": 0.95, "low": 0.85, "high": 1.05, "n": 9}) == {
+        "mean": 0.95,
+        "low": 0.85,
+        "high": 1.0,
+        "n": 9,
+    }
+    nothing = {"mean": None, "low": None, "high": None, "n": 0}
+    assert as_accuracy(nothing) == nothing
+    wrong = as_accuracy({"mean": 0.0, "low": 0.0, "high": 0.0, "n": 11})
+    assert (wrong["low"], wrong["high"]) == pytest.approx(tuple(stats.binomtest(0, 11).proportion_ci()))
     found = summarize([answer(d, 0, float(d > 0)) for d in range(20)], 5)["think"]["easy"]
     assert (found["accuracy"], found["high"]) == (0.95, 1.0)
 
