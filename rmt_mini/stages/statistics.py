@@ -20,6 +20,7 @@ from scipy.stats import t as student
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Answer
 
+IN_BITS = ("bits", "bits_after", "gain")  # the other measures are shares of right answers
 LEVEL = 0.05  # chance that an interval misses the truth
 
 Measured = Mapping[str, tuple[int, Sequence[Answer]]]  # "before", "after" -> budget and answers, in the same order
@@ -161,6 +162,8 @@ def _more(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
         found[name] = {"average": interval(some, values)}
         for sort in sorts_in(some):
             found[name][sort] = interval(of_sort(some, sort), values[[one.sort == sort for one in some]])
+        if name not in IN_BITS:
+            found[name] = {part: as_accuracy(one) for part, one in found[name].items()}
     return found
 
 

@@ -365,6 +365,22 @@ def test_the_protocol_fixes_settings_and_claims_as_they_are() -> None:
     assert rows[2:] == [[claim, SHOWN[arm]] for arm, claim in data["claims"].items()]
 
 
+def test_the_protocol_says_of_the_dry_run_what_was_recorded() -> None:
+    text = (ROOT / "data/PROTOCOL.md").read_text(encoding="utf-8")
+    found = Comparison.read(ROOT / "data/abacus/dry")
+    assert (found.bases, found.seeds, found.config.steps, found.config.corpus) == (2, [9300, 9301], 30, "abacus-dev")
+    first, second = (Evaluation.read(ROOT / f"data/abacus/dry/base-{base}").before for base in (0, 1))
+    right = [100 * one.think.sorts["calculable"].accuracy for one in (first, second)]
+    assert "base 0 is right at {:.0f} % of calculable tokens and base 1 at {:.0f} %".format(*right) in text
+    before, after = (found.arms[name].more["own"]["calculable"].mean for name in ("base-ntr", "rmt"))
+    assert (
+        f"right at {100 * after:.0f} % of probed calculable tokens after it, where it was {100 * before:.0f} %" in text
+    )
+    assert f"{100 * found.arms['base-ntr'].sorts['calculable'].accuracy:.0f} % of calculable tokens on average" in (
+        ROOT / "data/abacus/TRIED.md"
+    ).read_text(encoding="utf-8")
+
+
 # Seeds
 
 
