@@ -20,6 +20,7 @@ from rmt_mini.files import (
     Cell,
     Change,
     Comparison,
+    Evaluation,
     ExamOutcome,
     ExamPlan,
     Map,
