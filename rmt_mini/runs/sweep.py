@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
-from rmt_mini.arms import Arm, arms_named
+from rmt_mini.arms import METHOD, Arm, arms_named
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Comparison, OverPlan, require_free
@@ -40,7 +40,7 @@ def variants(base: RMTConfig, fields: Iterable[str] = SYMBOLS) -> list[Arm]:
         >>> [arm.name for arm in variants(RMTConfig(), ["budget_decay", "curriculum_end"])]
         ['rmt', 'budget_decay=0.1', 'budget_decay=0.4', 'curriculum_end=0.5', 'curriculum_end=0.9']
     """
-    made = arms_named(base, [])
+    made = arms_named(base, [METHOD])
     for field in fields:
         if field not in SYMBOLS:
             raise UserError(f"setting {field!r} is not varied here; those that are: {', '.join(SYMBOLS)}")

@@ -55,7 +55,7 @@ def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
     Example:
         >>> question = load_questions("micro", count=1, seed=0)[0]
         >>> question.text, question.answer, question.score(" left")
-        ('Question: a stone lies right. Trade first cross, second near, third far, fourth low. Answer:', ' middle', 0.0)
+        ('Question: a wheel shows 2 and turns first 5, second 5. Answer:', ' 2', 0.0)
     """
     if count < 1:
         raise UserError(f"count is {count}; give at least 1 question")
