@@ -162,19 +162,19 @@ def probed(
         return replace(rollout, thought=tuple(islice(cycle(tokens), rollout.length)))
 
     asked = {
-        "own": own,
         "other": {at: replace(own[at], thought=own[other].thought) for at, other in zip(own, others, strict=True)},
         "generic": {at: filled(one, generic) for at, one in own.items()},
         "blank": {at: filled(one, blank) for at, one in own.items()},
     }
-    found: dict[Position, dict[str, float]] = {at: {} for at in own}
+    truth = {at: texts[at.trunk].ids[at.index] for at in own}
+    found = {at: {"own": float(one.answer == (truth[at],))} for at, one in own.items()}
     for trunks, batch, _ in in_batches(policy, texts, list(own), config, "probe"):
-        truths = [texts[at.trunk].ids[at.index] for at in batch]
+        truths = [truth[at] for at in batch]
         for name, thoughts in asked.items():
             given = [thoughts[at] for at in batch]
             likeliest, _ = answers_after(policy, form, trunks, given, truths, config.branch_tokens)
-            for at, token, truth in zip(batch, likeliest.tolist(), truths, strict=True):
-                found[at][name] = float(token == truth)
+            for at, token in zip(batch, likeliest.tolist(), strict=True):
+                found[at][name] = float(token == truth[at])
     return [replace(one, probe=found[one.position]) for one in answers]
 
 
