@@ -54,7 +54,7 @@ def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
 
     Example:
         >>> question = load_questions("micro", count=1, seed=0)[0]
-        >>> question.text, question.answer, question.score(" left")
+        >>> question.text, question.answer, question.score(" 3")
         ('Question: a wheel shows 2 and turns first 5, second 5. Answer:', ' 2', 0.0)
     """
     if count < 1:
