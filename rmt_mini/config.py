@@ -55,6 +55,8 @@ Shares = Annotated[
 Bounds = Annotated[tuple[Amount, Amount], Field(title="two numbers of at least 0, the smaller first", strict=False)]
 KNOBS = ("calculation_share", "calculation_steps", "sayings")  # of these texts
 WITH_KNOBS = ("abacus", "abacus-dev")
+WorldName = Literal["micro", "abacus"]
+WORLDS: tuple[str, ...] = typing.get_args(WorldName)
 Difficulty = Literal["entropy", "loss", "pass-rate", "learning-progress", "random"]
 
 
@@ -254,7 +256,7 @@ class PretrainConfig(Settings):
         rmt_mini.errors.UserError: hidden_size is 101; give an even multiple of heads (5)
     """
 
-    world: Literal["micro", "abacus"] = _recipe("micro", "whose text is read")
+    world: WorldName = _recipe("micro", "whose text is read")
     steps: Count = _recipe(2700, "optimizer steps")
     seed: Natural = _recipe(0, "seed of weights and text")
     out: Text = _recipe("", "folder; empty chooses runs/pretrain-WORLD-seedN")

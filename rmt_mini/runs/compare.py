@@ -31,9 +31,9 @@ from tqdm.auto import tqdm
 from tqdm.std import tqdm as any_bar
 
 from rmt_mini.arms import Arm
-from rmt_mini.config import RMTConfig
+from rmt_mini.config import WORLDS, RMTConfig
 from rmt_mini.engine.model import locate_model
-from rmt_mini.engine.weights import WORLD_MODELS, WORLDS
+from rmt_mini.engine.weights import WORLD_MODELS
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, Turn, require_free
 from rmt_mini.report.comparison import (

@@ -34,6 +34,7 @@ from typing import Any
 
 import yaml
 
+from rmt_mini.config import WORLDS as NAMES
 from rmt_mini.records import Document, Span
 
 GRAMMAR, NOISE, CALCULABLE = SORTS = ("grammar", "noise", "calculable")  # that an aside may lead to
@@ -117,7 +118,7 @@ def _world(name: str) -> World:
     return World(name, texts["pretrain"], texts["midtrain"], texts["exam"], kinds, **data)
 
 
-WORLDS = {name: _world(name) for name in ("micro", "abacus")}
+WORLDS = {name: _world(name) for name in NAMES}
 MICRO, ABACUS = WORLDS.values()
 TEXTS: dict[str, Habits] = {}
 for _name, _one in WORLDS.items():
