@@ -53,8 +53,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# huggingface_hub reads this once, when it is imported: no telemetry, unless the user chooses it.
+# Each is read once, when a library is loaded, and the user's own value stands. huggingface_hub: no telemetry. torch:
+# threads that wait give up their core, so that a second program does not slow a step several times over.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _NAMES = {  # module: its public names
     "config": ("RMTConfig",),

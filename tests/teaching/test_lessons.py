@@ -94,6 +94,8 @@ def test_a_lesson_has_its_parts(lesson: Path) -> None:
     assert 2 <= len(re.findall(r"^### Exercise \d", words, re.MULTILINE)) <= 4
     cells = code_of(lesson)
     assert "find_spec" in cells[0].source  # installs the package where it is missing
+    # the package comes before torch, since it says how torch's threads wait
+    assert cells[1].source.startswith("from rmt_mini.teaching.begin import begin")
     assert "begin(" in cells[1].source
     shown_before = False
     for cell in cells:  # a widget comes after what it shows at first
