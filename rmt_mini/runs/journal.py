@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import sys
@@ -27,7 +28,10 @@ from rmt_mini.runs.folder import RunFolder
 from rmt_mini.stages.evaluate import evenly
 from rmt_mini.stages.midtrain import StepResult
 
+logger = logging.getLogger(__name__)
+
 CONTEXT_CHARACTERS = 60
+CROWDED = 1.5  # a step on the CPU this many times as long as its processor time has waited for others
 PACKAGES = ("rmt-mini", "torch", "transformers", "tokenizers", "numpy", "scipy", "champ-dataset")
 
 
@@ -37,6 +41,8 @@ class Journal:
     def __init__(self, folder: RunFolder, notes: Notes) -> None:
         self.folder, self.notes = folder, notes
         self._running: dict[str, float] = {}  # stage -> since when its seconds are not yet noted
+        self._clocks: tuple[float, float] | None = None  # seconds by the wall and of the processor, at the last step
+        self._warned = False
 
     def note(self, **more: Any) -> None:
         """Add to the notes and write them; the stages under way have their seconds so far in them."""
@@ -50,6 +56,20 @@ class Journal:
         step, logged = result.metrics.step, evenly(result.judged, count)
         self.folder.append("metrics.jsonl", [result.metrics])
         self.folder.append("rollouts.jsonl", [rollout_line(policy, step, result.texts, one) for one in logged])
+        if policy.device.type == "cpu" and not self._warned:
+            self._warned = self._waited(step)
+
+    def _waited(self, step: int) -> bool:
+        """Whether the time since the step before was spent waiting for a processor; says so."""
+        before, self._clocks = self._clocks, (time.perf_counter(), time.process_time())
+        if before is None:
+            return False
+        wall, processor = (new - old for new, old in zip(self._clocks, before, strict=True))
+        if wall < max(1.0, CROWDED * processor):
+            return False
+        took = f"Step {step} took {wall:.0f} s, but only {processor:.0f} s of processor time"
+        logger.warning("%s: other programs are computing. Close them, or lower OMP_NUM_THREADS", took)
+        return True
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
