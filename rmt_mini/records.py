@@ -97,6 +97,7 @@ class Rollout:
     closed: bool  # True where the model chose to close, False where the environment closed at the cap
     answer: tuple[int, ...]
     logprobs: tuple[float, ...]  # of what was sampled, at sampling: thought, the closing if ``closed``, answer
+    truth: float | None = field(default=None, compare=False)  # log-probability after the thought of the text's token
 
     @property
     def length(self) -> int:

@@ -47,6 +47,7 @@ class Branch:
     closed: bool = False
     answer: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    truth: float | None = None
 
     @property
     def tokens(self) -> list[int]:
@@ -74,7 +75,7 @@ class Branch:
     def rollout(self) -> Rollout:
         """Return it as a record."""
         thought, answer, logprobs = tuple(self.thought), tuple(self.answer), tuple(self.logprobs)
-        return Rollout(self.position, self.budget, thought, self.closed, answer, logprobs)
+        return Rollout(self.position, self.budget, thought, self.closed, answer, logprobs, self.truth)
 
 
 def begin(form: AnswerFormat, trunk: Sequence[int], position: Position, budget: int | None) -> Branch:
@@ -152,6 +153,7 @@ def roll_out(
     uniform = torch.rand(len(batch.rows), decisions, generator=generator).to(policy.device)
     _think(batch, logits, uniform, asking, stride or (1 if policy.device.type == "cpu" else 8))
     logits = _close(batch)
+    _compare(batch, logits, trunks)
     _answer(batch, logits, uniform, asking)
     return [row.rollout() for row in batch.rows]
 
@@ -193,6 +195,16 @@ def _close(batch: _Batch) -> Tensor:
     """Append closing tag and cue to every row; returns the logits of the first answer tokens."""
     blocks = [[*([] if row.closed else row.thought[-1:]), *row.closing] for row in batch.rows]
     return batch.append(range(len(blocks)), blocks)
+
+
+def _compare(batch: _Batch, logits: Tensor, trunks: Trunks) -> None:
+    """Note how likely each thought made the token that its text has there; after a question there is none."""
+    own = [(row, trunks.documents[row.position.trunk][row.position.index :][:1]) for row in batch.rows]
+    if all(rest for _, rest in own):
+        truths = torch.tensor([rest[0] for _, rest in own], device=logits.device)
+        logprobs = logits.float().log_softmax(-1).gather(-1, truths[:, None])[:, 0].tolist()
+        for (row, _), logprob in zip(own, logprobs, strict=True):
+            row.truth = logprob
 
 
 def _answer(batch: _Batch, logits: Tensor, uniform: Tensor, asking: Asking) -> None:
@@ -250,22 +262,18 @@ def rollout_logprobs(
 
 @torch.no_grad()
 def answers_after(
-    policy: Policy, form: AnswerFormat, trunks: Trunks, rollouts: Sequence[Rollout], truths: Sequence[int], tokens: int
-) -> tuple[Tensor, Tensor]:
-    """Read thoughts again: the likeliest one-token answer after each, (R,), and the log-probability of its truth, (R,).
+    policy: Policy, form: AnswerFormat, trunks: Trunks, rollouts: Sequence[Rollout], tokens: int
+) -> list[int]:
+    """Read thoughts, about ``tokens`` branch tokens at once: the likeliest one-token answer after each.
 
-    At most about ``tokens`` branch tokens are read at once. The answers that the rollouts gave do not matter.
+    The answers that the rollouts gave do not matter.
     """
-    likeliest, logprobs = (torch.zeros(len(rollouts), dtype=kind) for kind in (torch.long, torch.float64))
+    likeliest = [0] * len(rollouts)
     for chunk in chunks(list(enumerate(rollouts)), lambda one: one[1], form, tokens):
-        places = [place for place, _ in chunk]
-        asked = [replace(one, answer=(truths[place],)) for place, one in chunk]
-        branches = [lay_out(form, trunks.documents[one.position.trunk], one) for one in asked]
+        branches = [lay_out(form, trunks.documents[one.position.trunk], replace(one, answer=(0,))) for _, one in chunk]
         hidden, starts = read_branches(policy, trunks, branches)
         ends = [start + len(branch.tokens) - 1 for start, branch in zip(starts, branches, strict=True)]
-        last = hidden[torch.tensor(ends, device=policy.device)]
-        targets = torch.tensor([truths[place] for place in places], device=policy.device)
-        at = torch.tensor(places)
-        logprobs[at] = target_logprobs(policy.head, last, targets).double().cpu()
-        likeliest[at] = policy.head(last).argmax(-1).cpu()
-    return likeliest, logprobs
+        found = policy.head(hidden[torch.tensor(ends, device=policy.device)]).argmax(-1).tolist()
+        for (place, _), token in zip(chunk, found, strict=True):
+            likeliest[place] = token
+    return likeliest

@@ -49,6 +49,7 @@ from rmt_mini.stages.evaluate import (
     evenly,
     measure_all,
     plan_positions,
+    some_of,
     yardstick,
 )
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
@@ -322,7 +323,7 @@ class _Run:
             measured["cold_start"] = self.measure("cold_start", positions, first, gone=trainer.next_step > 0)
 
         predicted = self.preflight() if config.use_rl else None
-        metrics = self.midtrain(trainer, on_step)
+        metrics = self.midtrain(trainer, on_step, [*measured.values()][-1][1])
         if predicted is not None and self.early:  # add what the first steps saw to what was predicted
             seen = files.Seen(steps=min(CHECKED_STEPS, config.steps), tiers=signal_by_tier(self.early))
             predicted.model_copy(update={"seen": seen}).write(self.path)
@@ -371,14 +372,15 @@ class _Run:
         self.check_stop()
         return budget, answers
 
-    def curve_point(self, step: int) -> None:
-        """Measure a few held-out positions after ``step`` steps."""
+    def curve_point(self, step: int, known: Sequence[Answer] = ()) -> None:
+        """Measure a few held-out positions after ``step`` steps, or take them from answers that are ``known``."""
         config = self.config.replace(evaluation_thoughts=1)
-        few = evenly(self.positions(), config.checked_positions)
+        few = some_of(self.positions(), config.checked_positions)
         if not few:
             return
         budget = config.evaluation_budget or budget_of(config, step)
-        answers = answer_positions(self.policy, self.inputs.held_out, few, config, budget)
+        answers = [one for one in known if one.position in few]
+        answers = answers or answer_positions(self.policy, self.inputs.held_out, few, config, budget)
         self.folder.append("curve.jsonl", [curve_point(step, answers)])
 
     def show(self, when: str, answers: Sequence[Answer]) -> None:
@@ -431,13 +433,13 @@ class _Run:
         self.folder.write_lines("curve.jsonl", [point for point in curve if 0 < steps >= point.step])
         return metrics
 
-    def midtrain(self, trainer: RMTTrainer, on_step: OnStep | None) -> list[StepMetrics]:
+    def midtrain(self, trainer: RMTTrainer, on_step: OnStep | None, before: Sequence[Answer]) -> list[StepMetrics]:
         config, saved = self.config, time.monotonic()
         done = self.cut_back(trainer.next_step)
         with self.journal.timed("midtrain"), step_bar("RMT", config.steps, self.progress) as bar:
             bar.update(trainer.next_step)
             if not done and config.curve_every:
-                self.curve_point(0)
+                self.curve_point(0, before)
 
             def after_step(result: StepResult) -> None:
                 nonlocal saved

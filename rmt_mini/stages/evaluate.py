@@ -115,16 +115,12 @@ def answer_positions(
     for trunks, batch, generator in in_batches(policy, texts, positions, config, "evaluate", count):
         asking = asking_for(config, [budgets[position] for position in batch], answer_temperature=0.0)
         rollouts = roll_out(policy, form, trunks, batch, count, asking, generator)
-        after = [math.nan] * len(rollouts)
-        if form.name == "continuation":
-            truths = [texts[one.position.trunk].ids[one.position.index] for one in rollouts]
-            after = answers_after(policy, form, trunks, rollouts, truths, config.branch_tokens)[1].tolist()
         right = matches(form, texts, rollouts)
         for number, (position, hidden) in enumerate(zip(batch, trunks.before(batch), strict=True)):
             own = slice(number * count, (number + 1) * count)
             text, thoughts = texts[position.trunk], rollouts[own]
             truth, logprobs = text.ids[position.index], policy.head(hidden).double().log_softmax(-1)
-            bits_after = -fmean(after[own]) / LN2
+            bits_after = [-one.truth / LN2 for one in thoughts if one.truth is not None]
             answers.append(
                 Answer(
                     position,
@@ -135,7 +131,7 @@ def answer_positions(
                     sort=text.sorts[position.index] if text.sorts else "",
                     confidence=float(logprobs.max().exp()),
                     bits=-float(logprobs[truth]) / LN2,
-                    bits_after=None if math.isnan(bits_after) else bits_after,
+                    bits_after=fmean(bits_after) if form.name == "continuation" else None,
                     rollout=thoughts[0],
                 )
             )
@@ -169,11 +165,10 @@ def probed(
     truth = {at: texts[at.trunk].ids[at.index] for at in own}
     found = {at: {"own": float(one.answer == (truth[at],))} for at, one in own.items()}
     for trunks, batch, _ in in_batches(policy, texts, list(own), config, "probe"):
-        truths = [truth[at] for at in batch]
         for name, thoughts in asked.items():
             given = [thoughts[at] for at in batch]
-            likeliest, _ = answers_after(policy, form, trunks, given, truths, config.branch_tokens)
-            for at, token in zip(batch, likeliest.tolist(), strict=True):
+            likeliest = answers_after(policy, form, trunks, given, config.branch_tokens)
+            for at, token in zip(batch, likeliest, strict=True):
                 found[at][name] = float(token == truth[at])
     return [replace(one, probe=found[one.position]) for one in answers]
 
@@ -211,17 +206,31 @@ def measure_all(
 ) -> list[Answer]:
     """Answer held-out positions as ``answer_positions``, a few of them as ``probed``, and all of them as ``gated``.
 
-    The gate's threshold is chosen on as few positions of training text, drawn by the policy's entropy as it is now.
+    The gate's threshold is chosen on as few positions of as few training texts, by the policy's entropy as it is now.
     """
-    answers, count = answer_positions(policy, held_out, positions, config, budget), config.checked_positions
-    if not count:
+    answers = answer_positions(policy, held_out, positions, config, budget)
+    few = {*some_of(positions, config.checked_positions)}
+    if not few:
         return answers
-    checked = {one.position: one for one in probed(policy, held_out, evenly(answers, count), config, budget)}
-    texts = evenly(train, count)
-    chosen = plan_positions(policy, texts, yardstick(config), count, train)
+    some = [one for one in answers if one.position in few]
+    checked = {one.position: one for one in probed(policy, held_out, some, config, budget)}
+    texts = evenly(train, len({at.trunk for at in few}))
+    chosen = plan_positions(policy, texts, yardstick(config), len(few), train)
     once = config.replace(evaluation_thoughts=1)
     threshold = best_threshold(answer_positions(policy, texts, chosen, once, budget))
     return gated([checked.get(one.position, one) for one in answers], threshold)
+
+
+def some_of(positions: Sequence[Position], count: int) -> list[Position]:
+    """Return about ``count`` of the positions, or all: all of some texts, since to read a text costs more than to ask.
+
+    Example:
+        >>> [at.trunk for at in some_of([Position(text, 1, 0, 0.0) for text in (0, 0, 3, 3, 5, 5, 6, 6)], 4)]
+        [0, 0, 5, 5]
+    """
+    texts = sorted({at.trunk for at in positions})
+    kept = evenly(texts, math.ceil(len(texts) * count / len(positions)))
+    return [at for at in positions if at.trunk in kept]
 
 
 def curve_point(step: int, answers: Sequence[Answer]) -> CurvePoint:

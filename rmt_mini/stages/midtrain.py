@@ -32,7 +32,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat
-from rmt_mini.engine.rollout import Asking, answers_after, chunks, roll_out, rollout_logprobs
+from rmt_mini.engine.rollout import Asking, chunks, roll_out, rollout_logprobs
 from rmt_mini.engine.text import endless, format_for, generator_for
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
 from rmt_mini.method.budget import length_reward, thought_cap
@@ -59,15 +59,12 @@ def asking_for(config: RMTConfig, budgets: Sequence[int], answer_temperature: fl
 
 
 @torch.no_grad()
-def gains_of(
-    policy: Policy, form: AnswerFormat, trunks: Trunks, rollouts: Sequence[Rollout], config: RMTConfig
-) -> list[float]:
+def gains_of(policy: Policy, trunks: Trunks, rollouts: Sequence[Rollout]) -> list[float]:
     """Return how much likelier each thought makes the text's token than plain prediction, nats."""
     positions = [one.position for one in rollouts]
-    truths = [trunks.documents[one.trunk][one.index] for one in positions]
-    _, thinking = answers_after(policy, form, trunks, rollouts, truths, config.branch_tokens)
-    plain = target_logprobs(policy.head, trunks.before(positions), torch.tensor(truths, device=policy.device))
-    return information_gain(thinking, plain.double().cpu()).tolist()
+    truths = torch.tensor([trunks.documents[one.trunk][one.index] for one in positions], device=policy.device)
+    plain = target_logprobs(policy.head, trunks.before(positions), truths).double().cpu()
+    return information_gain(torch.tensor([one.truth for one in rollouts], dtype=torch.float64), plain).tolist()
 
 
 def thought_alone(judged: Judged) -> Judged:
@@ -183,7 +180,7 @@ class RMTTrainer:
                 asked = (self.policy, self.form, trunks, chosen.positions, config.group_size, asking)
                 rollouts = roll_out(*asked, generator_for(config.seed, "rollout", step))
                 if config.reward_rule == "information-gain":
-                    gains = gains_of(self.policy, self.form, trunks, rollouts, config)
+                    gains = gains_of(self.policy, trunks, rollouts)
                 judged = self.judge(rollouts, self.form, trunks, config, gains)
         learned = judged if gains is None else [thought_alone(one) for one in judged]
         with clock("update"), self.guard.step(step) as updates:

@@ -3,7 +3,10 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from statistics import fmean
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from rmt_mini.engine.model import Policy
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Evaluation, Measured
 from rmt_mini.report.report import evaluation_table
+from rmt_mini.runs import journal
 from rmt_mini.runs.run import RunResult, evaluate_checkpoint, prepare, resume, run
 from rmt_mini.stages.midtrain import StepResult
 from tests.fakes import make_tiny_policy
@@ -103,12 +107,33 @@ def test_text_that_is_on_both_sides_is_warned_of(tmp_path: Path, caplog: pytest.
     assert f"{line} Their accuracy may be memory" in caplog.text
 
 
+@pytest.mark.parametrize(("processor", "warnings"), [(9.9, 0), (4.9, 1)])
+def test_steps_that_wait_for_other_programs_are_warned_of_once(
+    processor: float, warnings: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = SimpleNamespace(step=3)
+    result: Any = SimpleNamespace(metrics=metrics, judged=[], texts=[])
+    folder: Any = SimpleNamespace(append=lambda *_: None)
+    policy: Any = SimpleNamespace(device=torch.device("cpu"))
+    clocks = {"perf_counter": itertools.count(0.0, 10.0), "process_time": itertools.count(0.0, processor)}
+    for name, clock in clocks.items():
+        monkeypatch.setattr(journal.time, name, partial(next, clock))
+    kept = journal.Journal(folder, journal.first_notes("mid-training", RMTConfig()))
+    for _ in range(4):
+        kept.step(policy, result, 1)
+    assert caplog.text.count("Step 3 took 10 s, but only 5 s of processor time") == warnings
+
+
 def test_a_few_held_out_positions_make_a_curve_and_a_probe(done: tuple[RunResult, list[StepResult]]) -> None:
     result, _ = done
     assert [point["step"] for point in lines(result.folder, "curve.jsonl")] == [0, 2]
     for when in ("before", "cold_start", "after"):
         answers = [line for line in lines(result.folder, "answers.jsonl") if line["when"] == when]
-        assert sum(bool(line["probe"]) for line in answers) == 6
+        few = [line for line in answers if line["probe"]]
+        assert 6 <= len(few) == sum(line["document"] in {one["document"] for one in few} for line in answers) < 30
+        if when == "cold_start":  # what a curve begins with is not asked again
+            mean = {tier: fmean(line["match"] for line in few if line["tier"] == tier) for tier in range(3)}
+            assert lines(result.folder, "curve.jsonl")[0]["think"] == pytest.approx(fmean(mean.values()))
         assert all(line["gated"] in (line["plain"], line["match"]) for line in answers)
     more = after(result).more
     assert {*more} == {"bits", "bits_after", "gain", "gated", "own", "other", "generic", "blank"}

@@ -18,10 +18,12 @@ from rmt_mini.stages.evaluate import (
     best_threshold,
     curve_point,
     evaluate,
+    evenly,
     gated,
     measure_all,
     plan_positions,
     probed,
+    some_of,
 )
 from rmt_mini.stages.statistics import summarize
 from tests.stages.tiny import ARROWS, SENTENCES, closing, small, texts_for
@@ -168,8 +170,10 @@ def test_everything_is_measured_at_once_and_the_gate_by_training_text_alone() ->
     answers = answer_positions(policy, texts, positions, config, 4)
     found = measure_all(policy, other, texts, positions, config, 4)
     assert [replace(one, probe={}, gated=None) for one in found] == answers
-    assert [n for n, one in enumerate(found) if one.probe] == [0, 4, 8, 12, 16, 20]
-    chosen = plan_positions(policy, other, config, 6, other)
+    few = some_of(positions, 6)
+    assert {at.trunk for at in few} == {0, 2}  # of 5 texts
+    assert [one.position for one in found if one.probe] == few == [at for at in positions if at.trunk in (0, 2)]
+    chosen = plan_positions(policy, evenly(other, 2), config, len(few), other)
     once = config.replace(evaluation_thoughts=1)
     threshold = best_threshold(answer_positions(policy, other, chosen, once, 4))
     assert found == [replace(new, probe=old.probe) for new, old in zip(gated(answers, threshold), found, strict=True)]
