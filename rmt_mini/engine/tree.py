@@ -111,9 +111,12 @@ def _located(trunks: Trunks, positions: Sequence[Position]) -> tuple[Tensor, Ten
 
 
 class _ByTrunk:
-    """Arrange R rows, sorted by document, as (N, rows of the fullest document); pads repeat a row."""
+    """Arrange R rows, sorted by document, as (N, rows of the fullest document); pads repeat a row.
 
-    def __init__(self, trunk: Tensor, index: Tensor, device: torch.device) -> None:
+    Keys and values may be ``stored`` among those of other rows: their places there, (R,).
+    """
+
+    def __init__(self, trunk: Tensor, index: Tensor, device: torch.device, stored: Tensor | None = None) -> None:
         used, counts = torch.unique_consecutive(trunk, return_counts=True)  # documents that have rows
         starts, most = counts.cumsum(0) - counts, int(counts.max())
         rows = starts[:, None] + torch.arange(most).minimum(counts[:, None] - 1)  # (N, most) -> row
@@ -121,19 +124,21 @@ class _ByTrunk:
         slot = document * most + torch.arange(len(trunk)) - starts[document]  # row -> place
         self.even = rows.numel() == len(trunk)  # every document has as many rows: views serve, nothing is copied
         self.longest = int(index.max())  # no branch sees further
-        self.used, self.rows, self.slot, self.seen = (part.to(device) for part in (used, rows, slot, index[rows]))
+        self.alone = self.even and stored is None  # no others are stored beside them
+        places = rows if stored is None else stored[rows]
+        parts = (used, rows, places, slot, index[rows])
+        self.used, self.rows, self.places, self.slot, self.seen = (part.to(device) for part in parts)
 
     def attend(
         self, trunks: Trunks, layer: int, query: Tensor, key: Tensor, value: Tensor, own: Tensor, scaling: float
     ) -> Tensor:
-        """Run branch_attention on rows: query (R, H, C, D), key and value (R, H_kv, L, D); returns (R, H, C, D)."""
+        """Run branch_attention on rows: query (R, H, C, D), key and value (stored, H_kv, L, D), to (R, H, C, D)."""
         trunk_key, trunk_value = (kept[layer][:, :, : self.longest] for kept in (trunks.keys, trunks.values))
         if len(self.used) < len(trunk_key):
             trunk_key, trunk_value = trunk_key[self.used], trunk_value[self.used]
-        query, key, value, own = (
-            part.view(*self.rows.shape, *part.shape[1:]) if self.even else part[self.rows]
-            for part in (query, key, value, own)
-        )
+        shape = self.rows.shape
+        query, own = (part.view(*shape, *part.shape[1:]) if self.even else part[self.rows] for part in (query, own))
+        key, value = (part.view(*shape, *part.shape[1:]) if self.alone else part[self.places] for part in (key, value))
         inputs = (query, trunk_key, trunk_value, key, value, self.seen, own, scaling)
         if not torch.is_grad_enabled():
             grouped = branch_attention(*inputs)
@@ -199,9 +204,9 @@ class GrowingBranches:
         if self.reach > self.keys.shape[3]:
             raise ValueError(f"branches of {self.reach} tokens do not fit the capacity {self.keys.shape[3]}")
         self.lengths[rows] += new
-        self.everyone = len(rows) == len(self.index)
+        stored = None if len(rows) == len(self.index) else rows
         self.rows, self.columns = rows.to(device), columns.to(device)
-        self.by_trunk = _ByTrunk(self.trunk[rows], self.index[rows], device)
+        self.by_trunk = _ByTrunk(self.trunk[rows], self.index[rows], device, stored)
         return (self.index[rows, None] + columns).to(device)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
@@ -214,8 +219,6 @@ class GrowingBranches:
         keys[self.rows[:, None], :, self.columns] = key.transpose(1, 2)
         values[self.rows[:, None], :, self.columns] = value.transpose(1, 2)
         keys, values = keys[:, :, : self.reach], values[:, :, : self.reach]
-        if not self.everyone:
-            keys, values = keys[self.rows], values[self.rows]
         attended = self.by_trunk.attend(self.trunks, layer, query, keys, values, self.columns + 1, scaling)
         return attended.transpose(1, 2).flatten(0, 1)
 
