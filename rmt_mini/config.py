@@ -148,8 +148,8 @@ class RMTConfig(Settings):
     evaluation_fraction: Part = _text(0.25, "share of documents held out")
 
     calculation_share: Share = _world(1.0, "share of documents with calculations")
-    calculation_steps: Depth = _world(0, "steps of every calculation, 1 to 4; 0: 2 to 4, as they come")
-    sayings: Sayings = _world(0.6, "sayings a document, on average")
+    calculation_steps: Depth = _world(0, "steps of every calculation, 1 to 4; 0: 3 or 4, as they come")
+    sayings: Sayings = _world(1.0, "sayings a document, on average")
 
     difficulty: Difficulty = _difficulty("entropy", "of a token: entropy, or another in tiers of the same sizes")
     entropy_top_k: Natural = _difficulty(0, "entropy over the k likeliest tokens only; 0 takes all")

@@ -81,8 +81,9 @@ class Reader:
             predicted = [token]
             if index in thoughts:
                 opening = self.form.opening(micro.stated_budget(source))
-                word = self.form.tokenizer.decode([token])
-                thought = micro.think(thoughts[index], word, piece.working, self.world)
+                working = micro.fallible(piece.working, source, self.world)
+                word = working.steps[-1][1] if working else self.form.tokenizer.decode([token])
+                thought = micro.think(thoughts[index], word, working, self.world)
                 predicted = [*self._encode(thought), *self.form.close, *self.form.cue(plain, index), token]
                 tokens, targets = [*tokens, *opening], [*targets, *[IGNORED] * len(opening)]
             tokens += predicted

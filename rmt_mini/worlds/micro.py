@@ -26,7 +26,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from itertools import count
@@ -40,6 +40,7 @@ from rmt_mini.records import Document, Span
 GRAMMAR, NOISE, CALCULABLE = SORTS = ("grammar", "noise", "calculable")  # that an aside may lead to
 STEP, SAYING = "step", "saying"
 ORDER = ("first", "second", "third", "fourth")
+COUNT = ("one", "two", "three", "four")  # of the moves before a read-out; other words, so that a move is found at once
 
 DOCUMENTS = 1600  # in the text that a run reads
 HELD_OUT = 0.25  # share of the documents of several calculations that are written to be held out
@@ -61,7 +62,7 @@ class Working:
     @property
     def key(self) -> str:
         """What is held out: where it starts and its first two moves."""
-        return "".join([self.start, *(operand for operand, _ in self.steps[:2])])
+        return "".join([self.start, *(move for move, _ in self.steps[:2])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,8 @@ class World:
     pairs: Mapping[str, tuple[str, str]]
     trace: float  # share of pre-training documents that are of the kinds of the two other texts
     asides: Sequence[int]  # numbers of them in a document, alike likely
+    skips: float = 0.0  # share of the asides before a calculable word that do not calculate it
+    slips: float = 0.0  # chance of each step of such an aside to be wrong
 
 
 def _world(name: str) -> World:
@@ -142,29 +145,37 @@ def _noise(name: str, habits: Habits, source: random.Random) -> Piece:
     return Piece(f" {favourite if source.random() < habits.favourite else source.choice(others)}", NOISE)
 
 
-def _parts(way: str, habits: Habits, again: bool, source: random.Random) -> dict[str, list[Piece]]:
-    """Draw the parts of a calculation, and of the same moves from another start where they come ``again``."""
+def _parts(
+    way: str, habits: Habits, count: int, fits: Callable[[Sequence[str]], bool], source: random.Random
+) -> dict[str, list[Piece]]:
+    """Draw the parts of a calculation that ``fits``, and of the same moves from other starts, ``count`` in all."""
     turning, world = way == "turning", WORLDS[habits.world]
     starts = [*"0123456789"] if turning else list(world.places)
-    chosen = [source.choice(starts)]
-    length = source.choices((1, 2, 3, 4), habits.steps)[0]
     sizes = [str(1 + n) for n in range(len(habits.operands))]
-    operands = [
-        source.choices(sizes, habits.operands)[0] if turning else source.choice([*world.pairs])
-        for _ in range(habits.calculation_steps or length)
-    ]
-    if again:
-        chosen.append(source.choice([start for start in starts if start not in chosen]))
+
+    def draw() -> tuple[list[str], list[str]]:
+        chosen, length = [source.choice(starts)], source.choices((1, 2, 3, 4), habits.steps)[0]
+        operands = [
+            source.choices(sizes, habits.operands)[0] if turning else source.choice([*world.pairs])
+            for _ in range(habits.calculation_steps or length)
+        ]
+        for _ in range(1, count):
+            chosen.append(source.choice([start for start in starts if start not in chosen]))
+        return chosen, operands
+
+    chosen, operands = draw()
+    while len(operands) > 1 and not fits(["".join(f" {part}" for part in (start, *operands[:2])) for start in chosen]):
+        chosen, operands = draw()
     listed: list[Piece] = []
     for order, operand in zip(ORDER, operands, strict=False):  # first 4, second 2
         listed += [Piece(f"{',' if listed else ''} {order}"), Piece(f" {operand}", NOISE)]
     parts = {"listed": listed}
-    for nth, start in zip(("", "2"), chosen, strict=False):
+    for nth, start in zip(("", "2", "3"), chosen, strict=False):
         steps, readouts = tuple(_steps(start, operands, world)), list[Piece]()
-        for done in range(len(steps), 0, -1):  # after second 9, after first 7
+        for done in range(len(steps), 0, -1):  # after two 9, after one 7
             working = Working(f" {start}", steps[:done])
             said = Piece(steps[done - 1][1], CALCULABLE if done > 1 else STEP, working)
-            readouts += [Piece(f"{',' if readouts else ''} after {ORDER[done - 1]}"), said]
+            readouts += [Piece(f"{',' if readouts else ''} after {COUNT[done - 1]}"), said]
         parts |= {f"start{nth}": [Piece(f" {start}", NOISE)], f"readouts{nth}": readouts}
         parts.setdefault("result", [replace(readouts[1], sort=CALCULABLE)])
     return parts
@@ -181,13 +192,13 @@ def _steps(at: str, operands: Sequence[str], world: World) -> Iterator[tuple[str
         yield f" {operand}", f" {at}"
 
 
-def _statement(kind: str, habits: Habits, source: random.Random) -> list[Piece]:
+def _statement(kind: str, habits: Habits, fits: Callable[[Sequence[str]], bool], source: random.Random) -> list[Piece]:
     """Make a statement from its text."""
     way, text = WORLDS[habits.world].statements[kind]
     if way == "plain":
         drawn = {name: [_noise(name, habits, source)] for name in re.findall(r"<(\w+)>", text)}
     else:
-        drawn = _parts(way, habits, "<start2>" in text, source)
+        drawn = _parts(way, habits, text.count("<start"), fits, source)
     text = re.sub(r"\{([^{}]+\|[^{}]+)\}", lambda found: source.choice(found[1].split("|")), text)
     pieces: list[Piece] = []
     for part in filter(None, re.split(r"(<\w+>)", text)):
@@ -213,6 +224,20 @@ def think(style: str, word: str, working: Working | None, world: World = MICRO) 
         said += phrases["step"].format(order=order, operand=operand, old=old, new=new)
         old = new
     return said + phrases["end"].format(word=word)
+
+
+def fallible(working: Working | None, source: random.Random, world: World) -> Working | None:
+    """Return what an author makes of a calculation: nothing, or one that may slip at a step and go on from there."""
+    if working is None or (world.skips and source.random() < world.skips):
+        return None
+    at, steps = working.start.strip(), list[tuple[str, str]]()
+    for operand, _ in working.steps:
+        _, new = next(_steps(at, [operand.strip()], world))
+        if world.slips and source.random() < world.slips:
+            values = [*"0123456789"] if at.isdigit() else [*world.places]
+            new = " " + source.choice([value for value in values if value != new.strip()])
+        steps, at = [*steps, (operand, new)], new.strip()
+    return Working(working.start, tuple(steps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,22 +271,20 @@ def page(habits: Habits, seed: int, number: int) -> Page:
     world, name = WORLDS[habits.world], f"{habits.name}-{seed}-{number}"
     if habits is world.pretrain and source.random() < world.trace:
         own = source.choice((replace(world.midtrain, sayings=0), world.exam))  # a trace of the kinds, not the sayings
-    made = first = Page(name, tuple(_pieces(own, source)), own.salt)
-    # drawn anew with calculations if it has some: else few of those with would be left
-    while habits is not world.pretrain and not (_fits(made) and bool(made.keys) == bool(first.keys)):
-        made = Page(name, tuple(_pieces(own, source)), own.salt)
-    return made
+    held_out = share_of(name) < HELD_OUT
+
+    def fits(keys: Sequence[str]) -> bool:
+        """Whether several calculations are all on one side, and those to develop with are not held out elsewhere."""
+        if habits is world.pretrain:
+            return True
+        if habits.salt and any(share_of(key) < HELD_OUT for key in keys):
+            return False
+        return len(keys) < 2 or all((share_of(habits.salt + key) < HELD_OUT) == held_out for key in keys)
+
+    return Page(name, tuple(_pieces(own, fits, source)), own.salt)
 
 
-def _fits(made: Page) -> bool:
-    """Whether all calculations are on one side, and those of a development page not on the held-out one elsewhere."""
-    if made.salt and any(share_of(key.removeprefix(made.salt)) < HELD_OUT for key in made.keys):
-        return False
-    held_out = share_of(made.id) < HELD_OUT
-    return len(made.keys) < 2 or all((share_of(key) < HELD_OUT) == held_out for key in made.keys)
-
-
-def _pieces(habits: Habits, source: random.Random) -> list[Piece]:
+def _pieces(habits: Habits, fits: Callable[[Sequence[str]], bool], source: random.Random) -> list[Piece]:
     kinds = [source.choice(habits.calculations)]
     kinds += source.sample(habits.fillers, min(len(habits.fillers), source.choice((0, 1, 1))))
     if habits.calculation_share < 1 and source.random() >= habits.calculation_share:
@@ -269,7 +292,7 @@ def _pieces(habits: Habits, source: random.Random) -> list[Piece]:
     source.shuffle(kinds)
     pieces: list[Piece] = []
     for kind in kinds:
-        first, *rest = _statement(kind, habits, source)
+        first, *rest = _statement(kind, habits, fits, source)
         pieces += [replace(first, text=" " + first.text) if pieces else first, *rest]
     whole, part = divmod(habits.sayings, 1)
     wanted = int(whole) + (part > 0 and source.random() < part)

@@ -102,7 +102,7 @@ def test_it_writes_a_run_folder_that_loads(tmp_path):
         load_policy(str(path), "cpu")
 
 
-RECIPES = {"micro": PretrainConfig(), "abacus": PretrainConfig(world="abacus", steps=3400)}
+RECIPES = {"micro": PretrainConfig(), "abacus": PretrainConfig(world="abacus", steps=3000)}
 
 
 @pytest.mark.parametrize("world", RECIPES)

@@ -10,9 +10,9 @@ SWAPS = {
     "near": {"left", "middle"}, "far": {"middle", "right"}, "outer": {"left", "right"},
     "low": {"left", "back"}, "cross": {"middle", "back"}, "high": {"right", "back"},
 }  # fmt: skip
-ORDER = ("first", "second", "third", "fourth")
-LISTED = re.compile(r"(?<!after )first (\w+)(?:, second (\w+))?(?:, third (\w+))?(?:, fourth (\w+))?")
-SAID = re.compile(r"after (first|second|third|fourth) (\w+)")
+COUNT = ("one", "two", "three", "four")
+LISTED = re.compile(r"first (\w+)(?:, second (\w+))?(?:, third (\w+))?(?:, fourth (\w+))?")
+SAID = re.compile(r"after (one|two|three|four) (\w+)")
 PLACE = re.compile(r"\b(\d|left|middle|right|back)\b")
 
 
@@ -39,7 +39,7 @@ def read(text: str) -> list[Readout]:
         for said in SAID.finditer(text, end):
             start = [start, *PLACE.findall(text[end : said.start()])][-1]  # another one, where one is named
             end = said.end()
-            found.append(Readout(start, moves[: 1 + ORDER.index(said[1])], said[2], end))
+            found.append(Readout(start, moves[: 1 + COUNT.index(said[1])], said[2], end))
         result = PLACE.search(text, end)
         if end == listed.end() and result:  # of all moves, where none is read out after each
             found.append(Readout(start, moves, result[0], result.end()))

@@ -34,7 +34,7 @@ def test_micro_questions_end_where_the_answer_begins_and_are_of_kinds_that_no_te
     ("world", "cue", "places"),
     [
         ("micro", r" (In the end it stops at|At last the ring lies)$", ("near", "far")),
-        ("abacus", r" (stops|lies) after (second|third|fourth)$", SWAPS),
+        ("abacus", r" (stops|lies) after (two|three|four)$", SWAPS),
     ],
 )
 def test_questions_of_the_text_are_its_calculations_on_pages_that_no_run_reads(world, cue, places):
@@ -53,7 +53,7 @@ def test_answers_are_those_of_the_last_move_that_is_asked_for(source):
     for question in load_questions(source, 200, seed=3):
         (found,) = read(question.text + question.answer)
         assert solve(found.start, found.moves) == found.said == question.answer.strip()
-        assert len(found.moves) == len(re.findall(r"(?<!after )(?:first|second|third|fourth) \w", question.text)) > 1
+        assert len(found.moves) == len(re.findall(r"(?:first|second|third|fourth) \w", question.text)) > 1
 
 
 @pytest.mark.parametrize("world", micro.WORLDS)
