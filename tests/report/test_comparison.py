@@ -369,17 +369,22 @@ def test_the_protocol_fixes_settings_and_claims_as_they_are() -> None:
 def test_the_protocol_says_of_the_dry_run_what_was_recorded() -> None:
     text = (ROOT / "data/PROTOCOL.md").read_text(encoding="utf-8")
     found = Comparison.read(ROOT / "data/abacus/dry")
-    assert (found.bases, found.seeds, found.config.steps, found.config.corpus) == (2, [9300, 9301], 30, "abacus-dev")
-    first, second = (Evaluation.read(ROOT / f"data/abacus/dry/base-{base}").before for base in (0, 1))
-    right = [100 * one.think.sorts["calculable"].accuracy for one in (first, second)]
-    assert "base 0 is right at {:.0f} % of calculable tokens and base 1 at {:.0f} %".format(*right) in text
-    before, after = (found.arms[name].more["own"]["calculable"].mean for name in ("base-ntr", "rmt"))
-    assert (
-        f"right at {100 * after:.0f} % of probed calculable tokens after it, where it was {100 * before:.0f} %" in text
+    assert (found.bases, found.seeds, found.config.steps, found.config.corpus) == (3, [9300, 9301], 160, "abacus-dev")
+    runs = [Evaluation.read(ROOT / f"data/abacus/dry/base-{base}") for base in range(3)]
+    before, after = (
+        [f"{100 * getattr(run, when).think.sorts['calculable'].accuracy:.0f}" for run in runs]
+        for when in ("before", "after")
     )
-    assert f"{100 * found.arms['base-ntr'].sorts['calculable'].accuracy:.0f} % of calculable tokens on average" in (
-        ROOT / "data/abacus/TRIED.md"
-    ).read_text(encoding="utf-8")
+    untrained, trained = (
+        "{:.0f} % [{:.0f}, {:.0f}]".format(*(100 * end for end in (one.accuracy, one.low, one.high)))
+        for one in (found.arms[name].sorts["calculable"] for name in ("base-ntr", "rmt"))
+    )
+    words = " ".join(text.split())
+    assert "bases 0, 1 and 2 are right at {}, {} and {} % of calculable tokens".format(*before) in words
+    assert f"over all bases and both seeds it is {untrained}" in words
+    at, interval = trained.split(" [")
+    assert f"RMT ends at {at} of calculable tokens [{interval}, and its three bases at " in words
+    assert "its three bases at {}, {} and {} %".format(*after) in words
 
 
 # Seeds
