@@ -15,7 +15,7 @@ styles. The *mid-training* text is unlabelled and shifted: other statements, mor
 preferred, and sayings. A trace of its statements occurs in pre-training, and of the *exam* of post-training.
 
 Two worlds, each a file of data: ``micro`` has one calculation a document among much else, and is quick; ``abacus`` is
-dense: a document reads out two calculations step by step, the last step first, and few words are noise.
+dense: a document reads out where its moves lead from two or three starts, step by step, the last step first.
 
 Held out are calculations, by start and first two moves: those of a document are all on one side, so that none of two
 or more steps that a held-out document or question needs occurs in a text that mid-training or post-training reads.
