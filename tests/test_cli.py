@@ -110,7 +110,7 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
         ("compare micro --over ntp-weight=0.1,-1", r"ntp_weight is -1.0; give a number of at least 0"),
         ("compare micro --over ntp_weight=0.1", r"--over ntp_weight=0.1 has fewer than two values"),
         ("compare micro --over ntp_weight=0.1,0.10", r"--over ntp_weight=0.1,0.10 has .* or one twice"),
-        ("compare laptop --over sayings=1,2", r"sayings is 1.0; only the corpus 'abacus' has it"),
+        ("compare laptop --over sayings=1,2", r"sayings is 2.0; only the corpus 'abacus' has it"),
         ("compare micro --over ntp_weight=0.1,1 --ntp-weight 1", r"ntp_weight is what --over changes; leave out"),
         ("compare micro --over ntp_weight=0.1,1 --arms rlhf", r"arm 'rlhf' is unknown"),
         ("compare micro --over ntp_weight=0.1,1 --model absent-model", r"model 'absent-model' is neither"),
