@@ -163,8 +163,11 @@ def _parts(
             chosen.append(source.choice([start for start in starts if start not in chosen]))
         return chosen, operands
 
+    def keys() -> list[str]:
+        return [Working(f" {start}", tuple(_steps(start, operands[:2], world))).key for start in chosen]
+
     chosen, operands = draw()
-    while len(operands) > 1 and not fits(["".join(f" {part}" for part in (start, *operands[:2])) for start in chosen]):
+    while len(operands) > 1 and not fits(keys()):
         chosen, operands = draw()
     listed: list[Piece] = []
     for order, operand in zip(ORDER, operands, strict=False):  # first 4, second 2
