@@ -198,12 +198,13 @@ def _close(batch: _Batch) -> Tensor:
 
 
 def _compare(batch: _Batch, logits: Tensor, trunks: Trunks) -> None:
-    """Note how likely each thought made the token that its text has there; after a question there is none."""
-    own = [(row, trunks.documents[row.position.trunk][row.position.index :][:1]) for row in batch.rows]
-    if all(rest for _, rest in own):
-        truths = torch.tensor([rest[0] for _, rest in own], device=logits.device)
-        logprobs = logits.float().log_softmax(-1).gather(-1, truths[:, None])[:, 0].tolist()
-        for (row, _), logprob in zip(own, logprobs, strict=True):
+    """Note how likely each thought made the text's own token, where that is the answer; a question has none."""
+    places = [row.position for row in batch.rows]
+    own = [trunks.documents[at.trunk][at.index : at.index + 1] for at in places]
+    if batch.form.name == "continuation" and all(own):
+        truths, wide = torch.tensor(own, device=logits.device), logits.float()
+        logprobs = wide.gather(-1, truths)[:, 0] - wide.logsumexp(-1)
+        for row, logprob in zip(batch.rows, logprobs.tolist(), strict=True):
             row.truth = logprob
 
 

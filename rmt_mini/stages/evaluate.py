@@ -131,7 +131,7 @@ def answer_positions(
                     sort=text.sorts[position.index] if text.sorts else "",
                     confidence=float(logprobs.max().exp()),
                     bits=-float(logprobs[truth]) / LN2,
-                    bits_after=fmean(bits_after) if form.name == "continuation" else None,
+                    bits_after=fmean(bits_after) if bits_after else None,
                     rollout=thoughts[0],
                 )
             )
@@ -229,7 +229,7 @@ def some_of(positions: Sequence[Position], count: int) -> list[Position]:
         [0, 0, 5, 5]
     """
     texts = sorted({at.trunk for at in positions})
-    kept = evenly(texts, math.ceil(len(texts) * count / len(positions)))
+    kept = evenly(texts, math.ceil(len(texts) * count / max(1, len(positions))))
     return [at for at in positions if at.trunk in kept]
 
 
