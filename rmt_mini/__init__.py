@@ -54,9 +54,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Each is read once, when a library is loaded, and the user's own value stands. huggingface_hub: no telemetry. torch:
-# threads that wait give up their core, so that a second program does not slow a step several times over.
+# threads that wait give up their core, so that a second program does not slow a step several times over; with GNU's
+# OpenMP they look for work some 20 microseconds first, since to wake one for every small operation doubles a step.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ["OMP_WAIT_POLICY"] = "passive"
 
 _NAMES = {  # module: its public names
     "config": ("RMTConfig",),

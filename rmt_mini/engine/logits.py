@@ -10,12 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from rmt_mini.engine.layers import one_dnn, product
+
+BLOCK = 256  # tokens whose probabilities are summed before one of them is drawn
 CHUNK = 128  # rows; more leave the processor's cache, and take half as long again
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    logits = hidden @ weight.t() if bias is None else torch.addmm(bias, hidden, weight.t())
+    logits = product(hidden, weight, bias) if one_dnn(hidden) else F.linear(hidden, weight, bias)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits if temperature == 1.0 else logits.div_(temperature)
 
@@ -52,7 +56,7 @@ class _TargetLogprobs(torch.autograd.Function):
             probabilities = _logits(hidden[piece], weight, bias, ctx.temperature).sub_(normalisers[piece, None]).exp_()
             scaled = gradient[piece, None] / ctx.temperature
             to_logits = probabilities.mul_(-scaled).scatter_add_(-1, targets[piece, None], scaled).to(hidden.dtype)
-            torch.mm(to_logits, weight, out=to_hidden[piece])
+            to_hidden[piece] = product(to_logits, weight.t()) if one_dnn(to_logits) else to_logits @ weight
             if to_weight is not None:
                 to_weight.addmm_(to_logits.t(), hidden[piece])
             if to_bias is not None:
@@ -75,6 +79,13 @@ def target_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, temperatur
     return logprobs
 
 
+def _place(ends: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where numbers (R, 1) fall between cumulative sums (R, n), never on a part of size 0; and the numbers."""
+    total = ends[:, -1:]
+    below = torch.minimum(below, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(ends, below, right=True), below  # right: the first sum that exceeds the number
+
+
 def sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """Draw one token per row of logits (R, V) by inverting the distribution function, at temperature 0 the likeliest.
 
@@ -93,9 +104,12 @@ def sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor,
     if temperature == 0:
         tokens = scaled.argmax(-1)
     else:
-        cumulative = probabilities.cumsum(-1)
-        total = cumulative[:, -1:]
-        below = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-        # right=True: the first token whose cumulative probability exceeds the draw, never one of probability 0
-        tokens = torch.searchsorted(cumulative, below, right=True)[:, 0]
+        # a block first, and then a token of it: sums over the whole vocabulary would be the slowest part of sampling
+        blocks = F.pad(probabilities, (0, -probabilities.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+        ends = blocks.sum(-1).cumsum(-1)
+        block, below = _place(ends, uniform[:, None] * ends[:, -1:])
+        start = F.pad(ends, (1, 0)).gather(-1, block)
+        inside = blocks.take_along_dim(block[..., None], dim=1)[:, 0].cumsum(-1)
+        token, _ = _place(inside, below - start)
+        tokens = (block * BLOCK + token)[:, 0]
     return tokens, probabilities.gather(-1, tokens[:, None])[:, 0].log()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rmt_mini.engine.layers import LlamaLayers
 from rmt_mini.engine.tree import Documents, DocumentTree, Trunks, backward_through_trunk
 from rmt_mini.records import Position
 
@@ -26,16 +28,16 @@ class PlainBranches:
         self.trunks, self.positions = trunks, positions
         self.tokens: list[list[int]] = [[] for _ in positions]
 
-    def fork(self, copies: int) -> PlainBranches:
-        """Return ``copies`` branches in place of each, side by side."""
-        forked = PlainBranches(self.trunks, [position for position in self.positions for _ in range(copies)])
-        forked.tokens = [list(tokens) for tokens in self.tokens for _ in range(copies)]
-        return forked
+    def take(self, rows: Tensor) -> PlainBranches:
+        """Return copies of ``rows``, which grow on their own from here."""
+        taken = PlainBranches(self.trunks, [self.positions[row] for row in rows.tolist()])
+        taken.tokens = [list(self.tokens[row]) for row in rows.tolist()]
+        return taken
 
-    def forget(self, rows: Tensor, counts: Tensor) -> None:
-        """Take back the last ``counts`` tokens of ``rows``."""
-        for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
-            del self.tokens[row][len(self.tokens[row]) - count :]
+    def put(self, rows: Tensor, grown: PlainBranches) -> None:
+        """Let ``rows`` be as they grew elsewhere."""
+        for row, tokens in zip(rows.tolist(), grown.tokens, strict=True):
+            self.tokens[row] = tokens
 
 
 class PlainTree:
@@ -58,16 +60,21 @@ class PlainTree:
         trunks.hidden = [self._run(ids) for ids in trunks.ids]
         return trunks
 
+    def sampling(self) -> AbstractContextManager[None]:
+        """Return a context for sampling."""
+        return nullcontext()
+
     def branches(self, trunks: Trunks, positions: Sequence[Position], capacity: int) -> PlainBranches:
         """Start an empty branch at each position."""
         return PlainBranches(trunks, positions)
 
     @torch.no_grad()
-    def grow(self, branches: PlainBranches, rows: Tensor, tokens: Tensor) -> Tensor:
-        """Append tokens (rows, C); returns the hidden state of each one's last token (rows, d)."""
+    def grow(self, branches: PlainBranches, rows: Tensor, tokens: Tensor, counts: Tensor | None = None) -> Tensor:
+        """Append ``counts`` of tokens (rows, C), by default all; returns each one's last hidden state (rows, d)."""
         last = []
-        for row, new in zip(rows.tolist(), tokens.tolist(), strict=True):
-            branches.tokens[row] += new
+        kept = [tokens.shape[1]] * len(rows) if counts is None else counts.tolist()
+        for row, new, count in zip(rows.tolist(), tokens.tolist(), kept, strict=True):
+            branches.tokens[row] += new[:count]
             last.append(self._run_branch(branches.trunks, branches.positions[row], branches.tokens[row])[-1])
         return torch.stack(last)
 
@@ -82,7 +89,15 @@ def gap(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
-def _tried(tree: Any, weight: Tensor) -> tuple[list[Tensor], Tensor]:
+Outcome = tuple[list[Tensor], Tensor]
+
+
+def _gaps(ours: Outcome, theirs: Outcome) -> tuple[float, float]:
+    """Return how far states, at most, and gradients differ."""
+    return max(map(gap, ours[0], theirs[0])), gap(ours[1], theirs[1])
+
+
+def _tried(tree: Any, weight: Tensor) -> Outcome:
     """Return a tree's hidden states of a few tokens, and a loss's gradient on ``weight``, the input embedding."""
     device = weight.device
     documents = [[n % 7 for n in range(11)], [n % 5 for n in range(9)]]
@@ -91,36 +106,47 @@ def _tried(tree: Any, weight: Tensor) -> tuple[list[Tensor], Tensor]:
     with torch.enable_grad():
         read = tree.read(documents)
         leaves = read.detached()
-        branches = tree.whole(leaves, positions, rows)
+        whole = tree.whole(leaves, positions, rows)
         hidden = torch.cat(list(read.hidden))
         # a plain sum would be zero after a norm that takes out the mean
         slope = torch.linspace(-1, 1, hidden.shape[-1], device=device, dtype=hidden.dtype)
-        (branches * slope).sum().backward()
+        (whole * slope).sum().backward()
         backward_through_trunk(read, leaves, (hidden * slope).sum())
     gradient, weight.grad = weight.grad, None
     assert gradient is not None
     with torch.no_grad():
         new = torch.tensor([row[:3] for row in rows], device=device)
-        grown = tree.grow(tree.branches(tree.read(documents), positions, 3), torch.arange(3), new)
-    return [hidden.detach(), branches.detach(), grown], gradient
+        branches = tree.branches(tree.read(documents), positions, 3)
+        with tree.sampling():
+            grown = tree.grow(branches, torch.arange(3), new)
+    return [hidden.detach(), whole.detach(), grown], gradient
 
 
 def choose_tree(model: Any) -> DocumentTree | PlainTree:
-    """Return the document tree if states and gradients are the plain path's on a few tokens, else the plain path."""
-    tree, plain = DocumentTree(model), PlainTree(model)
+    """Return the fastest tree whose states and gradients are the plain path's on a few tokens.
+
+    The document tree is tried with our own layers first, and then with transformers'.
+    """
+    plain = PlainTree(model)
     weight = model.get_input_embeddings().weight
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradient_before, weight.grad = weight.grad, None
     model.requires_grad_(False)
     weight.requires_grad_(True)
+    reason = ""
     try:
-        (ours, gradient), (theirs, expected) = _tried(tree, weight), _tried(plain, weight)
-        states, slopes = max(map(gap, ours, theirs)), gap(gradient, expected)
-        reason = f"hidden states differ by {states:.1%} of their size and gradients differ by {slopes:.1%}"
-        # bfloat16 keeps 8 bits, and rounding differs between orders of summation
-        agrees = max(states, slopes) <= (0.2 if weight.dtype == torch.bfloat16 else 1e-3)
-    except Exception as error:  # an unknown architecture may raise any error; the plain path still serves it
-        agrees, reason = False, f"{type(error).__name__}: {error}"
+        expected = _tried(plain, weight)
+        for layers in (LlamaLayers, lambda _: None):
+            try:
+                tree = DocumentTree(model, layers(model))
+                states, slope = _gaps(_tried(tree, weight), expected)
+                reason = f"hidden states differ by {states:.1%} of their size and gradients differ by {slope:.1%}"
+                # bfloat16 keeps 8 bits, and rounding differs between orders of summation
+                if max(states, slope) <= (0.2 if weight.dtype == torch.bfloat16 else 1e-3):
+                    reason = ""
+                    break
+            except Exception as error:  # an unknown architecture may raise any error; the plain path still serves it
+                reason = f"{type(error).__name__}: {error}"
     finally:
         weight.grad = gradient_before
         weight.requires_grad_(False)
@@ -129,8 +155,8 @@ def choose_tree(model: Any) -> DocumentTree | PlainTree:
     text = model.config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ())
     if kinds - {"full_attention"} or (not kinds and getattr(text, "sliding_window", None) is not None):
-        agrees, reason = False, "not every layer attends to all tokens before"  # a few tokens would not show it
-    if agrees:
+        reason = "not every layer attends to all tokens before"  # a few tokens would not show it
+    if not reason:
         return tree
     logger.warning("The document tree does not fit %s (%s); using the slow plain path.", type(model).__name__, reason)
     return plain

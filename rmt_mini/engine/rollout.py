@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, groupby
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from rmt_mini.engine.logits import sample, target_logprobs
 from rmt_mini.engine.model import Policy
+from rmt_mini.engine.plain import PlainTree
 from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
+from rmt_mini.engine.static import think_in_steps
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.records import Position, Rollout
 
@@ -102,25 +105,18 @@ class _Batch:
     grown: Any
 
     def append(self, active: Sequence[int], tokens: Sequence[Sequence[int]]) -> Tensor:
-        """Append tokens to some rows, those of one length together; returns the logits after each (rows, V)."""
-        device = self.policy.device
-        order = sorted(range(len(tokens)), key=lambda place: len(tokens[place]))
-        parts = []
-        for _, places in groupby(order, key=lambda place: len(tokens[place])):
-            rows, new = zip(*((active[place], list(tokens[place])) for place in places), strict=True)
-            parts.append(self.policy.tree.grow(self.grown, torch.tensor(rows), torch.tensor(new, device=device)))
-        hidden = parts[0]
-        if len(parts) > 1:
-            sorted_ = torch.cat(parts)
-            hidden = torch.empty_like(sorted_).index_copy_(0, torch.tensor(order, device=device), sorted_)
-        logits: Tensor = self.policy.head(hidden)
+        """Append tokens to some rows; returns the logits after each (rows, V)."""
+        padded = pad_sequence([torch.tensor(new) for new in tokens], batch_first=True).to(self.policy.device)
+        counts = torch.tensor([len(new) for new in tokens])
+        logits: Tensor = self.policy.head(self.policy.tree.grow(self.grown, torch.tensor(active), padded, counts))
         return logits
 
     def fork(self, copies: int) -> _Batch:
-        """Return ``copies`` rows in place of each, which share what was read so far."""
+        """Return ``copies`` rows in place of each, side by side, which share what was read so far."""
         rows = [Branch(one.position, one.budget, one.opening, one.closing) for one in self.rows for _ in range(copies)]
         caps = [cap for cap in self.caps for _ in range(copies)]
-        return _Batch(self.policy, self.form, rows, caps, self.grown.fork(copies))
+        which = torch.arange(len(self.rows)).repeat_interleave(copies)
+        return _Batch(self.policy, self.form, rows, caps, self.grown.take(which))
 
 
 @torch.no_grad()
@@ -132,12 +128,12 @@ def roll_out(
     group_size: int,
     asking: Asking,
     generator: torch.Generator,
-    stride: int | None = None,
+    in_steps: bool | None = None,
 ) -> list[Rollout]:
     """Sample ``group_size`` thoughts and answers at each position, sorted by trunk; a group is side by side.
 
-    The generator is on the CPU, so that a seed means the same on every device. ``stride`` thought tokens, 1 on the CPU
-    and 8 elsewhere, are sampled before the CPU looks at them; what a row samples after its closing is dropped.
+    The generator is on the CPU, so that a seed means the same on every device. ``in_steps`` of fixed shapes
+    (``engine/static.py``) is how thoughts are sampled everywhere but on a CPU.
     """
     rows = [
         begin(form, trunks.documents[position.trunk], position, budget)
@@ -146,49 +142,66 @@ def roll_out(
     decisions = max(asking.caps) + form.answer_limit
     capacity = max(len(row.opening) for row in rows) + max(len(row.closing) for row in rows) + decisions
     batch = _Batch(policy, form, rows, list(asking.caps), policy.tree.branches(trunks, positions, capacity))
-    logits = batch.append(range(len(rows)), [row.opening for row in rows])
-    batch = batch.fork(group_size)  # a group shares its opening
-    logits = logits.repeat_interleave(group_size, dim=0)
-    # a number for each row and decision, so that nothing a row draws depends on which others are still growing
-    uniform = torch.rand(len(batch.rows), decisions, generator=generator).to(policy.device)
-    _think(batch, logits, uniform, asking, stride or (1 if policy.device.type == "cpu" else 8))
-    logits = _close(batch)
-    _compare(batch, logits, trunks)
-    _answer(batch, logits, uniform, asking)
+    with policy.tree.sampling():
+        logits = batch.append(range(len(rows)), [row.opening for row in rows])
+        batch = batch.fork(group_size)  # a group shares its opening
+        logits = logits.repeat_interleave(group_size, dim=0)
+        # a number for each row and decision, so that nothing a row draws depends on which others are still growing
+        uniform = torch.rand(len(batch.rows), decisions, generator=generator).to(policy.device)
+        if isinstance(policy.tree, PlainTree) or not (policy.device.type != "cpu" if in_steps is None else in_steps):
+            going = [row for row, cap in enumerate(batch.caps) if cap > 0]
+            _think(batch, batch.grown, range(len(batch.rows)), going, logits[going], uniform, asking)
+        else:
+            sampling = (form.close[0], asking.temperature, asking.forced)
+            thoughts = think_in_steps(policy, batch.grown, batch.caps, logits, uniform, sampling)
+            for row, (thought, logprobs, closed) in zip(batch.rows, thoughts.found(), strict=True):
+                row.thought, row.logprobs, row.closed = thought, logprobs, closed
+        logits = _close(batch)
+        _compare(batch, logits, trunks)
+        _answer(batch, logits, uniform, asking)
     return [row.rollout() for row in batch.rows]
 
 
-def _think(batch: _Batch, logits: Tensor, uniform: Tensor, asking: Asking, stride: int) -> None:
-    """Sample thoughts until each has closed or reached its cap; the last token of one at its cap stays unread."""
+def _think(
+    batch: _Batch,
+    grown: Any,
+    rows: Sequence[int],
+    going: Sequence[int],
+    logits: Tensor,
+    uniform: Tensor,
+    asking: Asking,
+) -> None:
+    """Sample thoughts until each has closed or reached its cap; the last token of one at its cap stays unread.
+
+    ``grown`` holds keys and values of ``rows`` of the batch; those at the places ``going`` think, after ``logits``.
+    """
     policy, close = batch.policy, batch.form.close[0]
-    active = [row for row, cap in enumerate(batch.caps) if cap > 0]
-    if len(active) < len(batch.caps):
-        logits = logits[torch.tensor(active, dtype=torch.long, device=policy.device)]
-    depth = 0  # thought tokens of every active row
-    while active:
-        drawn: list[tuple[Tensor, Tensor]] = []
-        numbers = uniform[torch.tensor(active, device=policy.device)]
-        for place in range(depth, min(depth + stride, *(batch.caps[row] for row in active))):
-            if drawn:
-                logits = policy.head(policy.tree.grow(batch.grown, torch.tensor(active), drawn[-1][0][:, None]))
-            if asking.forced:
-                logits[:, close] = -torch.inf
-            drawn.append(sample(logits, asking.temperature, numbers[:, place]))
-        tokens, logprobs = (torch.stack(part, dim=1).tolist() for part in zip(*drawn, strict=True))
-        going, dropped = [], []
-        for number, new, chosen in zip(active, tokens, logprobs, strict=True):
+    while going:
+        numbers = [rows[place] for place in going]
+        if asking.forced:
+            logits[:, close] = -torch.inf
+        depth = len(batch.rows[numbers[0]].thought)  # of every row that still thinks
+        drawn = sample(logits, asking.temperature, uniform[numbers, depth])
+        on = []
+        for place, number, token, logprob in zip(going, numbers, *(part.tolist() for part in drawn), strict=True):
             row = batch.rows[number]
-            row.closed = close in new
-            kept = new.index(close) if row.closed else len(new)
-            row.thought += new[:kept]
-            row.logprobs += chosen[: kept + row.closed]
-            dropped.append(max(0, len(new) - 1 - kept))  # read after the closing; the last token is still unread
+            row.logprobs.append(logprob)
+            row.closed = token == close
+            row.thought += [] if row.closed else [token]
             if not row.closed and len(row.thought) < batch.caps[number]:
-                going.append(number)
-        batch.grown.forget(torch.tensor(active), torch.tensor(dropped))
-        active, depth = going, depth + len(drawn)
-        if active:
-            logits = batch.append(active, [batch.rows[number].thought[-1:] for number in active])
+                on.append(place)
+        if not on:
+            return
+        tokens = torch.tensor([batch.rows[rows[place]].thought[-1:] for place in on], device=policy.device)
+        which = torch.tensor(on)
+        if 2 * len(on) > len(rows):
+            logits, going = policy.head(policy.tree.grow(grown, which, tokens)), on
+        else:  # few are left: from here they grow without the keys and values of the rest
+            taken, all_ = grown.take(which), range(len(on))
+            logits = policy.head(policy.tree.grow(taken, torch.arange(len(on)), tokens))
+            _think(batch, taken, [rows[place] for place in on], all_, logits, uniform, asking)
+            grown.put(which, taken)
+            return
 
 
 def _close(batch: _Batch) -> Tensor:

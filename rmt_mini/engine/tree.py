@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,10 +25,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
-from rmt_mini.engine.attention import branch_attention, fused_branch_attention
+from rmt_mini.engine.attention import branch_attention, fused_branch_attention, seen_by
+from rmt_mini.engine.layers import LlamaLayers
 from rmt_mini.records import Position
 
 IMPLEMENTATION = "rmt_tree"
+KEPT_PREFIX = 512  # tokens; scores against more, which would cost more memory than the rest, are computed twice
 Documents = Sequence[Sequence[int]] | Mapping[int, Sequence[int]]
 
 
@@ -110,44 +113,47 @@ def _located(trunks: Trunks, positions: Sequence[Position]) -> tuple[Tensor, Ten
     return torch.tensor(rows), torch.tensor([position.index for position in positions])
 
 
-class _ByTrunk:
-    """Arrange R rows, sorted by document, as (N, rows of the fullest document); pads repeat a row.
+class _Rectangle:
+    """R rows, sorted by document, as N x M slots: N documents that have rows, M rows of the fullest; the rest is empty.
 
-    Keys and values may be ``stored`` among those of other rows: their places there, (R,).
+    So all branches of a document meet its keys in one product.
     """
 
-    def __init__(self, trunk: Tensor, index: Tensor, device: torch.device, stored: Tensor | None = None) -> None:
-        used, counts = torch.unique_consecutive(trunk, return_counts=True)  # documents that have rows
-        starts, most = counts.cumsum(0) - counts, int(counts.max())
-        rows = starts[:, None] + torch.arange(most).minimum(counts[:, None] - 1)  # (N, most) -> row
+    def __init__(self, trunks: Trunks, trunk: Tensor, index: Tensor) -> None:
+        used, counts = torch.unique_consecutive(trunk, return_counts=True)
         document = torch.repeat_interleave(torch.arange(len(counts)), counts)
-        slot = document * most + torch.arange(len(trunk)) - starts[document]  # row -> place
-        self.even = rows.numel() == len(trunk)  # every document has as many rows: views serve, nothing is copied
-        self.longest = int(index.max())  # no branch sees further
-        self.alone = self.even and stored is None  # no others are stored beside them
-        places = rows if stored is None else stored[rows]
-        parts = (used, rows, places, slot, index[rows])
-        self.used, self.rows, self.places, self.slot, self.seen = (part.to(device) for part in parts)
+        self.shape = (len(counts), int(counts.max()))
+        first = counts.cumsum(0) - counts
+        self.slot = document * self.shape[1] + torch.arange(len(trunk)) - first[document]  # (R,), of each row
+        self.slots = self.shape[0] * self.shape[1]
+        self.row = first.repeat_interleave(self.shape[1])  # (N * M,), of each slot; an empty one repeats a row
+        self.row[self.slot] = torch.arange(len(trunk))
+        self.longest = int(index.max())  # trunk tokens; no branch sees further
+        self.trunks, device = trunks, trunks.ids[0].device
+        self.used = None if len(used) == len(trunks.documents) else used.to(device)
+        self.index = index[self.row].view(self.shape).to(device)
 
-    def attend(
-        self, trunks: Trunks, layer: int, query: Tensor, key: Tensor, value: Tensor, own: Tensor, scaling: float
-    ) -> Tensor:
-        """Run branch_attention on rows: query (R, H, C, D), key and value (stored, H_kv, L, D), to (R, H, C, D)."""
-        trunk_key, trunk_value = (kept[layer][:, :, : self.longest] for kept in (trunks.keys, trunks.values))
-        if len(self.used) < len(trunk_key):
+    def see(self, own_tokens: int, own_length: Tensor) -> None:
+        """Set what the next queries (slots, C) see: ``own_length`` (slots, C) of ``own_tokens`` tokens."""
+        own_length = own_length.view(*self.shape, -1)
+        self.seen = seen_by(self.longest, own_tokens, self.index, own_length)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attend from queries (slots, H, C, D); keys and values are (slots, H_kv, L, D)."""
+        trunk_key, trunk_value = (kept[layer][:, :, : self.longest] for kept in (self.trunks.keys, self.trunks.values))
+        if self.used is not None:
             trunk_key, trunk_value = trunk_key[self.used], trunk_value[self.used]
-        shape = self.rows.shape
-        query, own = (part.view(*shape, *part.shape[1:]) if self.even else part[self.rows] for part in (query, own))
-        key, value = (part.view(*shape, *part.shape[1:]) if self.alone else part[self.places] for part in (key, value))
-        inputs = (query, trunk_key, trunk_value, key, value, self.seen, own, scaling)
+        query, key, value = (part.view(*self.shape, *part.shape[1:]) for part in (query, key, value))
+        inputs = (query, trunk_key, trunk_value, key, value, self.seen, scaling)
         if not torch.is_grad_enabled():
-            grouped = branch_attention(*inputs)
-        elif query.device.type == "cpu":
-            grouped = fused_branch_attention(*inputs)
+            attended = branch_attention(*inputs)
+        elif query.device.type != "cpu" or query.dtype != torch.bfloat16:
+            attended = fused_branch_attention(*inputs)
+        elif self.longest <= KEPT_PREFIX:
+            attended = branch_attention(*inputs)
         else:
-            # scores are recomputed in the backward pass: kept, they would cost memory that grows with the prefix
-            grouped = checkpoint(branch_attention, *inputs, use_reentrant=False, preserve_rng_state=False)
-        return grouped.flatten(0, 1) if self.even else grouped.flatten(0, 1)[self.slot]
+            attended = checkpoint(branch_attention, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return attended.flatten(0, 1)
 
 
 class _WholeBranches:
@@ -155,24 +161,25 @@ class _WholeBranches:
 
     def __init__(self, trunks: Trunks, positions: Sequence[Position], lengths: Tensor, device: torch.device) -> None:
         trunk, index = _located(trunks, positions)
-        self.trunks, self.by_trunk = trunks, _ByTrunk(trunk, index, device)
+        self.rectangle = _Rectangle(trunks, trunk, index)
         row = torch.repeat_interleave(torch.arange(len(lengths)), lengths)  # packed place -> row
         column = torch.arange(len(row)) - (lengths.cumsum(0) - lengths)[row]  # packed place -> place in its row
-        width = int(lengths.max())
-        self.slot = (row * width + column).to(device)  # packed place -> place in the rectangle of rows
+        self.width = int(lengths.max())
+        self.place = (self.rectangle.slot[row] * self.width + column).to(device)  # packed place -> in the rectangle
         self.position_ids = (index[row] + column).to(device)
-        self.own_length = torch.arange(1, width + 1, device=device).expand(len(lengths), -1)
+        own_length = torch.arange(1, self.width + 1, device=device)
+        self.rectangle.see(self.width, own_length.expand(self.rectangle.slots, -1))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        query, key, value = (self._to_rectangle(packed.transpose(0, 1)) for packed in (query, key, value))
-        attended = self.by_trunk.attend(self.trunks, layer, query, key, value, self.own_length, scaling)
-        return attended.transpose(1, 2).flatten(0, 1).index_select(0, self.slot)
+        query, key, value = (self._spread(packed.transpose(0, 1)) for packed in (query, key, value))
+        attended = self.rectangle.attend(layer, query, key, value, scaling)
+        return attended.transpose(1, 2).flatten(0, 1).index_select(0, self.place)
 
-    def _to_rectangle(self, packed: Tensor) -> Tensor:
-        """Spread packed tokens (tokens, H, D) over rows (R, H, L, D); pads are zeros, which nothing sees."""
-        rows, width = self.own_length.shape
-        spread = packed.new_zeros(rows * width, *packed.shape[1:]).index_copy(0, self.slot, packed)
-        return spread.view(rows, width, *packed.shape[1:]).transpose(1, 2)
+    def _spread(self, packed: Tensor) -> Tensor:
+        """Spread packed tokens (tokens, H, D) over slots (slots, H, L, D); pads are zeros, which nothing sees."""
+        slots = self.rectangle.slots
+        spread = packed.new_zeros(slots * self.width, *packed.shape[1:]).index_copy(0, self.place, packed)
+        return spread.view(slots, self.width, *packed.shape[1:]).transpose(1, 2)
 
 
 class GrowingBranches:
@@ -181,33 +188,49 @@ class GrowingBranches:
     def __init__(self, trunks: Trunks, positions: Sequence[Position], capacity: int) -> None:
         self.trunks = trunks
         self.trunk, self.index = _located(trunks, positions)
-        self.lengths = torch.zeros_like(self.index)  # (R,) own tokens so far
+        self._lay_out()
         _, kv_heads, _, dim = trunks.keys[0].shape
-        self.keys = trunks.keys[0].new_zeros(len(trunks.keys), len(positions), kv_heads, capacity, dim)
-        self.values = torch.zeros_like(self.keys)
+        shape = (len(trunks.keys), self.rectangle.slots, kv_heads, capacity, dim)
+        self.keys, self.values = (trunks.keys[0].new_zeros(shape) for _ in range(2))
+        self.lengths = torch.zeros(len(positions), dtype=torch.long, device=self.keys.device)  # own tokens so far
 
-    def fork(self, copies: int) -> GrowingBranches:
-        """Return ``copies`` branches in place of each, side by side, that share what was read so far."""
-        forked = copy.copy(self)
-        for name, dim in (("trunk", 0), ("index", 0), ("lengths", 0), ("keys", 1), ("values", 1)):
-            setattr(forked, name, getattr(self, name).repeat_interleave(copies, dim=dim))
-        return forked
+    def _lay_out(self) -> None:
+        self.rectangle = _Rectangle(self.trunks, self.trunk, self.index)
+        device = self.trunks.ids[0].device
+        self.slot, self.start = self.rectangle.slot.to(device), self.index.to(device)
 
-    def forget(self, rows: Tensor, counts: Tensor) -> None:
-        """Take back the last ``counts`` tokens of ``rows``; what grows next is written over them."""
-        self.lengths[rows] -= counts
+    def take(self, rows: Tensor) -> GrowingBranches:
+        """Return copies of ``rows`` (ascending; on the CPU), which grow on their own from here."""
+        taken = copy.copy(self)
+        taken.trunk, taken.index = self.trunk[rows], self.index[rows]
+        taken._lay_out()
+        source = self.slot[rows[taken.rectangle.row].to(self.slot.device)]
+        taken.keys, taken.values = (kept.index_select(1, source) for kept in (self.keys, self.values))
+        taken.lengths = self.lengths[rows.to(self.slot.device)]
+        return taken
 
-    def aim(self, rows: Tensor, new: int) -> Tensor:
-        """Prepare for ``new`` tokens on each of ``rows`` (ascending); returns their position ids (rows, new)."""
-        device, columns = self.keys.device, self.lengths[rows, None] + torch.arange(new)
-        self.reach = int(columns.max()) + 1
-        if self.reach > self.keys.shape[3]:
-            raise ValueError(f"branches of {self.reach} tokens do not fit the capacity {self.keys.shape[3]}")
-        self.lengths[rows] += new
-        stored = None if len(rows) == len(self.index) else rows
-        self.rows, self.columns = rows.to(device), columns.to(device)
-        self.by_trunk = _ByTrunk(self.trunk[rows], self.index[rows], device, stored)
-        return (self.index[rows, None] + columns).to(device)
+    def put(self, rows: Tensor, grown: GrowingBranches, places: Tensor | None = None) -> None:
+        """Let ``rows`` be as they grew elsewhere: as all rows there, or those at ``places``."""
+        rows = rows.to(self.slot.device)
+        source, capacity = grown.slot if places is None else grown.slot[places], self.keys.shape[3]
+        for kept, new in ((self.keys, grown.keys), (self.values, grown.values)):
+            kept[:, self.slot[rows]] = new[:, source, :, :capacity]
+        self.lengths[rows] = grown.lengths if places is None else grown.lengths[places]
+
+    def aim(self, rows: Tensor, new: int, reach: int | None = None) -> Tensor:
+        """Prepare for ``new`` tokens on each of ``rows`` (ascending); returns their position ids (rows, new).
+
+        ``reach`` is how many own tokens are looked at, where it is known without asking the device.
+        """
+        self.columns = self.lengths[rows, None] + torch.arange(new, device=self.lengths.device)
+        reach = int(self.columns.max()) + 1 if reach is None else reach
+        if reach > self.keys.shape[3]:
+            raise ValueError(f"branches of {reach} tokens do not fit the capacity {self.keys.shape[3]}")
+        self.reach, self.places = reach, self.slot[rows]
+        own_length = self.columns.new_ones(self.rectangle.slots, new)
+        own_length[self.places] = self.columns + 1
+        self.rectangle.see(reach, own_length)
+        return self.start[rows, None] + self.columns
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Store the new keys and values of the rows aimed at, and attend from them."""
@@ -216,22 +239,31 @@ class GrowingBranches:
             packed.view(packed.shape[0], count, new, packed.shape[-1]).transpose(0, 1) for packed in (query, key, value)
         )
         keys, values = self.keys[layer], self.values[layer]
-        keys[self.rows[:, None], :, self.columns] = key.transpose(1, 2)
-        values[self.rows[:, None], :, self.columns] = value.transpose(1, 2)
+        keys[self.places[:, None], :, self.columns] = key.transpose(1, 2)
+        values[self.places[:, None], :, self.columns] = value.transpose(1, 2)
+        full = count == self.rectangle.slots
+        if not full:
+            query = query.new_zeros(self.rectangle.slots, *query.shape[1:]).index_copy_(0, self.places, query)
         keys, values = keys[:, :, : self.reach], values[:, :, : self.reach]
-        attended = self.by_trunk.attend(self.trunks, layer, query, keys, values, self.columns + 1, scaling)
+        attended = self.rectangle.attend(layer, query, keys, values, scaling)
+        attended = attended if full else attended[self.places]
         return attended.transpose(1, 2).flatten(0, 1)
 
 
 class DocumentTree:
     """Run a transformers causal LM, whose attention goes through ``AttentionInterface``, over trunks and branches."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, layers: LlamaLayers | None = None) -> None:
+        self.model, self.layers = model, layers
         self.decoder = model.get_decoder()
+        self.steps: dict[Any, Any] = {}  # decoding steps with fixed shapes, for the next call (engine/static.py)
+        self.captures = True  # until a CUDA graph of one fails
 
-    def _run(self, tokens: Tensor, position_ids: Tensor, tree_pass: object) -> Tensor:
-        inputs = {"input_ids": tokens[None], "position_ids": position_ids[None], "use_cache": False}
+    def run(self, tokens: Tensor, position_ids: Tensor, tree_pass: Any) -> Tensor:
+        """Return the hidden states (n, d) of n tokens, packed, whose queries, keys and values go to ``tree_pass``."""
+        if self.layers is not None:
+            return self.layers(tokens.flatten(), position_ids.flatten(), tree_pass)
+        inputs = {"input_ids": tokens.view(1, -1), "position_ids": position_ids.view(1, -1), "use_cache": False}
         config, before = self.model.config, self.model.config._attn_implementation
         config._attn_implementation = IMPLEMENTATION  # for this call only: outside it is an ordinary model
         try:
@@ -244,20 +276,29 @@ class DocumentTree:
         """Read N documents in one pass; under autograd the graph is kept for ``backward_through_trunk``."""
         trunks = Trunks.of(documents, self.model.device)
         positions = torch.cat([torch.arange(len(ids), device=ids.device) for ids in trunks.ids])
-        hidden = self._run(torch.cat(list(trunks.ids)), positions, trunks)
+        hidden = self.run(torch.cat(list(trunks.ids)), positions, trunks)
         trunks.hidden = hidden.split([len(ids) for ids in trunks.ids])
         return trunks
+
+    def sampling(self) -> AbstractContextManager[None]:
+        """Return a context for sampling, in which no weight changes."""
+        return nullcontext() if self.layers is None else self.layers.packed()
 
     def branches(self, trunks: Trunks, positions: Sequence[Position], capacity: int) -> GrowingBranches:
         """Start a branch of at most ``capacity`` tokens at each position, sorted by trunk."""
         return GrowingBranches(trunks, positions, capacity)
 
     @torch.no_grad()
-    def grow(self, branches: GrowingBranches, rows: Tensor, tokens: Tensor) -> Tensor:
-        """Append tokens (rows, C), on the device, to some branches; returns each one's last hidden state (rows, d)."""
-        positions = branches.aim(rows, tokens.shape[1])
-        hidden = self._run(tokens.flatten(), positions.flatten(), branches)
-        return hidden.view(*tokens.shape, -1)[:, -1]
+    def grow(self, branches: GrowingBranches, rows: Tensor, tokens: Tensor, counts: Tensor | None = None) -> Tensor:
+        """Append tokens (rows, C), on the device, to some branches; returns each one's last hidden state (rows, d).
+
+        Of each row ``counts`` tokens are meant, by default all; what grows next is written over the others.
+        """
+        rows = rows.to(tokens.device)
+        counts = torch.full_like(rows, tokens.shape[1]) if counts is None else counts.to(tokens.device)
+        hidden = self.run(tokens, branches.aim(rows, tokens.shape[1]), branches)
+        branches.lengths[rows] += counts
+        return hidden.view(*tokens.shape, -1)[torch.arange(len(rows), device=rows.device), counts - 1]
 
     def whole(self, trunks: Trunks, positions: Sequence[Position], tokens: Sequence[Sequence[int]]) -> Tensor:
         """Hidden states of whole branches, packed: (sum of lengths, d). Positions are sorted by trunk."""
@@ -265,4 +306,4 @@ class DocumentTree:
         lengths = torch.tensor([len(row) for row in tokens])
         branches = _WholeBranches(trunks, positions, lengths, device)
         packed = torch.tensor([token for row in tokens for token in row], device=device)
-        return self._run(packed, branches.position_ids, branches)
+        return self.run(packed, branches.position_ids, branches)

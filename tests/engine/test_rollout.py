@@ -9,7 +9,6 @@ import torch
 from scipy.stats import chisquare
 
 from rmt_mini.engine.model import Policy
-from rmt_mini.engine.plain import PlainTree
 from rmt_mini.engine.prompt import Chat, Continuation
 from rmt_mini.engine.rollout import Asking, lay_out, roll_out, rollout_logprobs
 from rmt_mini.engine.tree import DocumentTree
@@ -75,28 +74,6 @@ def test_logprobs_at_sampling_are_those_of_training(shape: str, name: str, tempe
     sampled = torch.tensor([value for rollout in rollouts for value in rollout.logprobs])
     torch.testing.assert_close(logprobs[mask], sampled, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(logprobs[mask], torch.cat(plain), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("name", "tree"), [("chat", "document"), ("continuation", "document"), ("continuation", "plain")]
-)
-def test_looking_seldom_changes_nothing(name: str, tree: str) -> None:
-    policy = closing_policy("llama", torch.float64)
-    if tree == "plain":
-        policy.tree = PlainTree(policy.model)
-    form = FORMS[name](policy.tokenizer)
-    results = []
-    for stride in (1, 2, 5, 100):
-        _, trunks, positions = set_up(policy, form, TEXTS)
-        asking = Asking([None, 3, 12, 4, None, 100], [5, 6, 0, 8, 1, 12])
-        results.append(roll_out(policy, form, trunks, positions, 4, asking, generator(5), stride))
-    closings = {(rollout.length, rollout.closed) for rollout in results[0]}
-    assert {closed for _, closed in closings} == {True, False}
-    assert len({length for length, closed in closings if closed}) > 2  # closed at different places of a stride
-    for one, *others in zip(*results, strict=True):
-        for other in others:
-            assert (one.thought, one.closed, one.answer) == (other.thought, other.closed, other.answer)
-            assert one.logprobs == pytest.approx(other.logprobs, rel=1e-9)
 
 
 def test_what_a_row_draws_does_not_hang_on_the_others() -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from rmt_mini.engine import layers as layers_room
 from rmt_mini.engine import tree as tree_room
-from rmt_mini.engine.attention import branch_attention, fused_branch_attention
+from rmt_mini.engine.attention import branch_attention, fused_branch_attention, seen_by
 from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.plain import PlainTree, choose_tree
@@ -122,6 +123,7 @@ def test_a_step_equals_its_plain_twin(shape: str, dtype: torch.dtype, device: st
         pytest.skip("no CUDA")
     policy = make_policy("tiny", tiny_model(shape, dtype).to(device), byte_tokenizer())
     assert isinstance(policy.tree, DocumentTree)
+    assert (policy.tree.layers is None) == (dtype == torch.float64)  # our own layers, and transformers'
     form = FORMS[name](policy.tokenizer)
     work = make_work(form, texts)
     theirs = twin_step(policy.model, form, work)
@@ -156,10 +158,9 @@ def test_branch_attention_is_masked_attention(
     query = draw(trunks, rows, heads, new, 8)
     trunk = draw(trunks, kv_heads, trunk_tokens, 8), draw(trunks, kv_heads, trunk_tokens, 8)
     own = draw(trunks, rows, kv_heads, own_tokens, 8), draw(trunks, rows, kv_heads, own_tokens, 8)
-    least = 0 if attention is branch_attention else 1  # in a tree something stands before every position
-    trunk_length = torch.randint(least, trunk_tokens + 1, (trunks, rows), generator=generator)
+    trunk_length = torch.randint(0, trunk_tokens + 1, (trunks, rows), generator=generator)
     own_length = torch.randint(1, own_tokens + 1, (trunks, rows, new), generator=generator)
-    ours = attention(query, *trunk, *own, trunk_length, own_length, 0.3)
+    ours = attention(query, *trunk, *own, seen_by(trunk_tokens, own_tokens, trunk_length, own_length), 0.3)
 
     mask = torch.zeros(trunks, rows, 1, new, trunk_tokens + own_tokens, dtype=torch.bool)
     for n, r, c in itertools.product(range(trunks), range(rows), range(new)):
@@ -225,7 +226,9 @@ def test_a_fork_shares_what_was_read_and_nothing_after(tree: type) -> None:
     positions, openings = at((0, 4), (1, 10)), [[7, 8], [9, 10]]
     stem = policy.tree.branches(trunks, positions, capacity=6)
     policy.tree.grow(stem, torch.arange(2), torch.tensor(openings))
-    hidden = policy.tree.grow(stem.fork(3), torch.arange(6), torch.arange(1, 7)[:, None])
+    hidden = policy.tree.grow(
+        stem.take(torch.arange(2).repeat_interleave(3)), torch.arange(6), torch.arange(1, 7)[:, None]
+    )
     rows = [[*openings[n // 3], n + 1] for n in range(6)]  # copies are side by side
     whole = last_of_whole(policy, trunks, [one for one in positions for _ in range(3)], rows)
     torch.testing.assert_close(hidden, whole, rtol=1e-4, atol=1e-4)
@@ -306,7 +309,7 @@ def test_a_model_on_which_the_tree_fails_takes_the_plain_path(
     def broken(*_: Any) -> Tensor:
         raise RuntimeError("no such architecture")
 
-    monkeypatch.setattr(tree_room, "fused_branch_attention", broken)
+    monkeypatch.setattr(tree_room, "branch_attention", broken)
     model = tiny_model()
     assert isinstance(choose_tree(model), PlainTree)
     assert "RuntimeError: no such architecture" in caplog.text
@@ -336,6 +339,38 @@ def test_right_states_with_wrong_gradients_take_the_plain_path(
     model = tiny_model()
     assert isinstance(choose_tree(model), PlainTree)
     assert re.search(r"hidden states differ by 0\.0% of their size and gradients differ by [1-9]", caplog.text)
+
+
+def test_layers_that_compute_something_else_give_way_to_those_of_transformers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rotate = layers_room._Rotate.forward
+    monkeypatch.setattr(layers_room._Rotate, "forward", lambda ctx, x, cos, sin: rotate(ctx, x, cos, -sin))
+    tree = choose_tree(tiny_model())
+    assert isinstance(tree, DocumentTree)
+    assert tree.layers is None
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("change", [{"hidden_act": "gelu"}, {"attention_bias": True, "mlp_bias": True}, {}])
+def test_our_layers_are_of_llama_s_kind(change: dict[str, Any]) -> None:
+    tree = choose_tree(tiny_model(**change))
+    assert isinstance(tree, DocumentTree)
+    assert (tree.layers is None) == (change.get("hidden_act") == "gelu")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_weights_give_the_same_states(shape: str, dtype: torch.dtype) -> None:
+    tree = choose_tree(tiny_model(shape, dtype))
+    assert isinstance(tree, DocumentTree)
+    assert tree.layers is not None
+    with torch.no_grad():
+        (plain,) = tree.read([range(20)]).hidden
+        with tree.sampling():
+            (packed,) = tree.read([range(20)]).hidden
+    assert gap(packed, plain) < (1e-5 if dtype == torch.float32 else 2e-2)
+    assert not torch.equal(packed, plain)
 
 
 def test_the_check_leaves_gradients_and_what_is_trained_as_they_were() -> None:

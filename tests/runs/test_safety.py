@@ -152,11 +152,13 @@ def test_telemetry_is_off_unless_it_is_asked_for(chosen: str | None, off: bool) 
 
 @pytest.mark.parametrize("chosen", [None, "active"])
 def test_threads_that_wait_give_up_their_core_unless_the_user_chose(chosen: str | None) -> None:
-    code = "import os, sys, rmt_mini.cli; print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
-    env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    code = "import os, sys, rmt_mini.cli; print('torch' in sys.modules, *map(os.getenv, sys.argv[1:]))"
+    names = ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"]
+    env = {name: value for name, value in os.environ.items() if name not in names}
     env |= {} if chosen is None else {"OMP_WAIT_POLICY": chosen}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
-    assert done.stdout.split() == ["False", chosen or "passive"], done.stderr  # torch reads it when it is loaded
+    done = subprocess.run([sys.executable, "-c", code, *names], cwd=ROOT, env=env, capture_output=True, text=True)
+    expected = [chosen, "None"] if chosen else ["passive", "1000"]
+    assert done.stdout.split() == ["False", *expected], done.stderr  # torch reads them when it is loaded
 
 
 # Notebooks on loopback, behind a token

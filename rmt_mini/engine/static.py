@@ -1,0 +1,209 @@
+"""Thoughts sampled with fixed shapes: on a GPU one step is a CUDA graph, captured once and replayed.
+
+A small model's step is some thousand kernels of a few microseconds each; started one by one they take many times as
+long as they compute. Here a step reads the last token of every row, samples the next and notes it, all on the device,
+on tensors that keep their place. A row that is done stays and is computed for nothing. The CPU looks every few steps,
+and moves the rows that still think to smaller tensors once they are half of a document's or fewer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rmt_mini.engine.logits import sample
+from rmt_mini.engine.model import Policy
+from rmt_mini.engine.tree import DocumentTree, GrowingBranches, Trunks
+from rmt_mini.records import Position
+
+logger = logging.getLogger(__name__)
+
+STRIDE = 8  # steps before the CPU looks
+ROOM = 64  # trunk and own tokens are rounded up to a multiple, so that few shapes are captured
+Sampling = tuple[int, float, bool]  # the token that closes a thought, temperature, whether thoughts are forced
+KEPT = 6  # steps of a model, each with keys and values of its own
+
+
+@dataclass
+class Thoughts:
+    """What R rows have sampled so far, on the device; all that still think have made as many decisions."""
+
+    uniform: Tensor  # (R, decisions), a number for each decision
+    caps: Tensor  # (R,), the longest thought of each, tokens
+    tokens: Tensor  # (R, decisions), of the thoughts
+    logprobs: Tensor  # (R, decisions), closing decisions included
+    last: Tensor  # (R,), the token to be read next
+    length: Tensor  # (R,), thought tokens
+    closed: Tensor  # (R,), whether the model closed the thought
+    depth: Tensor  # (1,), decisions made
+
+    @classmethod
+    def begin(cls, uniform: Tensor, caps: Sequence[int]) -> Thoughts:
+        """Return empty thoughts."""
+        zeros = torch.zeros(uniform.shape, dtype=torch.long, device=uniform.device)
+        flat = zeros.new_zeros(len(zeros))
+        logprobs, depth = torch.zeros_like(uniform), zeros.new_zeros(1)
+        ends = torch.tensor(caps, device=uniform.device)
+        return cls(uniform, ends, zeros, logprobs, flat.clone(), flat.clone(), flat.bool(), depth)
+
+    @property
+    def thinking(self) -> Tensor:
+        """Which rows still think, (R,)."""
+        return ~self.closed & (self.length < self.caps)
+
+    def draw(self, logits: Tensor, close: int, temperature: float, forced: bool) -> None:
+        """Sample the next token of every row that still thinks, in place."""
+        if forced:
+            logits[:, close] = -torch.inf
+        on, depth = self.thinking, self.depth
+        token, logprob = sample(logits, temperature, self.uniform.index_select(1, depth)[:, 0])
+        for kept, new in ((self.tokens, token), (self.logprobs, logprob)):
+            kept.index_copy_(1, depth, torch.where(on, new, kept.index_select(1, depth)[:, 0])[:, None])
+        self.closed |= on & (token == close)
+        self.length += on & (token != close)
+        self.last.copy_(torch.where(on, token, self.last))
+        depth.add_(1).clamp_(max=self.uniform.shape[1] - 1)
+
+    def put(self, rows: Tensor | slice, thoughts: Thoughts, places: Tensor) -> None:
+        """Let ``rows`` be as those at ``places`` of other thoughts."""
+        for name in ("uniform", "tokens", "logprobs"):
+            ours, theirs = getattr(self, name), getattr(thoughts, name)
+            width = min(ours.shape[1], theirs.shape[1])  # of rounded shapes
+            ours[rows, :width] = theirs[places, :width]
+        for name in ("caps", "last", "length", "closed"):
+            getattr(self, name)[rows] = getattr(thoughts, name)[places]
+        self.depth.copy_(thoughts.depth)
+
+    def found(self) -> list[tuple[list[int], list[float], bool]]:
+        """Return each row's thought, the log-probabilities of its decisions, and whether the model closed it."""
+        rows = zip(*(part.tolist() for part in (self.tokens, self.logprobs, self.length, self.closed)), strict=True)
+        return [(tokens[:length], logprobs[: length + closed], closed) for tokens, logprobs, length, closed in rows]
+
+
+class Step:
+    """A decoding step of N x M rows, on tensors of its own."""
+
+    def __init__(self, policy: Policy, tree: DocumentTree, shape: Shape, sampling: Sampling) -> None:
+        self.policy, self.tree, self.sampling, device = policy, tree, sampling, policy.device
+        like, (documents, rows, trunk_tokens, capacity, decisions) = shape.like, shape.sizes
+        kept = [
+            [layer.new_zeros(documents, layer.shape[1], trunk_tokens, layer.shape[3]) for layer in layers]
+            for layers in (like.keys, like.values)
+        ]
+        trunks = Trunks(dict.fromkeys(range(documents), ()), [torch.zeros(1, device=device)] * documents, (), *kept)
+        positions = [Position(document, trunk_tokens, 0, 0.0) for document in range(documents) for _ in range(rows)]
+        self.grown = GrowingBranches(trunks, positions, capacity)
+        self.thoughts = Thoughts.begin(torch.zeros(len(positions), decisions, device=device), [0] * len(positions))
+        self.rows = torch.arange(len(positions), device=device)
+        self.replay = self.run
+
+    def run(self) -> None:
+        """Read the last token of every row and sample the next."""
+        on = self.thoughts.thinking
+        position_ids = self.grown.aim(self.rows, 1, reach=self.grown.keys.shape[3])
+        hidden = self.tree.run(self.thoughts.last, position_ids, self.grown)
+        self.grown.lengths += on
+        self.thoughts.draw(self.policy.head(hidden), *self.sampling)
+
+    def capture(self) -> None:
+        """Capture the step as a CUDA graph, while nobody thinks, so that trying it out changes nothing."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):  # libraries set themselves up on their first calls
+                self.run()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.run()
+        self.replay = graph.replay
+
+    def load(self, grown: GrowingBranches, thoughts: Thoughts, rows: Tensor) -> None:
+        """Copy in ``rows``, M for each of N documents."""
+        taken, ours = grown.take(rows), self.grown
+        used, longest = taken.rectangle.used, taken.rectangle.longest
+        for name in ("keys", "values"):
+            for kept, layer in zip(getattr(ours.trunks, name), getattr(taken.trunks, name), strict=True):
+                kept[:, :, :longest] = (layer if used is None else layer[used])[:, :, :longest]
+            getattr(ours, name)[:, :, :, : taken.keys.shape[3]] = getattr(taken, name)
+        ours.rectangle.index.copy_(taken.rectangle.index)
+        ours.start.copy_(taken.start)
+        ours.lengths.copy_(taken.lengths)
+        self.thoughts.put(slice(None), thoughts, rows.to(self.rows.device))
+
+
+def _rounded(count: int, unit: int = 8) -> int:
+    """Round up to a multiple of ``unit``, or of more where that is less than a quarter."""
+    unit = max(unit, 1 << max(0, count.bit_length() - 3))
+    return -(-count // unit) * unit
+
+
+class Shape(NamedTuple):
+    """The shape of a step, and the trunks that its keys and values are like."""
+
+    sizes: tuple[int, ...]  # documents, rows of each, trunk tokens, own tokens, decisions
+    like: Trunks
+
+
+def think_in_steps(
+    policy: Policy,
+    grown: GrowingBranches,
+    caps: Sequence[int],
+    logits: Tensor,  # (R, V), of the first decision of every row
+    uniform: Tensor,  # (R, decisions)
+    sampling: Sampling,
+) -> Thoughts:
+    """Sample the thoughts of R rows until each has closed or reached its cap."""
+    tree = policy.tree
+    assert isinstance(tree, DocumentTree)
+    thoughts = Thoughts.begin(uniform, caps)
+    thoughts.draw(logits, *sampling)
+    while rows := thoughts.thinking.nonzero()[:, 0].tolist():
+        by_document = [list(found) for _, found in groupby(rows, key=lambda row: int(grown.trunk[row]))]
+        most = _rounded(max(map(len, by_document)))
+        # a document with fewer repeats a row, which is computed for nothing
+        padded = torch.tensor([found[min(n, len(found) - 1)] for found in by_document for n in range(most)])
+        places = [most * n + place for n, found in enumerate(by_document) for place in range(len(found))]
+        longest = _rounded(int(grown.index[rows].max()), ROOM)
+        sizes = (len(by_document), most, longest, *(_rounded(n, ROOM) for n in (grown.keys.shape[3], uniform.shape[1])))
+        step = _step(policy, tree, Shape(sizes, grown.trunks), sampling)
+        step.load(grown, thoughts, padded)
+        left = most
+        while _rounded(left) * 2 > most:
+            for _ in range(STRIDE):
+                step.replay()
+            thinking = step.thoughts.thinking.view(len(by_document), most)
+            left = int(thinking.sum(1).max())
+        at = torch.tensor(places, device=policy.device)
+        grown.put(torch.tensor(rows), step.grown, at)
+        thoughts.put(torch.tensor(rows, device=policy.device), step.thoughts, at)
+    return thoughts
+
+
+def can_capture(tree: DocumentTree) -> bool:
+    """Whether steps are captured: on a CUDA GPU, until one fails."""
+    return bool(tree.model.device.type == "cuda") and tree.captures
+
+
+def _step(policy: Policy, tree: DocumentTree, shape: Shape, sampling: Sampling) -> Step:
+    """Return the step of a shape, captured where that is possible."""
+    key = (shape.sizes, sampling)
+    if key not in tree.steps:
+        while len(tree.steps) >= KEPT:
+            del tree.steps[next(iter(tree.steps))]
+        tree.steps[key] = step = Step(policy, tree, shape, sampling)
+        if can_capture(tree):
+            try:
+                step.capture()
+            except Exception as error:  # an unknown architecture may ask the CPU, which cannot be captured
+                tree.captures = False
+                reason = " ".join(str(error).split())[:200]
+                logger.warning("A decoding step cannot be captured as a CUDA graph (%s); sampling is slower", reason)
+    found: Step = tree.steps[key]
+    return found

@@ -1,0 +1,135 @@
+"""Thoughts sampled in steps of fixed shapes are those of the dynamic path; a captured step is an uncaptured one."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+
+from rmt_mini.engine import static
+from rmt_mini.engine.model import make_policy
+from rmt_mini.engine.plain import PlainTree
+from rmt_mini.engine.rollout import Asking, roll_out
+from rmt_mini.records import Rollout
+from tests.engine.test_rollout import FORMS, TEXTS, closing_policy, generator, set_up
+
+BUDGETS, CAPS = [None, 3, 12, 4, None, 100], [5, 6, 0, 8, 1, 12]
+
+
+def assert_same(ours: list[Rollout], theirs: list[Rollout], rel: float = 1e-9) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.thought, one.closed, one.answer) == (other.thought, other.closed, other.answer)
+        assert one.logprobs == pytest.approx(other.logprobs, rel=rel)
+
+
+def rollouts(policy: Any, form: Any, asking: Asking, in_steps: bool | None, seed: int = 5, size: int = 4) -> Any:
+    _, trunks, positions = set_up(policy, form, TEXTS)
+    return roll_out(policy, form, trunks, positions, size, asking, generator(seed), in_steps)
+
+
+@pytest.mark.parametrize("tree", ["document", "plain"])
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("stride", [1, 2, 5, 100])
+def test_steps_sample_what_the_dynamic_path_does(
+    stride: int, name: str, tree: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(static, "STRIDE", stride)
+    policy = closing_policy("llama", torch.float64)
+    form = FORMS[name](policy.tokenizer)
+    asking = Asking(BUDGETS, CAPS)
+    ours = rollouts(policy, form, asking, in_steps=True, size=9)
+    assert policy.tree.steps
+    if tree == "plain":
+        policy.tree = PlainTree(policy.model)
+    assert {one.closed for one in ours} == {True, False}
+    assert len({one.length for one in ours if one.closed}) > 2  # closed at different places of a stride
+    assert_same(ours, rollouts(policy, form, asking, in_steps=False, size=9))
+
+
+@pytest.mark.parametrize(
+    "asking",
+    [
+        Asking([8] * 6, [5] * 6, forced=True),
+        Asking([8] * 6, [9, 9, 3, 9, 1, 9], temperature=0.0),
+        Asking([None] * 6, [12] * 6, temperature=0.7, answer_temperature=0.0),
+        Asking([4] * 6, [0] * 6),
+    ],
+    ids=["forced", "greedy", "cooler", "without thoughts"],
+)
+def test_so_do_steps_of_float32_on_our_layers(asking: Asking) -> None:
+    policy = closing_policy("qwen3")
+    assert policy.tree.layers is not None
+    form = FORMS["continuation"](policy.tokenizer)
+    assert_same(*(rollouts(policy, form, asking, in_steps) for in_steps in (True, False)), rel=1e-4)
+
+
+def test_a_step_serves_later_calls_of_its_shape() -> None:
+    policy = closing_policy("qwen3", torch.float64)
+    form = FORMS["continuation"](policy.tokenizer)
+    rollouts(policy, form, Asking(BUDGETS, CAPS), in_steps=True)
+    before = dict(policy.tree.steps)
+    asking = Asking([None] * 6, [7, 3, 12, 9, 2, 5])
+    assert_same(*(rollouts(policy, form, asking, in_steps, seed=6) for in_steps in (True, False)))
+    assert {key: policy.tree.steps[key] for key in before} == before
+    assert len(policy.tree.steps) <= static.KEPT
+    for size in range(1, 60, 8):
+        rollouts(policy, form, asking, in_steps=True, size=size)
+    assert len(policy.tree.steps) == static.KEPT
+
+
+def test_what_cannot_be_captured_runs_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = closing_policy("llama", torch.float64)
+    form = FORMS["continuation"](policy.tokenizer)
+    expected = rollouts(policy, form, Asking(BUDGETS, CAPS), in_steps=False)
+
+    def refuse(step: static.Step) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(static.Step, "capture", refuse)
+    monkeypatch.setattr(static, "can_capture", lambda tree: tree.captures)
+    with caplog.at_level(logging.WARNING):
+        for size in (4, 4, 9):
+            found = rollouts(policy, form, Asking(BUDGETS, CAPS), in_steps=True, size=size)
+            if size == 4:
+                assert_same(found, expected)
+    assert caplog.text.count("cannot be captured") == 1
+
+
+def test_a_step_is_tried_out_while_nobody_thinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph repeats the calls that it recorded: this fake one records the step and repeats it."""
+    policy = closing_policy("llama", torch.float64)
+    form = FORMS["continuation"](policy.tokenizer)
+    replayed = []
+
+    def capture(step: static.Step) -> None:
+        for _ in range(3):
+            step.run()
+        step.replay = lambda: (replayed.append(step), step.run())[1]
+
+    monkeypatch.setattr(static.Step, "capture", capture)
+    monkeypatch.setattr(static, "can_capture", lambda tree: True)
+    asking = Asking(BUDGETS, CAPS)
+    assert_same(*(rollouts(policy, form, asking, in_steps) for in_steps in (True, False)))
+    assert {*map(id, replayed)} == {*map(id, policy.tree.steps.values())}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+@pytest.mark.parametrize("shape", ["llama", "qwen3"])
+def test_captured_is_uncaptured(shape: str, caplog: pytest.LogCaptureFixture) -> None:
+    results = []
+    for captures in (True, False):
+        small = closing_policy(shape)
+        policy = make_policy("tiny", small.model.to("cuda"), small.tokenizer)
+        policy.tree.captures = captures
+        form = FORMS["continuation"](policy.tokenizer)
+        for seed in (5, 6):  # the second call replays what the first captured
+            results.append(rollouts(policy, form, Asking(BUDGETS, CAPS), in_steps=True, seed=seed, size=9))
+        assert policy.tree.captures is captures
+    assert "cannot be captured" not in caplog.text
+    for one, other in zip(results[:2], results[2:], strict=True):
+        assert_same(one, other, rel=1e-5)
