@@ -64,7 +64,7 @@ def measure(setting: Setting, rows: Collection[str]) -> Iterator[Json]:
     """Measure the machine's limits and one row after the other; yield all that is known after each."""
     quick, few = setting.replace(steps=1), setting.replace(steps=min(FEW, setting.steps))
     long = few.replace(prefix=setting.long_prefix)
-    contenders = {"tree": _needed("tree", setting)} if "tree" in rows else {}
+    contenders: Json = {"tree": _needed("tree", setting)} if "tree" in rows else {}
     limits = _needed("limits", setting)
     known = {quick: contenders["tree"]} if contenders else {}  # the tree's steps, by their sizes
     sweeps: Json = {}
@@ -78,7 +78,7 @@ def measure(setting: Setting, rows: Collection[str]) -> Iterator[Json]:
     if contenders:
         left = median(contenders["tree"]["seconds"]) * sum(FIXED["takes"][row] for row in rows if row != "tree")
         logger.info("About %.0f minutes to go, by the seconds of this step", left / 60)
-        yield so_far()
+    yield so_far()
     if "busy" in rows:
         contenders["busy"] = run_part("busy", few)
         yield so_far()
@@ -103,10 +103,9 @@ def measure(setting: Setting, rows: Collection[str]) -> Iterator[Json]:
             contenders["padded"] = best(tried)
             yield so_far()
     for name in (row for row in rows if row in SWEEPS):
-        beside = {getattr(setting, name): "trl", **({long.prefix: "trl_long"} if name == "prefix" else {})}
-        theirs = {value: contenders.get(row, {}) for value, row in beside.items()}
-        seen = [{"value": value, **one} for value, one in theirs.items() if "seconds" in one]
-        sweeps[name] = {"points": [], "trl": seen}
+        beside = {"trl": getattr(setting, name), **({"trl_long": long.prefix} if name == "prefix" else {})}
+        timed = [row for row in beside if "seconds" in contenders.get(row, {})]
+        sweeps[name] = {"points": [], "trl": [{"value": beside[row], **contenders[row]} for row in timed]}
         for value in SWEEPS[name]:
             size = quick.replace(**{name: value})
             one = known[size] = known.get(size) or run_part("tree", size)
