@@ -37,7 +37,8 @@ pytestmark = [
 ]
 ROOT = Path(__file__).resolve().parents[1]
 QWEN3 = {
-    "hidden_size": 1024, "intermediate_size": 3072, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
+    "hidden_size": 1024, "intermediate_size": 3072, "head_dim": 128,
+    "num_attention_heads": 16, "num_key_value_heads": 8,
 }  # fmt: skip # of Qwen3-0.6B, whose heads together are wider than its states
 MEASURED = {"rollout_seconds", "update_seconds", "trunk_seconds", "peak_memory_mb"}  # no two runs agree in these
 
