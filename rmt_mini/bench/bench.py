@@ -36,7 +36,7 @@ DTYPES = ("bfloat16", "float32")
 SLOW = 1 / 8  # of the fastest dtype's rate: a processor without bfloat16 products takes a hundred times as long
 LEAST = 8  # rollouts in a micro-batch
 SHARES = (8, 4, 2, 1)  # a micro-batch is the rollouts divided by one of these
-FEW = 3  # steps of the tree beside another program, and with the long prefix
+FEW = 3  # steps of generate, and of the tree beside another program and with the long prefix
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # the package chooses these in every part
 
 
@@ -79,9 +79,10 @@ def measure(setting: Setting, rows: Collection[str]) -> Iterator[Json]:
         left = median(contenders["tree"]["seconds"]) * sum(FIXED["takes"][row] for row in rows if row != "tree")
         logger.info("About %.0f minutes to go, by the seconds of this step", left / 60)
     yield so_far()
-    if "busy" in rows:
-        contenders["busy"] = run_part("busy", few)
-        yield so_far()
+    for name in ("busy", "generate"):
+        if name in rows:
+            contenders[name] = run_part(name, few)
+            yield so_far()
     rates = limits["products"]
     dtypes = [{"dtype": dtype} for dtype in DTYPES if rates[dtype] > SLOW * max(rates.values())]
     if "trl" in rows:
@@ -91,12 +92,9 @@ def measure(setting: Setting, rows: Collection[str]) -> Iterator[Json]:
     if "long" in rows:
         contenders["tree_long"] = known[long.replace(steps=1)] = run_part("tree", long) | {"prefix": long.prefix}
         yield so_far()
-        way = contenders.get("trl", {"dtype": max(rates, key=rates.get), "micro_batch": min(setting.rollouts, LEAST)})
-        how = {name: way[name] for name in ("dtype", "micro_batch") if name in way}
-        contenders["trl_long"] = run_part("trl", long.replace(steps=setting.trl_steps), **how) | {"prefix": long.prefix}
-        yield so_far()
-    if "generate" in rows:
-        contenders["generate"] = run_part("generate", few)
+        way = {"dtype": max(rates, key=rates.get), "micro_batch": min(setting.rollouts, LEAST)}
+        way |= {name: one for name, one in contenders.get("trl", {}).items() if name in way}
+        contenders["trl_long"] = run_part("trl", long.replace(steps=setting.trl_steps), **way) | {"prefix": long.prefix}
         yield so_far()
     if "padded" in rows:
         for tried in climb(quick, "padded"):
@@ -115,8 +113,7 @@ def measure(setting: Setting, rows: Collection[str]) -> Iterator[Json]:
 
 
 def _needed(name: str, setting: Setting) -> Json:
-    found = run_part(name, setting)
-    if "error" in found:
+    if "error" in (found := run_part(name, setting)):
         raise UserError(f"the {name} cannot be measured: {found['error']}")
     return found
 

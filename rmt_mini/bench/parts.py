@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -67,16 +67,12 @@ def material(setting: Setting, policy: Policy) -> tuple[RMTConfig, list[Text]]:
     longest = sorted(load_corpus(setting.corpus).documents, key=lambda document: -len(document.text))
     texts = []
     for number in range(setting.documents):
-        joined, ids, first = "", list[int](), 0
-        for document in longest[number :: setting.documents]:  # one after the other, until they are long enough
-            joined = f"{joined}\n\n{document.text}" if joined else document.text
-            ids, first = form.trunk(joined)
-            if len(ids) >= wanted:
-                break
-        else:
+        joined = accumulate((one.text for one in longest[number :: setting.documents]), "{}\n\n{}".format)
+        enough = next((found for found in map(form.trunk, joined) if len(found[0]) >= wanted), None)
+        if enough is None:
             found = f"corpus {setting.corpus!r} is too short for {setting.documents} documents of {wanted} tokens"
             raise UserError(f"{found}; lower --documents or --prefix, or give more text")
-        texts.append(Text(f"document {number}", tuple(ids[:wanted]), first))
+        texts.append(Text(f"document {number}", tuple(enough[0][:wanted]), enough[1]))
     return config, texts
 
 

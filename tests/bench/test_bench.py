@@ -282,7 +282,9 @@ def test_figures_by_hand_and_missing_contenders_leave_gaps() -> None:
 def test_rows_are_asked_for_by_name() -> None:
     assert rows_named([]) == [*ROWS]
     assert rows_named(["trl", "group-size", "tree"]) == ["tree", "trl", "group_size"]
-    with pytest.raises(UserError, match=r"part 'vllm' is unknown; the parts are sweeps, tree, busy, trl, long"):
+    with pytest.raises(
+        UserError, match=r"part 'vllm' is unknown; the parts are sweeps, tree, busy, generate, trl, long"
+    ):
         rows_named(["trl", "vllm"])
 
 
@@ -327,16 +329,16 @@ def test_an_interrupted_bench_leaves_what_it_measured(tmp_path: Path, monkeypatc
     times = {name: [2.0] for name in ("seconds", "rollout_seconds", "update_seconds")}
 
     def part(name: str, *_: Any, **more: Any) -> dict[str, Any]:
-        if name == "generate":
+        if name == "padded":
             raise KeyboardInterrupt
         return {**one, **times, "rollout_operations": 1.0, "update_operations": 1.0, **more}
 
     monkeypatch.setattr(room, "run_part", part)
     with pytest.raises(KeyboardInterrupt):
-        bench(SMALL, tmp_path / "out", ["tree", "busy", "trl", "generate", "prefix"])
+        bench(SMALL, tmp_path / "out", ["tree", "busy", "trl", "padded", "prefix"])
     found = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert [*found["contenders"]] == ["tree", "busy", "trl", "trl_trials"]
     assert (found["step_speedup_vs_trl"], found["slowdown_beside_another_program"]) == (1, 1)
     report = (tmp_path / "out" / "report.md").read_text()
     assert "| TRL: step | 2.00" in report
-    assert "generate" not in report
+    assert "padded" not in report
