@@ -49,7 +49,7 @@ test: $(STAMP) ## lint, types, doctests, tests, every notebook
 browser: $(STAMP) ## work the controls of every lesson in a real browser
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 -m "$(BROWSER)" tests
 
-bench: $(STAMP) ## time a step against TRL, generate and the machine's limits (about half an hour)
+bench: $(STAMP) ## time a step against TRL, generate and the machine's limits (about 20 minutes)
 	"$(VENV)/bin/rmt-mini" bench $(ARGS)
 
 # All arms on the micro-world, what post-training makes of them, and one setting changed at a time.

@@ -24,7 +24,7 @@ from cyclopts.validators import Number
 
 from rmt_mini import __version__
 from rmt_mini.arms import Arm, arms_named
-from rmt_mini.bench.sizes import Setting
+from rmt_mini.bench.sizes import ROWS, Setting, rows_named
 from rmt_mini.config import (
     NOT_IN_POSTTRAINING,
     PRESETS,
@@ -104,8 +104,7 @@ Start = Annotated[bool, Parameter("--run", negative="--print", help="start it he
 Budget = Annotated[int | None, _from(1, "stated budget, tokens [default: B_T of the run]")]
 File = Annotated[Path | None, Parameter(help="also write the result here, as JSON")]
 Out = Annotated[Path, Parameter(help="folder for evaluation.json and report.md")]
-Trl = Annotated[bool, Parameter(help="measure TRL's GRPOTrainer, most of the time")]
-Sweeps = Annotated[bool, Parameter(help="show how cost grows with each size")]
+Rows = Annotated[str | None, Parameter(help=f"sweeps, {', '.join(ROWS)}, with commas between [default: all]")]
 Folder = Annotated[Path | None, Parameter(help="folder; a new one under runs/ if not given")]
 Students = Annotated[Path | None, Parameter(help="folder [default: notebooks/exercises]")]
 Course = Annotated[Path | None, Parameter(help="also make an nbgrader course here")]
@@ -380,11 +379,17 @@ def seeds(*runs: Path, out: Out) -> None:
 
 
 @_command(Setting, without=("config",))
-def bench(*, trl: Trl = True, sweeps: Sweeps = True, out: Folder = None, **flags: Any) -> None:
-    """Time a step against TRL, generate, a padded update and the machine's limits, side by side."""
-    from rmt_mini.bench.bench import SWEEPS, bench
+def bench(*, parts: Rows = None, out: Folder = None, **flags: Any) -> None:
+    """Time a step against TRL, generate, a padded update and the machine's limits; every part is written as it ends.
 
-    _show(*bench(Setting(**flags), out, trl, SWEEPS if sweeps else {}))
+    busy: the tree's step while another program computes
+    long: the tree and TRL at --long-prefix
+    sweeps: how the cost of a step grows with each size
+    """
+    rows = rows_named(_names(parts))
+    from rmt_mini.bench.bench import bench
+
+    _show(*bench(Setting(**flags), out, rows))
 
 
 @app.command

@@ -125,6 +125,7 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
         ("plan --gpu a100", r"--gpu and --way describe GPUs elsewhere; give --gpus as well"),
         ("plan --device toaster --model MODEL", r"device 'toaster'"),
         ("bench --group-size 1", r"group_size is 1; give a whole number of at least 2"),
+        ("bench --parts tree,vllm", r"part 'vllm' is unknown; the parts are sweeps, tree, busy, generate, trl, long"),
         ("launch gpu --machine-rank 0", r"--machine-rank is of use with --run only"),
         ("launch gpu --micro-batch 0", r"micro_batch is 0; give a whole number of at least 1"),
         ("launch gpu --evaluation-positions 9", r"evaluation_positions has no effect on TRL"),

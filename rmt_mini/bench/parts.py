@@ -11,13 +11,16 @@ products, padding and repeated work are left out, which only lowers the share of
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -29,7 +32,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.model import Policy, choose_device, load_policy, locate_model
 from rmt_mini.engine.rollout import Asking, lay_out
-from rmt_mini.engine.text import format_for, to_texts
+from rmt_mini.engine.text import format_for
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
 from rmt_mini.records import Judged, Position, Rollout, Text
@@ -42,11 +45,13 @@ from rmt_mini.worlds.corpus import load_corpus
 SPACING = 4  # tokens between the positions of a document
 AFTER = 24  # tokens of a document after its positions
 GPU_BRANCH_TOKENS = 16384  # in one pass, as in the preset gpu
+WARM = 8  # tokens of a prompt in TRL's first step on a CPU, which is not timed
+LOOP = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(100_000))"
 Json = dict[str, Any]
 
 
 def material(setting: Setting, policy: Policy) -> tuple[RMTConfig, list[Text]]:
-    """Return RMT's settings, and the documents, cut after their positions."""
+    """Return RMT's settings, and the documents: the corpus's longest, joined where none is long enough, and cut."""
     config = RMTConfig(
         model=setting.model,
         dtype=setting.dtype,
@@ -57,14 +62,18 @@ def material(setting: Setting, policy: Policy) -> tuple[RMTConfig, list[Text]]:
         branch_tokens=GPU_BRANCH_TOKENS if policy.device.type == "cuda" else RMTConfig().branch_tokens,
         **FIXED["rmt"],
     )
-    longest = sorted(load_corpus(setting.corpus).documents, key=lambda document: -len(document.text))
     form = format_for(policy, config, -(-setting.thought_tokens // 2))  # half of the longest thought
-    texts = sorted(to_texts(longest, form, config, "longest"), key=lambda text: -len(text.ids))
-    if len(texts) < setting.documents:
-        remedy = f"and a step reads documents ({setting.documents}); lower --documents"
-        size = config.document_tokens
-        raise UserError(f"corpus {setting.corpus!r} gives {len(texts)} texts of up to {size} tokens, {remedy}")
-    return config, texts[: setting.documents]
+    wanted = len(form.trunk("")[0]) + config.document_tokens
+    longest = sorted(load_corpus(setting.corpus).documents, key=lambda document: -len(document.text))
+    texts = []
+    for number in range(setting.documents):
+        joined = accumulate((one.text for one in longest[number :: setting.documents]), "{}\n\n{}".format)
+        enough = next((found for found in map(form.trunk, joined) if len(found[0]) >= wanted), None)
+        if enough is None:
+            found = f"corpus {setting.corpus!r} is too short for {setting.documents} documents of {wanted} tokens"
+            raise UserError(f"{found}; lower --documents or --prefix, or give more text")
+        texts.append(Text(f"document {number}", tuple(enough[0][:wanted]), enough[1]))
+    return config, texts
 
 
 def positions_for(setting: Setting) -> list[Position]:
@@ -128,12 +137,29 @@ def tree(setting: Setting) -> Json:
         "rollout_seconds": [one.rollout_seconds for one in metrics],
         "update_seconds": [one.update_seconds for one in metrics],
         "seconds": [one.rollout_seconds + one.update_seconds for one in metrics],
+        "trunk_seconds": [one.trunk_seconds for one in metrics],  # of both, those for the documents themselves
         "rollout_operations": _operations(policy, trunk + branch - shared, wanted),
         # the trunk's forward pass is the rollouts'; everything else goes forward and backward here
         "update_operations": 3 * _operations(policy, trunk + branch, wanted + trunk) - _operations(policy, trunk, 0),
         "tokens": trunk + branch,
         "dtype": str(policy.dtype).removeprefix("torch."),
     }
+
+
+@contextmanager
+def another_program() -> Iterator[None]:
+    """Keep one core busy, by a process that ends with the block or, should this process be killed, with it."""
+    with subprocess.Popen([sys.executable, "-c", LOOP, str(os.getpid())]) as other:
+        try:
+            yield
+        finally:
+            other.kill()
+
+
+def busy(setting: Setting) -> Json:
+    """Time RMT's step while another program computes."""
+    with another_program():
+        return tree(setting)
 
 
 def _timed(setting: Setting, work: Callable[[], Any]) -> list[float]:
@@ -203,14 +229,19 @@ def padded(setting: Setting, micro_batch: int) -> Json:
     return {"seconds": _timed(setting, update), "micro_batch": micro_batch}
 
 
-def trl(setting: Setting, dtype: str, micro_batch: int) -> Json:
-    """Time TRL's GRPOTrainer on the same prompts; ``dtype`` is that of the passes, weights are float32."""
+def trl(setting: Setting, dtype: str, micro_batch: int, continuous: bool = False) -> Json:
+    """Time TRL's GRPOTrainer on the same prompts; ``dtype`` is that of the passes, weights are float32.
+
+    ``continuous``: it samples by transformers' continuous batching.
+    """
     from datasets import Dataset
     from transformers import TrainerCallback
 
     library: Any = import_module("trl")
     policy = load_policy(setting.model, "auto", "auto")
-    prompts = [policy.tokenizer.decode(ids) for ids in prompts_for(setting, policy)] * (setting.steps + 1)
+    prompts = prompts_for(setting, policy)
+    warm = [ids[-WARM:] for ids in prompts] if policy.device.type == "cpu" else prompts
+    asked = [policy.tokenizer.decode(ids) for ids in [*warm, *prompts * setting.steps]]
     del policy
     ends: list[float] = []
 
@@ -229,13 +260,14 @@ def trl(setting: Setting, dtype: str, micro_batch: int) -> Json:
             max_steps=setting.steps + 1,
             bf16=dtype == "bfloat16",
             use_cpu=not torch.cuda.is_available(),
+            use_transformers_continuous_batching=continuous,
             **FIXED["trl"],
         )
         library.GRPOTrainer(
             model=locate_model(setting.model),
             reward_funcs=lambda completions, **_: [float(n % 2) for n in range(len(completions))],  # all groups train
             args=settings,
-            train_dataset=Dataset.from_dict({"prompt": prompts}),
+            train_dataset=Dataset.from_dict({"prompt": asked}),
             callbacks=[Clock()],
         ).train()
     return {"seconds": [end - start for start, end in pairwise(ends)], "dtype": dtype, "micro_batch": micro_batch}
@@ -254,7 +286,7 @@ def limits(setting: Setting) -> Json:
     }
 
 
-PARTS: dict[str, Callable[..., Json]] = {part.__name__: part for part in (limits, tree, generate, padded, trl)}
+PARTS: dict[str, Callable[..., Json]] = {part.__name__: part for part in (limits, tree, busy, generate, padded, trl)}
 
 if __name__ == "__main__":
     name, measured, more = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])

@@ -153,10 +153,10 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
+def versions(*more: str) -> dict[str, str]:
+    """Return the versions that a result depends on, those of ``more`` packages too."""
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *more):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from rmt_mini.bench import bench as room
 from rmt_mini.bench import parts
-from rmt_mini.bench.bench import bench, best, climb, lay_out_results, ratios, run_part
+from rmt_mini.bench.bench import bench, best, climb, lay_out_results, limited, ratios, run_part
 from rmt_mini.bench.parts import (
+    LOOP,
     PARTS,
     MeasuredStep,
     _operations,
+    another_program,
+    material,
     padded_update,
     positions_for,
     prompts_for,
     sample,
     tree,
 )
-from rmt_mini.bench.sizes import FIXED, Setting
+from rmt_mini.bench.sizes import FIXED, ROWS, Setting, rows_named
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import UserError
 from rmt_mini.stages.midtrain import RMTTrainer
@@ -96,14 +105,25 @@ def test_the_tree_is_measured_by_rmts_own_step(monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_fails_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the tree cannot be measured: .*absent"):
-        bench(Setting(model=str(tmp_path / "absent")), tmp_path / "out", False, {})
+        bench(Setting(model=str(tmp_path / "absent")), tmp_path / "out", ["tree"])
     assert not (tmp_path / "out").exists()
     found = run_part("generate", SMALL)
     assert len(found["seconds"]) == SMALL.steps
     assert found["peak_memory_mb"] > 100
     (tmp_path / "note.txt").write_text("A lift waits on floor 3.", encoding="utf-8")
-    with pytest.raises(UserError, match=r"gives 1 texts of up to 48 tokens, .* \(2\); lower --documents"):
+    with pytest.raises(UserError, match=r"is too short for 2 documents of 48 tokens; lower --documents or --prefix"):
         prompts_for(SMALL.replace(corpus=str(tmp_path / "note.txt")), load_policy("micro", "cpu", "float32"))
+
+
+def test_documents_are_joined_where_none_is_long_enough() -> None:
+    """The longest of the micro-world has some 100 tokens."""
+    policy = load_policy("micro", "cpu", "float32")
+    setting = SMALL.replace(prefix=400, positions=4)
+    config, texts = material(setting, policy)
+    assert [len(text.ids) for text in texts] == [config.document_tokens] * 2
+    assert texts[0].ids != texts[1].ids
+    places = [one.index for one in positions_for(setting)]
+    assert (min(places), max(places), max(places) < len(texts[0].ids)) == (394, 406, True)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +133,7 @@ def test_what_fails_is_reported(tmp_path: Path) -> None:
         ([9, 9.5], [8, 16], 8),
         ([9, None], [8, 16], 8),
         ([9, 7, 5, 3], [8, 16, 32, 64], 64),
+        ([None], [8], 8),
     ],
 )
 def test_micro_batches_grow_while_they_are_faster(
@@ -120,10 +141,82 @@ def test_micro_batches_grow_while_they_are_faster(
 ) -> None:
     left = iter({"error": "killed"} if now is None else {"seconds": [now]} for now in seconds)
     monkeypatch.setattr(room, "run_part", lambda *_, **more: next(left) | more)
-    found = climb(Setting(), "trl")
+    *_, found = climb(Setting(), "trl")
     assert [one["micro_batch"] for one in found] == asked
     assert best(found)["micro_batch"] == fastest
-    assert climb(Setting(documents=1, positions=1, group_size=2), "trl") == []
+    assert list(climb(Setting(documents=1, positions=1, group_size=2), "trl")) == []
+
+
+def test_only_the_faster_dtype_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {("bfloat16", 8): 7, ("float32", 8): 5, ("float32", 16): 6}
+    monkeypatch.setattr(room, "run_part", lambda *_, **more: {"seconds": [seconds[tuple(more.values())]]} | more)
+    *_, found = climb(Setting(), "trl", [{"dtype": "bfloat16"}, {"dtype": "float32"}])
+    assert [(one["dtype"], one["micro_batch"]) for one in found] == [*seconds]
+    assert best(found)["seconds"] == [5]
+
+
+# Processes
+
+
+def wait_for(ended: int) -> None:
+    """Wait until a process has gone; pytest's own time limit ends a test where it stays."""
+    while psutil.pid_exists(ended) and psutil.Process(ended).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+
+
+def test_the_other_program_computes_and_ends_with_the_block() -> None:
+    def inside() -> int:
+        with another_program():
+            (child,) = psutil.Process().children()
+            while child.cpu_times().user == 0:
+                time.sleep(0.01)
+            raise KeyboardInterrupt(str(child.pid))
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        inside()
+    assert not psutil.pid_exists(int(str(stopped.value)))
+
+
+def test_the_other_program_ends_with_a_parent_that_is_killed() -> None:
+    code = "import os, subprocess, sys, time\n"
+    code += "print(subprocess.Popen([sys.executable, '-c', sys.argv[1], str(os.getpid())]).pid, flush=True)\n"
+    code += "time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, LOOP], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert psutil.pid_exists(child)
+        parent.kill()
+    wait_for(child)
+
+
+def test_what_takes_too_long_is_ended_with_all_its_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    note = tmp_path / "pid"
+    inner = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
+    with pytest.raises(subprocess.TimeoutExpired):
+        limited([sys.executable, "-c", outer], 3)
+    wait_for(int(note.read_text()))
+    monkeypatch.setattr(room, "limited", lambda command, seconds, **_: limited([command[0], "-c", inner], seconds))
+    assert run_part("tree", SMALL, 0.01, micro_batch=8) == {"error": "it took longer than 0 s", "micro_batch": 8}
+
+
+def test_parts_wait_as_the_package_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment of the bench says, so that the row with another program is that of a user."""
+    seen: dict[str, str] = {}
+
+    def look(command: list[str], _: None, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        seen.update(env)
+        return subprocess.CompletedProcess(command, 0, '{"seconds": [1]}', "")
+
+    for name in room.WAITING:
+        monkeypatch.setenv(name, "active")
+    monkeypatch.setattr(room, "limited", look)
+    assert run_part("busy", SMALL) == {"seconds": [1]}
+    assert not {*room.WAITING} & seen.keys()
+    assert seen["PATH"] == os.environ["PATH"]
+
+
+# Results
 
 
 def test_readme_has_what_was_measured_on_a_gpu() -> None:
@@ -164,26 +257,88 @@ def test_figures_by_hand_and_missing_contenders_leave_gaps() -> None:
     assert (found["step_speedup_vs_trl"], found["memory_ratio_vs_trl"]) == (3.5, 0.5)
     assert (found["rollout_share_of_peak"], found["update_share_of_peak"]) == (0.5, 0.5)
     assert found["rollout_speedup_vs_generate"] is found["update_speedup_vs_plain"] is None
-    tables = lay_out_results({**found, "contenders": measured, "limits": limits})
+    assert not {"slowdown_beside_another_program", "step_speedup_vs_trl_long_prefix"} & found.keys()  # not tried
+    tables = lay_out_results({"contenders": measured, "limits": limits})
     assert "| generate: rollouts | - | - | - | out of &#124; memory |" in tables
     assert "| padded rows: update | - | - | - | not measured |" in tables
     assert "| the tree: update | 1.50 (1.50 to 1.50) | 0.75 | 0.5 | float32 |" in tables
+    assert "another program" not in tables
+    far = {
+        "tree_long": {**one, "prefix": 500},
+        "trl_long": {"seconds": [20.0], "peak_memory_mb": 2000.0, "prefix": 500},
+    }
+    more = {"busy": {**one, "seconds": [4.4]}, **far}
+    compared = ratios(limits, measured | more)
+    assert compared["slowdown_beside_another_program"] == 2.2
+    assert compared["step_speedup_vs_trl_long_prefix"] == 10
+    assert compared["memory_ratio_vs_trl_long_prefix"] == 0.25
+    assert "step_speedup_vs_trl" not in ratios(limits, more)
+    tables = lay_out_results({"contenders": measured | more, "limits": limits})
+    assert "| the tree: step, with another program computing | 4.40 (4.40 to 4.40) | - | 0.5 | float32 |" in tables
+    assert "| TRL: step, prefix 500 | 20.00 (20.00 to 20.00) | - | 2.0 |  |" in tables
+    assert "| slowdown_beside_another_program | 2.20 |" in tables
+
+
+def test_rows_are_asked_for_by_name() -> None:
+    assert rows_named([]) == [*ROWS]
+    assert rows_named(["trl", "group-size", "tree"]) == ["tree", "trl", "group_size"]
+    with pytest.raises(
+        UserError, match=r"part 'vllm' is unknown; the parts are sweeps, tree, busy, generate, trl, long"
+    ):
+        rows_named(["trl", "vllm"])
 
 
 def test_a_whole_bench_with_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every part is measured, here; that a process of its own serves a part, another test shows."""
     pytest.importorskip("trl")
-    memory = {"peak_memory_mb": 100.0}
     # TRL is not tried in bfloat16, which takes ten times as long
     monkeypatch.setattr(parts, "product_rate", lambda _, dtype, *__: {torch.float32: 4e9, torch.bfloat16: 4e8}[dtype])
-    monkeypatch.setattr(room, "run_part", lambda name, *given, **more: PARTS[name](*given, **more) | memory)
-    folder, _ = bench(SMALL, tmp_path / "out", True, {"group_size": (2, 4)})
+    monkeypatch.setattr(room, "SWEEPS", {"prefix": [20, 60], "group_size": [2, 4]})
+    calls: list[tuple[str, int, int]] = []
+
+    def here(name: str, setting: Setting, **more: Any) -> dict[str, Any]:
+        calls.append((name, setting.prefix, setting.group_size))
+        return PARTS[name](setting, **more) | {"peak_memory_mb": 100.0}
+
+    monkeypatch.setattr(room, "run_part", here)
+    rows = [row for row in ROWS if row not in ("positions", "thought_tokens")]
+    folder, _ = bench(SMALL.replace(long_prefix=60), tmp_path / "out", rows)
     found = json.loads((folder / "bench.json").read_text())
-    assert {*FIXED["speedups"], "rollout_share_of_peak", "update_share_of_peak", "memory_ratio_vs_trl"} <= found.keys()
+    assert found.keys() >= FIXED["ratios"].keys()
     measured = found["contenders"]
     assert {one["dtype"] for one in measured["trl_trials"]} == {"float32"}
-    assert [point["value"] for point in found["sweeps"]["group_size"]["points"]] == [2, 4]
-    assert [len(measured[one]["seconds"]) for one in ("tree", "generate", "padded", "trl")] == [SMALL.steps] * 4
+    named = ("tree", "busy", "generate", "padded", "trl", "tree_long", "trl_long")
+    assert [len(measured[one]["seconds"]) for one in named] == [1] * 7
     assert found["step_speedup_vs_trl"] == pytest.approx(measured["trl"]["seconds"][0] / measured["tree"]["seconds"][0])
+    swept = found["sweeps"]
+    assert [point["value"] for point in swept["group_size"]["points"]] == [2, 4]
+    assert [calls.count(("tree", *sizes)) for sizes in ((20, 4), (60, 4), (20, 2))] == [1, 1, 1]  # none twice
+    assert [point["value"] for point in swept["prefix"]["trl"]] == [20, 60]
+    assert [point["value"] for point in swept["group_size"]["trl"]] == [4]
     assert (folder / "cost.png").read_bytes().startswith(b"\x89PNG")
     assert "](cost.png)" in (folder / "report.md").read_text()
+
+
+def test_an_interrupted_bench_leaves_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {
+        "dtype": "float32",
+        "peak_memory_mb": 5.0,
+        "products": {"float32": 1.0, "bfloat16": 0.1},
+        "copy_bandwidth": 1,
+    }
+    times = {name: [2.0] for name in ("seconds", "rollout_seconds", "update_seconds")}
+
+    def part(name: str, *_: Any, **more: Any) -> dict[str, Any]:
+        if name == "padded":
+            raise KeyboardInterrupt
+        return {**one, **times, "rollout_operations": 1.0, "update_operations": 1.0, **more}
+
+    monkeypatch.setattr(room, "run_part", part)
+    with pytest.raises(KeyboardInterrupt):
+        bench(SMALL, tmp_path / "out", ["tree", "busy", "trl", "padded", "prefix"])
+    found = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert [*found["contenders"]] == ["tree", "busy", "trl", "trl_trials"]
+    assert (found["step_speedup_vs_trl"], found["slowdown_beside_another_program"]) == (1, 1)
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "| TRL: step | 2.00" in report
+    assert "padded" not in report

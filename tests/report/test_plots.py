@@ -52,6 +52,7 @@ DRAWN: dict[str, Callable[[], Any]] = {
     "forest-2": lambda: plots.forest({"a": change(5, 0)}, "tokens", by=1),
     "forest-3": lambda: plots.forest({"a": change(0, 0)}, "tokens"),
     "cost": lambda: plots.cost({"group_size": {"points": SIZES}}, 2.0),
+    "cost-2": lambda: plots.cost({"prefix": {"points": SIZES, "trl": [{"value": 4, "seconds": [30]}]}}, 2.0),
     "exam_curves": lambda: plots.exam_curves({"RMT": exam(0.2, 0.9)}),
     "exam_curves-2": lambda: plots.exam_curves({"base": exam(0.3, 0.8), "RMT": exam(0.2, 0.9)}, step=40),
     "levels": lambda: plots.levels({"before": {1: cell(0.25), 8: cell(0.75)}}, "k", "pass@k"),

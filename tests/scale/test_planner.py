@@ -43,7 +43,12 @@ def test_size_is_that_of_a_real_model(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "machine", "branch_tokens", "measured"),
     [
-        ("CPU", Machine("cpu", CPU["limits"]["products"]["float32"], training=0.6), 512, CPU | CPU["contenders"]),
+        (
+            "CPU",
+            Machine("cpu", CPU["limits"]["products"][CPU["contenders"]["tree"]["dtype"]], training=0.6),
+            512,
+            CPU | CPU["contenders"],
+        ),
         ("H200", MACHINES["h200"], 16384, GPU),
     ],
     ids=["CPU", "H200"],

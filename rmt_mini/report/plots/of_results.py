@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MultipleLocator
+from matplotlib.ticker import LogLocator, MultipleLocator
 
 from rmt_mini.engine.attention import tree_mask
 from rmt_mini.files import ArmRow, Cell, Change, Evaluation, ExamStep, Level, Variant
@@ -164,24 +164,48 @@ def over(level: Level, setting: str, what: str = "average") -> Figured:
 
 
 def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
-    """Draw how a step's time grows with each size, beside the time of its arithmetic alone.
+    """Draw a step's time over each size, beside the time of its arithmetic alone, and TRL's where it was measured.
+
+    Both axes are logarithmic, seconds the same in all panels: equal distances are equal ratios.
 
     Args:
-        sweeps: name of the size -> {"points": [{"value", "seconds", "rollout_operations", "update_operations"}]}.
+        sweeps: name of the size -> {"points": [{"value", "seconds", "rollout_operations", "update_operations"}]}, and
+            where TRL was measured "trl": [{"value", "seconds"}].
         peak: the machine's rate, operations a second.
     """
-    charts = {
-        name.replace("_", " "): {
-            "measured": {one["value"]: fmean(one["seconds"]) for one in sweep["points"]},
-            "its arithmetic alone": {
-                one["value"]: (one["rollout_operations"] + one["update_operations"]) / peak for one in sweep["points"]
-            },
-        }
-        for name, sweep in sweeps.items()
-        if sweep["points"]
+    labels = {"prefix": "prefix (tokens)", "positions": "positions K", "group_size": "group size G"}
+    charts = {labels.get(name, "thought (tokens)"): _costs(one, peak) for name, one in sweeps.items() if one["points"]}
+    by = {f"seconds a step, by {name}": chart for name, chart in charts.items()}
+    drawn = canvas.curves(by, list(charts), alt=words("cost", charts), xscale="log", yscale="log")
+    for number, (ax, chart) in enumerate(zip(drawn.figure.axes, charts.values(), strict=False)):
+        measured = chart["the tree"]
+        ax.minorticks_off()
+        ax.set_xticks([*measured], [*map(str, measured)], size=8)
+        ax.set(ylabel="seconds a step")
+        if number:
+            ax.sharey(drawn.figure.axes[0])
+            ax.label_outer()
+        for value, seconds in chart.get("TRL", {}).items():
+            if value in measured:
+                times = f"{seconds / measured[value]:.1f} x"
+                ax.annotate(times, (value, seconds), (5, 6), textcoords="offset points", ha="right", size=8)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.margins(x=0.12, y=0.12)
+    return drawn
+
+
+def _costs(sweep: Mapping[str, Any], peak: float) -> dict[str, dict[int, float]]:
+    """Return curves of one size: measured, arithmetic and, if it was measured, TRL."""
+    points = {one["value"]: one for one in sweep["points"]}
+    found = {
+        "the tree": {value: median(one["seconds"]) for value, one in points.items()},
+        "its arithmetic alone": {
+            value: (one["rollout_operations"] + one["update_operations"]) / peak for value, one in points.items()
+        },
+        "TRL": {one["value"]: median(one["seconds"]) for one in sweep.get("trl", ())},
     }
-    by = {f"seconds, by {name}": chart for name, chart in charts.items()}
-    return canvas.curves(by, list(charts), alt=words("cost", charts))
+    return {name: curve for name, curve in found.items() if curve}
 
 
 def learning_curves(found: Mapping[str, Mapping[int, Cell]]) -> Figured:
