@@ -143,9 +143,8 @@ def test_public_names_resolve_and_are_the_same_in_both_lists() -> None:
     for name, home in rmt_mini._HOME.items():
         assert name in dir(rmt_mini)
         assert getattr(rmt_mini, name) is getattr(sys.modules[home], name)
-    (for_checkers,) = [
-        node for node in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(node, ast.If)
-    ]
+    branches = [one for one in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(one, ast.If)]
+    (for_checkers,) = [one for one in branches if isinstance(one.test, ast.Name)]
     imported = [node for node in for_checkers.body if isinstance(node, ast.ImportFrom)]
     assert {alias.name: node.module for node in imported for alias in node.names} == rmt_mini._HOME
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

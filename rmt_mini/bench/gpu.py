@@ -96,8 +96,8 @@ def with_random_weights(name: str, folder: str) -> str:
     """Save a model like ``name`` in a folder, with the same tokenizer and random weights."""
     torch.manual_seed(0)
     made: Any = AutoModelForCausalLM
-    made.from_config(AutoConfig.from_pretrained(name)).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(name).save_pretrained(folder)
+    made.from_config(AutoConfig.from_pretrained(name, trust_remote_code=False)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(name, trust_remote_code=False).save_pretrained(folder)
     return folder
 
 

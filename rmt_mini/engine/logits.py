@@ -15,13 +15,20 @@ from torch.nn import functional as F
 from rmt_mini.engine.layers import one_dnn, product
 
 BLOCK = 256  # tokens whose probabilities are summed before one of them is drawn
-CHUNK = 128  # rows; more leave the processor's cache, and take half as long again
+CHUNK = 128  # rows at once on a CPU; more leave its cache, and take half as long again
+GPU_CHUNK = 4096
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
     logits = product(hidden, weight, bias) if one_dnn(hidden) else F.linear(hidden, weight, bias)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits if temperature == 1.0 else logits.div_(temperature)
+
+
+def pieces(hidden: Tensor) -> list[slice]:
+    """Return the rows of hidden states (n, d) whose logits are computed at once."""
+    size = CHUNK if hidden.device.type == "cpu" else GPU_CHUNK
+    return [slice(start, start + size) for start in range(0, len(hidden), size)]
 
 
 class _TargetLogprobs(torch.autograd.Function):
@@ -35,8 +42,7 @@ class _TargetLogprobs(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float
     ) -> Tensor:
         normalisers, logprobs = [], []
-        for start in range(0, len(targets), CHUNK):
-            piece = slice(start, start + CHUNK)
+        for piece in pieces(hidden):
             logits = _logits(hidden[piece], weight, bias, temperature)
             chosen = logits.gather(-1, targets[piece, None])[:, 0]
             normalisers.append(logits.logsumexp(-1))
@@ -51,8 +57,7 @@ class _TargetLogprobs(torch.autograd.Function):
         to_hidden = torch.empty_like(hidden)
         to_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         to_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
-        for start in range(0, len(targets), CHUNK):
-            piece = slice(start, start + CHUNK)
+        for piece in pieces(hidden):
             probabilities = _logits(hidden[piece], weight, bias, ctx.temperature).sub_(normalisers[piece, None]).exp_()
             scaled = gradient[piece, None] / ctx.temperature
             to_logits = probabilities.mul_(-scaled).scatter_add_(-1, targets[piece, None], scaled).to(hidden.dtype)

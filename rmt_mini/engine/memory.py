@@ -9,9 +9,12 @@ from __future__ import annotations
 import ctypes
 import sys
 from contextlib import suppress
+from typing import Any
 
 import psutil
 import torch
+
+ACTIVATION_NUMBERS = 34  # kept for backward per token, layer and hidden unit
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of <malloc.h>
 SETTINGS = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28))
@@ -37,6 +40,16 @@ def free_memory(gpu: bool = False) -> tuple[int, int]:
         return torch.cuda.mem_get_info()
     found = psutil.virtual_memory()
     return found.available, found.total
+
+
+def chunk_tokens(model: Any, tokens: int) -> int:
+    """Return how many tokens to read at once: on a GPU up to four times ``tokens``, in half of what memory is free."""
+    if model.device.type != "cuda":
+        return tokens
+    free = free_memory(gpu=True)[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    shape = model.config.get_text_config()
+    each = shape.num_hidden_layers * shape.hidden_size * ACTIVATION_NUMBERS * model.dtype.itemsize
+    return min(4 * tokens, max(tokens, int(free / 2 / each)))
 
 
 def resident_memory() -> int:

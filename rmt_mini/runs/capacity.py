@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import torch
 
 from rmt_mini.config import PretrainConfig, RMTConfig
-from rmt_mini.engine.memory import free_memory, resident_memory
+from rmt_mini.engine.layers import one_dnn, product
+from rmt_mini.engine.memory import ACTIVATION_NUMBERS, free_memory, resident_memory
 from rmt_mini.engine.model import Policy
 from rmt_mini.errors import NonFiniteError, UserError, disk_full, out_of_memory, resume_command
 from rmt_mini.files import Notes
@@ -27,25 +28,25 @@ from rmt_mini.report.comparison import expected_half_width, expected_positions
 logger = logging.getLogger(__name__)
 
 PROBE_SECONDS = 6.0  # that measuring a rate may take
-ACTIVATION_NUMBERS = 34  # kept for backward per token, layer and hidden unit
 RUNTIME_BYTES = 700e6  # Python, PyTorch, transformers, the tokenizer and the text
 SEEDS = (1, 3, 5)  # for which an interval is predicted
 LESS_MEMORY = ("branch_tokens", "document_tokens", "documents_per_step", "group_size", "hidden_size", "layers")
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, rows: int, size: int = 1024) -> float:
-    """Measure the rate of (rows, size) @ (size, size) products, operations a second: the best of several.
+    """Measure the rate of (rows, size) x (size, size) products, operations a second: the best of several.
 
     Where a processor does not multiply the dtype, and so takes a hundred times as long, the first few products suffice.
     """
     left, right = (torch.ones(n, size, device=device, dtype=dtype) for n in (rows, size))
-    left[:1] @ right  # wakes the library
+    multiply = product if one_dnn(left) else torch.nn.functional.linear
+    multiply(left[:1], right)  # wakes the library
     few = left[: max(1, rows // 64)]
     rates, end = [], time.perf_counter() + PROBE_SECONDS
     for used in (few, *[left] * 8):
         began = time.perf_counter()
         for _ in range(4):
-            used @ right
+            multiply(used, right)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         ended = time.perf_counter()

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine.logits import CHUNK, target_logprobs
+from rmt_mini.engine.logits import pieces, target_logprobs
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, roll_out
@@ -46,7 +46,7 @@ def trunk_entropy(policy: Policy, trunks: Trunks, top_k: int) -> list[Tensor]:
     """Entropy of the next-token distribution at every token of every trunk, nats; index 0 has none and holds 0."""
     entropies = []
     for hidden in trunks.hidden:
-        parts = [token_entropy(policy.head(piece), top_k or None) for piece in hidden.split(CHUNK)]
+        parts = [token_entropy(policy.head(hidden[rows]), top_k or None) for rows in pieces(hidden)]
         entropies.append(torch.cat([parts[0].new_zeros(1), *parts])[:-1].cpu())
     return entropies
 

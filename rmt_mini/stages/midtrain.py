@@ -30,6 +30,7 @@ from torch import Tensor
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import target_logprobs
+from rmt_mini.engine.memory import chunk_tokens
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, chunks, roll_out, rollout_logprobs
@@ -235,7 +236,8 @@ class RMTTrainer:
         trained = [one for one in judged if one.advantage != 0.0 or reference is not None]
         tokens = sum(len(one.rollout.logprobs) for one in judged)
         rl = torch.zeros((), dtype=torch.float64, device=self.policy.device)
-        for chunk in chunks(trained, attrgetter("rollout"), self.form, config.branch_tokens):
+        size = chunk_tokens(self.policy.model, config.branch_tokens)
+        for chunk in chunks(trained, attrgetter("rollout"), self.form, size):
             part = self._rl_loss(leaves, reference, chunk, tokens if config.loss_per == "token" else len(judged))
             part.backward()
             rl = rl + part.detach()

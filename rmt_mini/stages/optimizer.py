@@ -6,7 +6,7 @@ At a learning rate of 1e-5 most updates are smaller than bfloat16 can add to a w
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,8 @@ from rmt_mini.errors import NonFiniteError
 
 logger = logging.getLogger(__name__)
 
+ZERO = torch.zeros(())
+BUCKET = 2**23  # numbers whose update is computed at once
 SKIPPED_IN_A_ROW = 5  # updates that may be skipped before a run gives up
 
 
@@ -38,40 +40,61 @@ def require_sound(policy: Policy) -> None:
     require_finite("after the last update a hidden state", hidden, remedy)
 
 
+Weight = tuple[str, nn.Parameter, Tensor]  # name, parameter and master
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    size: Tensor = torch.linalg.vector_norm(gradient, dtype=torch.promote_types(gradient.dtype, torch.float32))
+    return size
+
+
+def _buckets(weights: Sequence[Weight]) -> Iterator[list[Weight]]:
+    """Cut weights into groups, so that the masters' gradients need not all exist at once."""
+    some: list[Weight] = []
+    for one in weights:
+        some.append(one)
+        if sum(master.numel() for _, _, master in some) >= BUCKET:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
 class MasterAdamW:
     """AdamW over a model's parameters, in float32 whatever their dtype; gradients are clipped to a global norm."""
 
     def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float, max_grad_norm: float) -> None:
-        self.weights = [
+        self.weights: list[Weight] = [
             (name, p, p if p.dtype in (torch.float32, torch.float64) else p.detach().float().requires_grad_())
             for name, p in model.named_parameters()
             if p.requires_grad
-        ]  # name, parameter and master, which is the parameter itself where that is precise enough
-        self.masters = [master for _, _, master in self.weights]
+        ]  # the master is the parameter itself where that is precise enough
+        masters = [master for _, _, master in self.weights]
         self.max_grad_norm = max_grad_norm
         self.inner = torch.optim.AdamW(
-            self.masters, lr=learning_rate, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True
+            masters, lr=learning_rate, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True
         )
 
     def step(self) -> float:
         """Apply the model's gradients, if finite, and clear them; returns their norm before clipping."""
-        for _, parameter, master in self.weights:
-            if master is not parameter and parameter.grad is not None:
-                master.grad = parameter.grad.to(master.dtype)
-                parameter.grad = None
-        norm = nn.utils.get_total_norm([master.grad for master in self.masters if master.grad is not None])
+        given = [one for one in self.weights if one[1].grad is not None]
+        gradients = {name: parameter.grad for name, parameter, _ in given if parameter.grad is not None}
+        norm = torch.linalg.vector_norm(torch.stack([_norm(gradient) for gradient in gradients.values()] or [ZERO]))
         if not bool(torch.isfinite(norm)):
-            for name, _, master in self.weights:
-                if master.grad is not None:
-                    require_finite(f"the gradient of {name}", master.grad)
+            for name, gradient in gradients.items():
+                require_finite(f"the gradient of {name}", gradient)
             require_finite("the gradient norm", norm)
-        nn.utils.clip_grads_with_norm_(self.masters, self.max_grad_norm, norm)
-        self.inner.step()
-        self.inner.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for _, parameter, master in self.weights:
-                if master is not parameter:
-                    parameter.copy_(master)
+        clip = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        for some in _buckets(given):
+            for name, parameter, master in some:
+                parameter.grad = None
+                master.grad = gradients.pop(name).to(master.dtype).mul_(clip)
+            self.inner.step()
+            with torch.no_grad():
+                for _, parameter, master in some:
+                    master.grad = None
+                    if master is not parameter:
+                        parameter.copy_(master)
         return float(norm)
 
     def drop_gradients(self) -> None:

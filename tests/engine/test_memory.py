@@ -4,12 +4,13 @@ import ctypes
 import os
 import platform
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from rmt_mini.engine.memory import keep_freed_memory, peak_memory_mb
+from rmt_mini.engine.memory import ACTIVATION_NUMBERS, chunk_tokens, keep_freed_memory, peak_memory_mb
 
 
 def test_the_c_library_accepts() -> None:
@@ -28,3 +29,17 @@ def test_peak_memory_is_that_of_the_device_asked_about(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: {"cuda:1": 7e6}[str(device)])
     assert peak_memory_mb(torch.device("cuda:1")) == 7
     assert peak_memory_mb(torch.device("cpu")) > 50
+
+
+def test_a_gpu_reads_as_many_tokens_at_once_as_half_of_its_free_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    each = 30 * 576 * ACTIVATION_NUMBERS * 2  # bytes a token, of SmolLM2-135M in bfloat16
+    shape = SimpleNamespace(num_hidden_layers=30, hidden_size=576)
+    config = SimpleNamespace(get_text_config=lambda: shape)
+    model = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16, config=config)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 3 * each)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: each)
+    for free, tokens in ((0, 100), (2 * 150 * each, 151), (10**6 * each, 400)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 10**12))
+        assert chunk_tokens(model, 100) == tokens
+    model.device = torch.device("cpu")
+    assert chunk_tokens(model, 100) == 100
