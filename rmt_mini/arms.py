@@ -5,8 +5,6 @@ in what they are named for. All arms take as many steps on the same documents, e
 The first rows of any table are not arms: the untrained model, answering at once (NTP) and after a thought (NTR).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Every field of RMTConfig is a flag of the same name. Bad input: exit code 2 and 
 stdout, progress and log lines to stderr. Each command imports what it needs, so that --help is quick.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import logging

@@ -6,8 +6,6 @@ lambda ``ntp_weight``, beta ``kl_weight``, G ``group_size``. The paper does not 
 thresholds; ours are in presets/*.yaml, and the README says how they were found.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import typing

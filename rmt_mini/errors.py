@@ -4,8 +4,6 @@ Both come in many forms: Python's exceptions, PyTorch's RuntimeError, or, where 
 (safetensors, tokenizers), an exception of its own with the system's error number in its text.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import shlex

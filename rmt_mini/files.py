@@ -4,8 +4,6 @@ Each class names its file. Lines of metrics.jsonl are StepMetrics, of rollouts.j
 AnswerLine (ExamLine in post-training), of curve.jsonl CurvePoint.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json

@@ -7,8 +7,6 @@ Source: Tian et al., arXiv 2509.24375, dynamic token budget.
 Added here: a budget that depends on the position (``budgets_by_entropy``), and a cap, since sampling has to stop.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import overload

@@ -4,8 +4,6 @@ A difference is called one only where its 95 % interval excludes zero, else it i
 claims corrects for their number. The sentences are in templates/findings.md.j2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

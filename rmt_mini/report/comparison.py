@@ -4,8 +4,6 @@ All arms answer the same held-out positions, seed by seed, so differences are ta
 those of ``stages/statistics.py``, over documents (or questions), seeds and bases.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -3,8 +3,6 @@
 The pages are templates (templates/*.md.j2). Text that a model wrote passes the filters ``escape`` or ``code``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

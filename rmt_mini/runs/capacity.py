@@ -4,8 +4,6 @@ Each such failure ends in a UserError, for the command line and notebooks alike.
 and the line says how to go on.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import time

@@ -9,8 +9,6 @@ A comparison that was interrupted, or killed, continues where it stopped: finish
 A small model leaves most of a processor idle, so its runs go side by side, one thread each.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

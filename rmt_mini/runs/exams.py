@@ -7,8 +7,6 @@
 Post-training runs are short, so one that was interrupted starts again; finished ones are kept.
 """
 
-from __future__ import annotations
-
 import itertools
 import shutil
 import threading

@@ -7,8 +7,6 @@ Files and folders appear whole or not at all. Lines of metrics.jsonl and rollout
 added as they come, and a resumed run cuts them back to the step of its state. Nothing is pickled.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

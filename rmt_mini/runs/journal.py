@@ -1,7 +1,5 @@
 """What a run says about itself: run.json, lines of what it sampled, and digests of what it ran with."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.metadata

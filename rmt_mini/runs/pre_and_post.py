@@ -4,8 +4,6 @@ pre-training    nothing -> micro-world's text -> checkpoint
 post-training   checkpoint -> exam before -> GRPO on questions -> exam after -> checkpoint, report
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

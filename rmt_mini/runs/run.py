@@ -15,8 +15,6 @@ A run that was stopped, or killed at any moment, is continued by ``resume``: sta
 and what follows is byte for byte what an unbroken run would have done. (Only measured seconds and memory differ.)
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import sys
@@ -278,7 +276,7 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
     return Measured.model_validate(summarize(answers, stated))
 
 
-def step_bar(title: str, total: int, progress: bool) -> tqdm[Any]:
+def step_bar(title: str, total: int, progress: bool) -> "tqdm[Any]":
     """Make a progress bar that counts steps."""
     return tqdm(total=total, desc=title, disable=not (progress and sys.stderr), dynamic_ncols=True, unit="step")
 

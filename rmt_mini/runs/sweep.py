@@ -9,8 +9,6 @@ thresholds change. Over values of one setting each value has a whole comparison,
     DIR/map.json, report.md, figures/map.png
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress

@@ -4,8 +4,6 @@ Beside TRL's part of a checkpoint, rmt_state.json has the sampler's state, tier 
 written last, whole or not at all: a checkpoint with it is complete, and others are passed over.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from pathlib import Path

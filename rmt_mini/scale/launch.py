@@ -1,7 +1,5 @@
 """The accelerate command of a preset, for one GPU, one node, or several: those of accelerate/setups.yaml."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import subprocess

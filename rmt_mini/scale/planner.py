@@ -8,8 +8,6 @@ The rate that is measured here includes both parts of sampling. Left out are att
 overlap. Within a factor of two of every step measured so far, on one CPU and one H200 (docs/scale.md).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -4,8 +4,6 @@ Entropies are shared between processes to the last bit, so every process draws t
 sent. TRL fixes its data set before training; ours has K * N places a step, which are filled when the step begins.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice

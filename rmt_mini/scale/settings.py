@@ -1,7 +1,5 @@
 """RMTConfig as TRL's GRPOConfig, and how the work is distributed. What TRL does not support is refused in one line."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ completion  thought, first token of the closing tag                      sampled
             answer                                                       sampled: 1
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 

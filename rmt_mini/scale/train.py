@@ -6,8 +6,6 @@
 folder has settings.json, metrics.jsonl, TRL's checkpoint-N/ with our state, and at the end checkpoint/.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

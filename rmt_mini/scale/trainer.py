@@ -11,8 +11,6 @@ Processes average gradients, so each multiplies its share by their number. Seed,
 generator, so that a resumed run samples as the uninterrupted one (transformers only; vLLM has generators of its own).
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Sequence

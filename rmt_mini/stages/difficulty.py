@@ -11,8 +11,6 @@ sizes that entropy gives them in the step; held-out positions keep entropy's tie
     random              no measure at all
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 

@@ -6,8 +6,6 @@ NTR row, and RMT after training) samples a thought and then takes the likeliest 
 ``stages/statistics.py`` turns answers into accuracies with intervals.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What a step did, counted: the line that it writes into metrics.jsonl."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence

@@ -15,8 +15,6 @@ Differences from the paper: L_NTP and, by default, L_RL are means over their own
 reference of the optional KL is the policy RMT began with.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 import random

@@ -5,8 +5,6 @@ position asked for is where the answer begins, and a branch sees nothing from th
 prediction, budget and curriculum off, as in the paper, so answers are never trained on as text.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from bisect import bisect_left

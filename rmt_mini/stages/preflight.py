@@ -4,8 +4,6 @@ A group whose rollouts all earn the same match reward teaches nothing about the 
 was 8.5 %, so more than nine groups in ten had no signal at the start. Measured on training text, by tier.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

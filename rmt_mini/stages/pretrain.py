@@ -9,8 +9,6 @@ exactly as the engine lays out a branch:
 An opening takes no loss: plain prediction would otherwise answer every hard question with an opening.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence

@@ -7,8 +7,6 @@ are crossed, and runs nested in bases. Each source has its variance and its Stud
 bases count instead of runs where they differ by more than their seeds explain. A test simulates the coverage.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """What every lesson begins with: a seed, the versions, and where recorded results are."""
 
-from __future__ import annotations
-
 import random
 import sys
 from importlib.metadata import version

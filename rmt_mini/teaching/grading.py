@@ -5,8 +5,6 @@ all that it started, when its time is up. Its own calls of ``check`` are ignored
 runs with the rights of whoever grades: grade strangers' work in a container.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -6,8 +6,6 @@ test compares them. What no reader without a kernel can use (live widgets, progr
 parts of ``docs/instructor.md`` between markers: what each lesson takes, and the answers of the quiz.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

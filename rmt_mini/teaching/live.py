@@ -1,10 +1,9 @@
 """A run in the background: started, paused, resumed and watched; it continues exactly, also after a killed kernel."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
@@ -37,14 +36,14 @@ class LiveRun:
         self._thread.start()
 
     @classmethod
-    def started(cls, config: RMTConfig, changed: Callable[[], None] = lambda: None) -> LiveRun:
+    def started(cls, config: RMTConfig, changed: Callable[[], None] = lambda: None) -> Self:
         """Start a run; UserError if its folder cannot be used; later errors are in ``message``."""
         folder = folder_for(config.out, f"{config.preset}-seed{config.seed}")
         here = config.replace(out=str(folder))
         return cls(lambda seen, stop: run(here, None, seen, False, stop), folder, here, [], changed)
 
     @classmethod
-    def resumed(cls, folder: Path, changed: Callable[[], None] = lambda: None) -> LiveRun:
+    def resumed(cls, folder: Path, changed: Callable[[], None] = lambda: None) -> Self:
         """Continue a run that was paused, stopped or killed, or read one that is done; UserError if it is none."""
         config, done = Notes.read(folder).settings, read_metrics(folder)
         return cls(lambda seen, stop: resume(folder, None, seen, False, stop), folder, config, done, changed)

@@ -5,8 +5,6 @@ and radio buttons cannot be used from the keyboard. A pressed button is never di
 first answer counts; others may be tried afterwards, for their explanations.
 """
 
-from __future__ import annotations
-
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,19 +77,6 @@ def question_sheet(answers: bool = False) -> str:
     return "\n".join(parts)
 
 
-def quiz(lesson: int | None = None) -> Quiz:
-    """Ask the questions of one lesson, or of all.
-
-    Raises:
-        UserError: if there is no question about that lesson.
-    """
-    chosen = [one for one in QUESTIONS if lesson is None or one.lesson == lesson]
-    if not chosen:
-        known = ", ".join(str(number) for number in sorted({one.lesson for one in QUESTIONS}))
-        raise UserError(f"lesson {lesson!r} has no questions; give one of {known}")
-    return Quiz(chosen)
-
-
 class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotations
     """Questions with a button for each option, an explanation of every option chosen, and a score of first answers."""
 
@@ -137,3 +122,16 @@ class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotati
             again = ", ".join(map(str, sorted(missed)))
             words += f" All questions are answered. {f'Review lesson {again}.' if again else 'All were right.'}"
         self.standing.value = status(words)
+
+
+def quiz(lesson: int | None = None) -> Quiz:
+    """Ask the questions of one lesson, or of all.
+
+    Raises:
+        UserError: if there is no question about that lesson.
+    """
+    chosen = [one for one in QUESTIONS if lesson is None or one.lesson == lesson]
+    if not chosen:
+        known = ", ".join(str(number) for number in sorted({one.lesson for one in QUESTIONS}))
+        raise UserError(f"lesson {lesson!r} has no questions; give one of {known}")
+    return Quiz(chosen)

@@ -5,8 +5,6 @@ in the cell above. nbgrader wants an exercise in two cells, one that the student
 points, and makes the students' copies itself.
 """
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ package pyreveal), so it needs no network. ``deck.js`` starts a new slide at hea
 a slide is full. Cells whose slide type is "skip" are left out.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Sequence

@@ -13,8 +13,6 @@ Text is UTF-8. Line ends become line feeds, white space around a document is dro
 whole here, however long: ``engine.text`` cuts them by tokens.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json

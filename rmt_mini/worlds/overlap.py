@@ -4,8 +4,6 @@ Documents of the micro-world name the calculations in them. For other text, two 
 share a run of 12 words, and so are those that such pairs connect; all of them are held out together, or none.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Sequence

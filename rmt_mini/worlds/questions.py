@@ -8,8 +8,6 @@
 A question's text ends where its answer begins.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import re

@@ -1,7 +1,5 @@
 """Figures of results: a run's metrics, accuracies, comparisons, entropies; and of the document tree."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from statistics import fmean

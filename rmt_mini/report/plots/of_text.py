@@ -4,8 +4,6 @@ The HTML is templates/marked.html.j2. Every coloured piece sets its own ink and 
 nothing, and an underline, a raised number or a sign says the same as the colour.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any

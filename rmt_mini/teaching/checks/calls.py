@@ -1,7 +1,5 @@
 """What cases of exercises need besides plain values: names in expressions, other ways to call, judges of answers."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections import Counter

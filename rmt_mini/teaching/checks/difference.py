@@ -1,7 +1,5 @@
 """Say in a few words how an answer differs from what was expected."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

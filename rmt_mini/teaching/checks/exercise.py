@@ -4,8 +4,6 @@ An exercise is a code cell of a solved notebook that has ``### BEGIN SOLUTION`` 
 that cell with one text replaced. Cases are calls, in expressions over the file's ``values`` and ``case_names``.
 """
 
-from __future__ import annotations
-
 import builtins
 import json
 import re

@@ -4,8 +4,6 @@
 widget, so a screen reader announces new numbers. Settings are written beside it for tests in a browser.
 """
 
-from __future__ import annotations
-
 import html
 import json
 from collections.abc import Callable, Mapping, Sequence

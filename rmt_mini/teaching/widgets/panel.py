@@ -1,7 +1,5 @@
 """The control panel of lesson 8: settings, a run that they start, and what the run does."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
