@@ -36,20 +36,8 @@ def _no_budget(base: RMTConfig) -> dict[str, Any]:
     return {"use_budget": False, "budget_start": 2 * base.budget_start}
 
 
-def _short_budget(base: RMTConfig) -> dict[str, Any]:
-    # B_T; its formula is in ``method.budget``, which this room may not import
-    last = max(base.budget_min, math.floor(base.budget_start * base.budget_decay + 1e-9))
-    return {"budget_start": last, "budget_decay": 1.0}
-
-
-def _above_easy(base: RMTConfig) -> dict[str, Any]:
-    return {"tier_probs_early": (0.0, 0.5, 0.5), "tier_probs_late": (0.0, 0.5, 0.5)}
-
-
-def _mean_tiers(base: RMTConfig) -> dict[str, Any]:
-    # rounded, so that run.json shows no 0.30000000000000004
-    mean = tuple(round((a + b) / 2, 6) for a, b in zip(base.tier_probs_early, base.tier_probs_late, strict=True))
-    return {"tier_probs_early": mean, "tier_probs_late": mean}
+def _tiers(throughout: Iterable[float]) -> dict[str, Any]:
+    return dict.fromkeys(("tier_probs_early", "tier_probs_late"), tuple(throughout))
 
 
 ARMS: dict[str, Callable[[RMTConfig], dict[str, Any]]] = {
@@ -60,7 +48,7 @@ ARMS: dict[str, Callable[[RMTConfig], dict[str, Any]]] = {
     # trains on the model's own correct rollouts as targets, plus NTP: no comparison within a group
     "sft": lambda base: {"rl_rule": "correct"},
     # RPT (arXiv 2506.08007): GRPO above the easy tier; no budget, no curriculum, no NTP
-    "rpt": lambda base: {**_no_budget(base), "use_ntp": False, **_above_easy(base)},
+    "rpt": lambda base: {**_no_budget(base), "use_ntp": False, **_tiers((0.0, 0.5, 0.5))},
     # RLP (arXiv 2510.01265): the reward is what the thought adds to the log-probability of the text's token, and no
     # other is given; positions without regard to difficulty (RLP draws one a document, here as many as the preset has)
     "rlp": lambda base: {
@@ -74,10 +62,15 @@ ARMS: dict[str, Callable[[RMTConfig], dict[str, Any]]] = {
     # the method with every value that the paper states
     "rmt-paper": lambda base: _PAPER,
     "rmt-no-budget": _no_budget,
-    # B_T from the first step on: does the decay help, or its end?
-    "rmt-short-budget": _short_budget,
-    # the same tiers overall, in no order: p_t is the mean of p_early and p_late throughout
-    "rmt-no-curriculum": _mean_tiers,
+    # B_T from the first step on: does the decay help, or its end? (by the formula of ``method.budget``, a later wing)
+    "rmt-short-budget": lambda base: {
+        "budget_start": max(base.budget_min, math.floor(base.budget_start * base.budget_decay + 1e-9)),
+        "budget_decay": 1.0,
+    },
+    # the same tiers overall, in no order: p_t is the mean of p_early and p_late throughout, rounded for run.json
+    "rmt-no-curriculum": lambda base: _tiers(
+        round((a + b) / 2, 6) for a, b in zip(base.tier_probs_early, base.tier_probs_late, strict=True)
+    ),
     # from hard to easy
     "rmt-reversed-curriculum": lambda base: {
         "tier_probs_early": base.tier_probs_late,

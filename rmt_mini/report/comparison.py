@@ -25,6 +25,7 @@ from rmt_mini.stages.posttrain import pass_at_k
 from rmt_mini.stages.statistics import (
     as_accuracy,
     as_one_tier,
+    change,
     influence,
     interval,
     interval_of_mean,
@@ -150,7 +151,8 @@ def compare_runs(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[st
             measured = read_answers(folder, run, document, run * bases // len(folders))
             given = {arm: measured["after"][1]} | (dict.fromkeys(BASE, measured["before"][1]) if arm == METHOD else {})
             for name, answers in given.items():
-                rows[name] += answers if ways[name] == "think" else [_without_thought(one) for one in answers]
+                plain = [replace(one, match=one.plain, length=0, closed=False) for one in answers]
+                rows[name] += answers if ways[name] == "think" else plain
     method = rows[METHOD]
     for arm in found:
         if [(one.run, one.position) for one in rows[arm]] != [(one.run, one.position) for one in method]:
@@ -160,7 +162,7 @@ def compare_runs(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[st
         "arms": {name: _arm(row, ways[name], found.get(name, [])) for name, row in rows.items()},
         "paired": [pair for name, row in others.items() for pair in _paired(method, row, name)],
         "relative": {name: _relative(method, row) for name, row in others.items()},
-        "lengths": {name: _change(as_one_tier(method), _gap(method, row, "length")) for name, row in others.items()},
+        "lengths": {name: change(as_one_tier(method), _gap(method, row, "length")) for name, row in others.items()},
         "overlap": Notes.read(found[METHOD][0]).overlap,
     }
 
@@ -206,27 +208,8 @@ def steps_for_compute_of(folder: Path) -> int:
     return max(1, round(len(lines) * took / (3 * sum(line.trunk_tokens for line in lines))))
 
 
-def _without_thought(answer: Answer) -> Answer:
-    return replace(answer, match=answer.plain, length=0, closed=False)
-
-
 def _gap(ours: Sequence[Answer], theirs: Sequence[Answer], measure: str) -> np.ndarray:
     return np.array([getattr(a, measure) - getattr(b, measure) for a, b in zip(ours, theirs, strict=True)])
-
-
-def _change(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
-    found = interval(answers, values, tiers)
-    return {"difference": found["mean"], "low": found["low"], "high": found["high"]}
-
-
-def _tested(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
-    """Return a difference, its interval, and how unlikely one as large would be if there were none."""
-    change = _change(answers, values, tiers)
-    if change["difference"] is None:
-        return change
-    mean, added = influence(answers, values, tiers)
-    spread = spread_of(answers, added, tiers)
-    return change | {"p": spread and spread.p_value(mean)}
 
 
 def _arm(answers: Sequence[Answer], way: str, folders: Sequence[Path]) -> files.ArmRow:
@@ -262,13 +245,13 @@ def _curves(folders: Sequence[Path], way: str) -> dict[str, dict[int, Cell]]:
 
 def _paired(method: Sequence[Answer], other: Sequence[Answer], name: str) -> list[files.Pair]:
     gap = _gap(method, other, "match")
-    parts = {column: _tested(method, gap, [tier]) for tier, column in enumerate(TIERS)}
-    parts["average"] = _tested(method, gap)
+    parts = {column: change(method, gap, [tier], tested=True) for tier, column in enumerate(TIERS)}
+    parts["average"] = change(method, gap, tested=True)
     if all(one.gated is not None for one in (*method, *other)):
-        parts["gated"] = _tested(method, _gap(method, other, "gated"))
+        parts["gated"] = change(method, _gap(method, other, "gated"), tested=True)
     for sort in sorts_in(method):
-        parts[sort] = _tested(of_sort(method, sort), gap[[one.sort == sort for one in method]])
-    return [files.Pair(a=METHOD, b=name, tier=tier, **change) for tier, change in parts.items()]
+        parts[sort] = change(of_sort(method, sort), gap[[one.sort == sort for one in method]], tested=True)
+    return [files.Pair(a=METHOD, b=name, tier=tier, **found) for tier, found in parts.items()]
 
 
 def _relative(ours: Sequence[Answer], theirs: Sequence[Answer]) -> files.Relative:
@@ -316,9 +299,9 @@ def sensitivities(found: Comparison, base: RMTConfig) -> list[files.Variant]:
     return sorted(rows, key=lambda row: (-widest[row.setting], row.setting))
 
 
-def _turned(change: Change) -> Change:
+def _turned(found: Change) -> Change:
     """Return a variant minus the method, from the method minus the variant."""
-    middle, low, high = (None if end is None else -end for end in (change.difference, change.high, change.low))
+    middle, low, high = (None if end is None else -end for end in (found.difference, found.high, found.low))
     return Change(difference=middle, low=low, high=high)
 
 
@@ -389,7 +372,8 @@ def read_exams(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[str,
     }
 
     def pair(name: str, k: int, gap: np.ndarray, step: int | None) -> files.ExamPair:
-        return files.ExamPair(a=METHOD, b=name, step=step, k=k, **_tested(answered[steps[0], METHOD, k], gap))
+        found = change(answered[steps[0], METHOD, k], gap, tested=True)
+        return files.ExamPair(a=METHOD, b=name, step=step, k=k, **found)
 
     paired = [pair(*key, gap[n], step) for n, step in enumerate(steps) for key, gap in gaps.items()]
     along = [pair(*key, np.mean(gap[1:], axis=0), None) for key, gap in gaps.items()]
