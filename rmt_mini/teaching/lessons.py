@@ -25,6 +25,7 @@ from nbclient import NotebookClient
 
 from rmt_mini.errors import UserError
 from rmt_mini.files import require_file_name, write_keeping, write_whole
+from rmt_mini.report.markdown import macro
 from rmt_mini.teaching.begin import recorded
 
 logger = logging.getLogger(__name__)
@@ -131,16 +132,9 @@ def execute(path: Path, timeout: float = 600) -> tuple[float, float]:
 def cost_table() -> str:
     """Return what each lesson takes as Markdown: a learner's minutes, a machine's seconds and megabytes."""
     measured = json.loads(recorded("lessons.json").read_text(encoding="utf-8"))
-    rows = ["| lesson | minutes with a class | seconds to run it all | peak memory, MB |", "|---|---|---|---|"]
-    minutes = 0
-    for path in lessons():
-        cost, head = measured["lessons"][path.stem], read_notebook(path).cells[0].source
-        title, length = re.findall(r"\A# (.+)\n+\*\*(\d+) minutes\*\*", head)[0]
-        minutes += int(length)
-        took = f"{length} | {cost['seconds']:.0f} | {cost['peak_memory_mb']:.0f}"
-        rows.append(f"| [{title}](../notebooks/{path.name}) | {took} |")
-    rows.append(f"| together | {minutes} | {sum(one['seconds'] for one in measured['lessons'].values()):.0f} | |")
-    return "\n".join([*rows, "", f"Measured {measured['date']}: {measured['machine']}."])
+    heads = {path: read_notebook(path).cells[0].source for path in lessons()}
+    found = {path: re.findall(r"\A# (.+)\n+\*\*(\d+) minutes\*\*", head)[0] for path, head in heads.items()}
+    return macro("tables.md.j2", "lessons", found, measured)
 
 
 def guide(text: str) -> str:

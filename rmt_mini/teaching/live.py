@@ -23,13 +23,10 @@ class LiveRun:
     Attributes:
         state: RUNNING, PAUSED, DONE or FAILED.
         message: the error of a failed run.
-        metrics: one record a step, growing.
     """
 
-    def __init__(
-        self, work: Work, folder: Path, config: RMTConfig, metrics: list[StepMetrics], changed: Callable[[], None]
-    ) -> None:
-        self.folder, self.config, self.metrics, self.changed = folder, config, metrics, changed
+    def __init__(self, work: Work, folder: Path, config: RMTConfig, changed: Callable[[], None]) -> None:
+        self.folder, self.config, self.changed = folder, config, changed
         self.state, self.message = RUNNING, ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
@@ -40,13 +37,18 @@ class LiveRun:
         """Start a run; UserError if its folder cannot be used; later errors are in ``message``."""
         folder = folder_for(config.out, f"{config.preset}-seed{config.seed}")
         here = config.replace(out=str(folder))
-        return cls(lambda seen, stop: run(here, None, seen, False, stop), folder, here, [], changed)
+        return cls(lambda seen, stop: run(here, None, seen, False, stop), folder, here, changed)
 
     @classmethod
     def resumed(cls, folder: Path, changed: Callable[[], None] = lambda: None) -> Self:
         """Continue a run that was paused, stopped or killed, or read one that is done; UserError if it is none."""
-        config, done = Notes.read(folder).settings, read_metrics(folder)
-        return cls(lambda seen, stop: resume(folder, None, seen, False, stop), folder, config, done, changed)
+        config = Notes.read(folder).settings
+        return cls(lambda seen, stop: resume(folder, None, seen, False, stop), folder, config, changed)
+
+    @property
+    def metrics(self) -> list[StepMetrics]:
+        """The steps so far, as the run's folder has them."""
+        return read_metrics(self.folder)
 
     def pause(self) -> None:
         """End the run after the step under way; returns at once."""
@@ -59,7 +61,7 @@ class LiveRun:
 
     def _run(self, work: Work) -> None:
         try:
-            work(self._seen, self._stop)
+            work(lambda _: self.changed(), self._stop)
             self.state = DONE
         except Stopped:
             self.state = PAUSED
@@ -70,8 +72,3 @@ class LiveRun:
                 raise
         finally:
             self.changed()
-
-    def _seen(self, result: StepResult) -> None:
-        del self.metrics[result.metrics.step :]  # steps after the last saved state are repeated, with equal results
-        self.metrics.append(result.metrics)
-        self.changed()

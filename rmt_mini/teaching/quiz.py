@@ -15,6 +15,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from rmt_mini.errors import UserError
+from rmt_mini.report.markdown import macro
 from rmt_mini.teaching.widgets.controls import alert, status
 
 # ipywidgets cuts off long button labels; an option must be readable whole.
@@ -66,15 +67,7 @@ def question_sheet(answers: bool = False) -> str:
         >>> question_sheet().splitlines()[0]
         '**1. The source of questions** (lesson 0)'
     """
-    parts: list[str] = []
-    for number, question in enumerate(QUESTIONS, 1):
-        right = f": **{letter(question.right)}**" if answers else ""
-        parts.append(f"**{number}. {question.name}** (lesson {question.lesson}){right}\n\n{question.asks}\n")
-        for place, option in enumerate(question.options):
-            mark, why = ("**" if option.right else "", f": {option.why}") if answers else ("", "")
-            parts.append(f"- {mark}{letter(place)}. {option.text}{mark}{why}")
-        parts.append("")
-    return "\n".join(parts)
+    return macro("tables.md.j2", "quiz", QUESTIONS, answers) + "\n"
 
 
 class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotations

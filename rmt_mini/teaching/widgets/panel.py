@@ -136,7 +136,7 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
         self._say(messages.get(run.state, ""))
         if run.state == FAILED:
             self.status.value = alert(run.message)
-        shown = {one.folder.name: one.metrics[:] for one in (run, self.earlier.get(self.against.value)) if one}
+        shown = {one.folder.name: one.metrics for one in (run, self.earlier.get(self.against.value)) if one}
         drawn = side_by_side(shown, steps)
         parts = [drawn._repr_html_(), status(drawn.alt)]
         if rollouts := read_lines(run.folder / "rollouts.jsonl", RolloutLine).good[-SHOWN:]:
