@@ -102,10 +102,8 @@ class Arm:
 def arms_named(base: RMTConfig, names: Iterable[str] = ()) -> list[Arm]:
     """Return arms of these names in the order of ARMS, always with "rmt"; rows of the untrained model are skipped.
 
-    Without names: all, but not "rlp" in a chat, since its reward needs answers of one token.
-
-    Raises:
-        UserError: if there is no such arm.
+    Without names: all, but not "rlp" in a chat, since its reward needs answers of one token. An unknown one is a
+    UserError.
 
     Example:
         >>> {arm.name: dict(arm.changes) for arm in arms_named(RMTConfig(budget_start=16), ["rmt-no-budget"])}

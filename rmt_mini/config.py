@@ -304,8 +304,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[e
 def read_settings(path: Path, without: Iterable[str] = ()) -> dict[str, Any]:
     """Read fields and values from a YAML file, or from a run's folder or run.json: all but ``out`` and ``without``.
 
-    Raises:
-        UserError: if it cannot be read, or does not hold fields and values.
+    A UserError says that it cannot be read, or does not hold fields and values.
     """
     path = path / "run.json" if path.is_dir() else path
     try:
@@ -326,10 +325,7 @@ PRESETS = {path.stem: read_settings(path) for path in sorted((Path(__file__).par
 
 
 def preset(name: str, **changes: Any) -> RMTConfig:
-    """Return one of PRESETS, or the defaults as "custom", with some fields changed.
-
-    Raises:
-        UserError: for an unknown preset or field, or an impossible value.
+    """Return one of PRESETS, or the defaults as "custom", with some fields changed; what is unknown is a UserError.
 
     Example:
         >>> preset("laptop", steps=3).steps

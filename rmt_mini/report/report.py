@@ -24,8 +24,7 @@ TABLES = "tables.md.j2"
 def write_report(folder: Path) -> str:
     """Write report.md and figures/*.png into a run folder, of an interrupted run too; returns the terminal's table.
 
-    Raises:
-        UserError: if the folder holds no run.json, or a file with numbers in it is damaged.
+    A UserError says that the folder holds no run.json, or that a file with numbers in it is damaged.
     """
     notes, found = Notes.read(folder), Evaluation.find(folder)
     config, evaluation = notes.settings, found or Evaluation()
@@ -68,10 +67,9 @@ def write_exam_report(folder: Path) -> str:
 
 
 def write_seeds_report(folders: Sequence[Path], out: Path) -> str:
-    """Write evaluation.json, report.md and accuracy.png of runs that differ in their seed; returns the table.
+    """Write evaluation.json, report.md and accuracy.png of runs that differ in their seed into ``out``, a free folder.
 
-    Raises:
-        UserError: as ``across_seeds``, or if ``out`` is in use.
+    Returns the table; raises as ``across_seeds``.
     """
     files.require_free(out)
     evaluation, notes = across_seeds(folders), Notes.read(folders[0])

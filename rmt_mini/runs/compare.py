@@ -34,13 +34,7 @@ from rmt_mini.engine.model import locate_model
 from rmt_mini.engine.weights import WORLD_MODELS
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, Turn, require_free
-from rmt_mini.report.comparison import (
-    compare_runs,
-    expected_half_width,
-    expected_positions,
-    sensitivities,
-    steps_for_compute_of,
-)
+from rmt_mini.report import comparison
 from rmt_mini.report.report import write_comparison_report
 from rmt_mini.runs.journal import machine, versions
 from rmt_mini.runs.run import anywhere, prepare, resume, run
@@ -83,13 +77,13 @@ def compare(
         arm.config(config)  # complains now and not in an hour
     require_bases(config, bases)
     _open(folder, ComparisonPlan(config=config.replace(out=""), arms=list(arms), seeds=seeds, bases=bases))
-    width = expected_half_width(config.evaluation_positions, bases * seeds)
+    width = comparison.expected_half_width(config.evaluation_positions, bases * seeds)
     if width > SMALLEST_GAP:
         logger.warning(
             "With %d positions and %d runs an arm a difference of two arms is known to within about %.1f points; the "
             "paper's closest ablation lies %.1f away. For that take %d positions, or more seeds.",
             config.evaluation_positions, bases * seeds, 100 * width, 100 * SMALLEST_GAP,
-            expected_positions(SMALLEST_GAP, bases * seeds),
+            comparison.expected_positions(SMALLEST_GAP, bases * seeds),
         )  # fmt: skip
     return folder, go_on(folder, workers, progress, stop)
 
@@ -112,9 +106,9 @@ def report(folder: Path) -> str:
     if missing:
         raise UserError(f"{len(missing)} runs are missing, {missing[0]!r} first; give the comparison's command again")
     ran: dict[str, Any] = {"config": plan.config, "seeds": plan.all_seeds, "bases": plan.bases}
-    compared = Comparison(**compare_runs(found, plan.bases), **ran, machine=machine(), versions=versions())
+    compared = Comparison(**comparison.compare_runs(found, plan.bases), **ran, machine=machine(), versions=versions())
     compared.write(folder)
-    varied = sensitivities(compared, plan.config)
+    varied = comparison.sensitivities(compared, plan.config)
     if varied:
         Sensitivity(settings=varied, seeds=plan.all_seeds).write(folder)
     return write_comparison_report(folder, compared, (PostTraining.find(folder) or PostTraining()).exams, varied)
@@ -251,7 +245,7 @@ def _one(path: Path, stop: threading.Event | None) -> Path:
     arm = next(arm for arm in plan.arms if arm.name == name)
     config = arm.config(plan.config).replace(model=model_of(plan.config, base), seed=seed, out=str(path))
     if arm.compute_of:
-        config = config.replace(steps=steps_for_compute_of(run_folder(folder, arm.compute_of, seed, base)))
+        config = config.replace(steps=comparison.steps_for_compute_of(run_folder(folder, arm.compute_of, seed, base)))
     run(config, progress=False, stop=stop, turn=turn_before(path.parent, config.model))
     return path
 

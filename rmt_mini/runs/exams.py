@@ -44,11 +44,8 @@ def exams(
     """Post-train the untrained models and the arms of a finished comparison, every run, and report; returns the table.
 
     RMT is always among the arms; if none is given, NTP only and RPT too, where they are there. Source, count, samples,
-    every and changes are those of ``posttrain_run``; workers, progress and stop those of ``compare``.
-
-    Raises:
-        UserError: if an arm is not there or not done, or the folder holds exams of another kind.
-        Stopped: as ``compare``.
+    every and changes are those of ``posttrain_run``; workers, progress and stop those of ``compare``, which also says
+    what ``Stopped`` means. A UserError: an arm is not there or not done, or the folder holds exams of another kind.
     """
     comparison = ComparisonPlan.read(folder)
     if source is None:

@@ -40,8 +40,7 @@ def folder_for(out: str, name: str) -> Path:
 class RunFolder:
     """One run's folder, locked until ``release``; a free one with ``needed_bytes`` of space, or one to ``resume`` in.
 
-    Raises:
-        UserError: if the folder is in use, cannot be written, or its disk is nearly full.
+    A UserError says that the folder is in use, cannot be written, or that its disk is nearly full.
     """
 
     def __init__(self, path: Path, needed_bytes: int = 0, resume: bool = False) -> None:
@@ -106,8 +105,7 @@ class RunFolder:
     def save_checkpoint(self, policy: Policy) -> None:
         """Save model and tokenizer as transformers does; an older checkpoint stays until then.
 
-        Raises:
-            NonFiniteError: if weights are not finite; the older checkpoint stays.
+        It also stays if the weights are not finite, which raises a NonFiniteError.
         """
         require_sound(policy)
         try:

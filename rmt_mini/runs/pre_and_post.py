@@ -59,11 +59,7 @@ def _recorded(path: Path, notes: Notes, policy: Policy, copies: int) -> Iterator
 
 
 def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
-    """Pre-train the micro-world's model from scratch; returns the folder of run.json, metrics.jsonl, checkpoint/.
-
-    Raises:
-        UserError: for anything that a user can set right.
-    """
+    """Pre-train the micro-world's model from scratch; returns the folder of run.json, metrics.jsonl, checkpoint/."""
     path = folder_for(config.out, f"pretrain-{config.world}-seed{config.seed}")
     require_free(path)  # before anything slow
     policy = new_policy(config)

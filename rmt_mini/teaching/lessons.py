@@ -48,11 +48,7 @@ def lessons(folder: Path = FOLDER) -> list[Path]:
 
 
 def read_notebook(path: Path) -> Any:
-    """Read a notebook.
-
-    Raises:
-        UserError: if there is none, or it is not a notebook.
-    """
+    """Read a notebook; a UserError if there is none, or it is not a notebook."""
     if not path.is_file():
         raise UserError(f"there is no notebook {str(path)!r}")
     try:
@@ -107,10 +103,8 @@ def run(path: Path, timeout: float = 600) -> tuple[Any, float, float]:
 def execute(path: Path, timeout: float = 600) -> tuple[float, float]:
     """Run a notebook, and write it back with its outputs; return the seconds and the MB that it took.
 
-    One whose cell raises stays as it was. Outside the project, the old file is kept beside the new one.
-
-    Raises:
-        UserError: as ``read_notebook``, or if the file was edited meanwhile.
+    One whose cell raises stays as it was; a UserError if the file was edited meanwhile. Outside the project, the old
+    file is kept beside the new one.
     """
     before = path.read_bytes() if path.is_file() else b""
     notebook, seconds, peak = run(path, timeout)
@@ -138,11 +132,7 @@ def cost_table() -> str:
 
 
 def guide(text: str) -> str:
-    """Return the instructor guide with both generated parts replaced.
-
-    Raises:
-        UserError: if their markers are missing.
-    """
+    """Return the instructor guide with both generated parts replaced; a UserError if their markers are missing."""
     from rmt_mini.teaching.quiz import question_sheet  # loads widgets, which nothing else here needs
 
     for name, part in (("lessons", cost_table()), ("quiz", question_sheet(answers=True))):

@@ -118,11 +118,7 @@ class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotati
 
 
 def quiz(lesson: int | None = None) -> Quiz:
-    """Ask the questions of one lesson, or of all.
-
-    Raises:
-        UserError: if there is no question about that lesson.
-    """
+    """Ask the questions of one lesson, or of all; a UserError if there is no question about that lesson."""
     chosen = [one for one in QUESTIONS if lesson is None or one.lesson == lesson]
     if not chosen:
         known = ", ".join(str(number) for number in sorted({one.lesson for one in QUESTIONS}))

@@ -136,11 +136,7 @@ def solution(source: str) -> str:
 
 @cache
 def solved_cells(stem: str) -> Mapping[str, str]:
-    """Return the solved cells of a set by exercise, and under "" what its notebook imports.
-
-    Raises:
-        UserError: if the solved notebook is missing.
-    """
+    """Return the solved cells of a set by exercise, and under "" what its notebook imports; it must be there."""
     path = SOLVED / f"{stem}.ipynb"
     if not path.is_file():
         raise UserError(f"there is no solved notebook {str(path)!r}; install the package again")
