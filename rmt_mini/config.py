@@ -276,16 +276,9 @@ class PretrainConfig(Settings):
         return self
 
 
-# Fields of a run that post-training sets itself or has no use for: a question has one position and no text around it.
-NOT_IN_POSTTRAINING = (
-    "model", "corpus", "column", *KNOBS, "entropy_model", "entropy_top_k", "budget_rule", "reward_rule",
-    "document_tokens", "min_document_tokens", "difficulty", "tier_rule", "tier_thresholds",
-    "use_curriculum", "curriculum_start", "curriculum_end", "tier_probs_early", "tier_probs_late", "use_rl",
-    "prefix_match", "positions_per_document", "use_ntp", "ntp_weight", "warmup_steps", "warmup_positions",
-    "warmup_learning_rate", "evaluation_positions", "evaluation_documents", "evaluation_budget",
-    "evaluation_thresholds", "evaluation_thoughts", "checked_positions", "curve_every", "preflight_positions",
-    "state_seconds",
-)  # fmt: skip
+NOT_IN_POSTTRAINING: list[str] = yaml.safe_load(
+    Path(__file__).with_name("unused_in_posttraining.yaml").read_text("utf-8")
+)
 
 
 def _shown(value: object) -> str:
