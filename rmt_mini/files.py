@@ -406,20 +406,13 @@ class Ratio(Record):
     p: Share | None = None
 
 
-class Relative(Record):
-    """RMT over another arm: accuracy minus 1, and thought length."""
-
-    accuracy: Ratio | None
-    thought_length: Ratio | None
-
-
 class Comparison(File):
     """comparison.json: every arm, and every other arm against RMT."""
 
     NAME: ClassVar[str] = "comparison.json"
     arms: dict[str, ArmRow]
     paired: list[Pair]
-    relative: dict[str, Relative]
+    relative: dict[str, dict[Literal["accuracy", "thought_length"], Ratio | None]]  # RMT over others: accuracy minus 1
     lengths: dict[str, Change]
     overlap: Overlap | None = None  # the same for all seeds
     config: RMTConfig

@@ -238,7 +238,7 @@ def _paired(method: Sequence[Answer], other: Sequence[Answer], name: str) -> lis
     return [files.Pair(a=METHOD, b=name, tier=tier, **found) for tier, found in parts.items()]
 
 
-def _relative(ours: Sequence[Answer], theirs: Sequence[Answer]) -> files.Relative:
+def _relative(ours: Sequence[Answer], theirs: Sequence[Answer]) -> dict[str, files.Ratio | None]:
     """Return ours over theirs, of accuracy minus 1; None where theirs is zero, as the length of an arm without RL."""
     found: dict[str, files.Ratio | None] = {}
     parts = (("accuracy", "match", ours, 1.0), ("thought_length", "length", statistics.as_one_tier(ours), 0.0))
@@ -252,7 +252,7 @@ def _relative(ours: Sequence[Answer], theirs: Sequence[Answer]) -> files.Relativ
             found[name] = files.Ratio(ratio=ratio - less, **ends, p=spread.p_value(math.log(ratio)))
         else:
             found[name] = None
-    return files.Relative(**found)
+    return found
 
 
 # Variants of a setting

@@ -233,20 +233,14 @@ def some_of(positions: Sequence[Position], count: int) -> list[Position]:
 
 def curve_point(step: int, answers: Sequence[Answer]) -> CurvePoint:
     """Average answers after ``step`` steps: the mean of the tiers, as everywhere, and of each sort."""
+
+    def mean(name: str, some: Sequence[Answer]) -> float:
+        return influence(some, np.array([getattr(one, name) for one in some]), range(len(TIERS)))[0]
+
     by_sort = {sort: of_sort(answers, sort) for sort in sorts_in(answers)}
-    sorts = {sort: (_mean_of_tiers(own, "plain"), _mean_of_tiers(own, "match")) for sort, own in by_sort.items()}
-    return CurvePoint(
-        step=step,
-        plain=_mean_of_tiers(answers, "plain"),
-        think=_mean_of_tiers(answers, "match"),
-        thought_length=fmean(one.length for one in answers),
-        sorts=sorts,
-    )
-
-
-def _mean_of_tiers(answers: Sequence[Answer], name: str) -> float:
-    """Mean of the tiers that have answers."""
-    return influence(answers, np.array([getattr(one, name) for one in answers]), range(len(TIERS)))[0]
+    sorts = {sort: (mean("plain", own), mean("match", own)) for sort, own in by_sort.items()}
+    plain, think, length = mean("plain", answers), mean("match", answers), fmean(one.length for one in answers)
+    return CurvePoint(step=step, plain=plain, think=think, thought_length=length, sorts=sorts)
 
 
 def evenly(items: Sequence[T], count: int) -> list[T]:
