@@ -35,7 +35,7 @@ from rmt_mini.config import (
 )
 from rmt_mini.errors import Stopped, UserError, disk_full, out_of_memory
 from rmt_mini.files import Evaluation, require_file_name, write_keeping, write_whole
-from rmt_mini.scale.settings import ScaleSettings
+from rmt_mini.scale.launch import ScaleSettings
 
 app = App(
     "rmt-mini",

@@ -25,8 +25,7 @@ from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.report.markdown import macro
 from rmt_mini.runs.capacity import RUNTIME_BYTES, Size, activation_bytes, measure, memory_needed, product_rate
-from rmt_mini.scale.launch import setup_for
-from rmt_mini.scale.settings import ScaleSettings
+from rmt_mini.scale.launch import ScaleSettings, setup_for
 
 WAYS = ("tree", "trl", "trl-vllm")  # the document tree, on one GPU; TRL with transformers' generate, or with vLLM
 FRAME_TOKENS = 20  # opening, closing tag, cue and answer of the continuation format

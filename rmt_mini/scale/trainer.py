@@ -33,10 +33,9 @@ from rmt_mini.method.grpo import group_advantages, groups_with_signal
 from rmt_mini.method.objective import ntp_loss, rmt_loss
 from rmt_mini.method.rewards import total_reward
 from rmt_mini.records import Document, Text
+from rmt_mini.scale import sampling
 from rmt_mini.scale.callback import StepCallback
-from rmt_mini.scale.positions import AskedPosition, Positions, StepPlan
-from rmt_mini.scale.settings import ScaleSettings, grpo_settings
-from rmt_mini.scale.thoughts import Generate, Sampled, generate_by_trl, think_and_answer
+from rmt_mini.scale.launch import ScaleSettings, grpo_settings
 
 trl: Any = import_module("trl")  # its hooks are not annotated
 ENTROPY_ROWS = 128  # tokens whose entropy is taken at once: in float32 a row is as wide as the vocabulary
@@ -48,8 +47,8 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
     ``out`` is the run folder; ``generate`` samples continuations, and a control may pass another.
     """
 
-    plan: StepPlan  # of the step that is running
-    questions: list[AskedPosition]  # of this process's rollouts
+    plan: sampling.StepPlan  # of the step that is running
+    questions: list[sampling.AskedPosition]  # of this process's rollouts
     matches: list[float]  # their match rewards
 
     def __init__(
@@ -61,12 +60,12 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
         documents: Sequence[Document],
         out: str,
         peft_config: Any = None,
-        generate: Generate = generate_by_trl,
+        generate: sampling.Generate = sampling.generate_by_trl,
     ) -> None:
         self.config, self.generate = config, generate
         self.form = answer_format(config.answer_format, tokenizer, model.num_parameters(), config.prefix_match)
         require_room(config.model, model.config, self.form, config)
-        self.positions = Positions(config, to_texts(documents, self.form, config, "training"))
+        self.positions = sampling.Positions(config, to_texts(documents, self.form, config, "training"))
         places = [*range(config.positions_per_document * config.documents_per_step)] * config.steps
         arguments = grpo_settings(config, settings, longest_branch(self.form, config), out)
         super().__init__(
@@ -83,12 +82,12 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
 
     def _roll_out(self) -> dict[str, Any]:
         """Sample this process's rollouts, and return them column by column, as TRL's hook requires."""
-        rows = think_and_answer(self, self.generate, self.form, self.config, self.questions)
-        columns: dict[str, Any] = dict(zip(Sampled._fields, map(list, zip(*rows, strict=True)), strict=True))
+        rows = sampling.think_and_answer(self, self.generate, self.form, self.config, self.questions)
+        columns: dict[str, Any] = dict(zip(sampling.Sampled._fields, map(list, zip(*rows, strict=True)), strict=True))
         return columns if rows[0].logprobs is not None else columns | {"logprobs": None}
 
     def _reward(
-        self, question: Sequence[AskedPosition], answer: Sequence[Sequence[int]], log_metric: Any, **row: Any
+        self, question: Sequence[sampling.AskedPosition], answer: Sequence[Sequence[int]], log_metric: Any, **row: Any
     ) -> list[float]:
         """Reward rollouts, as TRL asks for it; ``log_metric`` takes means over processes."""
         config, sizes = self.config, row["thought_length"]

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from rmt_mini.scale.callback import State
-from rmt_mini.scale.settings import CONFIGS
+from rmt_mini.scale.launch import CONFIGS
 from rmt_mini.scale.train import train
 from tests.fakes import byte_tokenizer, tiny_model
 from tests.scale.tiny import CPU, metrics_of, run_settings, scripted
