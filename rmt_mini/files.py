@@ -7,7 +7,6 @@ AnswerLine (ExamLine in post-training), of curve.jsonl CurvePoint.
 import functools
 import itertools
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -19,10 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from rmt_mini.arms import Arm
 from rmt_mini.config import PretrainConfig, RMTConfig
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, logger
 from rmt_mini.records import Answer, Overlap, Position, StepMetrics
-
-logger = logging.getLogger(__name__)
 
 LOCK, UNFINISHED = ".lock", "unfinished"
 UNBORN = (LOCK, ".run.json.")  # all that a process can leave that was killed before it wrote run.json

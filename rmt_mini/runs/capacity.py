@@ -4,7 +4,6 @@ Each such failure ends in a UserError, for the command line and notebooks alike.
 and the line says how to go on.
 """
 
-import logging
 import shutil
 import time
 import traceback
@@ -18,12 +17,10 @@ import torch
 from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.engine.memory import free_memory, resident_memory
 from rmt_mini.engine.model import Policy
-from rmt_mini.errors import NonFiniteError, UserError, disk_full, out_of_memory, resume_command
+from rmt_mini.errors import NonFiniteError, UserError, disk_full, logger, out_of_memory, resume_command
 from rmt_mini.files import Notes
 from rmt_mini.report.comparison import expected_half_width, expected_positions
 from rmt_mini.report.markdown import macro
-
-logger = logging.getLogger(__name__)
 
 PROBE_SECONDS = 6.0  # that measuring a rate may take
 ACTIVATION_NUMBERS = 34  # kept for backward per token, layer and hidden unit

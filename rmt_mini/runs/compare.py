@@ -32,14 +32,12 @@ from rmt_mini.arms import Arm
 from rmt_mini.config import WORLDS, RMTConfig
 from rmt_mini.engine.model import locate_model
 from rmt_mini.engine.weights import WORLD_MODELS
-from rmt_mini.errors import Stopped, UserError
+from rmt_mini.errors import Stopped, UserError, logger
 from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, Turn, require_free
 from rmt_mini.report import comparison
 from rmt_mini.report.report import write_comparison_report
 from rmt_mini.runs.journal import machine, versions
 from rmt_mini.runs.run import anywhere, prepare, resume, run
-
-logger = logging.getLogger(__name__)
 
 SMALLEST_GAP = 0.0365  # between the paper's RMT-R1 and its closest ablation (no curriculum)
 GLANCE = 0.2  # seconds between two looks at a request to stop

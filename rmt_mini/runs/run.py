@@ -16,7 +16,6 @@ and what follows is byte for byte what an unbroken run would have done. (Only me
 """
 
 import json
-import logging
 import sys
 import threading
 import time
@@ -31,7 +30,7 @@ from rmt_mini import files
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, absolute_name, load_policy
 from rmt_mini.engine.text import format_for, proxy_of, to_texts, unknown_share
-from rmt_mini.errors import Stopped, UserError
+from rmt_mini.errors import Stopped, UserError, logger
 from rmt_mini.files import Evaluation, Measured, Notes, Positions, Preflight, Samples, Turn
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Answer, Overlap, Position, State, StepMetrics, Text
@@ -57,8 +56,6 @@ from rmt_mini.stages.statistics import summarize, summarize_all
 from rmt_mini.worlds.corpus import absolute, corpus_for
 from rmt_mini.worlds.micro import TEXTS
 from rmt_mini.worlds.overlap import overlap
-
-logger = logging.getLogger(__name__)
 
 SAMPLES = 12
 CHECKED_STEPS = 10  # first steps that the pre-flight's prediction is compared with

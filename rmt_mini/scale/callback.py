@@ -4,7 +4,6 @@ Beside TRL's part of a checkpoint, rmt_state.json has the sampler's state, tier 
 written last, whole or not at all: a checkpoint with it is complete, and others are passed over.
 """
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,10 +11,10 @@ from typing import Any, ClassVar
 from transformers import TrainerCallback
 
 from rmt_mini.engine.memory import peak_memory_mb
+from rmt_mini.errors import logger
 from rmt_mini.files import File, as_lines, write_whole
 from rmt_mini.method.schedule import probabilities_of
 
-logger = logging.getLogger(__name__)
 LINE = (
     "step {number}/{steps}: budget {budget}, match {match_reward:.3f}, thoughts {thought_length:.1f}, next-token loss "
     "{ntp_loss:.3f}; {rollout_seconds:.1f} + {update_seconds:.1f} s, {left:.1f} min left"

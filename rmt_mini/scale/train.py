@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rmt_mini.config import RMTConfig, preset
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, logger
 from rmt_mini.files import File, require_free
 from rmt_mini.scale.launch import ScaleSettings, require_installed, require_supported
 from rmt_mini.worlds.corpus import corpus_for
-
-logger = logging.getLogger(__name__)
 
 
 class Started(File):

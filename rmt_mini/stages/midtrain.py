@@ -16,7 +16,6 @@ reference of the optional KL is the policy RMT began with.
 """
 
 import copy
-import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, chunks, roll_out, rollout_logprobs
 from rmt_mini.engine.text import endless, format_for, generator_for
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
+from rmt_mini.errors import logger
 from rmt_mini.method.budget import length_reward, thought_cap
 from rmt_mini.method.grpo import group_advantages, rl_loss
 from rmt_mini.method.objective import ntp_loss, rmt_loss
@@ -42,8 +42,6 @@ from rmt_mini.records import Judged, Position, Rollout, State, StepMetrics, Text
 from rmt_mini.stages.difficulty import Difficulty, Pool, Scoring, rescored
 from rmt_mini.stages.metrics import Clock, Update, Work, step_metrics
 from rmt_mini.stages.optimizer import Guard, MasterAdamW, require_finite
-
-logger = logging.getLogger(__name__)
 
 
 def asking_for(config: RMTConfig, budgets: Sequence[int], answer_temperature: float | None = None) -> Asking:

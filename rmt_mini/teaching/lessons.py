@@ -23,12 +23,10 @@ import nbformat
 import psutil
 from nbclient import NotebookClient
 
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, logger
 from rmt_mini.files import require_file_name, write_keeping, write_whole
 from rmt_mini.report.markdown import macro
 from rmt_mini.teaching.begin import recorded
-
-logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 GUIDE = FOLDER.parent / "docs" / "instructor.md"
