@@ -14,9 +14,8 @@ from rmt_mini.config import preset
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Evaluation, as_lines, read_metrics
 from rmt_mini.report.plots import side_by_side
-from rmt_mini.teaching.live import DONE, FAILED, PAUSED, LiveRun
 from rmt_mini.teaching.widgets import panel as room
-from rmt_mini.teaching.widgets.panel import Panel, last_rollouts, panel_config
+from rmt_mini.teaching.widgets.panel import DONE, FAILED, PAUSED, LiveRun, Panel, last_rollouts, panel_config
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = 60.0  # seconds that no wait here comes near
