@@ -178,7 +178,7 @@ def run(name: Name = None, /, **flags: Any) -> None:
 @app.command
 def resume(folder: Path, /, *, branch_tokens: Tokens = None, on_nan: OnNan = None) -> None:
     """Continue the run, comparison (--over values, too) or exams in FOLDER, which was stopped or killed."""
-    from rmt_mini.runs import compare, exams, sweep
+    from rmt_mini.runs import compare, pre_and_post, sweep
     from rmt_mini.runs.run import resume
 
     given = {"branch_tokens": branch_tokens, "on_nan": on_nan}
@@ -192,7 +192,7 @@ def resume(folder: Path, /, *, branch_tokens: Tokens = None, on_nan: OnNan = Non
         elif over:
             _show(folder, sweep.go_on(folder, stop=stop))
         elif examined:
-            _show(folder.parent, exams.go_on(folder, stop=stop))
+            _show(folder.parent, pre_and_post.go_on(folder, stop=stop))
         else:
             _show(folder, resume(folder, stop=stop, changes=changes).table)
 
@@ -278,7 +278,7 @@ def exams(
     **flags: Any,
 ) -> None:
     """Post-train, by GRPO on questions, what the comparison in FOLDER trained, and the untrained model."""
-    from rmt_mini.runs.exams import exams
+    from rmt_mini.runs.pre_and_post import exams
 
     changes = _given(flags, ("preset", *IN_COMPARISON))
     with _stopping() as stop:

@@ -61,8 +61,7 @@ def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
     require_supported(config)
     require_installed(settings.engine)
     documents, _ = corpus_for(config).split(config.evaluation_fraction)
-    from rmt_mini.scale.callback import latest_checkpoint
-    from rmt_mini.scale.trainer import RMTGRPOTrainer
+    from rmt_mini.scale.trainer import RMTGRPOTrainer, latest_checkpoint
 
     opened = open_model(config, settings)
     trainer = RMTGRPOTrainer(config, settings, *opened, documents, str(out), lora(settings.lora_rank), **options)

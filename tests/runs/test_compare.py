@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import rmt_mini.runs.compare as compare_module
-import rmt_mini.runs.exams as exams_module
+import rmt_mini.runs.pre_and_post as exams_module
 from rmt_mini.arms import arms_named
 from rmt_mini.cli import main
 from rmt_mini.config import RMTConfig
