@@ -21,8 +21,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.text import format_for
 from rmt_mini.errors import UserError
-from rmt_mini.method.budget import thought_cap
-from rmt_mini.method.schedule import budget_of
+from rmt_mini.method import budget_of, thought_cap
 from rmt_mini.report.markdown import macro
 from rmt_mini.runs.capacity import RUNTIME_BYTES, Size, activation_bytes, measure, memory_needed, product_rate
 from rmt_mini.scale.launch import ScaleSettings, setup_for

@@ -18,13 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rmt_mini import method
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.text import QUANTILE_TEXTS, endless
 from rmt_mini.errors import UserError
-from rmt_mini.method.budget import thought_cap
-from rmt_mini.method.entropy import assign_tiers, quantile_thresholds
-from rmt_mini.method.schedule import budget_of, budgets_for, draw, outside, sampler_for
 from rmt_mini.records import Position, Text
 
 Read = Callable[[Sequence[Text]], Sequence[Tensor]]
@@ -64,7 +62,7 @@ class Positions:
             why = f"but the shortest text has {fewest} positions; lower it or raise --min-document-tokens"
             raise UserError(f"positions_per_document is {config.positions_per_document}, {why}")
         self.config, self.texts, self.step = config, texts, 0
-        self.sampler = sampler_for(config)
+        self.sampler = method.sampler_for(config)
         self.thresholds = config.tier_thresholds if config.tier_rule == "fixed" else None
 
     def draw(self, read: Read) -> StepPlan:
@@ -73,17 +71,17 @@ class Positions:
         if self.thresholds is None:
             sample = self.texts[:QUANTILE_TEXTS]
             measured = [found[list(text.places)] for text, found in zip(sample, read(sample), strict=True)]
-            self.thresholds = quantile_thresholds(torch.cat(measured), config.tier_thresholds)
+            self.thresholds = method.quantile_thresholds(torch.cat(measured), config.tier_thresholds)
         texts = tuple(islice(endless(self.texts, config.seed, self.step * size), size))
         pool: list[Position] = []
         for n, (text, entropy) in enumerate(zip(texts, read(texts), strict=True)):
-            tiers = assign_tiers(entropy, self.thresholds).tolist()
+            tiers = method.assign_tiers(entropy, self.thresholds).tolist()
             pool += [Position(n, index, tiers[index], float(entropy[index])) for index in text.places]
-        chosen = draw(self.sampler, pool, config.positions_per_document * size, self.step)
-        budget = budget_of(config, self.step)
-        budgets = zip(chosen, budgets_for(config, budget, chosen), strict=True)
+        chosen = method.draw(self.sampler, pool, config.positions_per_document * size, self.step)
+        budget = method.budget_of(config, self.step)
+        budgets = zip(chosen, method.budgets_for(config, budget, chosen), strict=True)
         questions = tuple(AskedPosition(texts[position.trunk], position, own) for position, own in budgets)
-        return StepPlan(self.step, budget, texts, questions, tuple(outside(texts, chosen)))
+        return StepPlan(self.step, budget, texts, questions, tuple(method.outside(texts, chosen)))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next draws depend on, as JSON keeps it."""
@@ -158,9 +156,9 @@ def think_and_answer(
     of_thoughts: Logprobs = [[] for _ in questions]
     if config.use_thinking:
         # the longest cap of the step, not of this process: a server takes one number from all
-        longest = max(thought_cap(q.budget) for q in trainer.plan.questions)
+        longest = max(method.thought_cap(q.budget) for q in trainer.plan.questions)
         drawn, of_thoughts = generate(trainer, openings, longest, form.close[:1], config.group_size)
-    caps = [thought_cap(q.budget) * config.use_thinking for q in questions]
+    caps = [method.thought_cap(q.budget) * config.use_thinking for q in questions]
     thoughts = [cut_thought(row, form.close[0], cap) for row, cap in zip(drawn, caps, strict=True)]
     suffixes = [[*form.close, *form.cue(q.text.ids, q.position.index)] for q in questions]
     asked = [[*o, *thought, *suffix] for o, (thought, _), suffix in zip(openings, thoughts, suffixes, strict=True)]

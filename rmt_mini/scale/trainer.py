@@ -16,6 +16,7 @@ rmt_state.json is written last, whole or not at all: a checkpoint with it is com
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from statistics import fmean
@@ -26,18 +27,13 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 
+from rmt_mini import method
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.prompt import answer_format
 from rmt_mini.engine.text import generator_for, longest_branch, require_room, to_texts
 from rmt_mini.errors import NonFiniteError, logger
 from rmt_mini.files import File, as_lines, write_whole
-from rmt_mini.method.budget import length_reward
-from rmt_mini.method.entropy import token_entropy
-from rmt_mini.method.grpo import group_advantages, groups_with_signal
-from rmt_mini.method.objective import ntp_loss, rmt_loss
-from rmt_mini.method.rewards import total_reward
-from rmt_mini.method.schedule import probabilities_of
 from rmt_mini.records import Document, Text
 from rmt_mini.scale import sampling
 from rmt_mini.scale.launch import ScaleSettings, grpo_settings
@@ -111,7 +107,7 @@ def step_line(trainer: Any, logs: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "step": plan.step,
         "budget": plan.budget,
-        "tier_probabilities": probabilities_of(config, plan.step),
+        "tier_probabilities": method.probabilities_of(config, plan.step),
         "tier_counts": [tiers.count(tier) for tier in range(3)],
         **{name: logs[name] for name in (*rewards, "rl_loss", "ntp_loss", "grad_norm")},
         "rl_tokens": int(logs["rl_tokens"]),
@@ -185,13 +181,13 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
         matches = [
             self.form.judge(said, q.text.ids, q.position.index) for said, q in zip(answer, question, strict=True)
         ]
-        lengths = [length_reward(size, q.budget) * config.use_budget for size, q in zip(sizes, question, strict=True)]
+        lengths = [method.length_reward(n, q.budget) * config.use_budget for n, q in zip(sizes, question, strict=True)]
         measured = {"match_reward": matches, "length_reward": lengths, "thought_length": sizes}
         for name, values in (measured | {"closed_share": row["closed"]}).items():
             log_metric(name, fmean(values))
         self.matches, weight = matches, config.length_weight * config.use_budget
         rewards = zip(matches, lengths, strict=True)
-        return [total_reward(match, length, weight, config.length_if_correct) for match, length in rewards]
+        return [method.total_reward(match, length, weight, config.length_if_correct) for match, length in rewards]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         began = time.perf_counter()
@@ -204,12 +200,12 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
         output: dict[str, Any] = super()._generate_and_score_completions(rows)
 
         centred = self.accelerator.gather(output["advantages"]).double()  # a group may be split between processes
-        advantages = group_advantages(centred, size, scale=self.config.scale_advantages)
+        advantages = method.group_advantages(centred, size, scale=self.config.scale_advantages)
         output["advantages"] = advantages[index * len(rows) :][: len(rows)].to(output["advantages"].dtype)
 
         matches = self.accelerator.gather(torch.tensor(self.matches, device=self.accelerator.device)).cpu()
         self._record(
-            signal_groups=groups_with_signal(matches, size).float().mean().item(),
+            signal_groups=method.groups_with_signal(matches, size).float().mean().item(),
             rl_tokens=float(output["num_items_in_batch"]),
             rollout_seconds=time.perf_counter() - began,
         )
@@ -230,8 +226,8 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
             with torch.no_grad(), self.accelerator.autocast():
                 logits = self.model(input_ids=torch.tensor([text.ids], device=device), use_cache=False).logits[0, :-1]
             if number < len(texts):
-                parts = [token_entropy(part, self.config.entropy_top_k or None) for part in logits.split(ENTROPY_ROWS)]
-                found[number, 1 : len(text.ids)] = torch.cat(parts)
+                entropy = partial(method.token_entropy, top_k=self.config.entropy_top_k or None)
+                found[number, 1 : len(text.ids)] = torch.cat([*map(entropy, logits.split(ENTROPY_ROWS))])
         shared = self.accelerator.reduce(found, reduction="sum").cpu()
         return [row[: len(text.ids)] for row, text in zip(shared, texts, strict=True)]
 
@@ -245,7 +241,7 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
             if not math.isfinite(value):
                 remedy = f"the last checkpoint is whole; lower learning_rate ({self.config.learning_rate})"
                 raise NonFiniteError(f"step {self.positions.step}: {name} is not finite; {remedy}")
-        return rmt_loss(rl, ntp, self.config.ntp_weight if self.config.use_ntp else 0.0)
+        return method.rmt_loss(rl, ntp, self.config.ntp_weight if self.config.use_ntp else 0.0)
 
     def _ntp_loss(self, model: Any, like: Tensor) -> Tensor:
         """Return this process's share, in this micro-step, of the next-token loss, at temperature 1."""
@@ -262,5 +258,5 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
                 else:  # TRL's fused head has the temperature of sampling, so the logits are made in full
                     logits = model(input_ids=ids).logits[:, :-1].float()
                     logprobs = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
-            loss = loss + ntp_loss(logprobs.float(), mask, count=plan.ntp_tokens / processes)
+            loss = loss + method.ntp_loss(logprobs.float(), mask, count=plan.ntp_tokens / processes)
         return loss

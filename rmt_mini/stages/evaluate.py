@@ -24,8 +24,7 @@ from rmt_mini.engine.text import format_for, generator_for
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
 from rmt_mini.files import CurvePoint
-from rmt_mini.method.entropy import TIERS
-from rmt_mini.method.schedule import budgets_for
+from rmt_mini.method import TIERS, budgets_for
 from rmt_mini.records import Answer, Position, Rollout, Text
 from rmt_mini.stages.difficulty import Difficulty
 from rmt_mini.stages.midtrain import asking_for

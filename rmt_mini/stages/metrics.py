@@ -14,8 +14,7 @@ from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import lay_out
-from rmt_mini.method.grpo import groups_with_signal
-from rmt_mini.method.schedule import budget_of, probabilities_of
+from rmt_mini.method import budget_of, groups_with_signal, probabilities_of
 from rmt_mini.records import Judged, Rollout, StepMetrics, Text
 from rmt_mini.stages.difficulty import PROBES, Pool
 

@@ -17,8 +17,7 @@ from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import roll_out
 from rmt_mini.engine.text import format_for
 from rmt_mini.files import Predicted, Preflight, SeenTier
-from rmt_mini.method.entropy import TIERS
-from rmt_mini.method.schedule import budget_of, budgets_for
+from rmt_mini.method import TIERS, budget_of, budgets_for
 from rmt_mini.records import Judged, Rollout, Text
 from rmt_mini.stages.evaluate import in_batches, matches, plan_positions
 from rmt_mini.stages.midtrain import asking_for

@@ -13,8 +13,7 @@ from matplotlib.ticker import MultipleLocator
 
 from rmt_mini.engine.attention import tree_mask
 from rmt_mini.files import ArmRow, Cell, Change, Evaluation, ExamStep, Level, Variant
-from rmt_mini.method.budget import length_reward, thought_cap
-from rmt_mini.method.entropy import TIERS, assign_tiers
+from rmt_mini.method import TIERS, assign_tiers, length_reward, thought_cap
 from rmt_mini.records import StepMetrics
 from rmt_mini.report.claims import rows_of, shown, trained_as
 from rmt_mini.report.markdown import words

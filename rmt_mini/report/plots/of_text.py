@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from rmt_mini.method.objective import ntp_mask
-from rmt_mini.method.rewards import prefix_match_reward
+from rmt_mini.method import ntp_mask, prefix_match_reward
 from rmt_mini.report.markdown import macro, words
 from rmt_mini.report.plots.canvas import Marked, Numbers
 from rmt_mini.report.plots.of_results import tiers_of

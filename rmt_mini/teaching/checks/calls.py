@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.method.curriculum import TierSampler
-from rmt_mini.method.grpo import group_advantages
+from rmt_mini.method import TierSampler, group_advantages
 from rmt_mini.teaching.checks.difference import difference, short
 
 CALLS_OFTEN = 400  # of sample, two positions each
