@@ -62,12 +62,9 @@ def compare(
         seeds: runs of each arm, from each base.
         workers: runs side by side; 0 takes as many as there are cores for the micro model, and 1 for others.
         progress: show a progress bar.
-        stop: once set, the runs end.
+        stop: once set, the runs end. It raises Stopped, as where it was interrupted; the same call, or ``go_on``,
+            continues it.
         bases: pre-trained models that runs begin with, each with every seed; only "micro" and "abacus" have several.
-
-    Raises:
-        UserError: if the folder holds another comparison, or for anything else that a user can set right.
-        Stopped: if ``stop`` was set, or it was interrupted; the same call, or ``go_on``, continues it.
     """
     config = anywhere(config)
     folder = comparison_folder(config)
@@ -157,12 +154,9 @@ def finish(
 ) -> None:
     """Do the runs of these folders that are not done, one round after another, ``workers`` of them side by side.
 
-    Each worker is a process with one thread; one worker is this process. Once ``stop`` is set, a run here ends after
-    its step, and workers are killed, since runs are resumed exactly.
-
-    Raises:
-        Stopped: if ``stop`` was set, or for Ctrl-C; it names ``folder``.
-        UserError: if a worker was killed.
+    Each worker is a process with one thread; one worker is this process. Once ``stop`` is set, or for Ctrl-C, a run
+    here ends after its step, and workers are killed, since runs are resumed exactly; that raises Stopped, with
+    ``folder``. A UserError says that a worker was killed by the system.
     """
     left = [[path for path in paths if not is_done(path)] for paths in rounds]
     total, done = sum(map(len, rounds)), sum(map(len, rounds)) - sum(map(len, left))

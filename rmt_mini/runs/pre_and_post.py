@@ -112,12 +112,8 @@ def posttrain_run(
         changes: config fields that replace the defaults of post-training; those of ``NOT_IN_POSTTRAINING`` are refused.
         progress: show progress bars.
         every: steps between measurements on the way, in answers.jsonl beside the first and the last; 0: none.
-        stop: once set, the run ends after the current step; it cannot be resumed.
+        stop: once set, the run ends after the current step and raises Stopped; it cannot be resumed.
         turn: what a chat template wrote around a text in a run that this one is compared with.
-
-    Raises:
-        UserError: for anything that a user can set right.
-        Stopped: if ``stop`` was set.
     """
     nested = Path(checkpoint) / "checkpoint"
     given = dict(changes or {})

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rmt_mini.report.markdown import macro
 from rmt_mini.teaching.checks.exercise import EXERCISES
 from rmt_mini.teaching.lessons import read_notebook
 from rmt_mini.teaching.submission import TAG, kill_tagged
@@ -61,13 +62,7 @@ class Report:
 
     def text(self) -> str:
         """Write it for a person."""
-        lines = [f"{_printable(self.notebook)}: {self.points} of {self.of} points"]
-        if self.reason:
-            lines.append(f"  not graded: {_printable(self.reason)}")
-        for mark in self.marks:
-            lines.append(f"  {mark.points}/{mark.of}  {mark.exercise}")
-            lines += [f"    {_printable(line)}" for line in mark.message.split("\n")]
-        return "\n".join(lines)
+        return macro("tables.md.j2", "marks", self, _printable)
 
     def as_json(self) -> dict[str, Any]:
         """Return it for a program."""
@@ -75,12 +70,7 @@ class Report:
 
 
 def _printable(line: str) -> str:
-    r"""Escape what would control a terminal, or what it cannot show.
-
-    Example:
-        >>> print(_printable("é" + chr(27) + "[2J" + chr(10)))
-        é\x1b[2J\n
-    """
+    """Escape what would control a terminal, or what it cannot show."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
 
 

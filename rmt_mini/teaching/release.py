@@ -22,13 +22,7 @@ STUB = 'raise NotImplementedError("your code goes here")'
 FOLDED = "\n\n<details><summary>Solution</summary>\n\n```python\n%s```\n\n</details>"
 TEST = "from rmt_mini.teaching.checks import check\n\ncheck(%s);"
 UNMARKED = {"grade": False, "solution": False, "locked": False, "task": False, "schema_version": 3}
-CONFIG = f'''"""An nbgrader course over the exercises; nbgrader's own documentation lists all settings."""
-
-c = get_config()  # noqa: F821
-c.CourseDirectory.course_id = "rmt_mini"
-c.ClearSolutions.code_stub = {{"python": {STUB!r}}}
-c.ExecutePreprocessor.timeout = 120
-'''
+CONFIG = Path(__file__).with_name("nbgrader_config.j2").read_text(encoding="utf-8").format(stub=STUB)
 
 
 def stub(source: str) -> str:

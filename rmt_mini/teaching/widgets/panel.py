@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import ipywidgets
+import yaml
 
 from rmt_mini.arms import arms_named
 from rmt_mini.config import RMTConfig, preset
@@ -27,15 +28,8 @@ from rmt_mini.teaching.widgets.controls import alert, control, controls_of, stat
 
 SHOWN = 4  # rollouts
 REDRAWN = 1.0  # seconds between two drawings, at least: a figure takes a tenth of one from the run
-LATE = {"as many easy as hard": (0.4, 0.2, 0.4), "easy only": (1.0, 0.0, 0.0)}  # else the preset's
-LITTLE: dict[str, Any] = {"evaluation_positions": 150, "evaluation_documents": 100, "preflight_positions": 18}
-LITTLE |= {"evaluation_thoughts": 1, "checked_positions": 0, "curve_every": 0}
-BUTTONS = {
-    "start": ("start a run with these settings", "play"),
-    "pause": ("end after this step and save; Resume continues", "pause"),
-    "resume": ("continue the run, or the one in the folder below", "forward"),
-    "stop": ("end after this step for good; its curve stays", "stop"),
-}
+_DATA = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+LATE, LITTLE = _DATA["late"], _DATA["little"]
 RUNNING, PAUSED, DONE, FAILED = "running", "paused", "done", "failed"
 Work = Callable[[Callable[[StepResult], None], threading.Event], RunResult]
 
@@ -127,7 +121,7 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
         self._drawn = 0.0
         self.buttons = {
             name: ipywidgets.Button(description=name.capitalize(), tooltip=tip, icon=icon)
-            for name, (tip, icon) in BUTTONS.items()
+            for name, (tip, icon) in _DATA["buttons"].items()
         }
         for name, button in self.buttons.items():
             button.on_click(getattr(self, f"_{name}"))
@@ -194,12 +188,7 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
         if run is None:
             return
         done, steps = len(run.metrics), run.config.steps
-        messages = {
-            RUNNING: f"Step {done} of {steps}, in {run.folder}.",
-            PAUSED: f"Paused after step {done} of {steps}; Resume continues, also after a restart, from {run.folder}.",
-            DONE: f"Done: {done} steps, in {run.folder}.",
-        }
-        self._say(messages.get(run.state, ""))
+        self._say(_DATA["messages"][run.state].format(done=done, steps=steps, folder=run.folder))
         if run.state == FAILED:
             self.status.value = alert(run.message)
         shown = {one.folder.name: one.metrics for one in (run, self.earlier.get(self.against.value)) if one}
