@@ -134,9 +134,6 @@ def write_map_report(folder: Path, plan: files.OverPlan, made: files.Map, found:
     return tables["average"]
 
 
-# Tables and figures that lessons show as well
-
-
 def accuracy_table(found: Comparison) -> str:
     """Lay out accuracies in the layout of the paper's table."""
     return macro(TABLES, "accuracies", _shown(found))
@@ -166,9 +163,6 @@ def paper_exam_table() -> str:
 def evaluation_table(evaluation: Evaluation) -> str:
     """Lay out evaluation.json for a terminal, within 80 characters; each interval is below its number."""
     return macro(TABLES, "terminal", rows_of(evaluation))
-
-
-# What templates and figures are given
 
 
 def _run_figures(

@@ -61,12 +61,7 @@ def letter(index: int) -> str:
 
 
 def question_sheet(answers: bool = False) -> str:
-    """Return the questions as Markdown, with or without the right options and the explanations.
-
-    Example:
-        >>> question_sheet().splitlines()[0]
-        '**1. The source of questions** (lesson 0)'
-    """
+    """Return the questions as Markdown, with or without the right options and the explanations."""
     return macro("tables.md.j2", "quiz", QUESTIONS, answers) + "\n"
 
 

@@ -26,13 +26,7 @@ CONFIG = Path(__file__).with_name("nbgrader_config.j2").read_text(encoding="utf-
 
 
 def stub(source: str) -> str:
-    r"""Replace the solution of a cell.
-
-    Example:
-        >>> print(stub("def f():\n    ### BEGIN SOLUTION\n    return 1\n    ### END SOLUTION\n"))
-        def f():
-            raise NotImplementedError("your code goes here")
-    """
+    """Replace the solution of a cell."""
     return REGION.sub(lambda found: f"{found['indent']}{STUB}\n", source)
 
 

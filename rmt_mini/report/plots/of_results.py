@@ -28,8 +28,6 @@ __all__ = [
     "tiers_drawn", "tornado",
 ]  # fmt: skip
 
-# A run
-
 
 def over_steps(metrics: Metrics, field: str) -> dict[int, float]:
     """Return what a field had at each step."""
@@ -119,9 +117,6 @@ def accuracy(evaluation: Evaluation) -> Figured:
     return canvas.bar_chart({"next tokens right (%)": rows}, words("accuracy", averages), "{:.0f}")
 
 
-# Comparisons
-
-
 def arms(found: Mapping[str, ArmRow]) -> Figured:
     """Draw the average accuracy of each arm with its 95 % interval; arms that answer without a thought as squares."""
     known = {name: one for name, arm in found.items() if (one := spread(arm.average))}
@@ -192,9 +187,6 @@ def exam_curves(found: Mapping[str, Sequence[ExamStep]], k: int = 1, step: int |
     return canvas.levels(cells, "step", f"pass@{k}", step)
 
 
-# Entropies
-
-
 def tiers_of(entropies: Numbers, thresholds: Sequence[float]) -> list[int]:
     """Return the tier of each entropy; raises as ``assign_tiers``."""
     tiers: list[int] = assign_tiers(torch.tensor(entropies), thresholds).tolist()
@@ -231,9 +223,6 @@ def entropy_histogram(entropies: Numbers, thresholds: Sequence[float]) -> Figure
     sizes, unit = [sum(counts.values()) for counts in counted.values()], "positions (log scale)"
     alt = words("entropy_histogram", sizes, thresholds, max(entropies))
     return canvas.curves({unit: counted}, "entropy (nats)", marked={unit: thresholds}, alt=alt, yscale="log")
-
-
-# The tree
 
 
 def shared_against_copied(

@@ -119,12 +119,7 @@ class Exercise:
 
 
 def exercise_of(source: str) -> str | None:
-    r"""Return the name of the exercise that a cell asks for; None where it is no exercise.
-
-    Example:
-        >>> exercise_of(f"def f():\n    {BEGIN}\n    return 1\n    {END}\n\n\ncheck(f)")
-        'f'
-    """
+    """Return the name of the exercise that a cell asks for; None where it is no exercise."""
     ends = ENDS_IN_CHECK.search(source)
     return ends["name"] if ends and BEGIN in source else None
 

@@ -92,12 +92,7 @@ class LiveRun:
 
 
 def panel_config(arm: str, late_mix: str, **settings: Any) -> RMTConfig:
-    """Return the settings of a run of the micro-world as the panel's controls are; UserError if they are impossible.
-
-    Example:
-        >>> panel_config("ntp", "easy only", steps=10).use_rl
-        False
-    """
+    """Return the settings of a run of the micro-world as the panel's controls are; UserError if they are impossible."""
     late = {"tier_probs_late": LATE[late_mix]} if late_mix in LATE else {}
     base = preset("micro", state_seconds=10.0, **settings, **late, **LITTLE)
     return next(one for one in arms_named(base, [arm]) if one.name == arm).config(base)
