@@ -87,7 +87,6 @@ IN_COMPARISON = ("out", "seed", *NOT_IN_POSTTRAINING)  # exams take the first tw
 Name = Annotated[str | None, Parameter("PRESET", help=f"{', '.join(PRESETS)} [default: laptop]")]
 Arms = Annotated[str | None, Parameter(help="names with commas between; rmt is always there [default: all]")]
 Fields = Annotated[str | None, Parameter(help="settings to vary, with commas between [default: all that can be]")]
-Bases = Annotated[int, _from(1, "pre-trained models of micro or abacus to begin with, each with every seed", 3)]
 Over = Annotated[str | None, Parameter(help="FIELD=a,b,c: a map of the arms, or of ntp, rpt and rmt, over a setting")]
 Runs = Annotated[int, _from(1, "runs of each arm, --seed first")]
 Jobs = Annotated[int, _from(0, "runs side by side; 0: one a core for micro, else 1")]
@@ -98,7 +97,6 @@ Answers = Annotated[int, _from(1, "answers to each held-out question")]
 Tokens = Annotated[int | None, Parameter(help="continue with fewer where memory ran out", converter=_whole)]
 OnNan = Annotated[str | None, Parameter(help="continue with 'skip' where a step was not finite")]
 Share = Annotated[float | None, Parameter(help="half an interval: 0.03 is 3 points", validator=Number(gt=0, lte=1))]
-Start = Annotated[bool, Parameter("--run", negative="--print", help="start it here, or print what to type")]
 Budget = Annotated[int | None, _from(1, "stated budget, tokens [default: B_T of the run]")]
 File = Annotated[Path | None, Parameter(help="also write the result here, as JSON")]
 Out = Annotated[Path, Parameter(help="folder for evaluation.json and report.md")]
@@ -215,7 +213,7 @@ def compare(
     *,
     arms: Arms = None,
     seeds: Runs = 3,
-    bases: Bases = 1,
+    bases: Annotated[int, _from(1, "pre-trained models of micro or abacus to begin with, each with every seed", 3)] = 1,
     over: Over = None,
     workers: Jobs = 0,
     redo: Redo = False,
@@ -330,7 +328,7 @@ def launch(
     name: Name = None,
     /,
     *,
-    start: Start = False,
+    start: Annotated[bool, Parameter("--run", negative="--print", help="start it here, or print what to type")] = False,
     setup: Annotated[str | None, Parameter(help="cpu, one-gpu, one-node or nodes [default: by the preset]")] = None,
     gpus: Annotated[int, _from(0, "processes on a machine; 0: by the setup")] = 0,
     machines: Annotated[int, _from(0, "that train; 0: by the setup")] = 0,

@@ -94,7 +94,7 @@ def write_comparison_report(
     figures, judged = {"arms": plots.arms(_shown(found))}, claims.claims(found)
     curves = {words: arm.curves["average"] for words, arm in _shown(found).items() if arm.curves}
     if curves and not variants:
-        figures["curves"] = plots.learning_curves(curves)
+        figures["curves"] = plots.levels(curves, "step", "next tokens right")
     for source, exam in exams.items():
         figures[f"posttraining-{as_file_name(source)}"] = plots.exam_curves(_trained(exam))
         judged += claims.exam_claims(exam, source)

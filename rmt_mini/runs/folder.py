@@ -13,7 +13,6 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Self
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -37,7 +36,7 @@ def folder_for(out: str, name: str) -> Path:
     return Path(out) if out else free_name(Path("runs") / name)
 
 
-class RunFolder:
+class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
     """One run's folder, locked until ``release``; a free one with ``needed_bytes`` of space, or one to ``resume`` in.
 
     A UserError says that the folder is in use, cannot be written, or that its disk is nearly full.
@@ -68,9 +67,6 @@ class RunFolder:
                 f"output folder {str(path)!r} has {free / 1e6:.0f} MB free, and the run needs about "
                 f"{needed_bytes / 1e6:.0f} MB; free some, or choose another --out"
             )
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.release()

@@ -18,6 +18,7 @@ from rmt_mini.errors import UserError
 from rmt_mini.report.markdown import macro
 from rmt_mini.teaching.widgets.controls import alert, status
 
+LETTERS = "ABCDE"  # of the options
 # ipywidgets cuts off long button labels; an option must be readable whole.
 _STYLE = (
     "<style>.rmt-quiz .rmt-option { height: auto; white-space: normal; text-align: left; line-height: 1.5;"
@@ -55,11 +56,6 @@ _ENTRIES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding
 QUESTIONS = TypeAdapter(tuple[QuizQuestion, ...]).validate_python(_ENTRIES)
 
 
-def letter(index: int) -> str:
-    """Name an option by its index: 0 is A."""
-    return chr(ord("A") + index)
-
-
 def question_sheet(answers: bool = False) -> str:
     """Return the questions as Markdown, with or without the right options and the explanations."""
     return macro("tables.md.j2", "quiz", QUESTIONS, answers) + "\n"
@@ -79,8 +75,8 @@ class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotati
             self.buttons.append([])
             for place, option in enumerate(question.options):
                 button = ipywidgets.Button(
-                    description=f"{letter(place)}. {option.text}",
-                    tooltip=f"answer {letter(place)} to question {number + 1}",
+                    description=f"{LETTERS[place]}. {option.text}",
+                    tooltip=f"answer {LETTERS[place]} to question {number + 1}",
                     layout={"width": "auto", "height": "auto"},
                 )
                 button.on_click(lambda _, number=number, place=place: self.answer(number, place))
@@ -100,8 +96,8 @@ class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotati
         option = self.questions[number].options[place]
         self.first.setdefault(number, place)
         verdict = "right" if option.right else "not right"
-        self.buttons[number][place].description = f"{letter(place)}. {option.text} ({verdict})"
-        words = f"{letter(place)} is {verdict}. {option.why}"
+        self.buttons[number][place].description = f"{LETTERS[place]}. {option.text} ({verdict})"
+        words = f"{LETTERS[place]} is {verdict}. {option.why}"
         self.messages[number].value = status(words) if option.right else alert(words)
         right, given = self.score
         words = f"{right} of {given} right at the first try."

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator
 
 from rmt_mini.engine.attention import tree_mask
-from rmt_mini.files import ArmRow, Cell, Change, Evaluation, ExamStep, Level, Variant
+from rmt_mini.files import ArmRow, Change, Evaluation, ExamStep, Level, Variant
 from rmt_mini.method import TIERS, assign_tiers, length_reward, thought_cap
 from rmt_mini.records import StepMetrics
 from rmt_mini.report.claims import rows_of, shown, trained_as
@@ -24,7 +24,7 @@ Metrics = Sequence[StepMetrics]
 
 __all__ = [
     "accuracy", "arms", "budget_and_length", "cost", "document_tree", "entropy_histogram", "exam_curves", "forest",
-    "learning_curves", "losses", "over", "rewards", "shared_against_copied", "side_by_side", "signal", "text_fit",
+    "losses", "over", "rewards", "shared_against_copied", "side_by_side", "signal", "text_fit",
     "tiers_drawn", "tornado",
 ]  # fmt: skip
 
@@ -174,11 +174,6 @@ def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
     }
     by = {f"seconds, by {name}": chart for name, chart in charts.items()}
     return canvas.curves(by, list(charts), alt=words("cost", charts))
-
-
-def learning_curves(found: Mapping[str, Mapping[int, Cell]]) -> Figured:
-    """Draw the accuracy of each arm at a few held-out positions over the steps of mid-training."""
-    return canvas.levels(found, "step", "next tokens right")
 
 
 def exam_curves(found: Mapping[str, Sequence[ExamStep]], k: int = 1, step: int | None = None) -> Figured:

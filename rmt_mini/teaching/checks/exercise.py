@@ -69,11 +69,6 @@ class Exercise:
     rows: Sequence[Mapping[str, Any]]
     mutants: Sequence[Mutant]
 
-    @property
-    def lesson(self) -> int:
-        """Number of the lesson whose set it belongs to."""
-        return int(self.stem[:2])
-
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a learner's function with a case's arguments, as this exercise does."""
         return CALLS[self.name](function, *args) if self.name in CALLS else function(*args)
