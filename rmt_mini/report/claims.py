@@ -88,8 +88,7 @@ def corrected(found: Sequence[Claim]) -> list[Claim]:
 
 def questions_of(source: str) -> str:
     """Say what an exam is about."""
-    known: dict[str, str] = _DATA["questions"]
-    return known.get(source, f"questions of {source}")
+    return str(_DATA["questions"].get(source, f"questions of {source}"))
 
 
 def shown(name: str) -> str:

@@ -52,9 +52,6 @@ def expected_positions(half_width: float, seeds: int, spread: float = SPREAD) ->
     return math.ceil((1.96 * spread / half_width) ** 2 / seeds)
 
 
-# Seeds
-
-
 def across_seeds(folders: Sequence[Path]) -> Evaluation:
     """Read the answers of finished runs that differ in their seed alone as those of one; a UserError if they do not."""
     notes = [Notes.read(folder) for folder in folders]
@@ -110,9 +107,6 @@ def read_answers(
         ]
         measured[when] = (row.think.budget, answers)
     return measured
-
-
-# Arms
 
 
 def compare_runs(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[str, Any]:
@@ -255,9 +249,6 @@ def _relative(ours: Sequence[Answer], theirs: Sequence[Answer]) -> dict[str, fil
     return found
 
 
-# Variants of a setting
-
-
 def value_name(value: object) -> str:
     """Write a setting's value as the name of its variant has it."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -289,9 +280,6 @@ def _turned(found: Change) -> Change:
     return Change(difference=middle, low=low, high=high)
 
 
-# Over the values of a setting
-
-
 def map_over(setting: str, found: Mapping[float, Comparison]) -> files.Map:
     """Read the accuracy of each arm from comparisons by rising value of a setting, on average and where calculable."""
     levels = {}
@@ -318,9 +306,6 @@ def crossings(arms: Mapping[str, Mapping[float, Cell]]) -> list[files.Crossing]:
                 at = low + (high - low) * before / (before - after)
                 found.append(files.Crossing(ahead=ahead, behind=behind, low=low, high=high, at=at))
     return found
-
-
-# Post-training
 
 
 def read_exams(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[str, Any]:

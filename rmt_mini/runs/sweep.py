@@ -69,9 +69,6 @@ def _round(value: float) -> float:
     return round(value, 6)  # no float dust in names
 
 
-# Over the values of one setting
-
-
 def over_values(base: RMTConfig, text: str) -> tuple[str, list[int | float]]:
     """Read FIELD=a,b,c, two or more values that the field's flag takes, each once; they come back in rising order.
 

@@ -181,7 +181,8 @@ class RMTGRPOTrainer(trl.GRPOTrainer):  # type: ignore[misc]
         matches = [
             self.form.judge(said, q.text.ids, q.position.index) for said, q in zip(answer, question, strict=True)
         ]
-        lengths = [method.length_reward(n, q.budget) * config.use_budget for n, q in zip(sizes, question, strict=True)]
+        earned = map(method.length_reward, sizes, [one.budget for one in question])
+        lengths = [float(one) * config.use_budget for one in earned]
         measured = {"match_reward": matches, "length_reward": lengths, "thought_length": sizes}
         for name, values in (measured | {"closed_share": row["closed"]}).items():
             log_metric(name, fmean(values))

@@ -69,8 +69,7 @@ class Exam:
         return 0.0 if given is None else self.questions[tuple(trunk)].score(given)
 
     def _text(self, answer: Sequence[int]) -> str:
-        decoded: str = self.tokenizer.decode(list(answer), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return decoded
+        return str(self.tokenizer.decode(list(answer), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def answerable(policy: Policy, source: str, questions: Sequence[Question], config: RMTConfig) -> tuple[Question, ...]:

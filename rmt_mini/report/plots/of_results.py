@@ -184,8 +184,7 @@ def exam_curves(found: Mapping[str, Sequence[ExamStep]], k: int = 1, step: int |
 
 def tiers_of(entropies: Numbers, thresholds: Sequence[float]) -> list[int]:
     """Return the tier of each entropy; raises as ``assign_tiers``."""
-    tiers: list[int] = assign_tiers(torch.tensor(entropies), thresholds).tolist()
-    return tiers
+    return list(assign_tiers(torch.tensor(entropies), thresholds).tolist())
 
 
 def _counted(entropies: Numbers, thresholds: Sequence[float], width: float) -> dict[str, dict[float, int]]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rmt_mini.errors import UserError
-from rmt_mini.teaching.checks.difference import difference, short
+from rmt_mini.teaching.checks.calls import difference, short
 from rmt_mini.teaching.checks.exercise import EXERCISES, KINDS, SHAPE, Case, Exercise
 
 LIMIT = 10.0  # seconds for all cases of an exercise; a right answer takes well under one

@@ -17,8 +17,7 @@ from typing import Any
 import yaml
 
 from rmt_mini.errors import UserError
-from rmt_mini.teaching.checks.calls import CALLS, JUDGES, WRITTEN, case_names
-from rmt_mini.teaching.checks.difference import short
+from rmt_mini.teaching.checks.calls import CALLS, JUDGES, WRITTEN, case_names, short
 
 SHAPE, HAND, RANDOM, EDGE = KINDS = ("shape", "hand-made", "random", "edge")
 HINTS = {
