@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from rmt_mini.config import RMTConfig
+from rmt_mini.config import RMTConfig, expression
 from rmt_mini.errors import UserError
 
 METHOD, BASELINE = "rmt", "rpt"
@@ -54,6 +54,9 @@ def arms_named(base: RMTConfig, names: Iterable[str] = ()) -> list[Arm]:
 
 
 def _arm(name: str, base: RMTConfig) -> Arm:
-    parts, names = ARMS[name], dict(base) | {"floor": floor}
-    computed = {field: eval(text, names) for field, text in parts.get("compute", {}).items()}
+    def mean(one: Iterable[float], other: Iterable[float]) -> tuple[float, ...]:
+        return tuple(round((a + b) / 2, 6) for a, b in zip(one, other, strict=True))
+
+    parts, names = ARMS[name], dict(base) | {"floor": floor, "mean": mean}
+    computed = {field: expression(text)(**names) for field, text in parts.get("compute", {}).items()}
     return Arm(name, parts.get("set", {}) | computed, parts.get("as_long_as", ""))

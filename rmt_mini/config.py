@@ -8,6 +8,7 @@ in relations.yaml.
 """
 
 import difflib
+import functools
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
+from jinja2 import StrictUndefined
+from jinja2.sandbox import SandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from rmt_mini.errors import UserError
@@ -79,7 +82,14 @@ _recipe = group("Recipe")
 _shape = group("Model")
 
 
+_SANDBOX = SandboxedEnvironment(undefined=StrictUndefined)
 _RELATIONS = yaml.safe_load(Path(__file__).with_name("relations.yaml").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def expression(text: str) -> Callable[..., Any]:
+    """Compile an expression of one of the package's data files; it is read in Jinja's sandbox, which executes nothing."""
+    return _SANDBOX.compile_expression(text, undefined_to_none=False)
 
 
 class Settings(BaseModel):
@@ -114,7 +124,7 @@ class Settings(BaseModel):
     def _check_relations(self) -> Self:
         values = dict(self)
         for rule in _RELATIONS.get(type(self).__name__, ()):
-            if not eval(rule["holds"], dict(values)):
+            if not expression(rule["holds"])(**values):
                 title = type(self).model_fields[rule["field"]].title
                 remedy = rule["remedy"].format(**values) if "remedy" in rule else f"give {title}"
                 raise UserError(f"{rule['field']} is {_shown(values[rule['field']])}; {remedy}")

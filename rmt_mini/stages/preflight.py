@@ -12,7 +12,7 @@ import torch
 import yaml
 from scipy.stats import fisher_exact
 
-from rmt_mini.config import RMTConfig
+from rmt_mini.config import RMTConfig, expression
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import roll_out
 from rmt_mini.engine.text import format_for
@@ -57,7 +57,7 @@ def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, position
         advice=[],
     )
     known = dict(config) | dict(report)
-    advice = [rule["say"].format(**known) for rule in ADVICE if eval(rule["where"], dict(known))]
+    advice = [rule["say"].format(**known) for rule in ADVICE if expression(rule["where"])(**known)]
     return report.model_copy(update={"advice": advice})
 
 
