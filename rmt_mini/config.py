@@ -88,7 +88,7 @@ _RELATIONS = yaml.safe_load(Path(__file__).with_name("relations.yaml").read_text
 
 @functools.cache
 def expression(text: str) -> Callable[..., Any]:
-    """Compile an expression of one of the package's data files; it is read in Jinja's sandbox, which executes nothing."""
+    """Compile an expression of one of the package's data files, in Jinja's sandbox: no code is executed."""
     return _SANDBOX.compile_expression(text, undefined_to_none=False)
 
 
