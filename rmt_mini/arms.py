@@ -5,7 +5,7 @@ in what they are named for. All arms take as many steps on the same documents, e
 The first rows of any table are not arms: the untrained model, answering at once (NTP) and after a thought (NTR).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import floor
 from pathlib import Path
@@ -13,14 +13,48 @@ from typing import Any
 
 import yaml
 
-from rmt_mini.config import RMTConfig, expression
+from rmt_mini.config import RMTConfig
 from rmt_mini.errors import UserError
 
 METHOD, BASELINE = "rmt", "rpt"
 BASE = {"base-ntp": "ntp", "base-ntr": "think"}  # the untrained model's two rows, and how each answers
 
-# name -> "set", "compute" and "as_long_as", each where the arm has it
+# name -> "set" and "as_long_as", each where the arm has it
 ARMS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+
+
+Changes = dict[str, Any]
+
+
+def _no_budget(base: RMTConfig) -> Changes:
+    # without a budget thoughts stop at 2 budget_start, which would cut the thoughts that nobody asked to be short
+    return {"budget_start": 2 * base.budget_start}
+
+
+def _short_budget(base: RMTConfig) -> Changes:
+    # B_T; its formula is in ``method.budget``, which this room may not import
+    return {"budget_start": max(base.budget_min, floor(base.budget_start * base.budget_decay + 1e-9))}
+
+
+def _mean_tiers(base: RMTConfig) -> Changes:
+    # rounded, so that run.json shows no 0.30000000000000004
+    mean = tuple(round((a + b) / 2, 6) for a, b in zip(base.tier_probs_early, base.tier_probs_late, strict=True))
+    return {"tier_probs_early": mean, "tier_probs_late": mean}
+
+
+def _reversed_tiers(base: RMTConfig) -> Changes:
+    return {"tier_probs_early": base.tier_probs_late, "tier_probs_late": base.tier_probs_early}
+
+
+# what an arm has instead that follows from the preset's settings
+COMPUTED: dict[str, Callable[[RMTConfig], Changes]] = {
+    "rpt": _no_budget,
+    "rlp": _no_budget,
+    "rmt-no-budget": _no_budget,
+    "rmt-short-budget": _short_budget,
+    "rmt-no-curriculum": _mean_tiers,
+    "rmt-reversed-curriculum": _reversed_tiers,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +84,10 @@ def arms_named(base: RMTConfig, names: Iterable[str] = ()) -> list[Arm]:
     wanted = {*(tuple(names) or usual), METHOD} - BASE.keys()
     for name in sorted(wanted - ARMS.keys()):
         raise UserError(f"arm {name!r} is unknown; the arms are {', '.join(ARMS)}")
-    return [_arm(name, base) for name in ARMS if name in wanted]
-
-
-def _arm(name: str, base: RMTConfig) -> Arm:
-    def mean(one: Iterable[float], other: Iterable[float]) -> tuple[float, ...]:
-        return tuple(round((a + b) / 2, 6) for a, b in zip(one, other, strict=True))
-
-    parts, names = ARMS[name], dict(base) | {"floor": floor, "mean": mean}
-    computed = {field: expression(text)(**names) for field, text in parts.get("compute", {}).items()}
-    return Arm(name, parts.get("set", {}) | computed, parts.get("as_long_as", ""))
+    return [
+        Arm(
+            name, parts.get("set", {}) | (COMPUTED[name](base) if name in COMPUTED else {}), parts.get("as_long_as", "")
+        )
+        for name, parts in ARMS.items()
+        if name in wanted
+    ]

@@ -3,12 +3,10 @@
 Paper symbols: B_0 ``budget_start``, B_min ``budget_min``, gamma ``budget_decay``, t1 and t2 ``curriculum_start`` and
 ``curriculum_end`` (shares of T), p_early and p_late ``tier_probs_early`` and ``tier_probs_late``, w ``length_weight``,
 lambda ``ntp_weight``, beta ``kl_weight``, G ``group_size``. The paper does not state w, p_early, p_late and the tier
-thresholds; ours are in presets/*.yaml, and the README says how they were found. What settings must be to each other is
-in relations.yaml.
+thresholds; ours are in presets/*.yaml, and the README says how they were found.
 """
 
 import difflib
-import functools
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -16,8 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from jinja2 import StrictUndefined
-from jinja2.sandbox import SandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from rmt_mini.errors import UserError
@@ -82,16 +78,6 @@ _recipe = group("Recipe")
 _shape = group("Model")
 
 
-_SANDBOX = SandboxedEnvironment(undefined=StrictUndefined)
-_RELATIONS = yaml.safe_load(Path(__file__).with_name("relations.yaml").read_text(encoding="utf-8"))
-
-
-@functools.cache
-def expression(text: str) -> Callable[..., Any]:
-    """Compile an expression of one of the package's data files, in Jinja's sandbox: no code is executed."""
-    return _SANDBOX.compile_expression(text, undefined_to_none=False)
-
-
 class Settings(BaseModel):
     """Frozen settings; every wrong value or unknown field is a UserError that names field, value and remedy."""
 
@@ -120,15 +106,10 @@ class Settings(BaseModel):
             remedy = f"give {field.title}" if field.title else first["msg"]
         return f"{name} is {_shown(values[name])}; {remedy}"
 
-    @model_validator(mode="after")
-    def _check_relations(self) -> Self:
-        values = dict(self)
-        for rule in _RELATIONS.get(type(self).__name__, ()):
-            if not expression(rule["holds"])(**values):
-                title = type(self).model_fields[rule["field"]].title
-                remedy = rule["remedy"].format(**values) if "remedy" in rule else f"give {title}"
-                raise UserError(f"{rule['field']} is {_shown(values[rule['field']])}; {remedy}")
-        return self
+    def _require(self, name: str, fine: bool, remedy: str = "") -> None:
+        if not fine:
+            remedy = remedy or f"give {type(self).model_fields[name].title}"
+            raise UserError(f"{name} is {_shown(getattr(self, name))}; {remedy}")
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, checked again."""
@@ -231,6 +212,37 @@ class RMTConfig(Settings):
     state_seconds: Amount = _measure(60.0, "least time between two saved states: the most that a killed run loses")
     rollouts_logged: Natural = _measure(8, "rollouts a step written to rollouts.jsonl")
 
+    @model_validator(mode="after")
+    def _check_relations(self) -> Self:
+        for name in ("tier_probs_early", "tier_probs_late"):
+            self._require(name, abs(sum(getattr(self, name)) - 1) < 1e-6)
+        for name in ("tier_thresholds", "evaluation_thresholds"):
+            low, high = getattr(self, name)
+            self._require(name, low <= high)
+            self._require(name, high <= 1 or self.tier_rule != "quantile", "with tier_rule 'quantile' give shares")
+        for least, most in (("budget_min", "budget_start"), ("min_document_tokens", "document_tokens")):
+            largest = getattr(self, most)
+            self._require(least, getattr(self, least) <= largest, f"it must not exceed {most} ({largest})")
+        for name in KNOBS:
+            own = self.corpus in WITH_KNOBS or getattr(self, name) == type(self).model_fields[name].default
+            self._require(name, own, f"only the corpus 'abacus' has it, and corpus is {self.corpus!r}")
+        before = self.curriculum_start < self.curriculum_end
+        self._require("curriculum_start", before, f"it must lie below curriculum_end ({self.curriculum_end})")
+        compared = self.group_size >= 2 or not self.use_rl
+        self._require("group_size", compared, "a group needs at least 2 rollouts to compare")
+        nothing = "so nothing would train"
+        self._require("use_ntp", self.use_rl or self.use_ntp, f"use_rl is off too, {nothing}: set one")
+        trains = self.use_rl or self.ntp_weight > 0
+        self._require("ntp_weight", trains, f"use_rl is off, {nothing}: give a number above 0")
+        if self.reward_rule == "information-gain":
+            one_token = "it needs answers of one token: use answer_format 'continuation', or reward_rule 'match'"
+            self._require("reward_rule", self.answer_format != "chat", one_token)
+            thinks = "it rewards thoughts, and use_thinking is off: set it, or use reward_rule 'match'"
+            self._require("reward_rule", self.use_thinking, thinks)
+        clipped = self.updates_per_step == 1 or self.clip_epsilon > 0
+        self._require("updates_per_step", clipped, "more than one update needs clip_epsilon above 0 (0.2 is usual)")
+        return self
+
 
 class PretrainConfig(Settings):
     """Settings of pre-training from scratch: the shape of the model, and the recipe.
@@ -256,6 +268,12 @@ class PretrainConfig(Settings):
     intermediate_size: Count = _shape(448, "width inside its feed-forward layers")
     layers: Count = _shape(3, "layers of the model")
     heads: Count = _shape(5, "attention heads")
+
+    @model_validator(mode="after")
+    def _check_relations(self) -> Self:
+        fine = self.hidden_size % (2 * self.heads) == 0  # rotary embeddings turn pairs of dimensions
+        self._require("hidden_size", fine, f"give an even multiple of heads ({self.heads})")
+        return self
 
 
 NOT_IN_POSTTRAINING: list[str] = yaml.safe_load(

@@ -5,14 +5,12 @@ was 8.5 %, so more than nine groups in ten had no signal at the start. Measured 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from scipy.stats import fisher_exact
 
-from rmt_mini.config import RMTConfig, expression
+from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import roll_out
 from rmt_mini.engine.text import format_for
@@ -21,8 +19,6 @@ from rmt_mini.method import TIERS, budget_of, budgets_for
 from rmt_mini.records import Judged, Rollout, Text
 from rmt_mini.stages.evaluate import in_batches, matches, plan_positions
 from rmt_mini.stages.midtrain import asking_for
-
-ADVICE: list[dict[str, str]] = yaml.safe_load(Path(__file__).with_name("advice.yaml").read_text(encoding="utf-8"))
 
 
 @torch.no_grad()
@@ -56,9 +52,7 @@ def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, position
         budget=budget,
         advice=[],
     )
-    known = dict(config) | dict(report)
-    advice = [rule["say"].format(**known) for rule in ADVICE if expression(rule["where"])(**known)]
-    return report.model_copy(update={"advice": advice})
+    return report.model_copy(update={"advice": _advice(report, config)})
 
 
 def groups_seen(judged: Sequence[Judged], group_size: int) -> list[tuple[int, bool]]:
@@ -83,3 +77,20 @@ def agreement(predicted: Predicted, seen: SeenTier) -> bool | None:
     pairs = ((predicted.signal_groups, predicted.positions), (seen.signal_groups, seen.groups))
     counts = np.array([[round(share * total), round((1 - share) * total)] for share, total in pairs])
     return bool(fisher_exact(counts).pvalue >= 0.05)
+
+
+def _advice(report: Preflight, config: RMTConfig) -> list[str]:
+    """List what to change where a signal is missing."""
+    found, steps = [], f"raise warmup_steps ({config.warmup_steps})"
+    signal, closed = f"only {report.signal_groups:.0%} of", f"only {report.closed_share:.0%} of"
+    if report.signal_groups < 0.1:
+        more = f"{steps}, group_size ({config.group_size}) or temperature ({config.temperature})"
+        found.append(f"{signal} groups carry a match signal: {more}, or begin with easier tiers")
+    if report.closed_share < 0.2:
+        why = "thoughts that all run into the cap leave the length reward without a spread"
+        found.append(f"{closed} thoughts close themselves: {steps}; {why}")
+    if report.thought_length < 1:
+        found.append("thoughts have collapsed to nothing: lower length_weight or warmup_learning_rate")
+    empty = [name for name, tier in report.tiers.items() if tier.positions == 0]
+    remedy = f"move tier_thresholds {config.tier_thresholds}, or use tier_rule quantile"
+    return found + [f"no position is {name}: {remedy}" for name in empty]
