@@ -1,16 +1,17 @@
-"""The arms of a comparison: the method, its baseline, its ablations and its controls.
+"""The arms of a comparison: the method, its baseline, its ablations and its controls, all in arms.yaml.
 
 An arm is a name for changes of settings; everything else is the preset's, the seed included, so that arms differ only
 in what they are named for. All arms take as many steps on the same documents, except ``ntp-equal-compute``.
 The first rows of any table are not arms: the untrained model, answering at once (NTP) and after a thought (NTR).
 """
 
-from __future__ import annotations
-
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import floor
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import UserError
@@ -18,80 +19,41 @@ from rmt_mini.errors import UserError
 METHOD, BASELINE = "rmt", "rpt"
 BASE = {"base-ntp": "ntp", "base-ntr": "think"}  # the untrained model's two rows, and how each answers
 
-_NO_RL = {"use_rl": False, "warmup_steps": 0}
-# What the paper states and a preset may set otherwise, but for what depends on a model's size: T, B_0, the learning
-# rate, documents a step, answer format, cold start. L_NTP stays a mean over its tokens where the paper writes a sum.
-_PAPER = {
-    "scale_advantages": True,
-    "loss_per": "rollout",
-    "budget_min": 1,
-    "budget_decay": 0.2,
-    "length_if_correct": False,
-    "curriculum_start": 0.3,
-    "curriculum_end": 0.7,
-    "ntp_weight": 0.1,
-}
+# name -> "set" and "as_long_as", each where the arm has it
+ARMS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
-def _no_budget(base: RMTConfig) -> dict[str, Any]:
+Changes = dict[str, Any]
+
+
+def _no_budget(base: RMTConfig) -> Changes:
     # without a budget thoughts stop at 2 budget_start, which would cut the thoughts that nobody asked to be short
-    return {"use_budget": False, "budget_start": 2 * base.budget_start}
+    return {"budget_start": 2 * base.budget_start}
 
 
-def _short_budget(base: RMTConfig) -> dict[str, Any]:
+def _short_budget(base: RMTConfig) -> Changes:
     # B_T; its formula is in ``method.budget``, which this room may not import
-    last = max(base.budget_min, math.floor(base.budget_start * base.budget_decay + 1e-9))
-    return {"budget_start": last, "budget_decay": 1.0}
+    return {"budget_start": max(base.budget_min, floor(base.budget_start * base.budget_decay + 1e-9))}
 
 
-def _above_easy(base: RMTConfig) -> dict[str, Any]:
-    return {"tier_probs_early": (0.0, 0.5, 0.5), "tier_probs_late": (0.0, 0.5, 0.5)}
-
-
-def _mean_tiers(base: RMTConfig) -> dict[str, Any]:
+def _mean_tiers(base: RMTConfig) -> Changes:
     # rounded, so that run.json shows no 0.30000000000000004
     mean = tuple(round((a + b) / 2, 6) for a, b in zip(base.tier_probs_early, base.tier_probs_late, strict=True))
     return {"tier_probs_early": mean, "tier_probs_late": mean}
 
 
-ARMS: dict[str, Callable[[RMTConfig], dict[str, Any]]] = {
-    # next-token prediction on every position, no RL: a row that the paper does not have
-    "ntp": lambda base: _NO_RL,
-    # the same for as many operations as RMT took, thus many more steps
-    "ntp-equal-compute": lambda base: _NO_RL,
-    # trains on the model's own correct rollouts as targets, plus NTP: no comparison within a group
-    "sft": lambda base: {"rl_rule": "correct"},
-    # RPT (arXiv 2506.08007): GRPO above the easy tier; no budget, no curriculum, no NTP
-    "rpt": lambda base: {**_no_budget(base), "use_ntp": False, **_above_easy(base)},
-    # RLP (arXiv 2510.01265): the reward is what the thought adds to the log-probability of the text's token, and no
-    # other is given; positions without regard to difficulty (RLP draws one a document, here as many as the preset has)
-    "rlp": lambda base: {
-        **_no_budget(base),
-        "use_ntp": False,
-        "use_curriculum": False,
-        "reward_rule": "information-gain",
-        "scale_advantages": False,
-    },
-    "rmt": lambda base: {},
-    # the method with every value that the paper states
-    "rmt-paper": lambda base: _PAPER,
+def _reversed_tiers(base: RMTConfig) -> Changes:
+    return {"tier_probs_early": base.tier_probs_late, "tier_probs_late": base.tier_probs_early}
+
+
+# what an arm has instead that follows from the preset's settings
+COMPUTED: dict[str, Callable[[RMTConfig], Changes]] = {
+    "rpt": _no_budget,
+    "rlp": _no_budget,
     "rmt-no-budget": _no_budget,
-    # B_T from the first step on: does the decay help, or its end?
     "rmt-short-budget": _short_budget,
-    # the same tiers overall, in no order: p_t is the mean of p_early and p_late throughout
     "rmt-no-curriculum": _mean_tiers,
-    # from hard to easy
-    "rmt-reversed-curriculum": lambda base: {
-        "tier_probs_early": base.tier_probs_late,
-        "tier_probs_late": base.tier_probs_early,
-    },
-    "rmt-no-ntp": lambda base: {"use_ntp": False},
-    # positions drawn without regard to difficulty
-    "rmt-random-tokens": lambda base: {"use_curriculum": False},
-    # the same RL on answers given at once: does thinking help, or the reward?
-    "rl-no-think": lambda base: {"use_thinking": False, "use_budget": False},
-    # rewards permuted at random: what remains is not learned from rewards
-    "rmt-shuffled-reward": lambda base: {"rl_rule": "shuffled"},
+    "rmt-reversed-curriculum": _reversed_tiers,
 }
 
 
@@ -111,10 +73,8 @@ class Arm:
 def arms_named(base: RMTConfig, names: Iterable[str] = ()) -> list[Arm]:
     """Return arms of these names in the order of ARMS, always with "rmt"; rows of the untrained model are skipped.
 
-    Without names: all, but not "rlp" in a chat, since its reward needs answers of one token.
-
-    Raises:
-        UserError: if there is no such arm.
+    Without names: all, but not "rlp" in a chat, since its reward needs answers of one token. An unknown one is a
+    UserError.
 
     Example:
         >>> {arm.name: dict(arm.changes) for arm in arms_named(RMTConfig(budget_start=16), ["rmt-no-budget"])}
@@ -124,5 +84,10 @@ def arms_named(base: RMTConfig, names: Iterable[str] = ()) -> list[Arm]:
     wanted = {*(tuple(names) or usual), METHOD} - BASE.keys()
     for name in sorted(wanted - ARMS.keys()):
         raise UserError(f"arm {name!r} is unknown; the arms are {', '.join(ARMS)}")
-    compute_of = {"ntp-equal-compute": METHOD}
-    return [Arm(name, changes(base), compute_of.get(name, "")) for name, changes in ARMS.items() if name in wanted]
+    return [
+        Arm(
+            name, parts.get("set", {}) | (COMPUTED[name](base) if name in COMPUTED else {}), parts.get("as_long_as", "")
+        )
+        for name, parts in ARMS.items()
+        if name in wanted
+    ]

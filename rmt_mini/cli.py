@@ -4,8 +4,6 @@ Every field of RMTConfig is a flag of the same name. Bad input: exit code 2 and 
 stdout, progress and log lines to stderr. Each command imports what it needs, so that --help is quick.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import logging
@@ -37,7 +35,7 @@ from rmt_mini.config import (
 )
 from rmt_mini.errors import Stopped, UserError, disk_full, out_of_memory
 from rmt_mini.files import Evaluation, require_file_name, write_keeping, write_whole
-from rmt_mini.scale.settings import ScaleSettings
+from rmt_mini.scale.launch import ScaleSettings
 
 app = App(
     "rmt-mini",
@@ -89,7 +87,6 @@ IN_COMPARISON = ("out", "seed", *NOT_IN_POSTTRAINING)  # exams take the first tw
 Name = Annotated[str | None, Parameter("PRESET", help=f"{', '.join(PRESETS)} [default: laptop]")]
 Arms = Annotated[str | None, Parameter(help="names with commas between; rmt is always there [default: all]")]
 Fields = Annotated[str | None, Parameter(help="settings to vary, with commas between [default: all that can be]")]
-Bases = Annotated[int, _from(1, "pre-trained models of micro or abacus to begin with, each with every seed", 3)]
 Over = Annotated[str | None, Parameter(help="FIELD=a,b,c: a map of the arms, or of ntp, rpt and rmt, over a setting")]
 Runs = Annotated[int, _from(1, "runs of each arm, --seed first")]
 Jobs = Annotated[int, _from(0, "runs side by side; 0: one a core for micro, else 1")]
@@ -100,7 +97,6 @@ Answers = Annotated[int, _from(1, "answers to each held-out question")]
 Tokens = Annotated[int | None, Parameter(help="continue with fewer where memory ran out", converter=_whole)]
 OnNan = Annotated[str | None, Parameter(help="continue with 'skip' where a step was not finite")]
 Share = Annotated[float | None, Parameter(help="half an interval: 0.03 is 3 points", validator=Number(gt=0, lte=1))]
-Start = Annotated[bool, Parameter("--run", negative="--print", help="start it here, or print what to type")]
 Budget = Annotated[int | None, _from(1, "stated budget, tokens [default: B_T of the run]")]
 File = Annotated[Path | None, Parameter(help="also write the result here, as JSON")]
 Out = Annotated[Path, Parameter(help="folder for evaluation.json and report.md")]
@@ -179,7 +175,7 @@ def run(name: Name = None, /, **flags: Any) -> None:
 @app.command
 def resume(folder: Path, /, *, branch_tokens: Tokens = None, on_nan: OnNan = None) -> None:
     """Continue the run, comparison (--over values, too) or exams in FOLDER, which was stopped or killed."""
-    from rmt_mini.runs import compare, exams, sweep
+    from rmt_mini.runs import compare, pre_and_post, sweep
     from rmt_mini.runs.run import resume
 
     given = {"branch_tokens": branch_tokens, "on_nan": on_nan}
@@ -193,7 +189,7 @@ def resume(folder: Path, /, *, branch_tokens: Tokens = None, on_nan: OnNan = Non
         elif over:
             _show(folder, sweep.go_on(folder, stop=stop))
         elif examined:
-            _show(folder.parent, exams.go_on(folder, stop=stop))
+            _show(folder.parent, pre_and_post.go_on(folder, stop=stop))
         else:
             _show(folder, resume(folder, stop=stop, changes=changes).table)
 
@@ -216,7 +212,7 @@ def compare(
     *,
     arms: Arms = None,
     seeds: Runs = 3,
-    bases: Bases = 1,
+    bases: Annotated[int, _from(1, "pre-trained models of micro or abacus to begin with, each with every seed", 3)] = 1,
     over: Over = None,
     workers: Jobs = 0,
     redo: Redo = False,
@@ -279,7 +275,7 @@ def exams(
     **flags: Any,
 ) -> None:
     """Post-train, by GRPO on questions, what the comparison in FOLDER trained, and the untrained model."""
-    from rmt_mini.runs.exams import exams
+    from rmt_mini.runs.pre_and_post import exams
 
     changes = _given(flags, ("preset", *IN_COMPARISON))
     with _stopping() as stop:
@@ -331,7 +327,7 @@ def launch(
     name: Name = None,
     /,
     *,
-    start: Start = False,
+    start: Annotated[bool, Parameter("--run", negative="--print", help="start it here, or print what to type")] = False,
     setup: Annotated[str | None, Parameter(help="cpu, one-gpu, one-node or nodes [default: by the preset]")] = None,
     gpus: Annotated[int, _from(0, "processes on a machine; 0: by the setup")] = 0,
     machines: Annotated[int, _from(0, "that train; 0: by the setup")] = 0,

@@ -6,8 +6,6 @@ lambda ``ntp_weight``, beta ``kl_weight``, G ``group_size``. The paper does not 
 thresholds; ours are in presets/*.yaml, and the README says how they were found.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import typing
@@ -278,16 +276,9 @@ class PretrainConfig(Settings):
         return self
 
 
-# Fields of a run that post-training sets itself or has no use for: a question has one position and no text around it.
-NOT_IN_POSTTRAINING = (
-    "model", "corpus", "column", *KNOBS, "entropy_model", "entropy_top_k", "budget_rule", "reward_rule",
-    "document_tokens", "min_document_tokens", "difficulty", "tier_rule", "tier_thresholds",
-    "use_curriculum", "curriculum_start", "curriculum_end", "tier_probs_early", "tier_probs_late", "use_rl",
-    "prefix_match", "positions_per_document", "use_ntp", "ntp_weight", "warmup_steps", "warmup_positions",
-    "warmup_learning_rate", "evaluation_positions", "evaluation_documents", "evaluation_budget",
-    "evaluation_thresholds", "evaluation_thoughts", "checked_positions", "curve_every", "preflight_positions",
-    "state_seconds",
-)  # fmt: skip
+NOT_IN_POSTTRAINING: list[str] = yaml.safe_load(
+    Path(__file__).with_name("unused_in_posttraining.yaml").read_text("utf-8")
+)
 
 
 def _shown(value: object) -> str:
@@ -306,8 +297,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[e
 def read_settings(path: Path, without: Iterable[str] = ()) -> dict[str, Any]:
     """Read fields and values from a YAML file, or from a run's folder or run.json: all but ``out`` and ``without``.
 
-    Raises:
-        UserError: if it cannot be read, or does not hold fields and values.
+    A UserError says that it cannot be read, or does not hold fields and values.
     """
     path = path / "run.json" if path.is_dir() else path
     try:
@@ -328,10 +318,7 @@ PRESETS = {path.stem: read_settings(path) for path in sorted((Path(__file__).par
 
 
 def preset(name: str, **changes: Any) -> RMTConfig:
-    """Return one of PRESETS, or the defaults as "custom", with some fields changed.
-
-    Raises:
-        UserError: for an unknown preset or field, or an impossible value.
+    """Return one of PRESETS, or the defaults as "custom", with some fields changed; what is unknown is a UserError.
 
     Example:
         >>> preset("laptop", steps=3).steps

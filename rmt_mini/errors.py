@@ -1,15 +1,16 @@
-"""Exceptions for the user, and how full disks and exhausted memory are recognised.
+"""Exceptions and log lines for the user, and how full disks and exhausted memory are recognised.
 
 Both come in many forms: Python's exceptions, PyTorch's RuntimeError, or, where compiled code writes a file
 (safetensors, tokenizers), an exception of its own with the system's error number in its text.
 """
 
-from __future__ import annotations
-
 import errno
+import logging
 import os
 import shlex
 import subprocess
+
+logger = logging.getLogger("rmt_mini")  # of all rooms: what a user may want to know, though nothing is wrong
 
 
 class UserError(Exception):

@@ -4,12 +4,9 @@ Each class names its file. Lines of metrics.jsonl are StepMetrics, of rollouts.j
 AnswerLine (ExamLine in post-training), of curve.jsonl CurvePoint.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -17,22 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from rmt_mini.arms import Arm
 from rmt_mini.config import PretrainConfig, RMTConfig
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, logger
 from rmt_mini.records import Answer, Overlap, Position, StepMetrics
-
-logger = logging.getLogger(__name__)
 
 LOCK, UNFINISHED = ".lock", "unfinished"
 UNBORN = (LOCK, ".run.json.")  # all that a process can leave that was killed before it wrote run.json
@@ -416,20 +403,13 @@ class Ratio(Record):
     p: Share | None = None
 
 
-class Relative(Record):
-    """RMT over another arm: accuracy minus 1, and thought length."""
-
-    accuracy: Ratio | None
-    thought_length: Ratio | None
-
-
 class Comparison(File):
     """comparison.json: every arm, and every other arm against RMT."""
 
     NAME: ClassVar[str] = "comparison.json"
     arms: dict[str, ArmRow]
     paired: list[Pair]
-    relative: dict[str, Relative]
+    relative: dict[str, dict[Literal["accuracy", "thought_length"], Ratio | None]]  # RMT over others: accuracy minus 1
     lengths: dict[str, Change]
     overlap: Overlap | None = None  # the same for all seeds
     config: RMTConfig

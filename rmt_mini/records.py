@@ -5,8 +5,6 @@ after thinking; a *rollout* is one sampled thought and answer there, grown as a 
 of one position are its *group*. A list of tokens is a tuple of ids; where no budget is stated, it is None.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -170,5 +168,5 @@ class StepMetrics:
 class State:
     """Training state in memory: all that the steps to come depend on, beside settings, texts and seed."""
 
-    tensors: Mapping[str, Tensor]  # by name
+    tensors: Mapping[str, "Tensor"]  # by name
     plain: Mapping[str, Any]  # everything else, as JSON keeps it; "step" counts the steps done

@@ -199,7 +199,7 @@ def test_post_training_takes_from_a_run_what_it_has_use_for(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[dict[str, Any]] = []
-    monkeypatch.setattr("rmt_mini.runs.exams.exams", lambda *given, **_: seen.append(given[6]) or "")
+    monkeypatch.setattr("rmt_mini.runs.pre_and_post.exams", lambda *given, **_: seen.append(given[6]) or "")
     (here / "run.json").write_text(json.dumps({"config": preset("micro", steps=9, out="x").to_dict()}))
     assert outcome(["exams", "f", "--config", "run.json", "--group-size", "4"], capsys)[0] == 0
     (changes,) = seen

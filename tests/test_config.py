@@ -20,7 +20,7 @@ from rmt_mini.arms import arms_named
 from rmt_mini.bench.sizes import Setting
 from rmt_mini.config import PRESETS, PretrainConfig, RMTConfig, Settings, preset, read_settings
 from rmt_mini.errors import UserError
-from rmt_mini.scale.settings import ScaleSettings
+from rmt_mini.scale.launch import ScaleSettings
 from tests.outcomes import either
 
 FIELDS = {name: field.default for name, field in RMTConfig.model_fields.items()}

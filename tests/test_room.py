@@ -17,8 +17,8 @@ from rmt_mini.engine.text import format_for, longest_branch
 from rmt_mini.runs import pre_and_post
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import evaluate_checkpoint, run
+from rmt_mini.scale.launch import ScaleSettings, grpo_settings
 from rmt_mini.scale.planner import plan_run
-from rmt_mini.scale.settings import ScaleSettings, grpo_settings
 from rmt_mini.stages.evaluate import evaluate
 from rmt_mini.stages.midtrain import RMTTrainer
 from rmt_mini.stages.posttrain import POSTTRAINING, Exam, answer_questions, posttrain

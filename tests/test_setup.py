@@ -109,7 +109,7 @@ def test_scale_leaves_models_to_trl() -> None:
     rooms = {*(PACKAGE / "scale").glob("*.py")} - {PACKAGE / "scale/planner.py"}  # which plans the tree's runs as well
     used = set().union(*(imports_of(path.read_text()) for path in rooms))
     assert {name.split(".")[2] for name in used if name.startswith("rmt_mini.engine.")} <= ENGINE_IN_SCALE
-    code = "import sys, rmt_mini.scale.train, rmt_mini.scale.positions; print('rmt_mini.engine.model' in sys.modules)"
+    code = "import sys, rmt_mini.scale.train, rmt_mini.scale.sampling; print('rmt_mini.engine.model' in sys.modules)"
     assert python(code) == "False"
 
 

@@ -17,3 +17,4 @@ from rmt_mini.method.entropy import TIERS, assign_tiers, quantile_thresholds, to
 from rmt_mini.method.grpo import group_advantages, groups_with_signal, kl_estimate, rl_loss
 from rmt_mini.method.objective import ntp_loss, ntp_mask, rmt_loss
 from rmt_mini.method.rewards import information_gain, match_reward, prefix_match_reward, total_reward
+from rmt_mini.method.schedule import budget_of, budgets_for, draw, outside, probabilities_of, sampler_for

@@ -7,11 +7,8 @@ Source: Tian et al., arXiv 2509.24375, dynamic token budget.
 Added here: a budget that depends on the position (``budgets_by_entropy``), and a cap, since sampling has to stop.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from typing import overload
 
 import torch
 from torch import Tensor
@@ -47,12 +44,6 @@ def check_step(step: int, total_steps: int) -> None:
         raise ValueError(f"step={step} lies outside 0..total_steps={total_steps}; count this run's steps from 0")
 
 
-@overload
-def length_reward(length: float, budget: float, peak: float = 1.0) -> float: ...
-@overload
-def length_reward(length: Tensor, budget: float | Tensor, peak: float = 1.0) -> Tensor: ...
-@overload
-def length_reward(length: float, budget: Tensor, peak: float = 1.0) -> Tensor: ...
 def length_reward(length: float | Tensor, budget: float | Tensor, peak: float = 1.0) -> float | Tensor:
     """Reward a thought for being as long as the budget says: r = peak * max(0, 1 - |length - budget| / budget).
 

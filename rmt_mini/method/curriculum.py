@@ -9,8 +9,6 @@ The paper does not state p_early and p_late. Ours: positions of one draw are dis
 used-up tier gives its probability to the others.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -9,8 +9,6 @@ The paper does not state thresholds (RPT, its baseline, evaluates above 0.5, 1.0
 quantiles, and tiers by another score (``stages/difficulty.py``).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

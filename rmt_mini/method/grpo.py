@@ -11,8 +11,6 @@ Named deviations, each an option: ``normalise="token"`` averages over tokens, wh
 the ratio pi / pi_old, for several updates per sample. The paper does not say how it estimates KL; k3 is used here.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

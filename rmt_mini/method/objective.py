@@ -8,8 +8,6 @@ Named deviation: the paper's L_NTP is a sum, ours a mean over the masked tokens,
 another balance for every length of text. The paper's form is ``ntp_loss(..., count=1)``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

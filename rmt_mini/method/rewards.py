@@ -9,8 +9,6 @@ w is ``length_weight``; the paper does not state it. For models that answer in t
 place of match, ``information_gain``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """The formulas of ``budget`` and ``curriculum`` with a run's settings put in, once for every trainer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

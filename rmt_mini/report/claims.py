@@ -4,8 +4,6 @@ A difference is called one only where its 95 % interval excludes zero, else it i
 claims corrects for their number. The sentences are in templates/findings.md.j2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +14,7 @@ import yaml
 
 from rmt_mini.arms import BASELINE, METHOD
 from rmt_mini.config import RMTConfig
-from rmt_mini.files import Comparison, Evaluation, ExamOutcome, Row
+from rmt_mini.files import TIMES, Comparison, Evaluation, ExamOutcome, Row
 from rmt_mini.records import StepMetrics
 from rmt_mini.report.comparison import UNTRAINED
 from rmt_mini.report.markdown import points, render
@@ -51,13 +49,13 @@ class Claim:
 
 def claims(found: Comparison) -> list[Claim]:
     """Return every claim whose arms are there, each judged by its own interval."""
-    made, against = [], found.relative.get(BASELINE)
-    if against and (one := against.accuracy):
+    made, against = [], found.relative.get(BASELINE, {})
+    if one := against.get("accuracy"):
         sign = int(one.low > 0) - int(one.high < 0)
         paper = 100 * (PAPER[METHOD][3] / PAPER[BASELINE][3] - 1)
         text = f"By {100 * one.ratio:+.1f} % of RPT's accuracy [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
         made.append(Claim("RMT is more accurate than RPT", sign, f"{text}; the paper: {paper:+.1f} %.", one.p))
-    if against and (one := against.thought_length):
+    if one := against.get("thought_length"):
         sign = int(one.high < 1) - int(one.low > 1)
         paper = 100 * PAPER_LENGTHS[METHOD] / PAPER_LENGTHS[BASELINE]
         text = f"{100 * one.ratio:.0f} % of their length [{100 * one.low:.0f}, {100 * one.high:.0f}]"
@@ -90,8 +88,7 @@ def corrected(found: Sequence[Claim]) -> list[Claim]:
 
 def questions_of(source: str) -> str:
     """Say what an exam is about."""
-    known: dict[str, str] = _DATA["questions"]
-    return known.get(source, f"questions of {source}")
+    return str(_DATA["questions"].get(source, f"questions of {source}"))
 
 
 def shown(name: str) -> str:
@@ -119,15 +116,13 @@ def exam_claims(found: ExamOutcome, source: str) -> list[Claim]:
 
 def rows_of(evaluation: Evaluation) -> dict[str, Row]:
     """Return the ways to answer that were measured, by their names."""
-    before, cold, after = evaluation.before, evaluation.cold_start, evaluation.after
-    rows = {
-        "plain, before": before and before.ntp,
-        "thinking, before": before and before.think,
-        "thinking, cold start": cold and cold.think,
-        "plain, after": after and after.ntp,
-        "thinking, after": after and after.think,
-    }
-    return {name: row for name, row in rows.items() if row}
+    rows = dict[str, Row]()
+    for when in TIMES:
+        if found := getattr(evaluation, when):
+            name = when.replace("_", " ")
+            rows |= {} if when == "cold_start" else {f"plain, {name}": found.ntp}
+            rows[f"thinking, {name}"] = found.think
+    return rows
 
 
 def findings(config: RMTConfig, evaluation: Evaluation, metrics: Sequence[StepMetrics] | None) -> str:

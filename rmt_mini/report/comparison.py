@@ -4,8 +4,6 @@ All arms answer the same held-out positions, seed by seed, so differences are ta
 those of ``stages/statistics.py``, over documents (or questions), seeds and bases.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,19 +21,8 @@ from rmt_mini.errors import UserError
 from rmt_mini.files import Cell, Change, Comparison, Evaluation, Measured, Notes
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Answer, Position
+from rmt_mini.stages import statistics
 from rmt_mini.stages.posttrain import pass_at_k
-from rmt_mini.stages.statistics import (
-    as_accuracy,
-    as_one_tier,
-    influence,
-    interval,
-    interval_of_mean,
-    of_sort,
-    sorts_in,
-    spread_of,
-    summarize,
-    summarize_all,
-)
 
 SPREAD = 0.54  # standard deviation of a difference at one position; 0.43 to 0.59 for RMT's ablations in data/micro
 SIGN = "="  # a variant is an arm named FIELD=VALUE
@@ -65,15 +52,8 @@ def expected_positions(half_width: float, seeds: int, spread: float = SPREAD) ->
     return math.ceil((1.96 * spread / half_width) ** 2 / seeds)
 
 
-# Seeds
-
-
 def across_seeds(folders: Sequence[Path]) -> Evaluation:
-    """Read the answers of runs that differ in their seed alone as those of one.
-
-    Raises:
-        UserError: if a folder holds no finished run or a damaged one, or the runs differ in more than their seed.
-    """
+    """Read the answers of finished runs that differ in their seed alone as those of one; a UserError if they do not."""
     notes = [Notes.read(folder) for folder in folders]
     seeds = [note.seed for note in notes]
     if not seeds or len(set(seeds)) < len(seeds):
@@ -92,7 +72,7 @@ def across_seeds(folders: Sequence[Path]) -> Evaluation:
     for run, folder in enumerate(folders):
         for when, (budget, answers) in read_answers(folder, run, document).items():
             measured.setdefault(when, (budget, []))[1].extend(answers)
-    return Evaluation.model_validate({"seeds": seeds, **summarize_all(measured)})
+    return Evaluation.model_validate({"seeds": seeds, **statistics.summarize_all(measured)})
 
 
 def read_answers(
@@ -101,10 +81,8 @@ def read_answers(
     """Read what the policy of a finished run answered, and under which budget, for each time it was measured.
 
     ``run`` is its number among those read together, ``base`` that of the model it began with, ``document`` that of each
-    document so far; new ones are added.
-
-    Raises:
-        UserError: if answers are missing or damaged: they are paired, so that one less would shift all others.
+    document so far; new ones are added. A UserError says that answers are missing or damaged: they are paired, so that
+    one less would shift all others.
     """
     path, evaluation = folder / "answers.jsonl", Evaluation.read(folder)
     lines, skipped = files.read_lines(path, files.AnswerLine)
@@ -131,17 +109,11 @@ def read_answers(
     return measured
 
 
-# Arms
-
-
 def compare_runs(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[str, Any]:
     """Read the finished runs of all arms as one comparison: the fields of ``Comparison`` down to overlap.
 
     ``found`` has the run folders of each arm in the same order, as many for each base and those of one base together;
-    "rmt" is among them.
-
-    Raises:
-        UserError: if arms were not measured at the same positions.
+    "rmt" is among them. A UserError names an arm that was not measured at the positions of the others.
     """
     document: dict[str, int] = {}
     # an arm without RL never thinks: what it predicts plainly is its result
@@ -152,7 +124,8 @@ def compare_runs(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[st
             measured = read_answers(folder, run, document, run * bases // len(folders))
             given = {arm: measured["after"][1]} | (dict.fromkeys(BASE, measured["before"][1]) if arm == METHOD else {})
             for name, answers in given.items():
-                rows[name] += answers if ways[name] == "think" else [_without_thought(one) for one in answers]
+                plain = [replace(one, match=one.plain, length=0, closed=False) for one in answers]
+                rows[name] += answers if ways[name] == "think" else plain
     method = rows[METHOD]
     for arm in found:
         if [(one.run, one.position) for one in rows[arm]] != [(one.run, one.position) for one in method]:
@@ -162,7 +135,10 @@ def compare_runs(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[st
         "arms": {name: _arm(row, ways[name], found.get(name, [])) for name, row in rows.items()},
         "paired": [pair for name, row in others.items() for pair in _paired(method, row, name)],
         "relative": {name: _relative(method, row) for name, row in others.items()},
-        "lengths": {name: _change(as_one_tier(method), _gap(method, row, "length")) for name, row in others.items()},
+        "lengths": {
+            name: statistics.change(statistics.as_one_tier(method), _gap(method, row, "length"))
+            for name, row in others.items()
+        },
         "overlap": Notes.read(found[METHOD][0]).overlap,
     }
 
@@ -208,32 +184,13 @@ def steps_for_compute_of(folder: Path) -> int:
     return max(1, round(len(lines) * took / (3 * sum(line.trunk_tokens for line in lines))))
 
 
-def _without_thought(answer: Answer) -> Answer:
-    return replace(answer, match=answer.plain, length=0, closed=False)
-
-
 def _gap(ours: Sequence[Answer], theirs: Sequence[Answer], measure: str) -> np.ndarray:
     return np.array([getattr(a, measure) - getattr(b, measure) for a, b in zip(ours, theirs, strict=True)])
 
 
-def _change(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
-    found = interval(answers, values, tiers)
-    return {"difference": found["mean"], "low": found["low"], "high": found["high"]}
-
-
-def _tested(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
-    """Return a difference, its interval, and how unlikely one as large would be if there were none."""
-    change = _change(answers, values, tiers)
-    if change["difference"] is None:
-        return change
-    mean, added = influence(answers, values, tiers)
-    spread = spread_of(answers, added, tiers)
-    return change | {"p": spread and spread.p_value(mean)}
-
-
 def _arm(answers: Sequence[Answer], way: str, folders: Sequence[Path]) -> files.ArmRow:
-    both = Measured.model_validate(summarize(answers, 0))
-    length = interval(as_one_tier(answers), np.array([one.length for one in answers]))
+    both = Measured.model_validate(statistics.summarize(answers, 0))
+    length = statistics.interval(statistics.as_one_tier(answers), np.array([one.length for one in answers]))
     return files.ArmRow(
         **both.think.model_dump(exclude={"budget"}, exclude_unset=True),
         row="think" if way == "think" else "ntp",
@@ -255,7 +212,7 @@ def _curves(folders: Sequence[Path], way: str) -> dict[str, dict[int, Cell]]:
             found.setdefault(part, {}).setdefault(point.step, []).append(think if way == "think" else plain)
     return {
         part: {
-            step: Cell(accuracy=fmean(runs), **as_accuracy(interval_of_mean(np.array(runs))))
+            step: Cell(accuracy=fmean(runs), **statistics.as_accuracy(statistics.interval_of_mean(np.array(runs))))
             for step, runs in steps.items()
         }
         for part, steps in found.items()
@@ -264,33 +221,32 @@ def _curves(folders: Sequence[Path], way: str) -> dict[str, dict[int, Cell]]:
 
 def _paired(method: Sequence[Answer], other: Sequence[Answer], name: str) -> list[files.Pair]:
     gap = _gap(method, other, "match")
-    parts = {column: _tested(method, gap, [tier]) for tier, column in enumerate(TIERS)}
-    parts["average"] = _tested(method, gap)
+    parts = {column: statistics.change(method, gap, [tier], tested=True) for tier, column in enumerate(TIERS)}
+    parts["average"] = statistics.change(method, gap, tested=True)
     if all(one.gated is not None for one in (*method, *other)):
-        parts["gated"] = _tested(method, _gap(method, other, "gated"))
-    for sort in sorts_in(method):
-        parts[sort] = _tested(of_sort(method, sort), gap[[one.sort == sort for one in method]])
-    return [files.Pair(a=METHOD, b=name, tier=tier, **change) for tier, change in parts.items()]
+        parts["gated"] = statistics.change(method, _gap(method, other, "gated"), tested=True)
+    for sort in statistics.sorts_in(method):
+        parts[sort] = statistics.change(
+            statistics.of_sort(method, sort), gap[[one.sort == sort for one in method]], tested=True
+        )
+    return [files.Pair(a=METHOD, b=name, tier=tier, **found) for tier, found in parts.items()]
 
 
-def _relative(ours: Sequence[Answer], theirs: Sequence[Answer]) -> files.Relative:
+def _relative(ours: Sequence[Answer], theirs: Sequence[Answer]) -> dict[str, files.Ratio | None]:
     """Return ours over theirs, of accuracy minus 1; None where theirs is zero, as the length of an arm without RL."""
     found: dict[str, files.Ratio | None] = {}
-    parts = (("accuracy", "match", ours, 1.0), ("thought_length", "length", as_one_tier(ours), 0.0))
+    parts = (("accuracy", "match", ours, 1.0), ("thought_length", "length", statistics.as_one_tier(ours), 0.0))
     for name, measure, places, less in parts:
         values = (np.array([getattr(one, measure) for one in answers], dtype=float) for answers in (ours, theirs))
-        (mine, added), (other, others) = (influence(places, value, (0, 1, 2)) for value in values)
-        spread = mine and other and spread_of(places, added / mine - others / other, (0, 1, 2))
+        (mine, added), (other, others) = (statistics.influence(places, value, (0, 1, 2)) for value in values)
+        spread = mine and other and statistics.spread_of(places, added / mine - others / other, (0, 1, 2))
         if spread:  # of the ratio's logarithm
             ratio, by = mine / other, math.exp(spread.half_width())
             ends = {"low": ratio / by - less, "high": ratio * by - less}
             found[name] = files.Ratio(ratio=ratio - less, **ends, p=spread.p_value(math.log(ratio)))
         else:
             found[name] = None
-    return files.Relative(**found)
-
-
-# Variants of a setting
+    return found
 
 
 def value_name(value: object) -> str:
@@ -318,13 +274,10 @@ def sensitivities(found: Comparison, base: RMTConfig) -> list[files.Variant]:
     return sorted(rows, key=lambda row: (-widest[row.setting], row.setting))
 
 
-def _turned(change: Change) -> Change:
+def _turned(found: Change) -> Change:
     """Return a variant minus the method, from the method minus the variant."""
-    middle, low, high = (None if end is None else -end for end in (change.difference, change.high, change.low))
+    middle, low, high = (None if end is None else -end for end in (found.difference, found.high, found.low))
     return Change(difference=middle, low=low, high=high)
-
-
-# Over the values of a setting
 
 
 def map_over(setting: str, found: Mapping[float, Comparison]) -> files.Map:
@@ -355,9 +308,6 @@ def crossings(arms: Mapping[str, Mapping[float, Cell]]) -> list[files.Crossing]:
     return found
 
 
-# Post-training
-
-
 def read_exams(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[str, Any]:
     """Read the post-training runs of several models: arms, paired, along and samples of ``ExamOutcome``.
 
@@ -381,8 +331,8 @@ def read_exams(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[str,
                 Answer(place, 0, pass_at_k(line.right, samples, k), 0, True, "", run, run * bases // len(lines[name]))
                 for place, (run, line) in zip(places, mine, strict=True)
             ]
-            one = interval(answers, np.array([answer.match for answer in answers]))
-            cells[k] = Cell(accuracy=one.pop("mean"), **as_accuracy(one))
+            one = statistics.interval(answers, np.array([answer.match for answer in answers]))
+            cells[k] = Cell(accuracy=one.pop("mean"), **statistics.as_accuracy(one))
         length = float(np.mean([line.thought_length for _, line in mine]))
         arms[name].append(files.ExamStep(step=step, pass_at=cells, thought_length=length))
     gaps = {
@@ -391,7 +341,8 @@ def read_exams(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[str,
     }
 
     def pair(name: str, k: int, gap: np.ndarray, step: int | None) -> files.ExamPair:
-        return files.ExamPair(a=METHOD, b=name, step=step, k=k, **_tested(answered[steps[0], METHOD, k], gap))
+        found = statistics.change(answered[steps[0], METHOD, k], gap, tested=True)
+        return files.ExamPair(a=METHOD, b=name, step=step, k=k, **found)
 
     paired = [pair(*key, gap[n], step) for n, step in enumerate(steps) for key, gap in gaps.items()]
     along = [pair(*key, np.mean(gap[1:], axis=0), None) for key, gap in gaps.items()]

@@ -1,7 +1,5 @@
 """Templates, and Markdown that is safe whatever a model wrote: nothing in it takes effect as Markdown or HTML."""
 
-from __future__ import annotations
-
 import html
 import re
 import unicodedata

@@ -3,8 +3,6 @@
 The pages are templates (templates/*.md.j2). Text that a model wrote passes the filters ``escape`` or ``code``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,8 +24,7 @@ TABLES = "tables.md.j2"
 def write_report(folder: Path) -> str:
     """Write report.md and figures/*.png into a run folder, of an interrupted run too; returns the terminal's table.
 
-    Raises:
-        UserError: if the folder holds no run.json, or a file with numbers in it is damaged.
+    A UserError says that the folder holds no run.json, or that a file with numbers in it is damaged.
     """
     notes, found = Notes.read(folder), Evaluation.find(folder)
     config, evaluation = notes.settings, found or Evaluation()
@@ -70,10 +67,9 @@ def write_exam_report(folder: Path) -> str:
 
 
 def write_seeds_report(folders: Sequence[Path], out: Path) -> str:
-    """Write evaluation.json, report.md and accuracy.png of runs that differ in their seed; returns the table.
+    """Write evaluation.json, report.md and accuracy.png of runs that differ in their seed into ``out``, a free folder.
 
-    Raises:
-        UserError: as ``across_seeds``, or if ``out`` is in use.
+    Returns the table; raises as ``across_seeds``.
     """
     files.require_free(out)
     evaluation, notes = across_seeds(folders), Notes.read(folders[0])
@@ -98,7 +94,7 @@ def write_comparison_report(
     figures, judged = {"arms": plots.arms(_shown(found))}, claims.claims(found)
     curves = {words: arm.curves["average"] for words, arm in _shown(found).items() if arm.curves}
     if curves and not variants:
-        figures["curves"] = plots.learning_curves(curves)
+        figures["curves"] = plots.levels(curves, "step", "next tokens right")
     for source, exam in exams.items():
         figures[f"posttraining-{as_file_name(source)}"] = plots.exam_curves(_trained(exam))
         judged += claims.exam_claims(exam, source)
@@ -138,9 +134,6 @@ def write_map_report(folder: Path, plan: files.OverPlan, made: files.Map, found:
     return tables["average"]
 
 
-# Tables and figures that lessons show as well
-
-
 def accuracy_table(found: Comparison) -> str:
     """Lay out accuracies in the layout of the paper's table."""
     return macro(TABLES, "accuracies", _shown(found))
@@ -170,9 +163,6 @@ def paper_exam_table() -> str:
 def evaluation_table(evaluation: Evaluation) -> str:
     """Lay out evaluation.json for a terminal, within 80 characters; each interval is below its number."""
     return macro(TABLES, "terminal", rows_of(evaluation))
-
-
-# What templates and figures are given
 
 
 def _run_figures(

@@ -4,9 +4,6 @@ Each such failure ends in a UserError, for the command line and notebooks alike.
 and the line says how to go on.
 """
 
-from __future__ import annotations
-
-import logging
 import shutil
 import time
 import traceback
@@ -21,11 +18,10 @@ from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.engine.layers import one_dnn, product
 from rmt_mini.engine.memory import ACTIVATION_NUMBERS, free_memory, resident_memory
 from rmt_mini.engine.model import Policy
-from rmt_mini.errors import NonFiniteError, UserError, disk_full, out_of_memory, resume_command
+from rmt_mini.errors import NonFiniteError, UserError, disk_full, logger, out_of_memory, resume_command
 from rmt_mini.files import Notes
 from rmt_mini.report.comparison import expected_half_width, expected_positions
-
-logger = logging.getLogger(__name__)
+from rmt_mini.report.markdown import macro
 
 PROBE_SECONDS = 6.0  # that measuring a rate may take
 RUNTIME_BYTES = 700e6  # Python, PyTorch, transformers, the tokenizer and the text
@@ -96,14 +92,9 @@ def interval_lines(positions: int, wished: float | None = None) -> list[str]:
         interval     a difference of two arms within 3.5 points (1 seed), 2.0 (3 seeds), 1.6 (5 seeds)
         wished       3.0 points either way take 1,245 positions (1 seed), 415 (3 seeds), 249 (5 seeds)
     """
-    widths = [100 * expected_half_width(positions, seeds) for seeds in SEEDS]
-    each = "{:.1f} points (1 seed), {:.1f} (3 seeds), {:.1f} (5 seeds)".format(*widths)
-    lines = [f"interval     a difference of two arms within {each}"]
-    if wished is not None:
-        needed = [expected_positions(wished, seeds) for seeds in SEEDS]
-        each = "{:,} positions (1 seed), {:,} (3 seeds), {:,} (5 seeds)".format(*needed)
-        lines.append(f"wished       {100 * wished:.1f} points either way take {each}")
-    return lines
+    widths = {seeds: 100 * expected_half_width(positions, seeds) for seeds in SEEDS}
+    needed = {seeds: expected_positions(wished, seeds) for seeds in SEEDS} if wished else {}
+    return macro("tables.md.j2", "resolution", widths, needed, wished).split("\n")
 
 
 @contextmanager

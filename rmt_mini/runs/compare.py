@@ -9,8 +9,6 @@ A comparison that was interrupted, or killed, continues where it stopped: finish
 A small model leaves most of a processor idle, so its runs go side by side, one thread each.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re
@@ -34,20 +32,12 @@ from rmt_mini.arms import Arm
 from rmt_mini.config import WORLDS, RMTConfig
 from rmt_mini.engine.model import locate_model
 from rmt_mini.engine.weights import WORLD_MODELS
-from rmt_mini.errors import Stopped, UserError
+from rmt_mini.errors import Stopped, UserError, logger
 from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, Turn, require_free
-from rmt_mini.report.comparison import (
-    compare_runs,
-    expected_half_width,
-    expected_positions,
-    sensitivities,
-    steps_for_compute_of,
-)
+from rmt_mini.report import comparison
 from rmt_mini.report.report import write_comparison_report
 from rmt_mini.runs.journal import machine, versions
 from rmt_mini.runs.run import anywhere, prepare, resume, run
-
-logger = logging.getLogger(__name__)
 
 SMALLEST_GAP = 0.0365  # between the paper's RMT-R1 and its closest ablation (no curriculum)
 GLANCE = 0.2  # seconds between two looks at a request to stop
@@ -72,12 +62,9 @@ def compare(
         seeds: runs of each arm, from each base.
         workers: runs side by side; 0 takes as many as there are cores for the micro model, and 1 for others.
         progress: show a progress bar.
-        stop: once set, the runs end.
+        stop: once set, the runs end. It raises Stopped, as where it was interrupted; the same call, or ``go_on``,
+            continues it.
         bases: pre-trained models that runs begin with, each with every seed; only "micro" and "abacus" have several.
-
-    Raises:
-        UserError: if the folder holds another comparison, or for anything else that a user can set right.
-        Stopped: if ``stop`` was set, or it was interrupted; the same call, or ``go_on``, continues it.
     """
     config = anywhere(config)
     folder = comparison_folder(config)
@@ -85,13 +72,13 @@ def compare(
         arm.config(config)  # complains now and not in an hour
     require_bases(config, bases)
     _open(folder, ComparisonPlan(config=config.replace(out=""), arms=list(arms), seeds=seeds, bases=bases))
-    width = expected_half_width(config.evaluation_positions, bases * seeds)
+    width = comparison.expected_half_width(config.evaluation_positions, bases * seeds)
     if width > SMALLEST_GAP:
         logger.warning(
             "With %d positions and %d runs an arm a difference of two arms is known to within about %.1f points; the "
             "paper's closest ablation lies %.1f away. For that take %d positions, or more seeds.",
             config.evaluation_positions, bases * seeds, 100 * width, 100 * SMALLEST_GAP,
-            expected_positions(SMALLEST_GAP, bases * seeds),
+            comparison.expected_positions(SMALLEST_GAP, bases * seeds),
         )  # fmt: skip
     return folder, go_on(folder, workers, progress, stop)
 
@@ -114,9 +101,9 @@ def report(folder: Path) -> str:
     if missing:
         raise UserError(f"{len(missing)} runs are missing, {missing[0]!r} first; give the comparison's command again")
     ran: dict[str, Any] = {"config": plan.config, "seeds": plan.all_seeds, "bases": plan.bases}
-    compared = Comparison(**compare_runs(found, plan.bases), **ran, machine=machine(), versions=versions())
+    compared = Comparison(**comparison.compare_runs(found, plan.bases), **ran, machine=machine(), versions=versions())
     compared.write(folder)
-    varied = sensitivities(compared, plan.config)
+    varied = comparison.sensitivities(compared, plan.config)
     if varied:
         Sensitivity(settings=varied, seeds=plan.all_seeds).write(folder)
     return write_comparison_report(folder, compared, (PostTraining.find(folder) or PostTraining()).exams, varied)
@@ -167,12 +154,9 @@ def finish(
 ) -> None:
     """Do the runs of these folders that are not done, one round after another, ``workers`` of them side by side.
 
-    Each worker is a process with one thread; one worker is this process. Once ``stop`` is set, a run here ends after
-    its step, and workers are killed, since runs are resumed exactly.
-
-    Raises:
-        Stopped: if ``stop`` was set, or for Ctrl-C; it names ``folder``.
-        UserError: if a worker was killed.
+    Each worker is a process with one thread; one worker is this process. Once ``stop`` is set, or for Ctrl-C, a run
+    here ends after its step, and workers are killed, since runs are resumed exactly; that raises Stopped, with
+    ``folder``. A UserError says that a worker was killed by the system.
     """
     left = [[path for path in paths if not is_done(path)] for paths in rounds]
     total, done = sum(map(len, rounds)), sum(map(len, rounds)) - sum(map(len, left))
@@ -253,7 +237,7 @@ def _one(path: Path, stop: threading.Event | None) -> Path:
     arm = next(arm for arm in plan.arms if arm.name == name)
     config = arm.config(plan.config).replace(model=model_of(plan.config, base), seed=seed, out=str(path))
     if arm.compute_of:
-        config = config.replace(steps=steps_for_compute_of(run_folder(folder, arm.compute_of, seed, base)))
+        config = config.replace(steps=comparison.steps_for_compute_of(run_folder(folder, arm.compute_of, seed, base)))
     run(config, progress=False, stop=stop, turn=turn_before(path.parent, config.model))
     return path
 

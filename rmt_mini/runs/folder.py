@@ -7,15 +7,12 @@ Files and folders appear whole or not at all. Lines of metrics.jsonl and rollout
 added as they come, and a resumed run cuts them back to the step of its state. Nothing is pickled.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Self
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -39,11 +36,10 @@ def folder_for(out: str, name: str) -> Path:
     return Path(out) if out else free_name(Path("runs") / name)
 
 
-class RunFolder:
+class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
     """One run's folder, locked until ``release``; a free one with ``needed_bytes`` of space, or one to ``resume`` in.
 
-    Raises:
-        UserError: if the folder is in use, cannot be written, or its disk is nearly full.
+    A UserError says that the folder is in use, cannot be written, or that its disk is nearly full.
     """
 
     def __init__(self, path: Path, needed_bytes: int = 0, resume: bool = False) -> None:
@@ -71,9 +67,6 @@ class RunFolder:
                 f"output folder {str(path)!r} has {free / 1e6:.0f} MB free, and the run needs about "
                 f"{needed_bytes / 1e6:.0f} MB; free some, or choose another --out"
             )
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.release()
@@ -108,8 +101,7 @@ class RunFolder:
     def save_checkpoint(self, policy: Policy) -> None:
         """Save model and tokenizer as transformers does; an older checkpoint stays until then.
 
-        Raises:
-            NonFiniteError: if weights are not finite; the older checkpoint stays.
+        It also stays if the weights are not finite, which raises a NonFiniteError.
         """
         require_sound(policy)
         try:

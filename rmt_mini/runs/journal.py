@@ -1,12 +1,9 @@
 """What a run says about itself: run.json, lines of what it sampled, and digests of what it ran with."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.metadata
 import json
-import logging
 import os
 import platform
 import sys
@@ -21,14 +18,12 @@ import torch
 from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
-from rmt_mini.errors import Stopped
+from rmt_mini.errors import Stopped, logger
 from rmt_mini.files import KEPT, AnswerLine, Kind, Notes, RolloutLine, Time
 from rmt_mini.records import Answer, Judged, Text
 from rmt_mini.runs.folder import RunFolder
 from rmt_mini.stages.evaluate import evenly
 from rmt_mini.stages.midtrain import StepResult
-
-logger = logging.getLogger(__name__)
 
 CONTEXT_CHARACTERS = 60
 CROWDED = 1.5  # a step on the CPU this many times as long as its processor time has waited for others

@@ -2,43 +2,46 @@
 
 pre-training    nothing -> micro-world's text -> checkpoint
 post-training   checkpoint -> exam before -> GRPO on questions -> exam after -> checkpoint, report
+exams           post-training of all that a comparison trained: does mid-training help the stage that follows?
+
+    DIR/exams/SOURCE/exams.json      which models are post-trained, and how; SOURCE is that of the questions
+    DIR/exams/SOURCE/NAME-seedN/     a post-training run each, as ``rmt-mini posttrain`` leaves it; NAME-baseB-seedN too
+    DIR/posttraining.json            SOURCE -> the outcome; DIR/report.md gets its tables and curves
+
+Post-training runs are short, so one that was interrupted starts again; finished ones are kept.
 """
 
-from __future__ import annotations
-
+import itertools
+import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoTokenizer
 
+from rmt_mini import files
+from rmt_mini.arms import METHOD
 from rmt_mini.config import NOT_IN_POSTTRAINING, PretrainConfig, preset
-from rmt_mini.engine.model import Policy, load_policy
+from rmt_mini.engine.model import Policy, load_policy, locate_model
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import ExamEvaluation, Notes, PassRow, Turn, require_free
-from rmt_mini.report.report import write_exam_report
+from rmt_mini.files import ComparisonPlan, ExamPlan, PostTraining, Turn, require_free
+from rmt_mini.report.comparison import UNTRAINED, read_exams
+from rmt_mini.report.report import exam_table, write_exam_report
 from rmt_mini.runs.capacity import explained
+from rmt_mini.runs.compare import finish, in_name, is_done, model_of, report, run_folder, turn_before, usual_workers
 from rmt_mini.runs.folder import RunFolder, folder_for
 from rmt_mini.runs.journal import Journal, first_notes, model_digest, now, token_digest
 from rmt_mini.runs.run import SPARE_BYTES, anywhere, step_bar
+from rmt_mini.stages import posttrain
 from rmt_mini.stages.midtrain import StepResult
-from rmt_mini.stages.posttrain import (
-    POSTTRAINING,
-    Exam,
-    answer_questions,
-    answerable,
-    exam_gain,
-    exam_lines,
-    posttrain,
-    summarize_exam,
-)
 from rmt_mini.stages.pretrain import new_policy, pretrain
 from rmt_mini.worlds.micro import WORLDS, make_tokenizer
 from rmt_mini.worlds.overlap import overlap
-from rmt_mini.worlds.questions import OF_MICRO, as_document, load_questions, split_questions
+from rmt_mini.worlds.questions import OF_MICRO, as_document, as_file_name, load_questions, split_questions
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,12 @@ class ExamResult:
     """What a post-training run leaves: its folder, what it measured, the final table as text."""
 
     folder: Path
-    evaluation: ExamEvaluation
+    evaluation: files.ExamEvaluation
     table: str
 
 
 @contextmanager
-def _recorded(path: Path, notes: Notes, policy: Policy, copies: int) -> Iterator[Journal]:
+def _recorded(path: Path, notes: files.Notes, policy: Policy, copies: int) -> Iterator[Journal]:
     """Record a run that cannot be resumed, in a new folder with room for ``copies`` of its model."""
     needed = copies * policy.parameters * policy.dtype.itemsize + SPARE_BYTES
     with RunFolder(path, needed) as folder, explained(notes.config, policy, path, resumable=False):
@@ -61,11 +64,7 @@ def _recorded(path: Path, notes: Notes, policy: Policy, copies: int) -> Iterator
 
 
 def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
-    """Pre-train the micro-world's model from scratch; returns the folder of run.json, metrics.jsonl, checkpoint/.
-
-    Raises:
-        UserError: for anything that a user can set right.
-    """
+    """Pre-train the micro-world's model from scratch; returns the folder of run.json, metrics.jsonl, checkpoint/."""
     path = folder_for(config.out, f"pretrain-{config.world}-seed{config.seed}")
     require_free(path)  # before anything slow
     policy = new_policy(config)
@@ -113,12 +112,8 @@ def posttrain_run(
         changes: config fields that replace the defaults of post-training; those of ``NOT_IN_POSTTRAINING`` are refused.
         progress: show progress bars.
         every: steps between measurements on the way, in answers.jsonl beside the first and the last; 0: none.
-        stop: once set, the run ends after the current step; it cannot be resumed.
+        stop: once set, the run ends after the current step and raises Stopped; it cannot be resumed.
         turn: what a chat template wrote around a text in a run that this one is compared with.
-
-    Raises:
-        UserError: for anything that a user can set right.
-        Stopped: if ``stop`` was set.
     """
     nested = Path(checkpoint) / "checkpoint"
     given = dict(changes or {})
@@ -133,14 +128,14 @@ def posttrain_run(
     small = usual in WORLDS
     base = {"steps": 40, "documents_per_step": 20} if small else {"steps": 12, "documents_per_step": 8}
     source = source or usual
-    settings = {**POSTTRAINING, **base, "model": checkpoint, "corpus": source, **given}
+    settings = {**posttrain.POSTTRAINING, **base, "model": checkpoint, "corpus": source, **given}
     config = anywhere(preset(usual if small else "laptop", **settings))
     asked = load_questions(source, count, config.seed)
-    questions = answerable(policy, source, asked, config)
+    questions = posttrain.answerable(policy, source, asked, config)
     train, held_out = split_questions(questions, config.evaluation_fraction)
     path = folder_for(config.out, f"posttrain-seed{config.seed}")
     # refuses here, before there is a folder, what the model cannot read
-    training, exam = Exam(policy, train, config), Exam(policy, held_out, config)
+    training, exam = posttrain.Exam(policy, train, config), posttrain.Exam(policy, held_out, config)
     notes = first_notes(
         "post-training",
         config,
@@ -154,10 +149,10 @@ def posttrain_run(
     )
     with _recorded(path, notes, policy, copies=2) as journal:
 
-        def examine(step: int) -> tuple[torch.Tensor, PassRow]:
-            right, rollouts = answer_questions(policy, exam, config, samples)
-            journal.folder.append("answers.jsonl", exam_lines(step, exam, right, rollouts))
-            return right, summarize_exam(right, rollouts)
+        def examine(step: int) -> tuple[torch.Tensor, files.PassRow]:
+            right, rollouts = posttrain.answer_questions(policy, exam, config, samples)
+            journal.folder.append("answers.jsonl", posttrain.exam_lines(step, exam, right, rollouts))
+            return right, posttrain.summarize_exam(right, rollouts)
 
         with journal.timed("evaluation"):
             before, first = examine(0)
@@ -175,12 +170,83 @@ def posttrain_run(
                 if stop is not None and stop.is_set():
                     raise Stopped(str(path))
 
-            posttrain(config, policy, training, after_step)
+            posttrain.posttrain(config, policy, training, after_step)
         journal.folder.save_checkpoint(policy)
         with journal.timed("evaluation"):
             after, last = examine(config.steps)
-        evaluation = ExamEvaluation(before=first, after=last, gain=exam_gain(before, after))
+        evaluation = files.ExamEvaluation(before=first, after=last, gain=posttrain.exam_gain(before, after))
         evaluation.write(path)
         journal.note(status="done", end=now())  # before the report, which shows it
         table = write_exam_report(path)
     return ExamResult(path, evaluation, table)
+
+
+USUAL = ("ntp", "rpt")  # beside base and RMT
+
+
+def exams(
+    folder: Path,
+    arms: Sequence[str] = (),
+    source: str | None = None,
+    count: int = 400,
+    samples: int = 8,
+    every: int = 20,
+    changes: Mapping[str, Any] | None = None,
+    workers: int = 0,
+    progress: bool = True,
+    stop: threading.Event | None = None,
+) -> str:
+    """Post-train the untrained models and the arms of a finished comparison, every run, and report; returns the table.
+
+    RMT is always among the arms; if none is given, NTP only and RPT too, where they are there. Source, count, samples,
+    every and changes are those of ``posttrain_run``; workers, progress and stop those of ``compare``, which also says
+    what ``Stopped`` means. A UserError: an arm is not there or not done, or the folder holds exams of another kind.
+    """
+    comparison = ComparisonPlan.read(folder)
+    if source is None:
+        model = locate_model(comparison.config.model)
+        source = usual_source(AutoTokenizer.from_pretrained(model, trust_remote_code=False))
+    names = [arm.name for arm in comparison.arms]
+    for name in arms:
+        if name not in names:
+            raise UserError(f"arm {name!r} is not in the comparison {str(folder)!r}; it has {', '.join(names)}")
+    chosen = [UNTRAINED, *(name for name in names if name in {*(arms or USUAL), METHOD})]
+    plan = ExamPlan(arms=chosen, source=source, count=count, samples=samples, every=every, changes=dict(changes or {}))
+    path = folder / "exams" / as_file_name(source)
+    before, now = ExamPlan.find(path) or plan, plan.model_dump(mode="json")
+    differ = [name for name, value in before.model_dump(mode="json", exclude={"arms"}).items() if value != now[name]]
+    if differ:
+        raise UserError(f"{str(path)!r} holds exams with other settings ({', '.join(differ)}); delete it")
+    path.mkdir(parents=True, exist_ok=True)
+    plan.write(path)
+    return go_on(path, workers, progress, stop)
+
+
+def go_on(path: Path, workers: int = 0, progress: bool = True, stop: threading.Event | None = None) -> str:
+    """Do the runs of DIR/exams/SOURCE that are not done, and report; returns the table."""
+    plan, folder = ExamPlan.read(path), path.parents[1]
+    comparison = ComparisonPlan.read(folder)
+    for name, run in itertools.product(plan.arms, comparison.all_runs):
+        trained = run_folder(folder, name, *run)
+        if name != UNTRAINED and not is_done(trained):
+            raise UserError(f"the run {str(trained)!r} is not done; finish it with rmt-mini resume {folder}")
+    folders = {name: [path / run_folder(path, name, *run).name for run in comparison.all_runs] for name in plan.arms}
+    wanted = list(itertools.chain(*zip(*folders.values(), strict=True)))
+    finish("Exams", _sit, [wanted], workers or usual_workers(comparison.config), progress, stop, path)
+    seeds, bases = comparison.all_seeds, comparison.bases
+    outcome = files.ExamOutcome(**read_exams(folders, bases), seeds=seeds, bases=bases, settings=plan)
+    before = PostTraining.find(folder) or PostTraining()
+    PostTraining.model_validate(before.exams | {plan.source: outcome}).write(folder)
+    report(folder)
+    return exam_table(outcome)
+
+
+def _sit(path: Path, stop: threading.Event | None) -> Path:
+    if (path / "run.json").exists():  # unfinished, and only this module writes here
+        shutil.rmtree(path)
+    plan, folder, (name, seed, base) = ExamPlan.read(path.parent), path.parents[2], in_name(path)
+    untrained = model_of(ComparisonPlan.read(folder).config, base)
+    checkpoint = untrained if name == UNTRAINED else str(run_folder(folder, name, seed, base) / "checkpoint")
+    changes, turn = plan.changes | {"seed": seed, "out": str(path)}, turn_before(path.parent)
+    posttrain_run(checkpoint, plan.source, plan.count, plan.samples, changes, False, plan.every, stop, turn)
+    return path

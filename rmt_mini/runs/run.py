@@ -15,10 +15,7 @@ A run that was stopped, or killed at any moment, is continued by ``resume``: sta
 and what follows is byte for byte what an unbroken run would have done. (Only measured seconds and memory differ.)
 """
 
-from __future__ import annotations
-
 import json
-import logging
 import sys
 import threading
 import time
@@ -33,7 +30,7 @@ from rmt_mini import files
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, absolute_name, load_policy
 from rmt_mini.engine.text import format_for, proxy_of, to_texts, unknown_share
-from rmt_mini.errors import Stopped, UserError
+from rmt_mini.errors import Stopped, UserError, logger
 from rmt_mini.files import Evaluation, Measured, Notes, Positions, Preflight, Samples, Turn
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Answer, Overlap, Position, State, StepMetrics, Text
@@ -42,16 +39,8 @@ from rmt_mini.runs import journal as journals
 from rmt_mini.runs.capacity import explained, warn_of_little_memory
 from rmt_mini.runs.folder import RunFolder, drop_states, folder_for, load_state, save_state
 from rmt_mini.runs.journal import Journal
+from rmt_mini.stages import evaluate
 from rmt_mini.stages.coldstart import cold_start
-from rmt_mini.stages.evaluate import (
-    answer_positions,
-    curve_point,
-    evenly,
-    measure_all,
-    plan_positions,
-    some_of,
-    yardstick,
-)
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import require_sound
 from rmt_mini.stages.preflight import groups_seen, preflight, signal_by_tier
@@ -59,8 +48,6 @@ from rmt_mini.stages.statistics import summarize, summarize_all
 from rmt_mini.worlds.corpus import absolute, corpus_for
 from rmt_mini.worlds.micro import TEXTS
 from rmt_mini.worlds.overlap import overlap
-
-logger = logging.getLogger(__name__)
 
 SAMPLES = 12
 CHECKED_STEPS = 10  # first steps that the pre-flight's prediction is compared with
@@ -143,12 +130,9 @@ def run(
         policy: a model already in memory, changed in place; loaded by ``config.model`` if None.
         on_step: called after each RMT step.
         progress: show progress bars.
-        stop: once set, the run ends after the current step, saves its state and raises.
+        stop: once set, the run ends after the current step and saves its state. It raises Stopped, as where it was
+            interrupted; ``resume`` continues it.
         turn: as for ``prepare``, of a run that this one is compared with.
-
-    Raises:
-        UserError: for anything that a user can set right.
-        Stopped: if ``stop`` was set, or the run was interrupted; ``resume`` continues it.
     """
     config = anywhere(config)
     path = folder_for(config.out, f"{config.preset}-seed{config.seed}")
@@ -274,11 +258,11 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
             raise UserError(f"{changed} has changed since the run in {str(folder)!r}, so its positions do not fit")
     positions = read_positions(folder, inputs.held_out)
     stated = budget or config.evaluation_budget or budget_of(config, config.steps)
-    answers = measure_all(policy, inputs.train, inputs.held_out, positions, config, stated)
+    answers = evaluate.measure_all(policy, inputs.train, inputs.held_out, positions, config, stated)
     return Measured.model_validate(summarize(answers, stated))
 
 
-def step_bar(title: str, total: int, progress: bool) -> tqdm[Any]:
+def step_bar(title: str, total: int, progress: bool) -> "tqdm[Any]":
     """Make a progress bar that counts steps."""
     return tqdm(total=total, desc=title, disable=not (progress and sys.stderr), dynamic_ncols=True, unit="step")
 
@@ -344,7 +328,8 @@ class _Run:
 
     def positions(self) -> list[Position]:
         if not (self.path / Positions.NAME).exists():
-            chosen = plan_positions(self.policy, self.inputs.held_out, yardstick(self.config), train=self.inputs.train)
+            by, train = evaluate.yardstick(self.config), self.inputs.train
+            chosen = evaluate.plan_positions(self.policy, self.inputs.held_out, by, train=train)
             Positions(positions=chosen).write(self.path)
         return read_positions(self.path, self.inputs.held_out)
 
@@ -363,7 +348,7 @@ class _Run:
             raise files.damaged(self.path / "answers.jsonl", f"answers from before the first step are missing{ANEW}")
         logger.info("Evaluating %d held-out positions: %s", len(positions), when.replace("_", " "))
         with self.journal.timed("evaluation"):
-            answers = measure_all(self.policy, self.inputs.train, held_out, positions, self.config, budget)
+            answers = evaluate.measure_all(self.policy, self.inputs.train, held_out, positions, self.config, budget)
         if when != "cold_start":
             self.show(when, answers)
         lines = [*others, *(journals.answer_line(when, held_out, one) for one in answers)]
@@ -375,18 +360,18 @@ class _Run:
     def curve_point(self, step: int, known: Sequence[Answer] = ()) -> None:
         """Measure a few held-out positions after ``step`` steps, or take them from answers that are ``known``."""
         config = self.config.replace(evaluation_thoughts=1)
-        few = some_of(self.positions(), config.checked_positions)
+        few = evaluate.some_of(self.positions(), config.checked_positions)
         if not few:
             return
         budget = config.evaluation_budget or budget_of(config, step)
         answers = [one for one in known if one.position in few]
-        answers = answers or answer_positions(self.policy, self.inputs.held_out, few, config, budget)
-        self.folder.append("curve.jsonl", [curve_point(step, answers)])
+        answers = answers or evaluate.answer_positions(self.policy, self.inputs.held_out, few, config, budget)
+        self.folder.append("curve.jsonl", [evaluate.curve_point(step, answers)])
 
     def show(self, when: str, answers: Sequence[Answer]) -> None:
         """Write the same few answers of every tier as text, at both ends."""
         per_tier = [[answer for answer in answers if answer.position.tier == tier] for tier in range(3)]
-        chosen = [answer for tier in per_tier for answer in evenly(tier, SAMPLES // 3)]
+        chosen = [answer for tier in per_tier for answer in evaluate.evenly(tier, SAMPLES // 3)]
         texts, steps = self.inputs.held_out, self.config.steps
         shown = [journals.rollout_line(self.policy, steps, texts, answer) for answer in chosen]
         (Samples.find(self.path) or Samples()).model_copy(update={when: shown}).write(self.path)

@@ -9,8 +9,6 @@ thresholds change. Over values of one setting each value has a whole comparison,
     DIR/map.json, report.md, figures/map.png
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -31,10 +29,7 @@ SHIFT = 0.2  # of a transition point, as a share of T
 
 
 def variants(base: RMTConfig, fields: Iterable[str] = SYMBOLS) -> list[Arm]:
-    """Return the method and its variants: half and twice each of ``fields``, as far as that is allowed.
-
-    Raises:
-        UserError: if a field is not among SYMBOLS.
+    """Return the method and its variants: half and twice each of ``fields``, all among SYMBOLS, as far as is allowed.
 
     Example:
         >>> [arm.name for arm in variants(RMTConfig(), ["budget_decay", "curriculum_end"])]
@@ -74,14 +69,8 @@ def _round(value: float) -> float:
     return round(value, 6)  # no float dust in names
 
 
-# Over the values of one setting
-
-
 def over_values(base: RMTConfig, text: str) -> tuple[str, list[int | float]]:
-    """Read FIELD=a,b,c, each a value that the field's flag takes; values come back in rising order.
-
-    Raises:
-        UserError: if the field is not a number, a value is not allowed or comes twice, or there are fewer than two.
+    """Read FIELD=a,b,c, two or more values that the field's flag takes, each once; they come back in rising order.
 
     Example:
         >>> over_values(RMTConfig(), "budget_start=24,8")

@@ -8,8 +8,6 @@ The rate that is measured here includes both parts of sampling. Left out are att
 overlap. Within a factor of two of every step measured so far, on one CPU and one H200 (docs/scale.md).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +21,10 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.text import format_for
 from rmt_mini.errors import UserError
-from rmt_mini.method.budget import thought_cap
-from rmt_mini.method.schedule import budget_of
+from rmt_mini.method import budget_of, thought_cap
+from rmt_mini.report.markdown import macro
 from rmt_mini.runs.capacity import RUNTIME_BYTES, Size, activation_bytes, measure, memory_needed, product_rate
-from rmt_mini.scale.launch import setup_for
-from rmt_mini.scale.settings import ScaleSettings
+from rmt_mini.scale.launch import ScaleSettings, setup_for
 
 WAYS = ("tree", "trl", "trl-vllm")  # the document tree, on one GPU; TRL with transformers' generate, or with vLLM
 FRAME_TOKENS = 20  # opening, closing tag, cue and answer of the continuation format
@@ -86,18 +83,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         """Return the plan as sentences."""
-        (rl, ntp), (before, rmt, after) = self.tokens, (each / 60 for each in self.seconds)
-        step, parts = sum(self.step.values()), ", ".join(f"{name} {seconds:.3g}" for name, seconds in self.step.items())
-        fits = "" if self.memory <= self.room else f"; DOES NOT FIT {self.room / 1e9:.0f} GB"
-        return [
-            f"estimate     {self.what}, within a factor of two",
-            f"rollouts     {self.rollouts:,} in RMT",
-            f"tokens       {rl:,.0f} to RL ({rl / (rl + ntp):.0%}) and {ntp:,.0f} to next-token prediction",
-            f"time         about {before + rmt + after:.1f} min: cold start {before:.1f}, RMT {rmt:.1f}, "
-            f"evaluation {after:.1f}",
-            f"a step       about {step:.3g} s: {parts} ({self.sent / 1e9:.3g} GB from each processor)",
-            f"memory       about {self.memory / 1e9:.1f} GB at the peak{fits}",
-        ]
+        return macro("tables.md.j2", "plan", self).split("\n")
 
 
 def estimate(

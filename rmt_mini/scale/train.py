@@ -6,8 +6,6 @@
 folder has settings.json, metrics.jsonl, TRL's checkpoint-N/ with our state, and at the end checkpoint/.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging
@@ -18,12 +16,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rmt_mini.config import RMTConfig, preset
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, logger
 from rmt_mini.files import File, require_free
-from rmt_mini.scale.settings import ScaleSettings, require_installed, require_supported
+from rmt_mini.scale.launch import ScaleSettings, require_installed, require_supported
 from rmt_mini.worlds.corpus import corpus_for
-
-logger = logging.getLogger(__name__)
 
 
 class Started(File):
@@ -65,8 +61,7 @@ def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
     require_supported(config)
     require_installed(settings.engine)
     documents, _ = corpus_for(config).split(config.evaluation_fraction)
-    from rmt_mini.scale.callback import latest_checkpoint
-    from rmt_mini.scale.trainer import RMTGRPOTrainer
+    from rmt_mini.scale.trainer import RMTGRPOTrainer, latest_checkpoint
 
     opened = open_model(config, settings)
     trainer = RMTGRPOTrainer(config, settings, *opened, documents, str(out), lora(settings.lora_rank), **options)

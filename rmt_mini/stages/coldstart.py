@@ -11,8 +11,6 @@ Without training of the closing tag every thought reaches its cap, and the lengt
 trained only where thoughts end, it becomes all that the model says, and thoughts collapse to nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -11,8 +11,6 @@ sizes that entropy gives them in the step; held-out positions keep entropy's tie
     random              no measure at all
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -113,14 +111,6 @@ def _losses(policy: Policy, trunks: Trunks, positions: Sequence[Position]) -> Te
     return -target_logprobs(policy.head, trunks.before(positions), torch.tensor(targets, device=policy.device)).cpu()
 
 
-def _random(scoring: Scoring) -> tuple[Pool, Tensor]:
-    return Pool(scoring.positions), torch.rand(len(scoring.positions), generator=scoring.generator)
-
-
-def _loss(scoring: Scoring) -> tuple[Pool, Tensor]:
-    return Pool(scoring.positions), _losses(scoring.policy, scoring.trunks, scoring.positions)
-
-
 def _learning_progress(scoring: Scoring) -> tuple[Pool, Tensor]:
     if scoring.start is None:
         raise ValueError("learning progress needs the weights that RMT began with")
@@ -138,8 +128,8 @@ def _pass_rate(scoring: Scoring) -> tuple[Pool, Tensor]:
 
 
 MEASURES: dict[str, Callable[[Scoring], tuple[Pool, Tensor]]] = {
-    "random": _random,
-    "loss": _loss,
+    "random": lambda given: (Pool(given.positions), torch.rand(len(given.positions), generator=given.generator)),
+    "loss": lambda given: (Pool(given.positions), _losses(given.policy, given.trunks, given.positions)),
     "learning-progress": _learning_progress,
     "pass-rate": _pass_rate,
 }

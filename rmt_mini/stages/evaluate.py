@@ -6,8 +6,6 @@ NTR row, and RMT after training) samples a thought and then takes the likeliest 
 ``stages/statistics.py`` turns answers into accuracies with intervals.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -26,8 +24,7 @@ from rmt_mini.engine.text import format_for, generator_for
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
 from rmt_mini.files import CurvePoint
-from rmt_mini.method.entropy import TIERS
-from rmt_mini.method.schedule import budgets_for
+from rmt_mini.method import TIERS, budgets_for
 from rmt_mini.records import Answer, Position, Rollout, Text
 from rmt_mini.stages.difficulty import Difficulty
 from rmt_mini.stages.midtrain import asking_for
@@ -235,20 +232,14 @@ def some_of(positions: Sequence[Position], count: int) -> list[Position]:
 
 def curve_point(step: int, answers: Sequence[Answer]) -> CurvePoint:
     """Average answers after ``step`` steps: the mean of the tiers, as everywhere, and of each sort."""
+
+    def mean(name: str, some: Sequence[Answer]) -> float:
+        return influence(some, np.array([getattr(one, name) for one in some]), range(len(TIERS)))[0]
+
     by_sort = {sort: of_sort(answers, sort) for sort in sorts_in(answers)}
-    sorts = {sort: (_mean_of_tiers(own, "plain"), _mean_of_tiers(own, "match")) for sort, own in by_sort.items()}
-    return CurvePoint(
-        step=step,
-        plain=_mean_of_tiers(answers, "plain"),
-        think=_mean_of_tiers(answers, "match"),
-        thought_length=fmean(one.length for one in answers),
-        sorts=sorts,
-    )
-
-
-def _mean_of_tiers(answers: Sequence[Answer], name: str) -> float:
-    """Mean of the tiers that have answers."""
-    return influence(answers, np.array([getattr(one, name) for one in answers]), range(len(TIERS)))[0]
+    sorts = {sort: (mean("plain", own), mean("match", own)) for sort, own in by_sort.items()}
+    plain, think, length = mean("plain", answers), mean("match", answers), fmean(one.length for one in answers)
+    return CurvePoint(step=step, plain=plain, think=think, thought_length=length, sorts=sorts)
 
 
 def evenly(items: Sequence[T], count: int) -> list[T]:

@@ -1,7 +1,5 @@
 """What a step did, counted: the line that it writes into metrics.jsonl."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +14,7 @@ from rmt_mini.engine.memory import peak_memory_mb
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import lay_out
-from rmt_mini.method.grpo import groups_with_signal
-from rmt_mini.method.schedule import budget_of, probabilities_of
+from rmt_mini.method import budget_of, groups_with_signal, probabilities_of
 from rmt_mini.records import Judged, Rollout, StepMetrics, Text
 from rmt_mini.stages.difficulty import PROBES, Pool
 

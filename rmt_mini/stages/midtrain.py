@@ -15,10 +15,7 @@ Differences from the paper: L_NTP and, by default, L_RL are means over their own
 reference of the optional KL is the policy RMT began with.
 """
 
-from __future__ import annotations
-
 import copy
-import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +25,7 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 
+from rmt_mini import method
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.memory import chunk_tokens
@@ -36,24 +34,18 @@ from rmt_mini.engine.prompt import AnswerFormat
 from rmt_mini.engine.rollout import Asking, chunks, roll_out, rollout_logprobs
 from rmt_mini.engine.text import endless, format_for, generator_for
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
-from rmt_mini.method.budget import length_reward, thought_cap
-from rmt_mini.method.grpo import group_advantages, rl_loss
-from rmt_mini.method.objective import ntp_loss, rmt_loss
-from rmt_mini.method.rewards import information_gain, total_reward
-from rmt_mini.method.schedule import budget_of, budgets_for, draw, outside, sampler_for
+from rmt_mini.errors import logger
 from rmt_mini.records import Judged, Position, Rollout, State, StepMetrics, Text
 from rmt_mini.stages.difficulty import Difficulty, Pool, Scoring, rescored
 from rmt_mini.stages.metrics import Clock, Update, Work, step_metrics
 from rmt_mini.stages.optimizer import Guard, MasterAdamW, require_finite
-
-logger = logging.getLogger(__name__)
 
 
 def asking_for(config: RMTConfig, budgets: Sequence[int], answer_temperature: float | None = None) -> Asking:
     """Return how thoughts are asked for under a budget for each position: stated unless off, closed at twice it."""
     return Asking(
         [budget if config.use_budget else None for budget in budgets],
-        [thought_cap(budget) if config.use_thinking else 0 for budget in budgets],
+        [method.thought_cap(budget) if config.use_thinking else 0 for budget in budgets],
         config.temperature,
         answer_temperature=answer_temperature,
     )
@@ -65,7 +57,7 @@ def gains_of(policy: Policy, trunks: Trunks, rollouts: Sequence[Rollout]) -> lis
     positions = [one.position for one in rollouts]
     truths = torch.tensor([trunks.documents[one.trunk][one.index] for one in positions], device=policy.device)
     plain = target_logprobs(policy.head, trunks.before(positions), truths).double().cpu()
-    return information_gain(torch.tensor([one.truth for one in rollouts], dtype=torch.float64), plain).tolist()
+    return method.information_gain(torch.tensor([one.truth for one in rollouts], dtype=torch.float64), plain).tolist()
 
 
 def thought_alone(judged: Judged) -> Judged:
@@ -91,9 +83,9 @@ def judge(
     earned: Sequence[float | None] = gains or [None] * len(rollouts)
     for rollout, gain in zip(rollouts, earned, strict=True):
         match = form.judge(rollout.answer, trunks.documents[rollout.position.trunk], rollout.position.index)
-        length = 0.0 if rollout.budget is None else float(length_reward(rollout.length, rollout.budget))
+        length = 0.0 if rollout.budget is None else float(method.length_reward(rollout.length, rollout.budget))
         weight = 0.0 if rollout.budget is None else config.length_weight
-        rewarded.append((match, length, total_reward(match, length, weight, config.length_if_correct, gain)))
+        rewarded.append((match, length, method.total_reward(match, length, weight, config.length_if_correct, gain)))
     if config.rl_rule == "shuffled":
         # the rollouts themselves seed the permutation, so that a step is the same in a resumed run
         random.Random(f"{config.seed}/{[rollout.logprobs for rollout in rollouts]}").shuffle(rewarded)
@@ -101,7 +93,7 @@ def judge(
         advantages = [match for match, _, _ in rewarded]
     else:
         rewards = torch.tensor([reward for _, _, reward in rewarded], dtype=torch.float64)
-        advantages = group_advantages(rewards, config.group_size, scale=config.scale_advantages).tolist()
+        advantages = method.group_advantages(rewards, config.group_size, scale=config.scale_advantages).tolist()
     return [Judged(one, *parts, by) for one, parts, by in zip(rollouts, rewarded, advantages, strict=True)]
 
 
@@ -123,7 +115,7 @@ def text_loss(policy: Policy, trunks: Trunks, masks: Sequence[Tensor]) -> tuple[
     hidden = torch.cat([states[at - 1] for states, at in zip(trunks.hidden, places, strict=True)])
     targets = torch.cat([ids[at] for ids, at in zip(trunks.ids, places, strict=True)])
     logprobs = target_logprobs(policy.head, hidden, targets)
-    return ntp_loss(logprobs, torch.ones_like(targets, dtype=torch.bool)), len(targets)
+    return method.ntp_loss(logprobs, torch.ones_like(targets, dtype=torch.bool)), len(targets)
 
 
 class RMTTrainer:
@@ -144,7 +136,7 @@ class RMTTrainer:
         self.config, self.policy, self.texts, self.judge = config, policy, texts, judge
         self.form = form or format_for(policy, config)
         self.difficulty = Difficulty(policy, config, texts)
-        self.sampler = sampler_for(config)
+        self.sampler = method.sampler_for(config)
         self.optimizer = MasterAdamW(policy.model, config.learning_rate, config.weight_decay, config.max_grad_norm)
         self.guard = Guard(self.optimizer, config)
         self.next_step = 0
@@ -177,7 +169,7 @@ class RMTTrainer:
             trunks = self._read(step, texts, clock)
             chosen = self.choose(step, texts, trunks)
             if config.use_rl:
-                asking = self.ask(budget_of(config, step), chosen.positions)
+                asking = self.ask(method.budget_of(config, step), chosen.positions)
                 asked = (self.policy, self.form, trunks, chosen.positions, config.group_size, asking)
                 rollouts = roll_out(*asked, generator_for(config.seed, "rollout", step))
                 if config.reward_rule == "information-gain":
@@ -209,15 +201,15 @@ class RMTTrainer:
         pool = self.difficulty.pool(texts, trunks)
         wanted = config.positions_per_document * len(texts)
         if config.difficulty != "entropy":
-            budget, generator = budget_of(config, step), generator_for(config.seed, "difficulty", step)
+            budget, generator = method.budget_of(config, step), generator_for(config.seed, "difficulty", step)
             ask = partial(self.ask, budget)
             asked = Scoring(self.policy, self.reference, self.form, trunks, pool.positions, wanted, ask, generator)
             pool = rescored(config.difficulty, asked)
-        return replace(pool, positions=draw(self.sampler, pool.positions, wanted, step))
+        return replace(pool, positions=method.draw(self.sampler, pool.positions, wanted, step))
 
     def ask(self, budget: int, positions: Sequence[Position]) -> Asking:
         """Return how thoughts are asked for in a step; a measurement may ask for another length."""
-        return asking_for(self.config, budgets_for(self.config, budget, positions))
+        return asking_for(self.config, method.budgets_for(self.config, budget, positions))
 
     def _backward(
         self, texts: Sequence[Text], trunks: Trunks, chosen: Pool, judged: Sequence[Judged], clock: Clock
@@ -243,14 +235,14 @@ class RMTTrainer:
             rl = rl + part.detach()
         with clock("trunk"):
             with torch.set_grad_enabled(config.use_ntp):
-                ntp, ntp_tokens = text_loss(self.policy, trunks, outside(texts, chosen.positions))
+                ntp, ntp_tokens = text_loss(self.policy, trunks, method.outside(texts, chosen.positions))
             require_finite("the RL loss", rl)
             require_finite("the next-token loss", ntp)
             ntp_weight = config.ntp_weight if config.use_ntp else 0.0
             backward_through_trunk(trunks, leaves, ntp_weight * ntp if ntp_weight else None)
         ntp = ntp.detach()
         branches = [one.rollout for one in trained]
-        loss = rmt_loss(rl, ntp, ntp_weight)
+        loss = method.rmt_loss(rl, ntp, ntp_weight)
         return Update(float(rl), float(ntp), float(loss), ntp_tokens, branches, reference is not None)
 
     def _rl_loss(self, trunks: Trunks, reference: Trunks | None, judged: Sequence[Judged], count: int) -> Tensor:
@@ -264,7 +256,7 @@ class RMTTrainer:
         if self.reference is not None and reference is not None:
             with torch.no_grad():
                 other, _ = rollout_logprobs(self.reference, self.form, reference, rollouts, config.temperature)
-        return rl_loss(
+        return method.rl_loss(
             logprobs,
             logprobs.new_tensor([one.advantage for one in judged]),
             mask,

@@ -5,9 +5,6 @@ position asked for is where the answer begins, and a branch sees nothing from th
 prediction, budget and curriculum off, as in the paper, so answers are never trained on as text.
 """
 
-from __future__ import annotations
-
-import logging
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -21,7 +18,7 @@ from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import ANSWER_TOKENS, QUESTION, AnswerFormat, Chat, answer_format, encode_text, last_boxed
 from rmt_mini.engine.rollout import roll_out
 from rmt_mini.engine.text import MOST_UNKNOWN, require_room, unknown_share
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, logger
 from rmt_mini.files import Cell, Change, ExamLine, PassRow
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Position, Rollout, Text
@@ -29,8 +26,6 @@ from rmt_mini.stages.evaluate import in_batches, matches
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, asking_for
 from rmt_mini.stages.statistics import as_accuracy, interval_of_mean
 from rmt_mini.worlds.questions import Question
-
-logger = logging.getLogger(__name__)
 
 NONSENSE = ("", "?", "xyzzy", "I do not know")  # right answers to no question
 POSTTRAINING: dict[str, Any] = {
@@ -74,8 +69,7 @@ class Exam:
         return 0.0 if given is None else self.questions[tuple(trunk)].score(given)
 
     def _text(self, answer: Sequence[int]) -> str:
-        decoded: str = self.tokenizer.decode(list(answer), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return decoded
+        return str(self.tokenizer.decode(list(answer), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def answerable(policy: Policy, source: str, questions: Sequence[Question], config: RMTConfig) -> tuple[Question, ...]:

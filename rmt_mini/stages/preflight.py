@@ -4,8 +4,6 @@ A group whose rollouts all earn the same match reward teaches nothing about the 
 was 8.5 %, so more than nine groups in ten had no signal at the start. Measured on training text, by tier.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,8 +15,7 @@ from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import roll_out
 from rmt_mini.engine.text import format_for
 from rmt_mini.files import Predicted, Preflight, SeenTier
-from rmt_mini.method.entropy import TIERS
-from rmt_mini.method.schedule import budget_of, budgets_for
+from rmt_mini.method import TIERS, budget_of, budgets_for
 from rmt_mini.records import Judged, Rollout, Text
 from rmt_mini.stages.evaluate import in_batches, matches, plan_positions
 from rmt_mini.stages.midtrain import asking_for

@@ -9,8 +9,6 @@ exactly as the engine lays out a branch:
 An opening takes no loss: plain prediction would otherwise answer every hard question with an opening.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -113,12 +111,6 @@ def samples(world: micro.World = micro.MICRO, count: int = 6) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def learning_rate_at(step: int, config: PretrainConfig) -> float:
-    """Compute the learning rate: it rises over the first ``rise`` steps, and falls as a cosine to a fiftieth."""
-    falling = 0.02 + 0.98 * (1 + math.cos(math.pi * step / config.steps)) / 2
-    return config.learning_rate * min(1.0, (step + 1) / config.rise) * falling
-
-
 def pretrain(config: PretrainConfig, policy: Policy, on_step: Callable[[dict[str, float]], None] | None = None) -> None:
     """Train the policy of ``new_policy``, in place; after a NonFiniteError the weights are as before that step.
 
@@ -132,7 +124,9 @@ def pretrain(config: PretrainConfig, policy: Policy, on_step: Callable[[dict[str
     fast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")  # on a CPU it gains little here
     for step in range(config.steps):
         tokens, targets = (side.to(device) for side in _padded(next(batches), policy.tokenizer.pad_token_id))
-        rate = learning_rate_at(step, config)
+        # it rises over the first steps, and falls as a cosine to a fiftieth
+        falling = 0.02 + 0.98 * (1 + math.cos(math.pi * step / config.steps)) / 2
+        rate = config.learning_rate * min(1.0, (step + 1) / config.rise) * falling
         optimizer.inner.param_groups[0]["lr"] = rate
         with fast:
             logits = model(input_ids=tokens[:, :-1], use_cache=False).logits

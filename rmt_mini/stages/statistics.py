@@ -7,8 +7,6 @@ are crossed, and runs nested in bases. Each source has its variance and its Stud
 bases count instead of runs where they differ by more than their seeds explain. A test simulates the coverage.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -80,17 +78,24 @@ def _between(sums: np.ndarray) -> tuple[float, int]:
     return float(len(sums) / (len(sums) - 1) * np.sum(sums**2)), len(sums) - 1
 
 
-def interval(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
-    """Mean over tiers of a value per answer, {"mean", "low", "high", "n"}; all None but n where there is no answer."""
+def interval(
+    answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2), tested: bool = False
+) -> dict[str, Any]:
+    """Mean over tiers of a value per answer, {"mean", "low", "high", "n"}; all None but n where there is no answer.
+
+    If ``tested`` also "p": how unlikely a mean as far from zero would be if it were zero; None for one document.
+    """
     asked = sum(answer.position.tier in tiers for answer in answers)
     if not asked:
         return {"mean": None, "low": None, "high": None, "n": 0}
     mean, added = influence(answers, values, tiers)
     found = spread_of(answers, added, tiers)
     if found is None:  # one document has no spread
-        return {"mean": mean, "low": 0.0 if values.min() >= 0 else -1.0, "high": 1.0, "n": asked}
-    half = found.half_width()
-    return {"mean": mean, "low": mean - half, "high": mean + half, "n": asked}
+        known = {"mean": mean, "low": 0.0 if values.min() >= 0 else -1.0, "high": 1.0, "n": asked}
+    else:
+        half = found.half_width()
+        known = {"mean": mean, "low": mean - half, "high": mean + half, "n": asked}
+    return known | ({"p": found and found.p_value(mean)} if tested else {})
 
 
 def interval_of_mean(values: np.ndarray) -> dict[str, Any]:
@@ -182,10 +187,18 @@ def as_one_tier(answers: Sequence[Answer]) -> list[Answer]:
     return [replace(answer, position=replace(answer.position, tier=0)) for answer in answers]
 
 
+def change(
+    answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2), tested: bool = False
+) -> dict[str, Any]:
+    """Interval of a difference per answer, {"difference", "low", "high"}, and "p" if ``tested``."""
+    found = interval(answers, values, tiers, tested)
+    del found["n"]
+    return {"difference": found.pop("mean"), **found}
+
+
 def difference(answers: Sequence[Answer], first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     """Second minus first on the same positions: mean of tiers and paired interval."""
-    found = interval(answers, np.array(second) - np.array(first))
-    return {"difference": found["mean"], "low": found["low"], "high": found["high"]}
+    return change(answers, np.array(second) - np.array(first))
 
 
 def summarize_all(measured: Measured) -> dict[str, Any]:
@@ -199,13 +212,13 @@ def summarize_all(measured: Measured) -> dict[str, Any]:
     gain = {f"think_after_minus_{when}": difference(after, think[when], think["after"]) for when in times}
     gain["think_minus_ntp_after"] = difference(after, plain["after"], think["after"])
     gain["think_after_minus_ntp_before"] = difference(after, plain["before"], think["after"])
-    change = {"all": _longer(before, after)}
+    longer = {"all": _longer(before, after)}
     for sort in sorts_in(after):
         old, new = of_sort(before, sort), of_sort(after, sort)
         gain[f"{sort}_think_after_minus_ntp_before"] = difference(new, [a.plain for a in old], [a.match for a in new])
-        change[sort] = _longer(old, new)
+        longer[sort] = _longer(old, new)
     summaries = {when: summarize(answers, budget) for when, (budget, answers) in measured.items()}
-    return summaries | {"gain": gain, "length_change": change}
+    return summaries | {"gain": gain, "length_change": longer}
 
 
 def _longer(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """What every lesson begins with: a seed, the versions, and where recorded results are."""
 
-from __future__ import annotations
-
 import random
 import sys
 from importlib.metadata import version
@@ -24,11 +22,7 @@ def begin(seed: int = 0) -> str:
 
 
 def recorded(name: str) -> Path:
-    """Return where a result that the project recorded is, such as "micro/seed0".
-
-    Raises:
-        UserError: if this installation has no recorded results.
-    """
+    """Return where a recorded result is, such as "micro/seed0"; a UserError if this installation has none."""
     path = Path(__file__).resolve().parents[2] / "data" / name
     if not path.exists():
         raise UserError(f"data/{name} is not here; recorded results come with a clone of the repository, not a wheel")

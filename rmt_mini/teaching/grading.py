@@ -5,8 +5,6 @@ all that it started, when its time is up. Its own calls of ``check`` are ignored
 runs with the rights of whoever grades: grade strangers' work in a container.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -21,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rmt_mini.report.markdown import macro
 from rmt_mini.teaching.checks.exercise import EXERCISES
 from rmt_mini.teaching.lessons import read_notebook
 from rmt_mini.teaching.submission import TAG, kill_tagged
@@ -63,13 +62,7 @@ class Report:
 
     def text(self) -> str:
         """Write it for a person."""
-        lines = [f"{_printable(self.notebook)}: {self.points} of {self.of} points"]
-        if self.reason:
-            lines.append(f"  not graded: {_printable(self.reason)}")
-        for mark in self.marks:
-            lines.append(f"  {mark.points}/{mark.of}  {mark.exercise}")
-            lines += [f"    {_printable(line)}" for line in mark.message.split("\n")]
-        return "\n".join(lines)
+        return macro("tables.md.j2", "marks", self, _printable)
 
     def as_json(self) -> dict[str, Any]:
         """Return it for a program."""
@@ -77,12 +70,7 @@ class Report:
 
 
 def _printable(line: str) -> str:
-    r"""Escape what would control a terminal, or what it cannot show.
-
-    Example:
-        >>> print(_printable("é" + chr(27) + "[2J" + chr(10)))
-        é\x1b[2J\n
-    """
+    """Escape what would control a terminal, or what it cannot show."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
 
 
@@ -108,10 +96,10 @@ def _sources(path: Path) -> list[str] | str:
 def _graded(path: Path, sources: Sequence[str], limit: float) -> Report:
     """Mark all exercises, also deleted ones, of the lessons that a notebook defines some of, or else checks."""
     defined, checked = (
-        {EXERCISES[name].lesson for name in re.findall(pattern, "\n".join(sources), re.MULTILINE) if name in EXERCISES}
+        {EXERCISES[name].stem for name in re.findall(pattern, "\n".join(sources), re.MULTILINE) if name in EXERCISES}
         for pattern in (r"^(?:def|class)\s+(\w+)", r"^check\(\s*(\w+)")
     )
-    exercises = [one for one in EXERCISES.values() if one.lesson in (defined or checked)]
+    exercises = [one for one in EXERCISES.values() if one.stem in (defined or checked)]
     if not exercises:
         return Report(str(path), (), "it has no exercise; a cell of one ends in check(...)")
     try:

@@ -6,8 +6,6 @@ test compares them. What no reader without a kernel can use (live widgets, progr
 parts of ``docs/instructor.md`` between markers: what each lesson takes, and the answers of the quiz.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json
@@ -25,11 +23,10 @@ import nbformat
 import psutil
 from nbclient import NotebookClient
 
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, logger
 from rmt_mini.files import require_file_name, write_keeping, write_whole
+from rmt_mini.report.markdown import macro
 from rmt_mini.teaching.begin import recorded
-
-logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 GUIDE = FOLDER.parent / "docs" / "instructor.md"
@@ -49,11 +46,7 @@ def lessons(folder: Path = FOLDER) -> list[Path]:
 
 
 def read_notebook(path: Path) -> Any:
-    """Read a notebook.
-
-    Raises:
-        UserError: if there is none, or it is not a notebook.
-    """
+    """Read a notebook; a UserError if there is none, or it is not a notebook."""
     if not path.is_file():
         raise UserError(f"there is no notebook {str(path)!r}")
     try:
@@ -64,12 +57,7 @@ def read_notebook(path: Path) -> Any:
 
 
 def digest(source: str) -> str:
-    """Return the digest that marks a cell.
-
-    Example:
-        >>> digest("1 + 1")
-        '72fce59447a0'
-    """
+    """Return the digest that marks a cell."""
     return hashlib.sha256(source.encode()).hexdigest()[:12]
 
 
@@ -108,10 +96,8 @@ def run(path: Path, timeout: float = 600) -> tuple[Any, float, float]:
 def execute(path: Path, timeout: float = 600) -> tuple[float, float]:
     """Run a notebook, and write it back with its outputs; return the seconds and the MB that it took.
 
-    One whose cell raises stays as it was. Outside the project, the old file is kept beside the new one.
-
-    Raises:
-        UserError: as ``read_notebook``, or if the file was edited meanwhile.
+    One whose cell raises stays as it was; a UserError if the file was edited meanwhile. Outside the project, the old
+    file is kept beside the new one.
     """
     before = path.read_bytes() if path.is_file() else b""
     notebook, seconds, peak = run(path, timeout)
@@ -133,24 +119,13 @@ def execute(path: Path, timeout: float = 600) -> tuple[float, float]:
 def cost_table() -> str:
     """Return what each lesson takes as Markdown: a learner's minutes, a machine's seconds and megabytes."""
     measured = json.loads(recorded("lessons.json").read_text(encoding="utf-8"))
-    rows = ["| lesson | minutes with a class | seconds to run it all | peak memory, MB |", "|---|---|---|---|"]
-    minutes = 0
-    for path in lessons():
-        cost, head = measured["lessons"][path.stem], read_notebook(path).cells[0].source
-        title, length = re.findall(r"\A# (.+)\n+\*\*(\d+) minutes\*\*", head)[0]
-        minutes += int(length)
-        took = f"{length} | {cost['seconds']:.0f} | {cost['peak_memory_mb']:.0f}"
-        rows.append(f"| [{title}](../notebooks/{path.name}) | {took} |")
-    rows.append(f"| together | {minutes} | {sum(one['seconds'] for one in measured['lessons'].values()):.0f} | |")
-    return "\n".join([*rows, "", f"Measured {measured['date']}: {measured['machine']}."])
+    heads = {path: read_notebook(path).cells[0].source for path in lessons()}
+    found = {path: re.findall(r"\A# (.+)\n+\*\*(\d+) minutes\*\*", head)[0] for path, head in heads.items()}
+    return macro("tables.md.j2", "lessons", found, measured)
 
 
 def guide(text: str) -> str:
-    """Return the instructor guide with both generated parts replaced.
-
-    Raises:
-        UserError: if their markers are missing.
-    """
+    """Return the instructor guide with both generated parts replaced; a UserError if their markers are missing."""
     from rmt_mini.teaching.quiz import question_sheet  # loads widgets, which nothing else here needs
 
     for name, part in (("lessons", cost_table()), ("quiz", question_sheet(answers=True))):

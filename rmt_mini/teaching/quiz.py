@@ -5,8 +5,6 @@ and radio buttons cannot be used from the keyboard. A pressed button is never di
 first answer counts; others may be tried afterwards, for their explanations.
 """
 
-from __future__ import annotations
-
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +15,10 @@ import yaml
 from pydantic import TypeAdapter
 
 from rmt_mini.errors import UserError
+from rmt_mini.report.markdown import macro
 from rmt_mini.teaching.widgets.controls import alert, status
 
+LETTERS = "ABCDE"  # of the options
 # ipywidgets cuts off long button labels; an option must be readable whole.
 _STYLE = (
     "<style>.rmt-quiz .rmt-option { height: auto; white-space: normal; text-align: left; line-height: 1.5;"
@@ -56,40 +56,9 @@ _ENTRIES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding
 QUESTIONS = TypeAdapter(tuple[QuizQuestion, ...]).validate_python(_ENTRIES)
 
 
-def letter(index: int) -> str:
-    """Name an option by its index: 0 is A."""
-    return chr(ord("A") + index)
-
-
 def question_sheet(answers: bool = False) -> str:
-    """Return the questions as Markdown, with or without the right options and the explanations.
-
-    Example:
-        >>> question_sheet().splitlines()[0]
-        '**1. The source of questions** (lesson 0)'
-    """
-    parts: list[str] = []
-    for number, question in enumerate(QUESTIONS, 1):
-        right = f": **{letter(question.right)}**" if answers else ""
-        parts.append(f"**{number}. {question.name}** (lesson {question.lesson}){right}\n\n{question.asks}\n")
-        for place, option in enumerate(question.options):
-            mark, why = ("**" if option.right else "", f": {option.why}") if answers else ("", "")
-            parts.append(f"- {mark}{letter(place)}. {option.text}{mark}{why}")
-        parts.append("")
-    return "\n".join(parts)
-
-
-def quiz(lesson: int | None = None) -> Quiz:
-    """Ask the questions of one lesson, or of all.
-
-    Raises:
-        UserError: if there is no question about that lesson.
-    """
-    chosen = [one for one in QUESTIONS if lesson is None or one.lesson == lesson]
-    if not chosen:
-        known = ", ".join(str(number) for number in sorted({one.lesson for one in QUESTIONS}))
-        raise UserError(f"lesson {lesson!r} has no questions; give one of {known}")
-    return Quiz(chosen)
+    """Return the questions as Markdown, with or without the right options and the explanations."""
+    return macro("tables.md.j2", "quiz", QUESTIONS, answers) + "\n"
 
 
 class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotations
@@ -106,8 +75,8 @@ class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotati
             self.buttons.append([])
             for place, option in enumerate(question.options):
                 button = ipywidgets.Button(
-                    description=f"{letter(place)}. {option.text}",
-                    tooltip=f"answer {letter(place)} to question {number + 1}",
+                    description=f"{LETTERS[place]}. {option.text}",
+                    tooltip=f"answer {LETTERS[place]} to question {number + 1}",
                     layout={"width": "auto", "height": "auto"},
                 )
                 button.on_click(lambda _, number=number, place=place: self.answer(number, place))
@@ -127,8 +96,8 @@ class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotati
         option = self.questions[number].options[place]
         self.first.setdefault(number, place)
         verdict = "right" if option.right else "not right"
-        self.buttons[number][place].description = f"{letter(place)}. {option.text} ({verdict})"
-        words = f"{letter(place)} is {verdict}. {option.why}"
+        self.buttons[number][place].description = f"{LETTERS[place]}. {option.text} ({verdict})"
+        words = f"{LETTERS[place]} is {verdict}. {option.why}"
         self.messages[number].value = status(words) if option.right else alert(words)
         right, given = self.score
         words = f"{right} of {given} right at the first try."
@@ -137,3 +106,12 @@ class Quiz(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotati
             again = ", ".join(map(str, sorted(missed)))
             words += f" All questions are answered. {f'Review lesson {again}.' if again else 'All were right.'}"
         self.standing.value = status(words)
+
+
+def quiz(lesson: int | None = None) -> Quiz:
+    """Ask the questions of one lesson, or of all; a UserError if there is no question about that lesson."""
+    chosen = [one for one in QUESTIONS if lesson is None or one.lesson == lesson]
+    if not chosen:
+        known = ", ".join(str(number) for number in sorted({one.lesson for one in QUESTIONS}))
+        raise UserError(f"lesson {lesson!r} has no questions; give one of {known}")
+    return Quiz(chosen)

@@ -5,8 +5,6 @@ in the cell above. nbgrader wants an exercise in two cells, one that the student
 points, and makes the students' copies itself.
 """
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any
@@ -24,23 +22,11 @@ STUB = 'raise NotImplementedError("your code goes here")'
 FOLDED = "\n\n<details><summary>Solution</summary>\n\n```python\n%s```\n\n</details>"
 TEST = "from rmt_mini.teaching.checks import check\n\ncheck(%s);"
 UNMARKED = {"grade": False, "solution": False, "locked": False, "task": False, "schema_version": 3}
-CONFIG = f'''"""An nbgrader course over the exercises; nbgrader's own documentation lists all settings."""
-
-c = get_config()  # noqa: F821
-c.CourseDirectory.course_id = "rmt_mini"
-c.ClearSolutions.code_stub = {{"python": {STUB!r}}}
-c.ExecutePreprocessor.timeout = 120
-'''
+CONFIG = Path(__file__).with_name("nbgrader_config.j2").read_text(encoding="utf-8").format(stub=STUB)
 
 
 def stub(source: str) -> str:
-    r"""Replace the solution of a cell.
-
-    Example:
-        >>> print(stub("def f():\n    ### BEGIN SOLUTION\n    return 1\n    ### END SOLUTION\n"))
-        def f():
-            raise NotImplementedError("your code goes here")
-    """
+    """Replace the solution of a cell."""
     return REGION.sub(lambda found: f"{found['indent']}{STUB}\n", source)
 
 
@@ -89,10 +75,8 @@ def release(students: Path = STUDENTS, nbgrader: Path | None = None) -> list[Pat
     """Write students' copies and, if asked for, an nbgrader course in a folder; return the files that were written.
 
     A notebook that is there already and differs, because somebody typed in it or its solution has changed, moves to
-    the folder ``old`` beside it, or of the course. A course's ``nbgrader_config.py`` is left as it is.
-
-    Raises:
-        UserError: if there are no solved exercises, one of them has no check, or they are in the folder ``students``.
+    the folder ``old`` beside it, or of the course. A course's ``nbgrader_config.py`` is left as it is. A UserError says
+    that there are no solved exercises, that one of them has no check, or that they are in the folder ``students``.
     """
     if students.resolve() == SOURCE.resolve():
         raise UserError(f"{str(students)!r} holds the solved exercises; choose another folder with --students")

@@ -5,8 +5,6 @@ package pyreveal), so it needs no network. ``deck.js`` starts a new slide at hea
 a slide is full. Cells whose slide type is "skip" are left out.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Sequence
@@ -25,8 +23,7 @@ INDEX = '<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>Slides</t
 def deck(path: Path, decks: Sequence[str] = ()) -> str:
     """Return a notebook as slides; links to ``decks`` stay, other relative links become words.
 
-    Raises:
-        UserError: if there is no such notebook, or reveal.js is not installed.
+    A UserError says that there is no such notebook, or that reveal.js is not installed.
     """
     notebook, carrier = read_notebook(path), find_spec("pyreveal")
     if carrier is None or carrier.origin is None:

@@ -5,8 +5,6 @@ then judges each exercise, and appends to ANSWERS as it goes, so that what was j
 file without a name, so that no cell can replace it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -13,12 +13,9 @@ Text is UTF-8. Line ends become line feeds, white space around a document is dro
 whole here, however long: ``engine.text`` cuts them by tokens.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json
-import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,13 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from rmt_mini.config import KNOBS, WITH_KNOBS, RMTConfig
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, logger
 from rmt_mini.records import Document
 from rmt_mini.worlds import micro
 from rmt_mini.worlds.micro import share_of
 from rmt_mini.worlds.overlap import grouped
 
-logger = logging.getLogger(__name__)
 ACCEPTED = "'champ', 'micro', 'abacus', a .txt or .jsonl file, a folder of .txt files, or hf:NAME[:CONFIG][@SPLIT]"
 NAMED = ("champ", *micro.TEXTS)  # names that are no paths
 ADDRESS = re.compile(r"([^:@]+)(?::([^:@]+))?(?:@(.+))?")  # NAME[:CONFIG][@SPLIT]

@@ -9,8 +9,6 @@ text is read, or nothing. An answer is a list of solutions, and a solution has a
 The order of the solutions does not matter; the order of the unknowns does.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from functools import lru_cache

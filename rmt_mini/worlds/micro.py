@@ -21,8 +21,6 @@ Held out are calculations, by start and first two moves: those of a document are
 or more steps that a held-out document or question needs occurs in a text that mid-training or post-training reads.
 """
 
-from __future__ import annotations
-
 import hashlib
 import random
 import re

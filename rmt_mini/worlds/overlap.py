@@ -4,9 +4,6 @@ Documents of the micro-world name the calculations in them. For other text, two 
 share a run of 12 words, and so are those that such pairs connect; all of them are held out together, or none.
 """
 
-from __future__ import annotations
-
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,9 +13,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from rmt_mini.errors import logger
 from rmt_mini.records import Document, Overlap
-
-logger = logging.getLogger(__name__)
 
 RUN = 12  # words; letters and digits alone count, in either case
 

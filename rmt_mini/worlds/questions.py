@@ -8,10 +8,7 @@
 A question's text ends where its answer begins.
 """
 
-from __future__ import annotations
-
 import importlib.util
-import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -20,14 +17,12 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, logger
 from rmt_mini.records import Document
 from rmt_mini.worlds import micro
 from rmt_mini.worlds.corpus import champ_problems, load_corpus
 from rmt_mini.worlds.micro import share_of
 from rmt_mini.worlds.referee import Referee
-
-logger = logging.getLogger(__name__)
 
 UNREAD = 3_000_000  # a page of the mid-training text that no run reads up to, and where no search looked
 OF_MICRO = {name: (one.exam, 0) for name, one in micro.WORLDS.items()}  # what is asked, from which page on

@@ -3,8 +3,6 @@
 Scorers work out what an answer says, and 9**9**9**9 never ends; Python cannot interrupt that, least of all in a thread.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rmt_mini.teaching.quiz import QUESTIONS, letter
+from rmt_mini.teaching.quiz import LETTERS, QUESTIONS
 from tests.browser.conftest import Server
 from tests.browser.lab import Lab
 
@@ -26,7 +26,7 @@ def test_the_quiz_is_answered_by_keyboard(server: Server, browser: Any, screensh
     for number, question in enumerate(QUESTIONS[:3]):
         chosen = question.right if number != 1 else (question.right + 1) % len(question.options)
         for place, option in enumerate(question.options):
-            label = f"{letter(place)}. {option.text}"
+            label = f"{LETTERS[place]}. {option.text}"
             assert page.evaluate(FOCUSED).startswith(label)
             if place == chosen:
                 page.keyboard.press("Space")

@@ -18,7 +18,7 @@ from rmt_mini.engine.text import format_for, to_texts
 from rmt_mini.errors import UserError
 from rmt_mini.method.schedule import outside
 from rmt_mini.records import Document, Text
-from rmt_mini.scale.positions import Positions
+from rmt_mini.scale.sampling import Positions
 from rmt_mini.stages import coldstart as warmup
 from rmt_mini.stages.evaluate import plan_positions
 from rmt_mini.stages.midtrain import RMTTrainer, text_loss

@@ -16,6 +16,7 @@ from rmt_mini.files import Evaluation, ExamStep
 from rmt_mini.report import plots
 from rmt_mini.report.plots import Figured, Marked, canvas
 from tests.report.made import cell, change, evaluation, measured, step
+from tests.teaching.lesson_cells import defined_by
 
 STEP_FIGURES = [plots.budget_and_length, plots.tiers_drawn, plots.rewards, plots.signal, plots.losses]
 THRESHOLDS = (0.5, 1.9)
@@ -56,7 +57,9 @@ DRAWN: dict[str, Callable[[], Any]] = {
     "exam_curves": lambda: plots.exam_curves({"RMT": exam(0.2, 0.9)}),
     "exam_curves-2": lambda: plots.exam_curves({"base": exam(0.3, 0.8), "RMT": exam(0.2, 0.9)}, step=40),
     "levels": lambda: plots.levels({"before": {1: cell(0.25), 8: cell(0.75)}}, "k", "pass@k"),
-    "text_fit": lambda: plots.text_fit([0.0, 0.4, 0.5, 1.9, 2.5], (0.5, 2.0), [2, 4, 8, 12], 4),
+    "text_fit": lambda: defined_by(  # in a lesson
+        "11_your_own", "text_fit", measure_text=lambda _: ([0.0, 0.4, 0.5, 1.9, 2.5], [2, 4, 8, 12])
+    )["text_fit"]("micro", 0.5, 2.0, 4),
     "entropy_histogram": lambda: plots.entropy_histogram([0.0, 0.5, 0.51, 1.9, 2.6], THRESHOLDS),
     "shared_against_copied": lambda: plots.shared_against_copied(
         (5, 7), (13, 16), [3], {"tokens": [1.4], "attention pairs": [1.2]}, 3

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import rmt_mini.runs.compare as compare_module
-import rmt_mini.runs.exams as exams_module
+import rmt_mini.runs.pre_and_post as exams_module
 from rmt_mini.arms import arms_named
 from rmt_mini.cli import main
 from rmt_mini.config import RMTConfig
@@ -133,7 +133,7 @@ def test_few_positions_are_warned_of(
     for positions in (24, 421):
         config = small_one(tmp_path, evaluation_positions=positions, out=str(tmp_path / str(positions)))
         compare(config, arms_named(config), seeds=2)
-    (said,) = (one.getMessage() for one in caplog.records if one.name == compare_module.__name__)
+    (said,) = (one.getMessage() for one in caplog.records if one.name == "rmt_mini")
     assert said.startswith("With 24 positions and 2 runs an arm")
     assert "For that take 421 positions" in said
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.text import format_for, to_texts
-from rmt_mini.scale.settings import ScaleSettings
+from rmt_mini.scale.launch import ScaleSettings
 from rmt_mini.scale.trainer import RMTGRPOTrainer
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from tests.fakes import make_tiny_policy, widen

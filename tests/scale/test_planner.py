@@ -16,8 +16,8 @@ from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError
 from rmt_mini.runs.capacity import measure
 from rmt_mini.scale import planner
+from rmt_mini.scale.launch import ScaleSettings
 from rmt_mini.scale.planner import KNOWN, MACHINES, Machine, estimate, forecast, plan_run, size_of
-from rmt_mini.scale.settings import ScaleSettings
 from tests.fakes import SHAPES, make_tiny_policy, tiny_model
 from tests.stages.tiny import small
 

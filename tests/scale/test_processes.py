@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from rmt_mini.scale.callback import State
-from rmt_mini.scale.settings import CONFIGS
+from rmt_mini.scale.launch import CONFIGS
 from rmt_mini.scale.train import train
+from rmt_mini.scale.trainer import State
 from tests.fakes import byte_tokenizer, tiny_model
 from tests.scale.tiny import CPU, metrics_of, run_settings, scripted
 

@@ -18,9 +18,8 @@ from rmt_mini.config import preset
 from rmt_mini.errors import UserError
 from rmt_mini.records import Text
 from rmt_mini.scale import launch
-from rmt_mini.scale.launch import SETUPS, commands, setup_for, start
-from rmt_mini.scale.positions import Positions
-from rmt_mini.scale.settings import CONFIGS, require_installed
+from rmt_mini.scale.launch import CONFIGS, SETUPS, commands, require_installed, setup_for, start
+from rmt_mini.scale.sampling import Positions
 from rmt_mini.scale.train import Started, require_same
 from rmt_mini.scale.train import main as train_main
 from tests.scale.tiny import settings_of_run

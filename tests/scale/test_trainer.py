@@ -12,10 +12,9 @@ import torch
 
 from rmt_mini.errors import NonFiniteError, UserError
 from rmt_mini.method.budget import thought_cap
-from rmt_mini.scale.callback import State, latest_checkpoint
-from rmt_mini.scale.thoughts import cut_thought, generate_by_trl, think_and_answer
+from rmt_mini.scale.sampling import cut_thought, generate_by_trl, think_and_answer
 from rmt_mini.scale.train import lora
-from rmt_mini.scale.trainer import RMTGRPOTrainer
+from rmt_mini.scale.trainer import RMTGRPOTrainer, State, latest_checkpoint
 from tests.fakes import byte_tokenizer, tiny_model
 from tests.scale.tiny import CPU, documents, metrics_of, settings_of_run
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.records import Document
-from rmt_mini.scale.settings import ScaleSettings
+from rmt_mini.scale.launch import ScaleSettings
 from tests.stages.tiny import SENTENCES, small
 
 CPU = ScaleSettings(micro_batch=4, checkpointing=False, cpu=True)

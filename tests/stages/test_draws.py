@@ -122,7 +122,7 @@ def test_the_end_of_a_run_counts_its_skipped_updates(
 ) -> None:
     trainer = trainer_for(small(on_nan="skip"))
     trainer.next_step, trainer.guard.skipped = trainer.config.steps, skipped
-    with caplog.at_level(logging.WARNING, midtrain.__name__):
+    with caplog.at_level(logging.WARNING, "rmt_mini"):
         trainer.fit()
     assert [one.getMessage() for one in caplog.records] == warned
 

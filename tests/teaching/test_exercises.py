@@ -18,7 +18,7 @@ from rmt_mini.engine.prompt import last_boxed
 from rmt_mini.errors import UserError
 from rmt_mini.method import budget, curriculum, entropy, grpo, objective, rewards
 from rmt_mini.teaching.checks import CONSTANT, EXERCISES, IN_PLACE, NOTHING, SLOW, UNWRITTEN, Wrong, check, judge
-from rmt_mini.teaching.checks.difference import difference
+from rmt_mini.teaching.checks.calls import difference
 from rmt_mini.teaching.checks.exercise import HAND, KINDS, Exercise, Mutant, solved_cells
 
 ROOT = Path(__file__).resolve().parents[2]

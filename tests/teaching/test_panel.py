@@ -12,11 +12,10 @@ import pytest
 
 from rmt_mini.config import preset
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import Evaluation, read_metrics
+from rmt_mini.files import Evaluation, as_lines, read_metrics
 from rmt_mini.report.plots import side_by_side
-from rmt_mini.teaching.live import DONE, FAILED, PAUSED, LiveRun
 from rmt_mini.teaching.widgets import panel as room
-from rmt_mini.teaching.widgets.panel import Panel, last_rollouts, panel_config
+from rmt_mini.teaching.widgets.panel import DONE, FAILED, PAUSED, LiveRun, Panel, last_rollouts, panel_config
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = 60.0  # seconds that no wait here comes near
@@ -35,13 +34,16 @@ def scripted(
     def work(seen: Callable[[Any], None], stop: threading.Event) -> Any:
         for step, gate in enumerate(gates):
             assert gate.wait(LONG)
+            folder.mkdir(exist_ok=True)
+            with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(as_lines([metrics[step]]))
             seen(SimpleNamespace(metrics=metrics[step]))
             if stop.is_set():
                 raise Stopped("runs/x")
         if ending is not None:
             raise ending
 
-    return LiveRun(work, folder, preset("micro", **SMALL), [], changed)
+    return LiveRun(work, folder, preset("micro", **SMALL), changed)
 
 
 @pytest.mark.parametrize(("error", "message"), [(UserError("no room"), "no room"), (KeyError("x"), "KeyError: 'x'")])

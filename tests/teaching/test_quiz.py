@@ -17,7 +17,7 @@ from rmt_mini.errors import UserError
 from rmt_mini.report.claims import PAPER
 from rmt_mini.stages.posttrain import pass_at_k
 from rmt_mini.teaching.lessons import FOLDER, MARK, digest, lessons
-from rmt_mini.teaching.quiz import QUESTIONS, Option, Quiz, QuizQuestion, letter, question_sheet, quiz
+from rmt_mini.teaching.quiz import LETTERS, QUESTIONS, Option, Quiz, QuizQuestion, question_sheet, quiz
 from tests.teaching.lesson_cells import defined_by
 
 BY_NAME = {question.name: question for question in QUESTIONS}
@@ -70,7 +70,7 @@ def test_what_a_question_states_is_what_the_package_computes(question: QuizQuest
 def test_only_one_sheet_has_the_answers() -> None:
     asked, answered = question_sheet(), question_sheet(answers=True)
     for question in QUESTIONS:
-        assert f"(lesson {question.lesson}): **{letter(question.right)}**" in answered
+        assert f"(lesson {question.lesson}): **{LETTERS[question.right]}**" in answered
         for option in question.options:
             assert option.text in asked
             assert option.why in answered

@@ -1,7 +1,5 @@
 """What figures are drawn on and with, and what lessons build theirs from: curves, bars, levels, rows."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io

@@ -1,7 +1,5 @@
 """Figures of results: a run's metrics, accuracies, comparisons, entropies; and of the document tree."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from statistics import fmean, median
@@ -14,9 +12,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MultipleLocator
 
 from rmt_mini.engine.attention import tree_mask
-from rmt_mini.files import ArmRow, Cell, Change, Evaluation, ExamStep, Level, Variant
-from rmt_mini.method.budget import length_reward, thought_cap
-from rmt_mini.method.entropy import TIERS, assign_tiers
+from rmt_mini.files import ArmRow, Change, Evaluation, ExamStep, Level, Variant
+from rmt_mini.method import TIERS, assign_tiers, thought_cap
 from rmt_mini.records import StepMetrics
 from rmt_mini.report.claims import rows_of, shown, trained_as
 from rmt_mini.report.markdown import words
@@ -26,12 +23,9 @@ from rmt_mini.report.plots.canvas import BLUE, GREY, Charts, Curve, Figured, Num
 Metrics = Sequence[StepMetrics]
 
 __all__ = [
-    "accuracy", "arms", "budget_and_length", "cost", "document_tree", "entropy_histogram", "exam_curves", "forest",
-    "learning_curves", "losses", "over", "rewards", "shared_against_copied", "side_by_side", "signal", "text_fit",
-    "tiers_drawn", "tornado",
+    "accuracy", "arms", "budget_and_length", "by_tier", "cost", "document_tree", "entropy_histogram", "exam_curves",
+    "forest", "losses", "over", "rewards", "shared_against_copied", "side_by_side", "signal", "tiers_drawn", "tornado",
 ]  # fmt: skip
-
-# A run
 
 
 def over_steps(metrics: Metrics, field: str) -> dict[int, float]:
@@ -122,9 +116,6 @@ def accuracy(evaluation: Evaluation) -> Figured:
     return canvas.bar_chart({"next tokens right (%)": rows}, words("accuracy", averages), "{:.0f}")
 
 
-# Comparisons
-
-
 def arms(found: Mapping[str, ArmRow]) -> Figured:
     """Draw the average accuracy of each arm with its 95 % interval; arms that answer without a thought as squares."""
     known = {name: one for name, arm in found.items() if (one := spread(arm.average))}
@@ -208,27 +199,18 @@ def _costs(sweep: Mapping[str, Any], peak: float) -> dict[str, dict[int, float]]
     return {name: curve for name, curve in found.items() if curve}
 
 
-def learning_curves(found: Mapping[str, Mapping[int, Cell]]) -> Figured:
-    """Draw the accuracy of each arm at a few held-out positions over the steps of mid-training."""
-    return canvas.levels(found, "step", "next tokens right")
-
-
 def exam_curves(found: Mapping[str, Sequence[ExamStep]], k: int = 1, step: int | None = None) -> Figured:
     """Draw pass@k of several models over the steps of post-training, with 95 % intervals, and mark one step."""
     cells = {name: {one.step: one.pass_at[k] for one in steps} for name, steps in found.items()}
     return canvas.levels(cells, "step", f"pass@{k}", step)
 
 
-# Entropies
-
-
 def tiers_of(entropies: Numbers, thresholds: Sequence[float]) -> list[int]:
     """Return the tier of each entropy; raises as ``assign_tiers``."""
-    tiers: list[int] = assign_tiers(torch.tensor(entropies), thresholds).tolist()
-    return tiers
+    return list(assign_tiers(torch.tensor(entropies), thresholds).tolist())
 
 
-def _counted(entropies: Numbers, thresholds: Sequence[float], width: float) -> dict[str, dict[float, int]]:
+def by_tier(entropies: Numbers, thresholds: Sequence[float], width: float) -> dict[str, dict[float, int]]:
     """Count entropies by tier, in steps of ``width`` nats."""
     tiers, edges = np.array(tiers_of(entropies, thresholds)), np.arange(0, max(entropies) + 2 * width, width)
     counted = {}
@@ -238,29 +220,12 @@ def _counted(entropies: Numbers, thresholds: Sequence[float], width: float) -> d
     return counted
 
 
-def text_fit(entropies: Numbers, thresholds: tuple[float, float], lengths: Sequence[int], budget: int) -> Figured:
-    """Draw the entropies of a text's tokens cut into tiers, and the lengths of thoughts against a budget's triangle."""
-    cap, counted = thought_cap(budget), _counted(entropies, thresholds, 0.1)
-    thoughts = {length: lengths.count(length) for length in sorted(set(lengths))}
-    reward = {0: 0, budget: max(thoughts.values()), cap: 0}
-    thinking: dict[str, Curve] = {"thoughts": thoughts, "length reward, 0 to 1 to 0": reward}
-    charts: Charts = {"tokens of the text": counted, "thoughts": thinking}
-    marked = {"tokens of the text": thresholds, "thoughts": [cap]}
-    sizes = [sum(counts.values()) for counts in counted.values()]
-    beyond, mean = fmean(x >= cap for x in lengths), fmean(length_reward(x, budget) for x in lengths)
-    alt = words("text_fit", thresholds, sizes, budget, beyond, len(lengths), cap, mean)
-    return canvas.curves(charts, ["entropy (nats)", "thought length (tokens); dotted: the cap"], marked=marked, alt=alt)
-
-
 def entropy_histogram(entropies: Numbers, thresholds: Sequence[float]) -> Figured:
     """Draw how entropies (nats, at least one) are spread, cut into tiers at two thresholds."""
-    counted = _counted(entropies, thresholds, 0.05)
+    counted = by_tier(entropies, thresholds, 0.05)
     sizes, unit = [sum(counts.values()) for counts in counted.values()], "positions (log scale)"
     alt = words("entropy_histogram", sizes, thresholds, max(entropies))
     return canvas.curves({unit: counted}, "entropy (nats)", marked={unit: thresholds}, alt=alt, yscale="log")
-
-
-# The tree
 
 
 def shared_against_copied(

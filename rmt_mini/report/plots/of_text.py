@@ -4,14 +4,11 @@ The HTML is templates/marked.html.j2. Every coloured piece sets its own ink and 
 nothing, and an underline, a raised number or a sign says the same as the colour.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from rmt_mini.method.objective import ntp_mask
-from rmt_mini.method.rewards import prefix_match_reward
+from rmt_mini.method import ntp_mask, prefix_match_reward
 from rmt_mini.report.markdown import macro, words
 from rmt_mini.report.plots.canvas import Marked, Numbers
 from rmt_mini.report.plots.of_results import tiers_of

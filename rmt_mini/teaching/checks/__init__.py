@@ -8,8 +8,6 @@
 What is asked, the cases and the known wrong answers are data: ``rmt_mini/teaching/exercises/*.yaml`` (``exercise``).
 """
 
-from __future__ import annotations
-
 import copy
 import ctypes
 import sysconfig
@@ -20,10 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rmt_mini.errors import UserError
-from rmt_mini.teaching.checks.difference import difference, short
+from rmt_mini.teaching.checks.calls import difference, short
 from rmt_mini.teaching.checks.exercise import EXERCISES, KINDS, SHAPE, Case, Exercise
 
 LIMIT = 10.0  # seconds for all cases of an exercise; a right answer takes well under one
@@ -90,7 +88,7 @@ class _Outcome:
     error: Exception | None = None
     changed: bool = False
 
-    def like(self, other: _Outcome) -> bool:
+    def like(self, other: Self) -> bool:
         if self.error is not None or other.error is not None:
             return type(self.error) is type(other.error)
         return difference(self.value, other.value) == "" and difference(other.value, self.value) == ""

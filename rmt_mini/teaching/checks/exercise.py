@@ -4,8 +4,6 @@ An exercise is a code cell of a solved notebook that has ``### BEGIN SOLUTION`` 
 that cell with one text replaced. Cases are calls, in expressions over the file's ``values`` and ``case_names``.
 """
 
-from __future__ import annotations
-
 import builtins
 import json
 import re
@@ -19,8 +17,7 @@ from typing import Any
 import yaml
 
 from rmt_mini.errors import UserError
-from rmt_mini.teaching.checks.calls import CALLS, JUDGES, WRITTEN, case_names
-from rmt_mini.teaching.checks.difference import short
+from rmt_mini.teaching.checks.calls import CALLS, JUDGES, WRITTEN, case_names, short
 
 SHAPE, HAND, RANDOM, EDGE = KINDS = ("shape", "hand-made", "random", "edge")
 HINTS = {
@@ -71,11 +68,6 @@ class Exercise:
     rows: Sequence[Mapping[str, Any]]
     mutants: Sequence[Mutant]
 
-    @property
-    def lesson(self) -> int:
-        """Number of the lesson whose set it belongs to."""
-        return int(self.stem[:2])
-
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a learner's function with a case's arguments, as this exercise does."""
         return CALLS[self.name](function, *args) if self.name in CALLS else function(*args)
@@ -121,12 +113,7 @@ class Exercise:
 
 
 def exercise_of(source: str) -> str | None:
-    r"""Return the name of the exercise that a cell asks for; None where it is no exercise.
-
-    Example:
-        >>> exercise_of(f"def f():\n    {BEGIN}\n    return 1\n    {END}\n\n\ncheck(f)")
-        'f'
-    """
+    """Return the name of the exercise that a cell asks for; None where it is no exercise."""
     ends = ENDS_IN_CHECK.search(source)
     return ends["name"] if ends and BEGIN in source else None
 
@@ -138,11 +125,7 @@ def solution(source: str) -> str:
 
 @cache
 def solved_cells(stem: str) -> Mapping[str, str]:
-    """Return the solved cells of a set by exercise, and under "" what its notebook imports.
-
-    Raises:
-        UserError: if the solved notebook is missing.
-    """
+    """Return the solved cells of a set by exercise, and under "" what its notebook imports; it must be there."""
     path = SOLVED / f"{stem}.ipynb"
     if not path.is_file():
         raise UserError(f"there is no solved notebook {str(path)!r}; install the package again")

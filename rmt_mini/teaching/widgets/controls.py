@@ -4,8 +4,6 @@
 widget, so a screen reader announces new numbers. Settings are written beside it for tests in a browser.
 """
 
-from __future__ import annotations
-
 import html
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -53,12 +51,7 @@ def control(
 
 
 def controls_of(name: str) -> dict[str, ipywidgets.Widget]:
-    """Make the controls of an entry of ``explorers.yaml``, by the names of the arguments that they set.
-
-    Example:
-        >>> controls_of("pass")["k"].value
-        4
-    """
+    """Make the controls of an entry of ``explorers.yaml``, by the names of the arguments that they set."""
     return {argument: control(**given) for argument, given in _ENTRIES[name].items()}
 
 

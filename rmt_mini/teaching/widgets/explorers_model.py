@@ -1,7 +1,5 @@
 """What lessons draw with the micro-world's model: its answers to a token of a text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any

@@ -1,45 +1,98 @@
-"""The control panel of lesson 8: settings, a run that they start, and what the run does."""
+"""The control panel of lesson 8: settings, a run that they start in the background, and what the run does.
 
-from __future__ import annotations
+The run is started, paused, resumed and watched; it continues exactly, also after a killed kernel.
+"""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import ipywidgets
+import yaml
 
 from rmt_mini.arms import arms_named
 from rmt_mini.config import RMTConfig, preset
-from rmt_mini.errors import UserError
-from rmt_mini.files import Evaluation, RolloutLine, read_lines
+from rmt_mini.errors import Stopped, UserError
+from rmt_mini.files import Evaluation, Notes, RolloutLine, read_lines, read_metrics
 from rmt_mini.method.entropy import TIERS
+from rmt_mini.records import StepMetrics
 from rmt_mini.report.plots import Marked, accuracy, rollout_table, side_by_side
-from rmt_mini.teaching.live import DONE, FAILED, PAUSED, RUNNING, LiveRun
+from rmt_mini.runs.folder import folder_for
+from rmt_mini.runs.run import RunResult, resume, run
+from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.teaching.widgets.controls import alert, control, controls_of, status
 
 SHOWN = 4  # rollouts
 REDRAWN = 1.0  # seconds between two drawings, at least: a figure takes a tenth of one from the run
-LATE = {"as many easy as hard": (0.4, 0.2, 0.4), "easy only": (1.0, 0.0, 0.0)}  # else the preset's
-LITTLE: dict[str, Any] = {"evaluation_positions": 150, "evaluation_documents": 100, "preflight_positions": 18}
-LITTLE |= {"evaluation_thoughts": 1, "checked_positions": 0, "curve_every": 0}
-BUTTONS = {
-    "start": ("start a run with these settings", "play"),
-    "pause": ("end after this step and save; Resume continues", "pause"),
-    "resume": ("continue the run, or the one in the folder below", "forward"),
-    "stop": ("end after this step for good; its curve stays", "stop"),
-}
+_DATA = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+LATE, LITTLE = _DATA["late"], _DATA["little"]
+RUNNING, PAUSED, DONE, FAILED = "running", "paused", "done", "failed"
+Work = Callable[[Callable[[StepResult], None], threading.Event], RunResult]
+
+
+class LiveRun:
+    """One run in a thread of its own; it calls ``changed`` in that thread whenever there is something new.
+
+    Attributes:
+        state: RUNNING, PAUSED, DONE or FAILED.
+        message: the error of a failed run.
+    """
+
+    def __init__(self, work: Work, folder: Path, config: RMTConfig, changed: Callable[[], None]) -> None:
+        self.folder, self.config, self.changed = folder, config, changed
+        self.state, self.message = RUNNING, ""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def started(cls, config: RMTConfig, changed: Callable[[], None] = lambda: None) -> Self:
+        """Start a run; UserError if its folder cannot be used; later errors are in ``message``."""
+        folder = folder_for(config.out, f"{config.preset}-seed{config.seed}")
+        here = config.replace(out=str(folder))
+        return cls(lambda seen, stop: run(here, None, seen, False, stop), folder, here, changed)
+
+    @classmethod
+    def resumed(cls, folder: Path, changed: Callable[[], None] = lambda: None) -> Self:
+        """Continue a run that was paused, stopped or killed, or read one that is done; UserError if it is none."""
+        config = Notes.read(folder).settings
+        return cls(lambda seen, stop: resume(folder, None, seen, False, stop), folder, config, changed)
+
+    @property
+    def metrics(self) -> list[StepMetrics]:
+        """The steps so far, as the run's folder has them."""
+        return read_metrics(self.folder)
+
+    def pause(self) -> None:
+        """End the run after the step under way; returns at once."""
+        self._stop.set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until the run has ended; returns whether it has."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self, work: Work) -> None:
+        try:
+            work(lambda _: self.changed(), self._stop)
+            self.state = DONE
+        except Stopped:
+            self.state = PAUSED
+        except BaseException as error:  # nobody else sees an error in a thread
+            own = isinstance(error, UserError)
+            self.state, self.message = FAILED, str(error) if own else f"{type(error).__name__}: {error}"
+            if not own:
+                raise
+        finally:
+            self.changed()
 
 
 def panel_config(arm: str, late_mix: str, **settings: Any) -> RMTConfig:
-    """Return the settings of a run of the micro-world as the panel's controls are; UserError if they are impossible.
-
-    Example:
-        >>> panel_config("ntp", "easy only", steps=10).use_rl
-        False
-    """
+    """Return the settings of a run of the micro-world as the panel's controls are; UserError if they are impossible."""
     late = {"tier_probs_late": LATE[late_mix]} if late_mix in LATE else {}
     base = preset("micro", state_seconds=10.0, **settings, **late, **LITTLE)
     return next(one for one in arms_named(base, [arm]) if one.name == arm).config(base)
@@ -63,7 +116,7 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
         self._drawn = 0.0
         self.buttons = {
             name: ipywidgets.Button(description=name.capitalize(), tooltip=tip, icon=icon)
-            for name, (tip, icon) in BUTTONS.items()
+            for name, (tip, icon) in _DATA["buttons"].items()
         }
         for name, button in self.buttons.items():
             button.on_click(getattr(self, f"_{name}"))
@@ -130,15 +183,10 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
         if run is None:
             return
         done, steps = len(run.metrics), run.config.steps
-        messages = {
-            RUNNING: f"Step {done} of {steps}, in {run.folder}.",
-            PAUSED: f"Paused after step {done} of {steps}; Resume continues, also after a restart, from {run.folder}.",
-            DONE: f"Done: {done} steps, in {run.folder}.",
-        }
-        self._say(messages.get(run.state, ""))
+        self._say(_DATA["messages"][run.state].format(done=done, steps=steps, folder=run.folder))
         if run.state == FAILED:
             self.status.value = alert(run.message)
-        shown = {one.folder.name: one.metrics[:] for one in (run, self.earlier.get(self.against.value)) if one}
+        shown = {one.folder.name: one.metrics for one in (run, self.earlier.get(self.against.value)) if one}
         drawn = side_by_side(shown, steps)
         parts = [drawn._repr_html_(), status(drawn.alt)]
         if rollouts := read_lines(run.folder / "rollouts.jsonl", RolloutLine).good[-SHOWN:]:

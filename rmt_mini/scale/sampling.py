@@ -1,4 +1,8 @@
-"""Sample thoughts and answers by the engine that TRL drives, in two calls, since the environment writes in between.
+"""Which positions does a step think about, under which budgets, and what is thought and answered there?
+
+Entropies are shared between processes to the last bit, so every process draws the same set C and nothing has to be
+sent. TRL fixes its data set before training; ours has K * N places a step, which are filled when the step begins.
+Thoughts and answers come from the engine that TRL drives, in two calls, since the environment writes in between:
 
 prompt      document up to the position, opening                         given
 completion  thought, first token of the closing tag                      sampled: 1 in the mask
@@ -6,15 +10,90 @@ completion  thought, first token of the closing tag                      sampled
             answer                                                       sampled: 1
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
+from rmt_mini import method
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.prompt import AnswerFormat
-from rmt_mini.method.budget import thought_cap
-from rmt_mini.scale.positions import AskedPosition
+from rmt_mini.engine.text import QUANTILE_TEXTS, endless
+from rmt_mini.errors import UserError
+from rmt_mini.records import Position, Text
+
+Read = Callable[[Sequence[Text]], Sequence[Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class AskedPosition:
+    """One position of C: its document, and its budget B_t in tokens; the opening states it where budgets are used."""
+
+    text: Text
+    position: Position
+    budget: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What one step trains on."""
+
+    step: int  # t
+    budget: int  # B_t, tokens
+    texts: tuple[Text, ...]  # N documents
+    questions: tuple[AskedPosition, ...]  # C, by document and index; K * N of them
+    masks: tuple[Tensor, ...]  # bool (T,) by document: the tokens that the next-token loss trains on, none in C
+
+    @property
+    def ntp_tokens(self) -> int:
+        """Tokens of the next-token loss in the whole step, over all processes."""
+        return sum(int(mask.sum()) for mask in self.masks)
+
+
+class Positions:
+    """Draw the positions, budgets and masks of step ``step``, which the callback sets."""
+
+    def __init__(self, config: RMTConfig, texts: Sequence[Text]) -> None:
+        fewest = min(len(text.places) for text in texts)
+        if fewest < config.positions_per_document:
+            why = f"but the shortest text has {fewest} positions; lower it or raise --min-document-tokens"
+            raise UserError(f"positions_per_document is {config.positions_per_document}, {why}")
+        self.config, self.texts, self.step = config, texts, 0
+        self.sampler = method.sampler_for(config)
+        self.thresholds = config.tier_thresholds if config.tier_rule == "fixed" else None
+
+    def draw(self, read: Read) -> StepPlan:
+        """Draw the step; ``read`` gives the entropies of documents' tokens, (T_n,) each, in nats, on the CPU."""
+        config, size = self.config, self.config.documents_per_step
+        if self.thresholds is None:
+            sample = self.texts[:QUANTILE_TEXTS]
+            measured = [found[list(text.places)] for text, found in zip(sample, read(sample), strict=True)]
+            self.thresholds = method.quantile_thresholds(torch.cat(measured), config.tier_thresholds)
+        texts = tuple(islice(endless(self.texts, config.seed, self.step * size), size))
+        pool: list[Position] = []
+        for n, (text, entropy) in enumerate(zip(texts, read(texts), strict=True)):
+            tiers = method.assign_tiers(entropy, self.thresholds).tolist()
+            pool += [Position(n, index, tiers[index], float(entropy[index])) for index in text.places]
+        chosen = method.draw(self.sampler, pool, config.positions_per_document * size, self.step)
+        budget = method.budget_of(config, self.step)
+        budgets = zip(chosen, method.budgets_for(config, budget, chosen), strict=True)
+        questions = tuple(AskedPosition(texts[position.trunk], position, own) for position, own in budgets)
+        return StepPlan(self.step, budget, texts, questions, tuple(method.outside(texts, chosen)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next draws depend on, as JSON keeps it."""
+        sampler = self.sampler.state_dict()
+        return sampler | {"generator": sampler["generator"].tolist(), "thresholds": self.thresholds}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of another, of the same settings and texts."""
+        generator = torch.tensor(state["generator"], dtype=torch.uint8)
+        self.sampler.load_state_dict({"generator": generator, "counts": state["counts"]})
+        self.thresholds = state["thresholds"] and (state["thresholds"][0], state["thresholds"][1])
+
 
 Logprobs = list[list[float | None]] | None
 Generate = Callable[[Any, list[list[int]], int, list[int], int], tuple[list[list[int]], Logprobs]]
@@ -77,9 +156,9 @@ def think_and_answer(
     of_thoughts: Logprobs = [[] for _ in questions]
     if config.use_thinking:
         # the longest cap of the step, not of this process: a server takes one number from all
-        longest = max(thought_cap(q.budget) for q in trainer.plan.questions)
+        longest = max(method.thought_cap(q.budget) for q in trainer.plan.questions)
         drawn, of_thoughts = generate(trainer, openings, longest, form.close[:1], config.group_size)
-    caps = [thought_cap(q.budget) * config.use_thinking for q in questions]
+    caps = [method.thought_cap(q.budget) * config.use_thinking for q in questions]
     thoughts = [cut_thought(row, form.close[0], cap) for row, cap in zip(drawn, caps, strict=True)]
     suffixes = [[*form.close, *form.cue(q.text.ids, q.position.index)] for q in questions]
     asked = [[*o, *thought, *suffix] for o, (thought, _), suffix in zip(openings, thoughts, suffixes, strict=True)]
