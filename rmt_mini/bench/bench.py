@@ -5,10 +5,7 @@ each dtype that the machine multiplies, and in the faster one with ever larger m
 known is written after every row, so that an interrupted benchmark leaves what it measured.
 """
 
-from __future__ import annotations
-
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -22,14 +19,13 @@ from typing import Any
 import psutil
 
 from rmt_mini.bench.sizes import FIXED, ROWS, SWEEPS, Setting
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, logger
 from rmt_mini.files import require_free, write_whole
 from rmt_mini.report import plots
 from rmt_mini.report.markdown import render
 from rmt_mini.runs.folder import free_name
 from rmt_mini.runs.journal import machine, now, versions
 
-logger = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 DTYPES = ("bfloat16", "float32")

@@ -5,8 +5,6 @@ the step beside TRL's, with its seconds for rollouts, update and trunks, and how
 without weights gets random ones, with which a step takes as long. ``--tiny`` tries the script itself, on a CPU too.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging
@@ -27,11 +25,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from rmt_mini.bench.bench import Json, best, limited, ratios, run_part
 from rmt_mini.bench.sizes import Setting
 from rmt_mini.engine.model import locate_model
+from rmt_mini.errors import logger
 from rmt_mini.files import write_whole
 from rmt_mini.runs.folder import free_name
 from rmt_mini.runs.journal import machine, now, versions
 
-logger = logging.getLogger(__name__)
 ROOT = Path(__file__).parents[2]
 PLAN = yaml.safe_load(Path(__file__).with_name("gpu.yaml").read_text(encoding="utf-8"))
 OVERRUN = 3  # times its usual seconds, after which a part is ended

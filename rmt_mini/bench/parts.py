@@ -8,8 +8,6 @@ loss on the rest of the document. Operations are useful arithmetic alone: 2 x pa
 products, padding and repeated work are left out, which only lowers the share of the peak that a stage reaches.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

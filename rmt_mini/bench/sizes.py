@@ -1,7 +1,5 @@
 """The sizes of the step that a benchmark measures: flags of ``rmt-mini bench``, read without torch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal

@@ -4,8 +4,6 @@ The memory that the process holds is read after every step of RMT on the micro-w
 A line is fitted to the last three quarters of the steps; the first quarter fills caches.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

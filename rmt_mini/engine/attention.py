@@ -8,8 +8,6 @@ it gets the trunk's keys once for every branch. In bfloat16 on a CPU it was slow
 run on trunk and branch apart and merged by the logs of its softmax's denominators.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -7,8 +7,6 @@ them, and the activation, the gate and the sums are part of the products. ``choo
 and gradients with transformers' before it uses these layers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol

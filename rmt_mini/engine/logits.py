@@ -4,8 +4,6 @@ Logits for every token of a step, (3,000 x 49,152) in fp32, cost more memory tha
 only while its log-probabilities are computed; the backward pass recomputes them.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ glibc maps every block above 32 MB from the system and hands it back as soon as 
 blocks by the dozen, and touching a fresh one costs a page fault every 4 KB. Kept, they make an update a fifth faster.
 """
 
-from __future__ import annotations
-
 import ctypes
 import sys
 from contextlib import suppress

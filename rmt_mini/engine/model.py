@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,8 @@ from rmt_mini.engine.memory import keep_freed_memory
 from rmt_mini.engine.plain import PlainTree, choose_tree, gap
 from rmt_mini.engine.tree import DocumentTree
 from rmt_mini.engine.weights import BUNDLED, WORLD_MODELS, bundled_model
-from rmt_mini.errors import UserError, out_of_memory
+from rmt_mini.errors import UserError, logger, out_of_memory
 from rmt_mini.files import Turn
-
-logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 

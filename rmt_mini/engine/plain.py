@@ -6,7 +6,6 @@ or follows another rule (a sliding window, say).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -16,9 +15,8 @@ from torch import Tensor
 
 from rmt_mini.engine.layers import LlamaLayers
 from rmt_mini.engine.tree import Documents, DocumentTree, Trunks, backward_through_trunk
+from rmt_mini.errors import logger
 from rmt_mini.records import Position
-
-logger = logging.getLogger(__name__)
 
 
 class PlainBranches:

@@ -14,8 +14,6 @@ trunk. Only sampled answer tokens are parsed, so neither text nor thought can fa
 by token ID, not by spelling.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any, Protocol

@@ -8,7 +8,6 @@ and moves the rows that still think to smaller tensors once they are half of a d
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,9 +19,8 @@ from torch import Tensor
 from rmt_mini.engine.logits import sample
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.tree import DocumentTree, GrowingBranches, Trunks
+from rmt_mini.errors import logger
 from rmt_mini.records import Position
-
-logger = logging.getLogger(__name__)
 
 STRIDE = 8  # steps before the CPU looks
 ROOM = 64  # trunk and own tokens are rounded up to a multiple, so that few shapes are captured

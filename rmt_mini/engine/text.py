@@ -8,7 +8,6 @@ context.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -17,14 +16,13 @@ import torch
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat, Chat, answer_format, encode_text
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, logger
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.records import Document, Text
 
 if TYPE_CHECKING:
     from rmt_mini.engine.model import Policy  # the trainer on TRL reads texts without it
 
-logger = logging.getLogger(__name__)
 
 QUANTILE_TEXTS = 64  # from which tier_rule "quantile" takes its thresholds
 MOST_UNKNOWN = 0.1  # share of a text's tokens; beyond it the model does not read the text's script

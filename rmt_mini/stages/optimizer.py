@@ -3,9 +3,6 @@
 At a learning rate of 1e-5 most updates are smaller than bfloat16 can add to a weight; the model has a rounded copy.
 """
 
-from __future__ import annotations
-
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,9 +12,7 @@ from torch import Tensor, nn
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
-from rmt_mini.errors import NonFiniteError
-
-logger = logging.getLogger(__name__)
+from rmt_mini.errors import NonFiniteError, logger
 
 ZERO = torch.zeros(())
 BUCKET = 2**23  # numbers whose update is computed at once

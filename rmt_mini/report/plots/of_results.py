@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 import numpy as np
