@@ -128,7 +128,7 @@ class Step:
         used, longest = taken.rectangle.used, taken.rectangle.longest
         for name in ("keys", "values"):
             for kept, layer in zip(getattr(ours.trunks, name), getattr(taken.trunks, name), strict=True):
-                kept[:, :, :longest] = (layer if used is None else layer[used])[:, :, :longest]
+                kept[:, :, :longest] = (layer if used is None else layer[used.to(layer.device)])[:, :, :longest]
             getattr(ours, name)[:, :, :, : taken.keys.shape[3]] = getattr(taken, name)
         ours.rectangle.index.copy_(taken.rectangle.index)
         ours.start.copy_(taken.start)

@@ -114,24 +114,26 @@ def _located(trunks: Trunks, positions: Sequence[Position]) -> tuple[Tensor, Ten
 
 
 class _Rectangle:
-    """R rows, sorted by document, as N x M slots: N documents that have rows, M rows of the fullest; the rest is empty.
+    """R rows, sorted by document, as N x M slots: M for a document, or for a part of one that has more rows than most.
 
-    So all branches of a document meet its keys in one product.
+    So branches of a document meet its keys in one product. A slot without a row repeats one.
     """
 
     def __init__(self, trunks: Trunks, trunk: Tensor, index: Tensor) -> None:
         used, counts = torch.unique_consecutive(trunk, return_counts=True)
         document = torch.repeat_interleave(torch.arange(len(counts)), counts)
-        self.shape = (len(counts), int(counts.max()))
+        most = -(-len(trunk) // len(counts))
+        parts = -(-counts // most)
+        self.shape, self.slots = (int(parts.sum()), most), int(parts.sum()) * most
         first = counts.cumsum(0) - counts
-        self.slot = document * self.shape[1] + torch.arange(len(trunk)) - first[document]  # (R,), of each row
-        self.slots = self.shape[0] * self.shape[1]
-        self.row = first.repeat_interleave(self.shape[1])  # (N * M,), of each slot; an empty one repeats a row
+        self.slot = ((parts.cumsum(0) - parts) * most - first)[document] + torch.arange(len(trunk))  # (R,)
+        self.row = first.repeat_interleave(parts * most)  # (slots,)
         self.row[self.slot] = torch.arange(len(trunk))
         self.longest = int(index.max())  # trunk tokens; no branch sees further
         self.trunks, device = trunks, trunks.ids[0].device
-        self.used = None if len(used) == len(trunks.documents) else used.to(device)
+        self.used = None if self.shape[0] == len(trunks.documents) == len(used) else used.repeat_interleave(parts)
         self.index = index[self.row].view(self.shape).to(device)
+        self.gathered: dict[int, list[Tensor]] = {}
 
     def see(self, own_tokens: int, own_length: Tensor) -> None:
         """Set what the next queries (slots, C) see: ``own_length`` (slots, C) of ``own_tokens`` tokens."""
@@ -140,9 +142,7 @@ class _Rectangle:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attend from queries (slots, H, C, D); keys and values are (slots, H_kv, L, D)."""
-        trunk_key, trunk_value = (kept[layer][:, :, : self.longest] for kept in (self.trunks.keys, self.trunks.values))
-        if self.used is not None:
-            trunk_key, trunk_value = trunk_key[self.used], trunk_value[self.used]
+        trunk_key, trunk_value = self._trunk(layer)
         query, key, value = (part.view(*self.shape, *part.shape[1:]) for part in (query, key, value))
         inputs = (query, trunk_key, trunk_value, key, value, self.seen, scaling)
         if not torch.is_grad_enabled():
@@ -154,6 +154,17 @@ class _Rectangle:
         else:
             attended = checkpoint(branch_attention, *inputs, use_reentrant=False, preserve_rng_state=False)
         return attended.flatten(0, 1)
+
+
+    def _trunk(self, layer: int) -> list[Tensor]:
+        """Return a layer's keys and values, those of a document for each of its parts, (N, H_kv, longest, D) each."""
+        kept = [part[layer][:, :, : self.longest] for part in (self.trunks.keys, self.trunks.values)]
+        if self.used is None:
+            return kept
+        found = self.gathered.get(layer) or [part.index_select(0, self.used.to(part.device)) for part in kept]
+        if not torch.is_grad_enabled():
+            self.gathered[layer] = found  # for the next tokens
+        return found
 
 
 class _WholeBranches:
