@@ -27,9 +27,12 @@ class Pass(Protocol):
         """Attend from packed tokens, each (heads, tokens, D), to (tokens, heads, D)."""
 
 
-def one_dnn(like: Tensor) -> bool:
-    """Whether oneDNN multiplies tensors like this one faster than the default."""
-    return like.device.type == "cpu" and like.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+def one_dnn(like: Tensor, packed: bool = False) -> bool:
+    """Whether oneDNN multiplies tensors like this one faster than the default, or does so with packed weights."""
+    if like.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    brief = packed and like.dtype == torch.bfloat16
+    return like.dtype == torch.float32 or (brief and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -213,8 +216,7 @@ class LlamaLayers:
     def packed(self) -> Iterator[None]:
         """Sample inside the block, on a CPU, with weights packed as they are now."""
         plain = self.layers
-        weight = self.decoder.embed_tokens.weight
-        if one_dnn(weight) or (weight.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        if one_dnn(self.decoder.embed_tokens.weight, packed=True):
             self.layers = [_PackedLayer(layer) for layer in self.decoder.layers]
         try:
             yield

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -235,6 +236,47 @@ def test_readme_has_what_was_measured_on_a_gpu() -> None:
     operations = tree["rollout_operations"] + tree["update_operations"]
     alone = operations / found["limits"]["products"][tree["dtype"]]
     assert f"arithmetic alone is {alone:.2f} s at the card's rate" in readme
+
+
+def test_readme_has_what_was_measured_on_a_cpu() -> None:
+    found = json.loads((ROOT / "data/bench/bench.json").read_text())
+    rows, rates, readme = found["contenders"], found["limits"]["products"], (ROOT / "README.md").read_text("utf-8")
+
+    def line(name: str, row: str, stages: Sequence[str] = (), memory: bool = True) -> str:
+        one = rows[row]
+        seconds = median(one[f"{stages[0]}_seconds" if len(stages) == 1 else "seconds"])
+        alone = sum(one[f"{stage}_operations"] for stage in stages) / rates[rows["tree"]["dtype"]]
+        most = f"{one['peak_memory_mb'] / 1000:.1f} " if memory else ""
+        return f"| {name} | {seconds:.1f} | {f'{alone:.1f} ' if stages else ''}| {most}|\n"
+
+    both = ("rollout", "update")
+    for expected in (
+        line("the tree: a step", "tree", both),
+        line("of it, rollouts", "tree", ["rollout"], memory=False),
+        line("of it, update", "tree", ["update"], memory=False),
+        line("the tree: a step while another program computes", "busy"),
+        line("TRL's GRPOTrainer: a step (micro-batch 8; 16 is slower)", "trl"),
+        line("transformers' `generate`: rollouts", "generate"),
+        line("padded rows: update", "padded"),
+        line("the tree: a step at a prefix of 500 tokens", "tree_long", both),
+        line("TRL's GRPOTrainer: a step at a prefix of 500 tokens", "trl_long"),
+    ):
+        assert expected in readme
+    trials = {(one["dtype"], one["micro_batch"]): median(one["seconds"]) for one in rows["trl_trials"]}
+    assert min(trials, key=lambda way: trials[way]) == ("bfloat16", 8)
+    assert trials["bfloat16", 16] > trials["bfloat16", 8]
+    text = " ".join(readme.split())
+    for sentence in (
+        "a step is {step_speedup_vs_trl:.1f} times as fast as TRL's at 125 tokens and "
+        "{step_speedup_vs_trl_long_prefix:.1f} times at 500, in {memory_ratio_vs_trl:.2f} and "
+        "{memory_ratio_vs_trl_long_prefix:.2f} of its memory",
+        "Rollouts are {rollout_speedup_vs_generate:.1f} times as fast as `generate` and run at "
+        "{rollout_share_of_peak:.0%} of the machine's rate",
+        "the update is {update_speedup_vs_plain:.1f} times as fast as padded rows and at {update_share_of_peak:.0%}.",
+    ):
+        assert sentence.format(**found).replace("%", " %") in text
+    assert f"({rates['bfloat16'] / 1e9:.0f} GFLOP/s)" in text
+    assert found["step_speedup_vs_trl"] < 6  # "is missed"
 
 
 def test_the_recorded_report_is_laid_out_from_the_recorded_numbers() -> None:

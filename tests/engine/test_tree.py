@@ -373,6 +373,16 @@ def test_packed_weights_give_the_same_states(shape: str, dtype: torch.dtype) -> 
     assert not torch.equal(packed, plain)
 
 
+def test_without_one_dnn_the_usual_products_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    tree = choose_tree(model := tiny_model())
+    assert isinstance(tree, DocumentTree)
+    assert tree.layers is not None
+    with torch.no_grad(), tree.sampling():
+        (ours,), (plain,) = tree.read([range(20)]).hidden, PlainTree(model).read([range(20)]).hidden
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+
+
 def test_the_check_leaves_gradients_and_what_is_trained_as_they_were() -> None:
     model = tiny_model()
     frozen = model.get_input_embeddings().weight.requires_grad_(False)

@@ -22,7 +22,7 @@ from tests.fakes import SHAPES, make_tiny_policy, tiny_model
 from tests.stages.tiny import small
 
 ROOT = Path(__file__).resolve().parents[2]
-CPU = json.loads((ROOT / "data/bench/bench.json").read_text())  # 2 cores of an AMD EPYC, Zen 3
+CPU = json.loads((ROOT / "data/bench/bench.json").read_text())  # 2 cores of an AMD EPYC, Zen 5
 GPU = json.loads((ROOT / "data/bench/h200.json").read_text())
 PAGE = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
 
