@@ -277,6 +277,9 @@ def test_readme_has_what_was_measured_on_a_cpu() -> None:
         assert sentence.format(**found).replace("%", " %") in text
     assert f"({rates['bfloat16'] / 1e9:.0f} GFLOP/s)" in text
     assert found["step_speedup_vs_trl"] < 6  # "is missed"
+    ours, theirs = (median(rows[f"{name}_long"]["seconds"]) / median(rows[name]["seconds"]) for name in ("tree", "trl"))
+    lesson = (ROOT / "notebooks/07_document_tree.ipynb").read_text("utf-8")
+    assert f"the tree's step takes {ours:.1f} times as long, and TRL's {theirs:.1f} times" in lesson
 
 
 def test_the_recorded_report_is_laid_out_from_the_recorded_numbers() -> None:
