@@ -18,10 +18,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rmt_mini.engine.logits import sample, target_logprobs
 from rmt_mini.engine.model import Policy
-from rmt_mini.engine.plain import PlainTree
 from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
 from rmt_mini.engine.static import think_in_steps
-from rmt_mini.engine.tree import Trunks
+from rmt_mini.engine.tree import DocumentTree, Trunks
 from rmt_mini.records import Position, Rollout
 
 T = TypeVar("T")
@@ -148,14 +147,15 @@ def roll_out(
         logits = logits.repeat_interleave(group_size, dim=0)
         # a number for each row and decision, so that nothing a row draws depends on which others are still growing
         uniform = torch.rand(len(batch.rows), decisions, generator=generator).to(policy.device)
-        if isinstance(policy.tree, PlainTree) or not (policy.device.type != "cpu" if in_steps is None else in_steps):
-            going = [row for row, cap in enumerate(batch.caps) if cap > 0]
-            _think(batch, batch.grown, range(len(batch.rows)), going, logits[going], uniform, asking)
-        else:
+        in_steps = policy.device.type != "cpu" if in_steps is None else in_steps
+        if in_steps and isinstance(policy.tree, DocumentTree):
             sampling = (form.close[0], asking.temperature, asking.forced)
             thoughts = think_in_steps(policy, batch.grown, batch.caps, logits, uniform, sampling)
             for row, (thought, logprobs, closed) in zip(batch.rows, thoughts.found(), strict=True):
                 row.thought, row.logprobs, row.closed = thought, logprobs, closed
+        else:
+            going = [row for row, cap in enumerate(batch.caps) if cap > 0]
+            _think(batch, batch.grown, range(len(batch.rows)), going, logits[going], uniform, asking)
         logits = _close(batch)
         _compare(batch, logits, trunks)
         _answer(batch, logits, uniform, asking)

@@ -155,7 +155,6 @@ class _Rectangle:
             attended = checkpoint(branch_attention, *inputs, use_reentrant=False, preserve_rng_state=False)
         return attended.flatten(0, 1)
 
-
     def _trunk(self, layer: int) -> list[Tensor]:
         """Return a layer's keys and values, those of a document for each of its parts, (N, H_kv, longest, D) each."""
         kept = [part[layer][:, :, : self.longest] for part in (self.trunks.keys, self.trunks.values)]
