@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from rmt_mini.records import Position
 
 STRIDE = 8  # steps before the CPU looks
 ROOM = 64  # trunk and own tokens are rounded up to a multiple, so that few shapes are captured
+Sizes = tuple[int, ...]  # of a step: documents, rows of each, trunk tokens, own tokens, decisions
 Sampling = tuple[int, float, bool]  # the token that closes a thought, temperature, whether thoughts are forced
 KEPT = 6  # steps of a model, each with keys and values of its own
 
@@ -85,11 +85,11 @@ class Thoughts:
 
 
 class Step:
-    """A decoding step of N x M rows, on tensors of its own."""
+    """A decoding step of N x M rows, on tensors of its own; keys and values are of the kind of those of ``like``."""
 
-    def __init__(self, policy: Policy, tree: DocumentTree, shape: Shape, sampling: Sampling) -> None:
+    def __init__(self, policy: Policy, tree: DocumentTree, like: Trunks, sizes: Sizes, sampling: Sampling) -> None:
         self.policy, self.tree, self.sampling, device = policy, tree, sampling, policy.device
-        like, (documents, rows, trunk_tokens, capacity, decisions) = shape.like, shape.sizes
+        documents, rows, trunk_tokens, capacity, decisions = sizes
         kept = [
             [layer.new_zeros(documents, layer.shape[1], trunk_tokens, layer.shape[3]) for layer in layers]
             for layers in (like.keys, like.values)
@@ -128,7 +128,7 @@ class Step:
         used, longest = taken.rectangle.used, taken.rectangle.longest
         for name in ("keys", "values"):
             for kept, layer in zip(getattr(ours.trunks, name), getattr(taken.trunks, name), strict=True):
-                kept[:, :, :longest] = (layer if used is None else layer[used.to(layer.device)])[:, :, :longest]
+                kept[:, :, :longest] = (layer if used is None else layer[used])[:, :, :longest]
             getattr(ours, name)[:, :, :, : taken.keys.shape[3]] = getattr(taken, name)
         ours.rectangle.index.copy_(taken.rectangle.index)
         ours.start.copy_(taken.start)
@@ -140,13 +140,6 @@ def _rounded(count: int, unit: int = 8) -> int:
     """Round up to a multiple of ``unit``, or of more where that is less than a quarter."""
     unit = max(unit, 1 << max(0, count.bit_length() - 3))
     return -(-count // unit) * unit
-
-
-class Shape(NamedTuple):
-    """The shape of a step, and the trunks that its keys and values are like."""
-
-    sizes: tuple[int, ...]  # documents, rows of each, trunk tokens, own tokens, decisions
-    like: Trunks
 
 
 def think_in_steps(
@@ -170,7 +163,7 @@ def think_in_steps(
         places = [most * n + place for n, found in enumerate(by_document) for place in range(len(found))]
         longest = _rounded(int(grown.index[rows].max()), ROOM)
         sizes = (len(by_document), most, longest, *(_rounded(n, ROOM) for n in (grown.keys.shape[3], uniform.shape[1])))
-        step = _step(policy, tree, Shape(sizes, grown.trunks), sampling)
+        step = _step(policy, tree, grown.trunks, sizes, sampling)
         step.load(grown, thoughts, padded)
         left = most
         while _rounded(left) * 2 > most:
@@ -189,13 +182,13 @@ def can_capture(tree: DocumentTree) -> bool:
     return bool(tree.model.device.type == "cuda") and tree.captures
 
 
-def _step(policy: Policy, tree: DocumentTree, shape: Shape, sampling: Sampling) -> Step:
-    """Return the step of a shape, captured where that is possible."""
-    key = (shape.sizes, sampling)
+def _step(policy: Policy, tree: DocumentTree, like: Trunks, sizes: Sizes, sampling: Sampling) -> Step:
+    """Return the step of these sizes, captured where that is possible."""
+    key = (sizes, sampling)
     if key not in tree.steps:
         while len(tree.steps) >= KEPT:
             del tree.steps[next(iter(tree.steps))]
-        tree.steps[key] = step = Step(policy, tree, shape, sampling)
+        tree.steps[key] = step = Step(policy, tree, like, sizes, sampling)
         if can_capture(tree):
             try:
                 step.capture()

@@ -131,7 +131,9 @@ class _Rectangle:
         self.row[self.slot] = torch.arange(len(trunk))
         self.longest = int(index.max())  # trunk tokens; no branch sees further
         self.trunks, device = trunks, trunks.ids[0].device
-        self.used = None if self.shape[0] == len(trunks.documents) == len(used) else used.repeat_interleave(parts)
+        self.used = (
+            None if self.shape[0] == len(trunks.documents) == len(used) else used.repeat_interleave(parts).to(device)
+        )
         self.index = index[self.row].view(self.shape).to(device)
         self.gathered: dict[int, list[Tensor]] = {}
 
@@ -160,7 +162,7 @@ class _Rectangle:
         kept = [part[layer][:, :, : self.longest] for part in (self.trunks.keys, self.trunks.values)]
         if self.used is None:
             return kept
-        found = self.gathered.get(layer) or [part.index_select(0, self.used.to(part.device)) for part in kept]
+        found = self.gathered.get(layer) or [part.index_select(0, self.used) for part in kept]
         if not torch.is_grad_enabled():
             self.gathered[layer] = found  # for the next tokens
         return found

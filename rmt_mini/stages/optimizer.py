@@ -72,15 +72,14 @@ class MasterAdamW:
 
     def step(self) -> float:
         """Apply the model's gradients, if finite, and clear them; returns their norm before clipping."""
-        given = [one for one in self.weights if one[1].grad is not None]
-        gradients = {name: parameter.grad for name, parameter, _ in given if parameter.grad is not None}
+        gradients = {name: parameter.grad for name, parameter, _ in self.weights if parameter.grad is not None}
         norm = torch.linalg.vector_norm(torch.stack([_norm(gradient) for gradient in gradients.values()] or [ZERO]))
         if not bool(torch.isfinite(norm)):
             for name, gradient in gradients.items():
                 require_finite(f"the gradient of {name}", gradient)
             require_finite("the gradient norm", norm)
         clip = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-        for some in _buckets(given):
+        for some in _buckets([one for one in self.weights if one[0] in gradients]):
             for name, parameter, master in some:
                 parameter.grad = None
                 master.grad = gradients.pop(name).to(master.dtype).mul_(clip)
