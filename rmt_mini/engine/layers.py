@@ -41,6 +41,11 @@ def product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     return multiplied
 
 
+def multiply(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Compute the same by whichever library is faster; no gradient passes where that is oneDNN."""
+    return product(inputs, weight, bias) if one_dnn(inputs) else F.linear(inputs, weight, bias)
+
+
 class _Linear(torch.autograd.Function):
     """A linear layer by oneDNN."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rmt_mini.engine.layers import one_dnn, product
+from rmt_mini.engine.layers import multiply
 
 BLOCK = 256  # tokens whose probabilities are summed before one of them is drawn
 CHUNK = 128  # rows at once on a CPU; more leave its cache, and take half as long again
@@ -18,7 +18,7 @@ GPU_CHUNK = 4096
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    logits = product(hidden, weight, bias) if one_dnn(hidden) else F.linear(hidden, weight, bias)
+    logits = multiply(hidden, weight, bias)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits if temperature == 1.0 else logits.div_(temperature)
 
@@ -59,7 +59,7 @@ class _TargetLogprobs(torch.autograd.Function):
             probabilities = _logits(hidden[piece], weight, bias, ctx.temperature).sub_(normalisers[piece, None]).exp_()
             scaled = gradient[piece, None] / ctx.temperature
             to_logits = probabilities.mul_(-scaled).scatter_add_(-1, targets[piece, None], scaled).to(hidden.dtype)
-            to_hidden[piece] = product(to_logits, weight.t()) if one_dnn(to_logits) else to_logits @ weight
+            to_hidden[piece] = multiply(to_logits, weight.t())
             if to_weight is not None:
                 to_weight.addmm_(to_logits.t(), hidden[piece])
             if to_bias is not None:

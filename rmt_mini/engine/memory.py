@@ -7,7 +7,7 @@ blocks by the dozen, and touching a fresh one costs a page fault every 4 KB. Kep
 import ctypes
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -40,13 +40,35 @@ def free_memory(gpu: bool = False) -> tuple[int, int]:
     return found.available, found.total
 
 
+class Size(NamedTuple):
+    """A model's size."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    cached: int  # numbers in the key/value cache of one token
+
+
+def measure(model: Any) -> Size:
+    """Return the size of a model, which may be on the meta device."""
+    shape = model.config.get_text_config()
+    layers, hidden, heads = shape.num_hidden_layers, shape.hidden_size, shape.num_attention_heads
+    key_heads = getattr(shape, "num_key_value_heads", None) or heads
+    cached = 2 * layers * key_heads * (getattr(shape, "head_dim", None) or hidden // heads)
+    return Size(model.num_parameters(), layers, hidden, cached)
+
+
+def activation_bytes(tokens: float, size: Size, width: int) -> float:
+    """Return the memory that a backward pass over ``tokens`` keeps, at ``width`` bytes a number."""
+    return tokens * size.layers * size.hidden * ACTIVATION_NUMBERS * width
+
+
 def chunk_tokens(model: Any, tokens: int) -> int:
     """Return how many tokens to read at once: on a GPU up to four times ``tokens``, in half of what memory is free."""
     if model.device.type != "cuda":
         return tokens
     free = free_memory(gpu=True)[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    shape = model.config.get_text_config()
-    each = shape.num_hidden_layers * shape.hidden_size * ACTIVATION_NUMBERS * model.dtype.itemsize
+    each = activation_bytes(1, measure(model), model.dtype.itemsize)
     return min(4 * tokens, max(tokens, int(free / 2 / each)))
 
 

@@ -10,13 +10,12 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 
 from rmt_mini.config import PretrainConfig, RMTConfig
-from rmt_mini.engine.layers import one_dnn, product
-from rmt_mini.engine.memory import ACTIVATION_NUMBERS, free_memory, resident_memory
+from rmt_mini.engine.layers import multiply
+from rmt_mini.engine.memory import activation_bytes, free_memory, measure, resident_memory
 from rmt_mini.engine.model import Policy
 from rmt_mini.errors import NonFiniteError, UserError, disk_full, logger, out_of_memory, resume_command
 from rmt_mini.files import Notes
@@ -35,7 +34,6 @@ def product_rate(device: torch.device, dtype: torch.dtype, rows: int, size: int 
     Where a processor does not multiply the dtype, and so takes a hundred times as long, the first few products suffice.
     """
     left, right = (torch.ones(n, size, device=device, dtype=dtype) for n in (rows, size))
-    multiply = product if one_dnn(left) else torch.nn.functional.linear
     multiply(left[:1], right)  # wakes the library
     few = left[: max(1, rows // 64)]
     rates, end = [], time.perf_counter() + PROBE_SECONDS
@@ -50,29 +48,6 @@ def product_rate(device: torch.device, dtype: torch.dtype, rows: int, size: int 
         if ended + 4 * 2 * rows * size * size / rates[-1] > end:
             break
     return max(rates)
-
-
-class Size(NamedTuple):
-    """A model's size."""
-
-    parameters: int
-    layers: int
-    hidden: int
-    cached: int  # numbers in the key/value cache of one token
-
-
-def measure(model: Any) -> Size:
-    """Return the size of a model, which may be on the meta device."""
-    shape = model.config.get_text_config()
-    layers, hidden, heads = shape.num_hidden_layers, shape.hidden_size, shape.num_attention_heads
-    key_heads = getattr(shape, "num_key_value_heads", None) or heads
-    cached = 2 * layers * key_heads * (getattr(shape, "head_dim", None) or hidden // heads)
-    return Size(model.num_parameters(), layers, hidden, cached)
-
-
-def activation_bytes(tokens: float, size: Size, width: int) -> float:
-    """Return the memory that a backward pass over ``tokens`` keeps, at ``width`` bytes a number."""
-    return tokens * size.layers * size.hidden * ACTIVATION_NUMBERS * width
 
 
 def memory_needed(config: RMTConfig, policy: Policy) -> float:

@@ -18,12 +18,13 @@ import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rmt_mini.config import RMTConfig
+from rmt_mini.engine.memory import Size, activation_bytes, measure
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.text import format_for
 from rmt_mini.errors import UserError
 from rmt_mini.method import budget_of, thought_cap
 from rmt_mini.report.markdown import macro
-from rmt_mini.runs.capacity import RUNTIME_BYTES, Size, activation_bytes, measure, memory_needed, product_rate
+from rmt_mini.runs.capacity import RUNTIME_BYTES, memory_needed, product_rate
 from rmt_mini.scale.launch import ScaleSettings, setup_for
 
 WAYS = ("tree", "trl", "trl-vllm")  # the document tree, on one GPU; TRL with transformers' generate, or with vLLM

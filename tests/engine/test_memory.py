@@ -33,9 +33,9 @@ def test_peak_memory_is_that_of_the_device_asked_about(monkeypatch: pytest.Monke
 
 def test_a_gpu_reads_as_many_tokens_at_once_as_half_of_its_free_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     each = 30 * 576 * ACTIVATION_NUMBERS * 2  # bytes a token, of SmolLM2-135M in bfloat16
-    shape = SimpleNamespace(num_hidden_layers=30, hidden_size=576)
+    shape = SimpleNamespace(num_hidden_layers=30, hidden_size=576, num_attention_heads=9)
     config = SimpleNamespace(get_text_config=lambda: shape)
-    model = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16, config=config)
+    model = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16, config=config, num_parameters=lambda: 0)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 3 * each)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: each)
     for free, tokens in ((0, 100), (2 * 150 * each, 151), (10**6 * each, 400)):

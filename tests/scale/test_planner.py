@@ -13,8 +13,8 @@ import torch
 from transformers import DynamicCache
 
 from rmt_mini.config import RMTConfig, preset
+from rmt_mini.engine.memory import measure
 from rmt_mini.errors import UserError
-from rmt_mini.runs.capacity import measure
 from rmt_mini.scale import planner
 from rmt_mini.scale.launch import ScaleSettings
 from rmt_mini.scale.planner import KNOWN, MACHINES, Machine, estimate, forecast, plan_run, size_of
