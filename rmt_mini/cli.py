@@ -91,7 +91,9 @@ Over = Annotated[str | None, Parameter(help="FIELD=a,b,c: a map of the arms, or 
 Runs = Annotated[int, _from(1, "runs of each arm, --seed first")]
 Jobs = Annotated[int, _from(0, "runs side by side; 0: one a core for micro, else 1")]
 Redo = Annotated[bool, Parameter("--report-only", negative="", help="run nothing; write again the report of what ran")]
-Questions = Annotated[str | None, Parameter(help="micro, micro-text, gym:TASK or champ [default: by the model]")]
+Questions = Annotated[
+    str | None, Parameter(help="micro, micro-text, abacus-all, gym:TASK, champ, ... [default: by the model]")
+]
 Several = Annotated[int, _from(2, "questions, held-out ones included")]
 Answers = Annotated[int, _from(1, "answers to each held-out question")]
 Tokens = Annotated[int | None, Parameter(help="continue with fewer where memory ran out", converter=_whole)]

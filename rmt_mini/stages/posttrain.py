@@ -50,22 +50,23 @@ class Exam:
             answer = encode_text(policy.tokenizer, question.answer)
             self.texts.append(Text(question.id, (*ids, *answer), first, asked=(len(ids),)))
         self.questions = {text.ids: question for text, question in zip(self.texts, questions, strict=True)}
+        self.end = questions[0].end
         longest = max(len(text.ids) - text.places[0] for text in self.texts)
         self.answer_limit = ANSWER_TOKENS + longest if self.name == "chat" or longest > 1 else 1
         most = max(len(text.ids) for text in self.texts)
         require_room(policy.name, getattr(policy.model, "config", None), self, config, trunk=most)
 
     def finished(self, answer: Sequence[int]) -> bool:
-        """An answer ends with its line, with its box, or at the limit."""
+        """An answer ends with its line or sentence, with its box, or at the limit."""
         if len(answer) >= self.answer_limit or answer[-1] == self.tokenizer.eos_token_id:
             return True
         text = self._text(answer)
-        return last_boxed(text) is not None if self.name == "chat" else "\n" in text.lstrip()
+        return last_boxed(text) is not None if self.name == "chat" else self.end in text.lstrip()
 
     def judge(self, answer: Sequence[int], trunk: Sequence[int], index: int) -> float:
         """Score what was said, by the scorer of the question that this trunk is."""
         said = self._text(answer)
-        given = last_boxed(said) if self.name == "chat" else said.strip().split("\n")[0]
+        given = last_boxed(said) if self.name == "chat" else said.strip().split(self.end)[0]
         return 0.0 if given is None else self.questions[tuple(trunk)].score(given)
 
     def _text(self, answer: Sequence[int]) -> str:

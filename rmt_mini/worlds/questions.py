@@ -2,6 +2,7 @@
 
     micro       questions of the micro-world, of a kind that neither of its texts is made of; likewise abacus
     micro-text  the calculations of its mid-training text, in that text's own words; likewise abacus-text
+    abacus-all  the same, but all read-outs of a calculation: a guess is hardly ever right
     gym:TASK    a task of reasoning-gym, scored by its own scorer
     champ       CHAMP's problems, answers compared as mathematics by math-verify
 
@@ -24,9 +25,11 @@ from rmt_mini.worlds.corpus import champ_problems, load_corpus
 from rmt_mini.worlds.micro import share_of
 from rmt_mini.worlds.referee import Referee
 
+ALL = "abacus-all"
 UNREAD = 3_000_000  # a page of the mid-training text that no run reads up to, and where no search looked
 OF_MICRO = {name: (one.exam, 0) for name, one in micro.WORLDS.items()}  # what is asked, from which page on
 OF_MICRO |= {f"{name}-text": (one.midtrain, UNREAD) for name, one in micro.WORLDS.items()}
+OF_MICRO[ALL] = OF_MICRO["abacus-text"]
 ANSWER_CUE = "\nAnswer:"
 OTHER_FORM = re.compile(r", or (?:equivalently|approximately|an equivalent form such as) ")  # of an answer of CHAMP
 GLOSS = re.compile(r" is the only possible value$| \((?:i\.e\.|no).*\)$")  # what follows such an answer
@@ -42,6 +45,7 @@ class Question:
     answer: str  # a right one
     score: Callable[[str], float]  # of an answer: 1.0 if it is right, else 0.0
     key: str = ""  # the calculation that it asks for, or the problem, as a text of it is held out
+    end: str = "\n"  # what follows an answer that is not in a chat
 
 
 def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
@@ -56,7 +60,7 @@ def load_questions(source: str, count: int, seed: int) -> tuple[Question, ...]:
         raise UserError(f"count is {count}; give at least 1 question")
     made: Iterable[Question]
     if source in OF_MICRO:
-        made = _micro(*OF_MICRO[source], seed, 20 * count)  # some come twice
+        made = _micro(*OF_MICRO[source], seed, 20 * count, all_of_it=source == ALL)  # some come twice
     elif source.startswith("gym:"):
         made = _gym(source.removeprefix("gym:"), count, seed)
     elif source == "champ":
@@ -92,13 +96,17 @@ def split_questions(questions: Sequence[Question], evaluation_fraction: float) -
     return sides
 
 
-def _micro(habits: micro.Habits, start: int, seed: int, pages: int) -> Iterator[Question]:
+def _micro(habits: micro.Habits, start: int, seed: int, pages: int, all_of_it: bool) -> Iterator[Question]:
     for page in islice(micro.stream(habits, seed, start), pages):
         place, working = next(
             (n, p.working) for n, p in enumerate(page.pieces) if p.working and p.sort == micro.CALCULABLE
         )
-        text, answer = "".join(piece.text for piece in page.pieces[:place]), page.pieces[place].text
-        yield Question(page.id, text, answer, partial(_equal, answer.strip()), working.key)
+        said = 2 * len(working.steps) - 1 if all_of_it else 1  # words are between two read-outs
+        text, answer = (
+            "".join(p.text for p in part) for part in (page.pieces[:place], page.pieces[place : place + said])
+        )
+        end = "." if all_of_it else "\n"
+        yield Question(page.id, text, answer, partial(_equal, answer.strip()), working.key, end)
 
 
 def _equal(right: str, given: str) -> float:

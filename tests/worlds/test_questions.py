@@ -56,6 +56,24 @@ def test_answers_are_those_of_the_last_move_that_is_asked_for(source):
         assert len(found.moves) == len(re.findall(r"(?:first|second|third|fourth) \w", question.text)) > 1
 
 
+def test_an_answer_of_all_read_outs_is_right_as_a_whole():
+    one, all_of_it = (load_questions(source, 200, seed=3) for source in ("abacus-text", "abacus-all"))
+    assert [question.text for question in one] == [question.text for question in all_of_it]
+    assert [question.key for question in one] == [question.key for question in all_of_it]
+    for last, question in zip(one, all_of_it, strict=True):
+        found = read(f"{question.text}{question.answer}.")
+        moves = len(found[0].moves)
+        assert [len(one.moves) for one in found] == [*range(moves, 0, -1)]
+        assert all(solve(one.start, one.moves) == one.said for one in found)
+        assert question.end == "."
+        assert question.score(question.answer) == 1.0
+        words = question.answer.split()
+        for place in range(0, len(words), 3):
+            other = [*words[:place], "nothing", *words[place + 1 :]]
+            assert question.score(" ".join(other)) == 0.0
+        assert question.score(last.answer) == question.score(question.answer + ", after") == 0.0
+
+
 @pytest.mark.parametrize("world", micro.WORLDS)
 def test_questions_of_one_calculation_are_on_one_side(world):
     """Start and first two moves: what follows them does not matter, nor whether a wheel turns or a lift rises."""
