@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib.style
 import pytest
@@ -86,6 +87,16 @@ def test_alt_text_has_the_numbers(name: str) -> None:
     assert shown.alt.endswith(".")
     if isinstance(shown, Figured):
         assert shown.png()[:4] == b"\x89PNG"
+
+
+def test_the_picture_of_the_method_highlights_parts_by_name() -> None:
+    plain, marked = plots.pipeline(), plots.pipeline("budget", "tree")
+    assert "Highlighted" not in plain.alt
+    assert marked.alt.endswith("Highlighted here: State the budget, Document tree.")
+    assert [one.svg.count('stroke-width="2.5"') for one in (plain, marked)] == [0, 2]
+    ElementTree.fromstring(marked.svg)  # whole XML, or a browser shows nothing
+    with pytest.raises(ValueError, match="no part 'bugdet'; its parts are pretraining, midtraining, "):
+        plots.pipeline("bugdet")
 
 
 @pytest.mark.parametrize("draw", STEP_FIGURES)

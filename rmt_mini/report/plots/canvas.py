@@ -65,6 +65,18 @@ class Marked:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """A drawing with its alt text."""
+
+    svg: str
+    alt: str
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self.svg.encode()).decode()
+        return f'<img alt="{html.escape(self.alt)}" style="max-width: 100%" src="data:image/svg+xml;base64,{data}">'
+
+
+@dataclass(frozen=True)
 class Stack:
     """Several things one above the other."""
 

@@ -4,17 +4,19 @@ The HTML is templates/marked.html.j2. Every coloured piece sets its own ink and 
 nothing, and an underline, a raised number or a sign says the same as the colour.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from rmt_mini.method import ntp_mask, prefix_match_reward
-from rmt_mini.report.markdown import macro, words
-from rmt_mini.report.plots.canvas import Marked, Numbers
+from rmt_mini.report.markdown import macro, render, words
+from rmt_mini.report.plots.canvas import Drawn, Marked, Numbers
 from rmt_mini.report.plots.of_results import tiers_of
 
 __all__ = [
-    "BOTH", "NONE", "NTP", "RL", "by_loss", "byte_match", "heat_map", "question", "rollout_table", "who_learns",
+    "BOTH", "NONE", "NTP", "RL", "by_loss", "byte_match", "heat_map", "pipeline", "question", "rollout_table",
+    "who_learns",
 ]  # fmt: skip
 NAMED = 6  # tokens that a heat map's words name
 LONGEST = 28  # bytes of a text that are laid out
@@ -33,6 +35,20 @@ def heat_map(tokens: Sequence[str], entropies: Numbers, thresholds: Sequence[flo
     rest = list(zip(tokens[1:], entropies, tiers_of(entropies, thresholds or (0.0, 0.0)), strict=True))
     alt = words("heat_map", rest, thresholds, NAMED)
     return Marked(_html("heat_map", tokens[0], rest, thresholds is not None), alt)
+
+
+def pipeline(*parts: str) -> Drawn:
+    """Draw the method: three stages, one step of mid-training, its document tree; ``parts`` of it stand out.
+
+    Example:
+        >>> pipeline("budget").alt[-35:]
+        'Highlighted here: State the budget.'
+    """
+    svg = render("pipeline.svg.j2", parts=parts)
+    titles = dict(re.findall(r'<g id="([\w-]+)">.*?font-weight="bold">([^<]+)<', svg, re.DOTALL))
+    if unknown := [part for part in parts if part not in titles]:
+        raise ValueError(f"the picture has no part {unknown[0]!r}; its parts are {', '.join(titles)}")
+    return Drawn(svg, words("pipeline", [titles[part] for part in parts]))
 
 
 def byte_match(answer: str, continuation: str, boundaries: Sequence[int]) -> Marked:
