@@ -1,24 +1,31 @@
 """What every lesson begins with: a seed, the versions, and where recorded results are."""
 
+import html
 import random
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rmt_mini.errors import UserError
 
 
-def begin(seed: int = 0) -> str:
-    """Seed every generator that a lesson may draw from, hide progress bars, and return the versions as a line."""
+def begin(*parts: str, seed: int = 0) -> Any:
+    """Seed every generator that a lesson may draw from, hide progress bars, and show the versions.
+
+    With ``parts`` of the method, they are highlighted in its picture, which is shown too.
+    """
     import torch
     from transformers.utils import logging
+
+    from rmt_mini.report.plots import Marked, pipeline, stacked
 
     random.seed(seed)
     torch.manual_seed(seed)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    shown = ("rmt-mini", "torch", "transformers", "ipywidgets")
-    versions = ", ".join(f"{name} {version(name)}" for name in shown)
-    return f"Seed {seed}; Python {sys.version.split()[0]}, {versions}"
+    versions = ", ".join(f"{name} {version(name)}" for name in ("rmt-mini", "torch", "transformers", "ipywidgets"))
+    line = f"Seed {seed}; Python {sys.version.split()[0]}, {versions}"
+    return stacked(Marked(html.escape(line), line, role="group"), *([pipeline(*parts)] if parts else []))
 
 
 def recorded(name: str) -> Path:

@@ -4,7 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from statistics import fmean
@@ -68,7 +68,7 @@ class Marked:
 class Drawn:
     """A drawing with its alt text."""
 
-    svg: str
+    svg: str = field(repr=False)
     alt: str
 
     def _repr_html_(self) -> str:
@@ -80,7 +80,7 @@ class Drawn:
 class Stack:
     """Several things one above the other."""
 
-    parts: Sequence[Figured | Marked]
+    parts: Sequence[Figured | Marked | Drawn]
 
     @property
     def alt(self) -> str:
@@ -91,7 +91,7 @@ class Stack:
         return "".join(part._repr_html_() for part in self.parts)
 
 
-def stacked(*parts: Figured | Marked) -> Stack:
+def stacked(*parts: Figured | Marked | Drawn) -> Stack:
     """Put figures and marked text one above the other."""
     return Stack(parts)
 
