@@ -11,11 +11,14 @@ from xml.etree import ElementTree
 import matplotlib.style
 import pytest
 import yaml
+from matplotlib.colors import to_rgba
 from PIL import Image
 
+from rmt_mini import method
 from rmt_mini.files import Evaluation, ExamStep
 from rmt_mini.report import plots
 from rmt_mini.report.plots import Figured, Marked, canvas
+from rmt_mini.worlds import micro
 from tests.report.made import cell, change, evaluation, measured, step
 from tests.teaching.lesson_cells import defined_by
 
@@ -183,6 +186,14 @@ def test_marks_differ_without_colour(tmp_path: Path) -> None:
     body = plots.heat_map(TOKENS, ENTROPIES, THRESHOLDS).body
     assert re.findall("decoration: ([a-z ]+);", body)[:3] == ["underline dotted", "none", "underline double"]
     assert re.findall(r"<sup[^>]*>([^<]*)</sup>", plots.heat_map(TOKENS, ENTROPIES).body) == ["0.9", "2.3"]
+
+
+def test_a_tier_has_one_look_in_every_figure() -> None:
+    drawn = plots.curves({"share": {"other": [0.5, 1], "hard": [0, 1], "easy": [1, 0]}}, "step").figure.axes[0]
+    assert [line.get_color() for line in drawn.lines] == [canvas.BLUE, canvas.RED, canvas.BLUE]
+    tiers = plots.bar_chart({"share": {"median": {"hard": 0.5, "easy": 0.2}}}, "").figure.axes[0]
+    assert [bar.get_facecolor() for bar in tiers.patches] == [to_rgba(canvas.RED), to_rgba(canvas.BLUE)]
+    assert {*method.TIERS, *micro.SORTS, micro.STEP, micro.SAYING} == {*canvas.OWN_LOOKS}
 
 
 def test_a_figure_is_saved_with_its_alt_text(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 from rmt_mini.config import preset
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Evaluation, as_lines, read_metrics
+from rmt_mini.records import Text
 from rmt_mini.report.plots import side_by_side
 from rmt_mini.teaching.widgets import panel as room
-from rmt_mini.teaching.widgets.panel import DONE, FAILED, PAUSED, LiveRun, Panel, last_rollouts, panel_config
+from rmt_mini.teaching.widgets.panel import DONE, FAILED, PAUSED, STOPPED, LiveRun, Panel, last_rollouts, panel_config
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = 60.0  # seconds that no wait here comes near
@@ -37,7 +39,7 @@ def scripted(
             folder.mkdir(exist_ok=True)
             with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(as_lines([metrics[step]]))
-            seen(SimpleNamespace(metrics=metrics[step]))
+            seen(SimpleNamespace(metrics=metrics[step], texts=[Text("a", (5, 6, 7), 0)], judged=[]))
             if stop.is_set():
                 raise Stopped("runs/x")
         if ending is not None:
@@ -119,16 +121,32 @@ def test_buttons_serve_only_where_they_can_and_a_stopped_run_stays_for_compariso
     assert panel.run is not None
     assert panel.run.wait(LONG)
     assert usable(panel) == {"start", "resume"}
-    assert "Paused after step 1 of 3" in panel.status.value
-    earlier = panel.run.metrics
-    assert side_by_side({"a": earlier}, 3).alt in panel.view.value
+    assert "Stopped after step 1 of 3" in panel.status.value
+    assert panel.run.state == STOPPED
+    earlier, label = panel.run.metrics, panel.run.label
+    assert side_by_side({"this run": earlier}, 3).alt in html.unescape(panel.view.value)
+    assert panel.against.options[1] == (label, "a")
     panel.buttons["start"].click()
     panel.against.value = "a"
     for gate in second:
         gate.set()
     assert panel.run.wait(LONG)
     assert panel.run.state == DONE
-    assert side_by_side({"b": panel.run.metrics, "a": earlier}, 3).alt in panel.view.value
+    assert side_by_side({"this run": panel.run.metrics, label: earlier}, 3).alt in html.unescape(panel.view.value)
+
+
+def test_a_run_is_labelled_by_what_differs_from_the_preset(tmp_path: Path) -> None:
+    for changes, label in (
+        ({}, "preset"),
+        ({"budget_start": 30, "seed": 3}, "seed 3, B_0 30"),
+        ({"arm": "rmt-no-ntp", "length_weight": 0.6}, "rmt-no-ntp, w 0.6"),
+        ({"arm": "ntp"}, "ntp"),
+        ({"late_mix": "easy only"}, "tier_probs_late (1.0, 0.0, 0.0)"),
+    ):
+        config = panel_config(**settings(**changes)).replace(out=str(tmp_path))
+        run = LiveRun(lambda *_: None, tmp_path, config, bool)  # type: ignore[arg-type, return-value]
+        assert run.wait(LONG)
+        assert run.label == label
 
 
 def test_what_is_impossible_is_an_error_in_place() -> None:

@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -24,6 +24,12 @@ LOOKS = (
     (BLUE, "-", "o"), (RED, "--", "s"), (PURPLE, "-.", "^"), (ORANGE, ":", "D"),
     (GREY, "-", "v"), ("#a96b59", "--", "P"), ("#e76300", "-.", "X"), ("#717581", ":", "*"),
 )  # fmt: skip # colour, line, marker
+# a tier and a sort of token have one look in every figure; other names take theirs in order
+OWN_LOOKS = {
+    "easy": (BLUE, "-", "o"), "medium": (ORANGE, ":", "D"), "hard": (RED, "--", "s"),
+    "grammar": (GREY, "-", "v"), "step": ("#e76300", "-.", "X"), "noise": ("#717581", ":", "*"),
+    "calculable": (PURPLE, "-.", "^"), "saying": ("#a96b59", "--", "P"),
+}  # fmt: skip
 BAR_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"), (GREY, ".."), (PURPLE, "\\\\"))  # colour, hatch
 _PAGE = "background: #fff; color: #000; padding: 0.6em 0.8em; line-height: 1.9; overflow-wrap: anywhere"
 RULE: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1.2}
@@ -113,8 +119,12 @@ def panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
-def done(figure: Figure, alt: str) -> Figured:
-    """Finish a figure; a legend of all that has a name is above, where it hides no data."""
+def done(figure: Figure, alt: str, apart: bool = False) -> Figured:
+    """Finish a figure; a legend of all that has a name is above, where it hides no data, or ``apart`` in each panel."""
+    if apart:
+        for ax in figure.axes:
+            ax.legend(fontsize=7, frameon=False)
+        return Figured(figure, alt)
     named = {name: mark for ax in figure.axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
     if named:
         columns = min(5, 140 // (8 + max(map(len, named))))  # as many as fit
@@ -139,6 +149,12 @@ def spread(found: Cell | Change, by: float = 100) -> Spread | None:
     return by * middle, by * found.low, by * found.high
 
 
+def looks_of(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
+    """Return colour, line and marker of each name."""
+    rest = cycle(LOOKS)
+    return {name: OWN_LOOKS.get(name) or next(rest) for name in names}
+
+
 def bar_chart(
     charts: Mapping[str, Mapping[str, Mapping[str, float | Spread | None]]], alt: str, form: str = "{:.2f}"
 ) -> Figured:
@@ -159,7 +175,8 @@ def bar_chart(
             known = any(isinstance(one, tuple) for one in bars.values())
             whiskers = np.maximum(0, [middle - low, high - middle]) if known else None
             x, (colour, hatch) = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * width, looks[name]
-            look: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white", "capsize": 2}
+            own = [OWN_LOOKS.get(group, (colour,))[0] for group in groups] if len(series) == 1 else colour
+            look: dict[str, Any] = {"color": own, "hatch": hatch, "edgecolor": "white", "capsize": 2}
             drawn = ax.bar(x, middle, width, yerr=whiskers, label=name, **look)
             ax.bar_label(drawn, fmt=form, fontsize=8)
         ax.set(xticks=range(len(groups)), xticklabels=groups, ylabel=unit)
@@ -173,6 +190,8 @@ def curves(
     wanted: float | None = None,
     marked: Mapping[str, Numbers] | None = None,
     alt: str = "",
+    height: float = 3.4,
+    apart: bool = False,
     **axes: Any,
 ) -> Figured:
     """Draw named curves, a panel each, with a marker here and there.
@@ -183,6 +202,8 @@ def curves(
         wanted: where the curves should be.
         marked: unit -> places on x.
         alt: what is to be seen, if more than ends and range of each curve.
+        height: inches.
+        apart: a legend in each panel, where a look means another thing in another panel.
         axes: what ``Axes.set`` takes.
 
     Example:
@@ -191,12 +212,14 @@ def curves(
     """
     if not any(len(curve) for series in charts.values() for curve in series.values()):
         return empty(", ".join(charts) or "the sizes")
-    figure, drawn = panels(len(charts), 3.4)
+    figure, drawn = panels(len(charts), height)
     over = [x] * len(charts) if isinstance(x, str) else x
     said: dict[str, dict[str, list[float]]] = {}
     for ax, (unit, series), below in zip(drawn, charts.items(), over, strict=True):
         said[unit] = {}
-        for (colour, line, marker), (name, one) in zip(cycle(LOOKS), series.items(), strict=False):
+        looks = looks_of(series)
+        for name, one in series.items():
+            colour, line, marker = looks[name]
             points = one if isinstance(one, Mapping) else dict(enumerate(one))
             said[unit][name] = values = [float(value) for value in points.values()]
             every = max(1, len(values) // 12)
@@ -206,7 +229,7 @@ def curves(
         if wanted is not None:
             ax.axhline(wanted, label=f"wanted: {wanted}", **RULE)
         ax.set(xlabel=below, ylabel=unit, **axes)
-    return done(figure, alt or words("curves", said, over, wanted))
+    return done(figure, alt or words("curves", said, over, wanted), apart)
 
 
 def levels(found: Mapping[str, Cells], x: str, y: str, marked: int | None = None) -> Figured:
@@ -218,7 +241,7 @@ def levels(found: Mapping[str, Cells], x: str, y: str, marked: int | None = None
     marks = {f"{y} (%)": [] if marked is None else [marked]}
     alt = words("levels", y, ends, x, marked, at_mark)
     drawn = curves({f"{y} (%)": middles}, x, marked=marks, alt=alt, ylim=(0, 103))
-    for (colour, *_), spreads in zip(cycle(LOOKS), known.values(), strict=False):
+    for (colour, *_), spreads in zip(looks_of(known).values(), known.values(), strict=True):
         _, low, high = zip(*spreads.values(), strict=True)
         drawn.figure.axes[0].fill_between(list(spreads), low, high, color=colour, alpha=0.15, linewidth=0)
     return drawn

@@ -1,5 +1,6 @@
 """Figures of results: a run's metrics, accuracies, comparisons, entropies; and of the document tree."""
 
+import types
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from statistics import median
@@ -12,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MultipleLocator
 
 from rmt_mini.engine.attention import tree_mask
-from rmt_mini.files import ArmRow, Change, Evaluation, ExamStep, Level, Variant
+from rmt_mini.files import ArmRow, Change, CurvePoint, Evaluation, ExamStep, Level, Variant
 from rmt_mini.method import TIERS, assign_tiers, thought_cap
 from rmt_mini.records import StepMetrics
 from rmt_mini.report.claims import rows_of, shown, trained_as
@@ -88,20 +89,50 @@ def losses(metrics: Metrics) -> Figured:
     return canvas.curves(charts, "step", alt=words("losses", metrics))
 
 
-def side_by_side(runs: Mapping[str, Metrics], steps: int = 0) -> Figured:
-    """Draw thought length, budget and match reward of several runs, which may still run; ``steps`` widens the axis."""
+def side_by_side(
+    runs: Mapping[str, Metrics], steps: int = 0, points: Mapping[str, Sequence[CurvePoint]] = types.MappingProxyType({})
+) -> Stack:
+    """Draw what several runs did so far, which may still run; ``steps`` widens the axis, ``points`` are their curves.
+
+    Tiers are those of the first run; match reward, tiers and signal are smoothed.
+    """
     drawn = {name: metrics for name, metrics in runs.items() if metrics}
-    match = {
-        name: canvas.smoothed([m.match_reward for m in metrics], max(2, len(metrics) // 20))
-        for name, metrics in drawn.items()
-    }
-    charts: Charts = {
-        "thought length, tokens": {name: over_steps(metrics, "thought_length") for name, metrics in drawn.items()},
-        "budget, tokens": {name: over_steps(metrics, "budget") for name, metrics in drawn.items()},
-        "match reward, smoothed": match,
-    }
+    if not drawn:
+        return canvas.stacked(canvas.empty("the run"))
+
+    def smooth(field: str) -> dict[str, Numbers]:
+        values = {name: [getattr(m, field) for m in metrics] for name, metrics in drawn.items()}
+        return {name: canvas.smoothed(one, max(2, len(one) // 20)) for name, one in values.items()}
+
+    first, match = next(iter(drawn.values())), smooth("match_reward")
+    shares = [[count / max(1, sum(m.tier_counts)) for count in m.tier_counts] for m in first]
+    lengths = {name: over_steps(metrics, "thought_length") for name, metrics in drawn.items()}
+    budgets = {f"B_t of {name}": over_steps(metrics, "budget") for name, metrics in drawn.items()}
+    seen = {name: {p.step: p.think for p in points.get(name, ())} for name in drawn}
+    seen |= {f"{name}, at once": {p.step: p.plain for p in points.get(name, ())} for name in drawn}
     last = max([steps - 1, *(metrics[-1].step for metrics in drawn.values())])
-    return canvas.curves(charts, "step", alt=words("side_by_side", drawn, match), xlim=(-0.5, last + 0.5))
+    rows: tuple[Charts, Charts] = (
+        {
+            "thought length, tokens": lengths | budgets,
+            "match reward": match,
+            "next-token loss": {name: over_steps(metrics, "ntp_loss") for name, metrics in drawn.items()},
+        },
+        {
+            "share of positions drawn": {
+                tier: canvas.smoothed([one[n] for one in shares], max(2, len(shares) // 20))
+                for n, tier in enumerate(TIERS)
+            },
+            "groups with a signal": smooth("signal_groups"),
+            "held-out, right": {name: curve for name, curve in seen.items() if curve} or {"not yet measured": {}},
+        },
+    )
+    alts = words("side_by_side", drawn, match), words("held_out", points)
+    return canvas.stacked(
+        *(
+            canvas.curves(row, "step", alt=alt, height=2.4, apart=True, xlim=(-0.5, last + 0.5))
+            for row, alt in zip(rows, alts, strict=True)
+        )
+    )
 
 
 def accuracy(evaluation: Evaluation) -> Figured:

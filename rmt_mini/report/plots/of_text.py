@@ -15,12 +15,12 @@ from rmt_mini.report.plots.canvas import Drawn, Marked, Numbers
 from rmt_mini.report.plots.of_results import tiers_of
 
 __all__ = [
-    "BOTH", "NONE", "NTP", "RL", "by_loss", "byte_match", "heat_map", "pipeline", "question", "rollout_table",
-    "who_learns",
+    "BOTH", "DOWN", "NONE", "NTP", "RL", "UP", "by_loss", "byte_match", "heat_map", "pipeline", "question",
+    "rollout_table", "who_learns",
 ]  # fmt: skip
 NAMED = 6  # tokens that a heat map's words name
 LONGEST = 28  # bytes of a text that are laid out
-RL, NTP, BOTH, NONE = "RL", "NTP", "RL and NTP", "none"
+RL, NTP, BOTH, UP, DOWN, NONE = "RL", "NTP", "RL and NTP", "up", "down", "none"
 
 
 def heat_map(tokens: Sequence[str], entropies: Numbers, thresholds: Sequence[float] | None = None) -> Marked:
@@ -84,8 +84,8 @@ def rollout_table(rows: Sequence[Mapping[str, Any]]) -> Marked:
 
 
 def by_loss(tokens: Sequence[str], marks: Sequence[str], what: str) -> Marked:
-    """Write tokens, each with its mark: RL, NTP, BOTH or NONE; ``what`` is said before the marks are counted."""
-    counts = {mark: list(marks).count(mark) for mark in (RL, NTP, BOTH, NONE) if mark in marks}
+    """Write tokens, each with its mark: RL, UP, DOWN, NTP, BOTH or NONE; ``what`` is said before their counts."""
+    counts = {mark: list(marks).count(mark) for mark in (RL, UP, DOWN, NTP, BOTH, NONE) if mark in marks}
     pairs = groupby(zip(tokens, marks, strict=True), key=lambda pair: pair[1])
     runs = [(mark, [token for token, _ in same]) for mark, same in pairs]
     counted = ", ".join(f"{mark} {count}" for mark, count in counts.items())

@@ -17,7 +17,7 @@ from rmt_mini.errors import UserError
 from rmt_mini.report.plots import Figured, Marked, Stack
 
 Drawn = Figured | Marked | Stack
-_WIDE: dict[str, Any] = {"style": {"description_width": "15em"}, "layout": {"width": "34em", "max_width": "100%"}}
+_WIDE: dict[str, Any] = {"style": {"description_width": "15em"}, "layout": {"width": "52em", "max_width": "100%"}}
 _BUTTONS: dict[str, Any] = {
     "style": {"description_width": "15em", "button_width": "auto"},
     "layout": {"width": "100%", "max_width": "60em"},
@@ -70,6 +70,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no anno
 
     def __init__(self, draw: Callable[..., Drawn], controls: Mapping[str, ipywidgets.Widget]) -> None:
         self.draw, self.controls, self.alt, self.page = draw, dict(controls), "", ipywidgets.HTML()
+        self._drawn = ""
         for one in self.controls.values():
             one.observe(self._redraw, names="value")
         super().__init__([*self.controls.values(), self.page])
@@ -84,8 +85,12 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no anno
     def _redraw(self, _: object = None) -> None:
         try:
             shown = self.draw(**self.settings)
-            self.alt, body = shown.alt, shown._repr_html_() + status(shown.alt)
-        except (UserError, ValueError) as error:
-            self.alt, body = str(error), alert(str(error))
+            self.alt, self._drawn = shown.alt, shown._repr_html_()
+            body = self._drawn + status(shown.alt)
+        except (UserError, ValueError) as error:  # what was drawn last stays, but pale
+            self.alt, body = (
+                str(error),
+                f'{alert(str(error))}<div style="opacity: 0.35" aria-hidden="true">{self._drawn}</div>',
+            )
         settings = html.escape(json.dumps(self.settings, default=str))
         self.page.value = f'<div data-settings="{settings}">{body}</div>'

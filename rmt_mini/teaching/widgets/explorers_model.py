@@ -10,8 +10,9 @@ from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.engine.prompt import AnswerFormat, Continuation
 from rmt_mini.engine.rollout import Asking, roll_out
 from rmt_mini.method.budget import thought_cap
-from rmt_mini.records import Position
-from rmt_mini.report.plots import Stack, question, rollout_table, stacked
+from rmt_mini.records import Judged, Position
+from rmt_mini.report.plots import DOWN, NONE, UP, Marked, Stack, by_loss, question, rollout_table, stacked, who_learns
+from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.worlds.micro import corpus
 
 GROUP = 4  # thoughts at a position
@@ -63,3 +64,30 @@ def ask_model(document: int, index: int, budget: int, seed: int = 0) -> Stack:
     rows = rollout_rows(policy, texts[document], index, budget, seed)
     plain = {"when": "no thought", "thought": "", "closed": True, "answer": decode([guess])}
     return stacked(asked, rollout_table([rows[0] | plain | {"match": form.judge([guess], ids, index)}, *rows]))
+
+
+def _pushed(form: AnswerFormat, trunk: Sequence[int], judged: Judged) -> Marked:
+    """Mark the tokens of a branch by their gradient: sampled ones are pushed, those of the environment are not."""
+    one, mark = judged.rollout, UP if judged.advantage > 0 else DOWN if judged.advantage < 0 else NONE
+    parts = (
+        (form.opening(one.budget), 0),
+        (one.thought, one.length),
+        (form.close, int(one.closed)),  # the first token of the closing tag is the decision
+        (form.cue(trunk, one.position.index), 0),
+        (one.answer, len(one.answer)),
+    )
+    tokens = [token for part, _ in parts for token in part]
+    marks = [mark if place < count else NONE for part, count in parts for place in range(len(part))]
+    return by_loss(words(form, tokens), marks, f"A rollout with advantage {judged.advantage:+.2f}.")
+
+
+def tokens_of_step(result: StepResult) -> Stack:
+    """Show a step token by token: its first text by the loss of each token, and two of its rollouts by their gradient.
+
+    Shown are the rollouts of the first text that are pushed hardest, up and down.
+    """
+    form, text = micro_world()[1], result.texts[0]
+    own = sorted((one for one in result.judged if one.rollout.position.trunk == 0), key=lambda one: one.advantage)
+    chosen = sorted({one.rollout.position.index for one in own})
+    ends = [own[-1], own[0]] if own else []
+    return stacked(who_learns(words(form, text.ids), chosen), *(_pushed(form, text.ids, one) for one in ends))

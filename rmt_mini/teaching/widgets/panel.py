@@ -17,20 +17,22 @@ import yaml
 from rmt_mini.arms import arms_named
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import Evaluation, Notes, RolloutLine, read_lines, read_metrics
+from rmt_mini.files import CurvePoint, Evaluation, Notes, RolloutLine, read_lines, read_metrics
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import StepMetrics
+from rmt_mini.report.claims import SYMBOLS
 from rmt_mini.report.plots import Marked, accuracy, rollout_table, side_by_side
 from rmt_mini.runs.folder import folder_for
 from rmt_mini.runs.run import RunResult, resume, run
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.teaching.widgets.controls import alert, control, controls_of, status
+from rmt_mini.teaching.widgets.explorers_model import tokens_of_step
 
 SHOWN = 4  # rollouts
 REDRAWN = 1.0  # seconds between two drawings, at least: a figure takes a tenth of one from the run
 _DATA = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 LATE, LITTLE = _DATA["late"], _DATA["little"]
-RUNNING, PAUSED, DONE, FAILED = "running", "paused", "done", "failed"
+RUNNING, PAUSED, STOPPED, DONE, FAILED = "running", "paused", "stopped", "done", "failed"
 Work = Callable[[Callable[[StepResult], None], threading.Event], RunResult]
 
 
@@ -38,13 +40,15 @@ class LiveRun:
     """One run in a thread of its own; it calls ``changed`` in that thread whenever there is something new.
 
     Attributes:
-        state: RUNNING, PAUSED, DONE or FAILED.
+        state: RUNNING, PAUSED, STOPPED, DONE or FAILED.
+        last: the step that was taken last.
         message: the error of a failed run.
     """
 
     def __init__(self, work: Work, folder: Path, config: RMTConfig, changed: Callable[[], None]) -> None:
         self.folder, self.config, self.changed = folder, config, changed
-        self.state, self.message = RUNNING, ""
+        self.state, self.message, self._for_good = RUNNING, "", False
+        self.last: StepResult | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
         self._thread.start()
@@ -67,8 +71,28 @@ class LiveRun:
         """The steps so far, as the run's folder has them."""
         return read_metrics(self.folder)
 
-    def pause(self) -> None:
-        """End the run after the step under way; returns at once."""
+    @property
+    def points(self) -> list[CurvePoint]:
+        """The held-out accuracies so far."""
+        return read_lines(self.folder / "curve.jsonl", CurvePoint).good
+
+    @property
+    def label(self) -> str:
+        """What distinguishes the run from the preset, as "rpt, seed 1" or "B_0 40"; "preset" if nothing does."""
+        usual = panel_config("rmt", "", out=self.config.out)
+        differ = {name: value for name, value in self.config if value != getattr(usual, name) and name != "steps"}
+        arms = {arm.name: dict(arm.config(usual)) for arm in arms_named(usual)}
+        changes = {
+            name: {key for key, value in arm.items() if value != getattr(usual, key)} for name, arm in arms.items()
+        }
+        fits = [name for name, keys in changes.items() if all(differ.get(key) == arms[name][key] for key in keys)]
+        arm = max(fits, key=lambda name: len(changes[name]))  # "rmt", which changes nothing, fits always
+        words = [f"{SYMBOLS.get(name, name)} {value}" for name, value in differ.items() if name not in changes[arm]]
+        return ", ".join([*([arm] if changes[arm] else []), *words]) or "preset"
+
+    def pause(self, for_good: bool = False) -> None:
+        """End the run after the step under way, and say then that it is stopped if ``for_good``; returns at once."""
+        self._for_good = for_good
         self._stop.set()
 
     def wait(self, seconds: float | None = None) -> bool:
@@ -76,12 +100,16 @@ class LiveRun:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
+    def _seen(self, result: StepResult) -> None:
+        self.last = result
+        self.changed()
+
     def _run(self, work: Work) -> None:
         try:
-            work(lambda _: self.changed(), self._stop)
+            work(self._seen, self._stop)
             self.state = DONE
         except Stopped:
-            self.state = PAUSED
+            self.state = STOPPED if self._for_good else PAUSED
         except BaseException as error:  # nobody else sees an error in a thread
             own = isinstance(error, UserError)
             self.state, self.message = FAILED, str(error) if own else f"{type(error).__name__}: {error}"
@@ -105,8 +133,8 @@ def last_rollouts(lines: Sequence[Mapping[str, Any]]) -> Marked:
     )
 
 
-class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotations
-    """Controls and buttons for a run of the micro-world, a status, and a view of it beside an earlier one."""
+class Panel(ipywidgets.HBox):  # type: ignore[misc]  # ipywidgets has no annotations
+    """Left controls, buttons and status of a run of the micro-world, right a view of it beside an earlier one."""
 
     def __init__(self) -> None:
         self.controls = controls_of("panel")
@@ -120,12 +148,17 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
         }
         for name, button in self.buttons.items():
             button.on_click(getattr(self, f"_{name}"))
-        self.folder = control("run folder to resume", "")
+        self.folder = control("resume folder", "")
         self.against = control("compare with", options=[("no other run", "")])
         self.against.observe(lambda _: self._draw(), names="value")
         self.status, self.view = ipywidgets.HTML(), ipywidgets.HTML()
         row = ipywidgets.HBox(list(self.buttons.values()), layout={"flex_flow": "row wrap"})
-        super().__init__([*self.controls.values(), row, self.folder, self.against, self.status, self.view])
+        left = ipywidgets.VBox([*self.controls.values(), row, self.folder, self.against, self.status])
+        for one in (*self.controls.values(), self.folder, self.against):
+            one.layout.width, one.style.description_width = "100%", "10.5em"
+        left.layout = {"flex": "1 1 24em", "max_width": "28em", "overflow": "hidden"}
+        self.view.layout = {"flex": "3 1 34em"}
+        super().__init__([left, self.view], layout={"flex_flow": "row wrap"})
         self.add_class("rmt-panel")
         self._say("Nothing runs. Choose settings, predict what they will do, and press Start.")
 
@@ -147,7 +180,7 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
 
     def _stop(self, _: object) -> None:
         if self.run:
-            self.run.pause()
+            self.run.pause(for_good=True)
             self._keep(self.run)
             self._say("Stopping after the step under way. Its curve stays for comparison.")
 
@@ -166,7 +199,7 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
 
     def _keep(self, run: LiveRun) -> None:
         self.earlier[run.folder.name] = run
-        self.against.options = [("no other run", ""), *((name, name) for name in self.earlier)]
+        self.against.options = [("no other run", ""), *((one.label, name) for name, one in self.earlier.items())]
 
     def _changed(self) -> None:
         """Draw in the kernel's own thread; called in the run's."""
@@ -186,9 +219,14 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no annotat
         self._say(_DATA["messages"][run.state].format(done=done, steps=steps, folder=run.folder))
         if run.state == FAILED:
             self.status.value = alert(run.message)
-        shown = {one.folder.name: one.metrics for one in (run, self.earlier.get(self.against.value)) if one}
-        drawn = side_by_side(shown, steps)
+        shown, other = {"this run": run}, self.earlier.get(self.against.value)
+        if other and other is not run:
+            shown[other.label] = other
+        metrics, points = ({name: getattr(one, what) for name, one in shown.items()} for what in ("metrics", "points"))
+        drawn = side_by_side(metrics, steps, points)
         parts = [drawn._repr_html_(), status(drawn.alt)]
+        if run.last:
+            parts.append(tokens_of_step(run.last)._repr_html_())
         if rollouts := read_lines(run.folder / "rollouts.jsonl", RolloutLine).good[-SHOWN:]:
             parts.append(last_rollouts([line.model_dump() for line in rollouts])._repr_html_())
         if run.state == DONE and (measured := Evaluation.find(run.folder)):
