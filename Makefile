@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := data,grading,notebooks,posttrain,scale,test
 
 .DEFAULT_GOAL := help
-.PHONY: help install run lab slides test browser bench replicate clean
+.PHONY: help install run lab slides handouts test browser bench replicate clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -28,6 +28,9 @@ lab: $(STAMP) ## open the lessons in JupyterLab
 
 slides: $(STAMP) ## make slides of the lessons in build/slides; they need no network
 	"$(PY)" -m rmt_mini.teaching.slides $(ARGS)
+
+handouts: $(STAMP) ## make a handout, a prediction sheet, an exam and its key in build/handouts
+	"$(PY)" -m rmt_mini.teaching.handouts $(ARGS)
 
 # Tests share two cores, one thread each, but for those that need a GPU, which run alone; tests that need what a machine
 # lacks skip themselves. The four expressions must leave no test out.

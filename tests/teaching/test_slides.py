@@ -12,7 +12,7 @@ from bs4 import BeautifulSoup
 from rmt_mini.errors import UserError
 from rmt_mini.teaching import slides
 from rmt_mini.teaching.lessons import lessons, read_notebook
-from rmt_mini.teaching.slides import deck, main
+from rmt_mini.teaching.slides import GUIDE, TALKS, deck, formulas, main, talk
 
 LESSONS = lessons()
 
@@ -24,7 +24,8 @@ def written(path: Path, *sources: str) -> Path:
 
 @pytest.mark.parametrize("path", [LESSONS[3], LESSONS[12]], ids=lambda path: path.stem)
 def test_a_deck_has_the_whole_lesson_and_fetches_nothing(path: Path) -> None:
-    text, cells = deck(path, [one.stem for one in LESSONS]), read_notebook(path).cells
+    notebook = read_notebook(path)
+    text, cells = deck(notebook, path.stem, [one.stem for one in LESSONS]), read_notebook(path).cells
     page = BeautifulSoup(text, "html.parser")
     fetched = [one.get("src") or one.get("href") for one in page(["script", "img", "iframe", "link", "source"])]
     assert all(one is None or one.startswith("data:") for one in fetched)
@@ -34,7 +35,9 @@ def test_a_deck_has_the_whole_lesson_and_fetches_nothing(path: Path) -> None:
     words = re.sub(r"\s", "", page.get_text())
     for cell in cells:
         if cell.cell_type == "markdown":
-            for word in re.findall(r"[A-Za-z]{4,}", re.sub(r"\]\([^)]*\)|<[^>]*>|```\w*", "", cell.source)):
+            for word in re.findall(
+                r"[A-Za-z]{4,}", re.sub(r"\]\([^)]*\)|<[^>]*>|```\w*|\$\$?[^$]+\$\$?", "", cell.source)
+            ):
                 assert word in words
         elif cell.metadata.get("slideshow", {}).get("slide_type") != "skip":
             assert re.sub(r"\s", "", cell.source.replace("# NBVAL_CHECK_OUTPUT\n", "")) in words
@@ -42,13 +45,38 @@ def test_a_deck_has_the_whole_lesson_and_fetches_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_lessons_write_formulas_as_text_and_skip_the_set_up(path: Path) -> None:
-    """Else a deck would need MathJax, which comes from the network."""
+def test_formulas_need_no_network_and_the_set_up_is_skipped(path: Path) -> None:
     cells = read_notebook(path).cells
-    assert not any(re.search(r"\$[^$\n]+\$|\\\(|\\\[", cell.source) for cell in cells if cell.cell_type == "markdown")
+    for source in (cell.source for cell in cells if cell.cell_type == "markdown"):
+        shown = formulas(source)
+        assert "$" not in re.sub(r"```.*?```|`[^`\n]*`", "", shown, flags=re.DOTALL)
+        assert shown.count("<math") == len(re.findall(r"\$\$.+?\$\$|\$[^$\n]+\$", plain(source), re.DOTALL))
+        assert "\\" not in "".join(
+            re.findall(r"<math.*?</math>", shown, re.DOTALL)
+        )  # a command that MathML does not know
     skipped = [cell.source for cell in cells if cell.metadata.get("slideshow", {}).get("slide_type") == "skip"]
-    assert len(skipped) == 2
+    assert len(skipped) == (1 if 'begin("' in cells[2].source else 2)  # a picture is worth a slide
     assert "find_spec" in skipped[0]
+
+
+def plain(markdown: str) -> str:
+    return re.sub(r"```.*?```|`[^`\n]*`", "", markdown, flags=re.DOTALL)
+
+
+def test_code_and_prices_are_no_formulas() -> None:
+    assert formulas("`$x$` costs 3$") == "`$x$` costs 3$"
+    assert formulas("$x$").startswith('<math xmlns="http://www.w3.org/1998/Math/MathML" display="inline">')
+
+
+@pytest.mark.parametrize("minutes", TALKS)
+def test_a_talk_has_the_sections_that_the_guide_plans(minutes: int) -> None:
+    made = talk(minutes).cells
+    plan = GUIDE.read_text(encoding="utf-8").partition(f"## {minutes} minutes")[2].partition("\n## ")[0]
+    planned = re.findall(r"lesson \d+, \*(.+?)\*", plan)
+    headings = [heading for cell in made for heading in re.findall(r"^##+ (.+)", cell.source, re.MULTILINE)]
+    assert [heading for heading in headings if heading in planned] == planned
+    assert sum(cell.cell_type == "code" for cell in made) >= 4
+    assert "<img" in str([cell.get("outputs", "") for cell in made])
 
 
 def test_the_command_writes_decks_whose_links_lead_to_decks_or_become_words(tmp_path: Path) -> None:
@@ -88,4 +116,4 @@ def test_wrong_input_is_one_line(
 def test_without_reveal_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slides, "find_spec", lambda _: None)
     with pytest.raises(UserError, match="pip install"):
-        deck(LESSONS[0])
+        deck(read_notebook(LESSONS[0]), "a")
