@@ -17,6 +17,7 @@ from nbconvert import SlidesExporter
 
 from rmt_mini.errors import UserError
 from rmt_mini.files import write_keeping
+from rmt_mini.report.plots import pipeline
 from rmt_mini.teaching.lessons import FOLDER, lessons, read_notebook
 
 GUIDE = FOLDER.parent / "docs" / "instructor.md"
@@ -56,7 +57,8 @@ def talk(minutes: int) -> Any:
     title, table = next(
         found.groups()[1:] for found in TALK.finditer(GUIDE.read_text("utf-8")) if found[1] == f"{minutes}"
     )
-    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {title[0].upper()}{title[1:]}")])
+    head = f"# {title[0].upper()}{title[1:]}\n\n{pipeline('midtraining')._repr_html_()}"
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(head)])
     for row in table.splitlines()[2:]:
         when, what, where = row.strip("| ").split(" | ")
         made.cells.append(nbformat.v4.new_markdown_cell(f"# {what}\n\nMinutes {when}"))
