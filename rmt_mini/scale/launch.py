@@ -44,7 +44,7 @@ class ScaleSettings(Settings):
 
 def require_installed(engine: str, packages: Sequence[str] = ()) -> None:
     """Raise a UserError that says how to install what a run needs and is missing."""
-    remedies = dict.fromkeys(("trl", "accelerate", "peft", "datasets"), "pip install 'rmt-mini[scale]'")
+    remedies = dict.fromkeys(("trl", "accelerate", "peft", "datasets"), "pip install -e '.[scale]'")
     remedies |= {name: f"this setup needs it: pip install {name}" for name in packages}
     if engine != "transformers":
         remedies["vllm"] = f"engine {engine!r} needs it: pip install 'trl[vllm]', or use --engine transformers"

@@ -3,6 +3,7 @@
 import html
 import random
 import sys
+import sysconfig
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def begin(*parts: str, seed: int = 0) -> Any:
 
 def recorded(name: str) -> Path:
     """Return where a recorded result is, such as "micro/seed0"; a UserError if this installation has none."""
-    path = Path(__file__).resolve().parents[2] / "data" / name
+    clone = Path(__file__).resolve().parents[2] / "data" / name
+    path = clone if clone.exists() else Path(sysconfig.get_path("data"), "share/rmt_mini/data", name)
     if not path.exists():
-        raise UserError(f"data/{name} is not here; recorded results come with a clone of the repository, not a wheel")
+        raise UserError(f"data/{name} is not here; recorded results of this name come with a clone of the repository")
     return path

@@ -74,7 +74,7 @@ def deck(notebook: Any, name: str, decks: Sequence[str] = ()) -> str:
     """
     carrier = find_spec("pyreveal")
     if carrier is None or carrier.origin is None:
-        raise UserError("slides need reveal.js out of the package 'pyreveal'; pip install 'rmt-mini[notebooks]'")
+        raise UserError("slides need reveal.js out of the package 'pyreveal'; pip install -e '.[notebooks]'")
     for cell in notebook.cells:
         cell.source = cell.source.replace("# NBVAL_CHECK_OUTPUT\n", "")
         cell.source = re.sub(rf"\]\((?:\.\./)?({'|'.join(decks) or '-'})\.ipynb\)", r"](\1.slides.html)", cell.source)

@@ -34,7 +34,7 @@ def test_texts_must_have_enough_positions() -> None:
 @pytest.mark.parametrize(
     ("missing", "engine", "message"),
     [
-        ("trl", "transformers", r"package 'trl' is not installed; pip install 'rmt-mini\[scale\]'"),
+        ("trl", "transformers", r"package 'trl' is not installed; pip install -e '.\[scale\]'"),
         ("vllm", "vllm-colocate", "package 'vllm' is not installed; engine 'vllm-colocate' needs it"),
         ("deepspeed", "transformers", "package 'deepspeed' is not installed; this setup needs it"),
     ],
