@@ -98,6 +98,9 @@ def test_the_picture_of_the_method_highlights_parts_by_name() -> None:
     assert marked.alt.endswith("Highlighted here: State the budget, Document tree.")
     assert [one.svg.count('stroke-width="2.5"') for one in (plain, marked)] == [0, 2]
     ElementTree.fromstring(marked.svg)  # whole XML, or a browser shows nothing
+    docs = Path(__file__).resolve().parents[2] / "docs" / "pipeline.svg"
+    assert docs.read_text(encoding="utf-8") == plain.svg
+    assert f"![{plain.alt}](docs/pipeline.svg)" in (docs.parents[1] / "README.md").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="no part 'bugdet'; its parts are pretraining, midtraining, "):
         plots.pipeline("bugdet")
 
