@@ -135,7 +135,7 @@ class RMTConfig(Settings):
     model: Text = _run("smollm2-135m", "bundled model (smollm2-135m, micro), folder of a causal LM, or hub id")
     corpus: Text = _run("champ", "'champ', 'micro', a .txt or .jsonl file, a folder of .txt files, or hf:NAME")
     column: Text = _run("text", "field of a .jsonl line or Hugging Face dataset that holds the text")
-    steps: Count = _run(12, "T, RMT steps")
+    steps: Count = _run(60, "T, RMT steps")
     seed: Natural = _run(0, "seed of every random choice")
     out: Text = _run("", "run folder; empty chooses runs/PRESET-seedN")
     device: Text = _run("auto", "auto, cpu or cuda")

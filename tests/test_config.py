@@ -133,8 +133,8 @@ RECORDED = json.dumps({"kind": "run", "config": RMTConfig(learning_rate=1e-6, ou
     ("content", "found"),
     [
         (b"steps: 3\nlearning_rate: 3e-5\ntier_thresholds: [1, 2]", (3, 3e-5, (1.0, 2.0))),
-        (b"", (12, 3e-5, (1.0, 3.0))),
-        (RECORDED.encode(), (12, 1e-6, (1.0, 3.0))),
+        (b"", (60, 3e-5, (1.0, 3.0))),
+        (RECORDED.encode(), (60, 1e-6, (1.0, 3.0))),
         (b"a: [1", r"\(.*expected.*\); give a YAML file"),
         (b"- 1", r"\(it holds \[1\]\); give a YAML file"),
         (b"\xff\xfe", r"\(.*utf-8.*\); give a YAML file"),
@@ -249,7 +249,7 @@ def test_readme_lists_every_difference_of_every_preset_from_the_paper() -> None:
     # a switch of the method, or a measure of difficulty, that a preset changes from the default needs its own row
     sizes = {
         "preset", "model", "corpus", "column", "dtype", "min_document_tokens", "branch_tokens", "evaluation_positions",
-        "evaluation_documents", "evaluation_thoughts", "checked_positions", "preflight_positions", "save_every",
+        "evaluation_documents", "evaluation_thoughts", "checked_positions", "curve_every", "preflight_positions", "save_every",
     }  # fmt: skip
     for name in PRESETS:
         changed = {key for key, value in preset(name).to_dict().items() if value != FIELDS[key]}
