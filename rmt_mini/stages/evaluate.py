@@ -19,7 +19,7 @@ import torch
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import AnswerFormat, encode_text
-from rmt_mini.engine.rollout import answers_after, roll_out
+from rmt_mini.engine.rollout import chunks, lay_out, read_branches, roll_out
 from rmt_mini.engine.text import format_for, generator_for
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
@@ -163,10 +163,13 @@ def probed(
     found = {at: {"own": float(one.answer == (truth[at],))} for at, one in own.items()}
     for trunks, batch, _ in in_batches(policy, texts, list(own), config, "probe"):
         for name, thoughts in asked.items():
-            given = [thoughts[at] for at in batch]
-            likeliest = answers_after(policy, form, trunks, given, config.branch_tokens)
-            for at, token in zip(batch, likeliest, strict=True):
-                found[at][name] = float(token == truth[at])
+            for chunk in chunks([thoughts[at] for at in batch], lambda one: one, form, config.branch_tokens):
+                branches = [lay_out(form, texts[one.position.trunk].ids, one) for one in chunk]
+                hidden, starts = read_branches(policy, trunks, branches)
+                ends = [start + branch.answering[0] for start, branch in zip(starts, branches, strict=True)]
+                likeliest = policy.head(hidden[torch.tensor(ends, device=policy.device)]).argmax(-1).tolist()
+                for branch, token in zip(branches, likeliest, strict=True):
+                    found[branch.position][name] = float(token == truth[branch.position])
     return [replace(one, probe=found[one.position]) for one in answers]
 
 
