@@ -163,13 +163,7 @@ def roll_out(
 
 
 def _think(
-    batch: _Batch,
-    grown: Any,
-    rows: Sequence[int],
-    going: Sequence[int],
-    logits: Tensor,
-    uniform: Tensor,
-    asking: Asking,
+    batch: _Batch, grown: Any, rows: Sequence[int], going: Sequence[int], logits: Tensor, uniform: Tensor
 ) -> None:
     """Sample thoughts until each has closed or reached its cap; the last token of one at its cap stays unread.
 

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError, logger
@@ -22,10 +22,9 @@ from rmt_mini.scale.launch import ScaleSettings, require_installed, require_supp
 from rmt_mini.worlds.corpus import corpus_for
 
 
-class Started(File):
+class Started(File, name="settings.json"):
     """settings.json: what a folder's run was started with."""
 
-    NAME: ClassVar[str] = "settings.json"
     config: RMTConfig  # without its folder
     scale: dict[str, Any]
 
