@@ -18,9 +18,7 @@ Pair = tuple[Tensor, Tensor]  # keys and values
 
 
 def tree_mask(trunk_tokens: int, branches: Sequence[tuple[int, int]]) -> Tensor:
-    """Return the dense mask of a trunk and its branches, (S, S) bool, rows are queries; for lessons and tests only.
-
-    ``branches`` gives the index and the length of each.
+    """Return the mask (S, S), rows are queries, of a trunk and branches (index, length); for lessons and tests only.
 
     Example:
         >>> tree_mask(3, [(2, 2)]).int()  # a branch of two tokens at index 2

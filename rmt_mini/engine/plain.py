@@ -87,15 +87,7 @@ def gap(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
-Outcome = tuple[list[Tensor], Tensor]
-
-
-def _gaps(ours: Outcome, theirs: Outcome) -> tuple[float, float]:
-    """Return how far states, at most, and gradients differ."""
-    return max(map(gap, ours[0], theirs[0])), gap(ours[1], theirs[1])
-
-
-def _tried(tree: Any, weight: Tensor) -> Outcome:
+def _tried(tree: Any, weight: Tensor) -> tuple[list[Tensor], Tensor]:
     """Return a tree's hidden states of a few tokens, and a loss's gradient on ``weight``, the input embedding."""
     device = weight.device
     documents = [[n % 7 for n in range(11)], [n % 5 for n in range(9)]]
@@ -121,10 +113,7 @@ def _tried(tree: Any, weight: Tensor) -> Outcome:
 
 
 def choose_tree(model: Any) -> DocumentTree | PlainTree:
-    """Return the fastest tree whose states and gradients are the plain path's on a few tokens.
-
-    The document tree is tried with our own layers first, and then with transformers'.
-    """
+    """Return the fastest tree whose states and gradients are the plain path's on a few tokens."""
     plain = PlainTree(model)
     weight = model.get_input_embeddings().weight
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -133,11 +122,12 @@ def choose_tree(model: Any) -> DocumentTree | PlainTree:
     weight.requires_grad_(True)
     reason = ""
     try:
-        expected = _tried(plain, weight)
-        for layers in (LlamaLayers, lambda _: None):
+        expected, expected_gradient = _tried(plain, weight)
+        for layers in (LlamaLayers, lambda _: None):  # our own, and then transformers'
             try:
                 tree = DocumentTree(model, layers(model))
-                states, slope = _gaps(_tried(tree, weight), expected)
+                found, gradient = _tried(tree, weight)
+                states, slope = max(map(gap, found, expected)), gap(gradient, expected_gradient)
                 reason = f"hidden states differ by {states:.1%} of their size and gradients differ by {slope:.1%}"
                 # bfloat16 keeps 8 bits, and rounding differs between orders of summation
                 if max(states, slope) <= (0.2 if weight.dtype == torch.bfloat16 else 1e-3):

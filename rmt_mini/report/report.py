@@ -22,10 +22,7 @@ TABLES = "tables.md.j2"
 
 
 def write_report(folder: Path) -> str:
-    """Write report.md and figures/*.png into a run folder, of an interrupted run too; returns the terminal's table.
-
-    A UserError says that the folder holds no run.json, or that a file with numbers in it is damaged.
-    """
+    """Write report.md and figures/*.png into a run folder, of an interrupted run too; returns the terminal's table."""
     notes, found = Notes.read(folder), Evaluation.find(folder)
     config, evaluation = notes.settings, found or Evaluation()
     steps = files.read_lines(folder / "metrics.jsonl", StepMetrics)
@@ -67,10 +64,7 @@ def write_exam_report(folder: Path) -> str:
 
 
 def write_seeds_report(folders: Sequence[Path], out: Path) -> str:
-    """Write evaluation.json, report.md and accuracy.png of runs that differ in their seed into ``out``, a free folder.
-
-    Returns the table; raises as ``across_seeds``.
-    """
+    """Write what runs that differ in their seed say together into a free folder; returns the table."""
     files.require_free(out)
     evaluation, notes = across_seeds(folders), Notes.read(folders[0])
     config = notes.settings
@@ -86,10 +80,7 @@ def write_seeds_report(folders: Sequence[Path], out: Path) -> str:
 def write_comparison_report(
     folder: Path, found: Comparison, exams: Mapping[str, ExamOutcome] | None = None, variants: Sequence[Variant] = ()
 ) -> str:
-    """Write report.md and figures of a comparison; returns the table of accuracies, or of the variants.
-
-    ``exams`` are by the source of their questions.
-    """
+    """Write report.md and figures of a comparison, and its exams; returns the table of accuracies, or of variants."""
     exams, table = exams or {}, macro(TABLES, "variants", variants, SYMBOLS) if variants else accuracy_table(found)
     figures, judged = {"arms": plots.arms(_shown(found))}, claims.claims(found)
     curves = {words: arm.curves["average"] for words, arm in _shown(found).items() if arm.curves}

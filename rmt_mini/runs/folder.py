@@ -37,10 +37,7 @@ def folder_for(out: str, name: str) -> Path:
 
 
 class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
-    """One run's folder, locked until ``release``; a free one with ``needed_bytes`` of space, or one to ``resume`` in.
-
-    A UserError says that the folder is in use, cannot be written, or that its disk is nearly full.
-    """
+    """One run's folder, locked until ``release``; a free one with ``needed_bytes`` of space, or one to ``resume``."""
 
     def __init__(self, path: Path, needed_bytes: int = 0, resume: bool = False) -> None:
         self.path = path

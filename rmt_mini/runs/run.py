@@ -125,14 +125,9 @@ def run(
 ) -> RunResult:
     """Run the whole of RMT once: cold start, mid-training, evaluation before and after, report.
 
-    Args:
-        config: all settings; ``config.out`` empty chooses a free folder under runs/.
-        policy: a model already in memory, changed in place; loaded by ``config.model`` if None.
-        on_step: called after each RMT step.
-        progress: show progress bars.
-        stop: once set, the run ends after the current step and saves its state. It raises Stopped, as where it was
-            interrupted; ``resume`` continues it.
-        turn: as for ``prepare``, of a run that this one is compared with.
+    An empty ``config.out`` chooses a free folder under runs/. A policy already in memory is changed in place. Once
+    ``stop`` is set, the run ends after the current step, saves its state and raises Stopped, as where it was
+    interrupted; ``resume`` continues it. ``turn`` is as for ``prepare``, of a run that this one is compared with.
     """
     config = anywhere(config)
     path = folder_for(config.out, f"{config.preset}-seed{config.seed}")
@@ -171,12 +166,9 @@ def resume(
 ) -> RunResult:
     """Continue the run in a folder, which was stopped or killed; return what a finished one left.
 
-    Arguments are those of ``run``, and ``changes``, new values of settings that MAY_CHANGE names. ``policy`` is needed
-    only where the run's model was never on disk.
-
-    Raises:
-        UserError: if the folder is not a run's, or code, settings, model or text are not those it started with.
-        Stopped: as ``run``.
+    ``changes`` are new values of settings that MAY_CHANGE names; ``policy`` is needed only where the run's model was
+    never on disk; the rest is as for ``run``. A UserError says that the folder is not a run's, or that code, settings,
+    model or text are not those it started with.
     """
     notes = Notes.read(path)
     if notes.kind != "mid-training":
@@ -242,9 +234,7 @@ def read_positions(folder: Path, texts: Sequence[Text]) -> list[Position]:
 def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
     """Measure the checkpoint of a run in DIR or DIR/checkpoint on the run's own positions, under B_T or ``budget``.
 
-    Raises:
-        UserError: if the folder is not a run's, its corpus or tokenizer has changed since, or the model cannot read as
-            far as a thought under ``budget`` may reach.
+    A UserError says that its corpus or tokenizer has changed since, or that the model cannot read that far.
     """
     folder = path.parent if path.name == "checkpoint" else path
     notes = Notes.read(folder)

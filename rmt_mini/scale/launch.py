@@ -64,12 +64,7 @@ def require_supported(config: RMTConfig) -> None:
 
 
 def micro_steps(config: RMTConfig, micro_batch: int, processes: int) -> int:
-    """Return how many passes a process makes on a step's rollouts, or raise a UserError if the division is uneven.
-
-    Example:
-        >>> micro_steps(RMTConfig(documents_per_step=4, positions_per_document=2, group_size=8), 4, processes=2)
-        8
-    """
+    """Return how many passes a process makes on a step's rollouts, or raise a UserError if the division is uneven."""
     rollouts = config.documents_per_step * config.positions_per_document * config.group_size
     steps, left = divmod(rollouts, micro_batch * processes)
     if left or not steps:
@@ -125,12 +120,7 @@ class Setup:
 
 
 def setup_for(preset: str, name: str = "", gpus: int = 0, machines: int = 0, **given: Any) -> Setup:
-    """Return the named setup, else the preset's, with ``given`` ScaleSettings and with numbers that are not 0.
-
-    Example:
-        >>> setup_for("gpu").gpus, setup_for("paper", gpus=4).machines
-        (1, 2)
-    """
+    """Return the named setup, else the preset's, with ``given`` ScaleSettings and with numbers that are not 0."""
     chosen = name or DATA["defaults"].get(preset, "one-gpu")
     if chosen not in SETUPS:
         raise UserError(f"setup {chosen!r} is unknown; use one of {', '.join(SETUPS)}")

@@ -177,11 +177,6 @@ def best_threshold(answers: Sequence[Answer]) -> float:
     """Return the confidence from which on a policy should not think but answer plainly, by answers to training text.
 
     Of several that serve alike it is the lowest, which thinks least.
-
-    Example:
-        >>> at, right = Position(0, 1, 0, 0.0), ((1, 0, 0.9), (0, 1, 0.2))  # plainly, thinking, confidence
-        >>> best_threshold([Answer(at, plain, think, 5, 1, confidence=sure) for plain, think, sure in right])
-        0.9
     """
     candidates = [0.0, *sorted({one.confidence for one in answers}), 2.0]
     return max(candidates, key=lambda threshold: sum(_gated(one, threshold) for one in answers))
@@ -222,12 +217,7 @@ def measure_all(
 
 
 def some_of(positions: Sequence[Position], count: int) -> list[Position]:
-    """Return about ``count`` of the positions, or all: all of some texts, since to read a text costs more than to ask.
-
-    Example:
-        >>> [at.trunk for at in some_of([Position(text, 1, 0, 0.0) for text in (0, 0, 3, 3, 5, 5, 6, 6)], 4)]
-        [0, 0, 5, 5]
-    """
+    """Return about ``count`` of the positions: all of some texts, since to read a text costs more than to ask."""
     texts = sorted({at.trunk for at in positions})
     kept = evenly(texts, math.ceil(len(texts) * count / max(1, len(positions))))
     return [at for at in positions if at.trunk in kept]

@@ -21,10 +21,7 @@ INDEX = '<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>Slides</t
 
 
 def deck(path: Path, decks: Sequence[str] = ()) -> str:
-    """Return a notebook as slides; links to ``decks`` stay, other relative links become words.
-
-    A UserError says that there is no such notebook, or that reveal.js is not installed.
-    """
+    """Return a notebook as slides; links to ``decks`` stay, other relative links become words."""
     notebook, carrier = read_notebook(path), find_spec("pyreveal")
     if carrier is None or carrier.origin is None:
         raise UserError("slides need reveal.js out of the package 'pyreveal'; pip install 'rmt-mini[notebooks]'")

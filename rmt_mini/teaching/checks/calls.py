@@ -53,12 +53,6 @@ def difference(got: Any, expected: Any, shape_only: bool = False) -> str:
 
     Numbers are alike where they agree to a ten-thousandth; a tensor without dimensions passes for a number, a whole
     number for a float, and a tuple for a list. ``shape_only`` ignores values.
-
-    Example:
-        >>> difference(torch.zeros(3), torch.zeros(3, 2))
-        'has shape (3,) and should have (3, 2)'
-        >>> difference(0.30000001, 0.3)
-        ''
     """
     if got is None and expected is not None:
         return "is None"

@@ -35,16 +35,11 @@ Work = Callable[[Callable[[StepResult], None], threading.Event], RunResult]
 
 
 class LiveRun:
-    """One run in a thread of its own; it calls ``changed`` in that thread whenever there is something new.
-
-    Attributes:
-        state: RUNNING, PAUSED, DONE or FAILED.
-        message: the error of a failed run.
-    """
+    """One run in a thread of its own; it calls ``changed`` in that thread whenever there is something new."""
 
     def __init__(self, work: Work, folder: Path, config: RMTConfig, changed: Callable[[], None]) -> None:
         self.folder, self.config, self.changed = folder, config, changed
-        self.state, self.message = RUNNING, ""
+        self.state, self.message = RUNNING, ""  # RUNNING, PAUSED, DONE or FAILED; the error of a failed run
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
         self._thread.start()
