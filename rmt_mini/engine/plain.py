@@ -4,8 +4,6 @@
 or follows another rule (a sliding window, say).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -26,13 +24,13 @@ class PlainBranches:
         self.trunks, self.positions = trunks, positions
         self.tokens: list[list[int]] = [[] for _ in positions]
 
-    def take(self, rows: Tensor) -> PlainBranches:
+    def take(self, rows: Tensor) -> "PlainBranches":
         """Return copies of ``rows``, which grow on their own from here."""
         taken = PlainBranches(self.trunks, [self.positions[row] for row in rows.tolist()])
         taken.tokens = [list(self.tokens[row]) for row in rows.tolist()]
         return taken
 
-    def put(self, rows: Tensor, grown: PlainBranches) -> None:
+    def put(self, rows: Tensor, grown: "PlainBranches") -> None:
         """Let ``rows`` be as they grew elsewhere."""
         for row, tokens in zip(rows.tolist(), grown.tokens, strict=True):
             self.tokens[row] = tokens

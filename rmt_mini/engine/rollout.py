@@ -5,8 +5,6 @@ the batch; closing tag, cue and answer follow at the end. A thought that reaches
 that closing takes no loss, while one that the model chose does. Otherwise a budget could not be learned.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -111,7 +109,7 @@ class _Batch:
         logits: Tensor = self.policy.head(self.policy.tree.grow(self.grown, torch.tensor(active), padded, counts))
         return logits
 
-    def fork(self, copies: int) -> _Batch:
+    def fork(self, copies: int) -> "_Batch":
         """Return ``copies`` rows in place of each, side by side, which share what was read so far."""
         rows = [Branch(one.position, one.budget, one.opening, one.closing) for one in self.rows for _ in range(copies)]
         caps = [cap for cap in self.caps for _ in range(copies)]

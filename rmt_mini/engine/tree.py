@@ -11,13 +11,11 @@ Training splits at the trunk's keys and values: chunks of branches run forward a
 their gradients on detached copies; the trunk goes backward once, at the end, with their sum.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -57,7 +55,7 @@ class Trunks:
     values: list[Tensor] = field(default_factory=list)  # the same shapes
 
     @classmethod
-    def of(cls, documents: Documents, device: torch.device) -> Trunks:
+    def of(cls, documents: Documents, device: torch.device) -> Self:
         """Return documents before they are read, numbered from 0 where they are no mapping."""
         numbered = documents if isinstance(documents, Mapping) else dict(enumerate(documents))
         if not numbered or any(len(document) == 0 for document in numbered.values()):
@@ -89,7 +87,7 @@ class Trunks:
             kept.append(torch.stack([F.pad(part, (0, 0, 0, max(sizes) - part.shape[1])) for part in parts]))
         return torch.cat(attended, dim=1).transpose(0, 1)
 
-    def detached(self) -> Trunks:
+    def detached(self) -> Self:
         """Copy whose keys and values are leaves that collect the branches' gradients."""
         keys, values = ([tensor.detach().requires_grad_() for tensor in kept] for kept in (self.keys, self.values))
         return replace(self, keys=keys, values=values)
@@ -209,7 +207,7 @@ class GrowingBranches:
         device = self.trunks.ids[0].device
         self.slot, self.start = self.rectangle.slot.to(device), self.index.to(device)
 
-    def take(self, rows: Tensor) -> GrowingBranches:
+    def take(self, rows: Tensor) -> Self:
         """Return copies of ``rows`` (ascending; on the CPU), which grow on their own from here."""
         taken = copy.copy(self)
         taken.trunk, taken.index = self.trunk[rows], self.index[rows]
@@ -219,7 +217,7 @@ class GrowingBranches:
         taken.lengths = self.lengths[rows.to(self.slot.device)]
         return taken
 
-    def put(self, rows: Tensor, grown: GrowingBranches, places: Tensor | None = None) -> None:
+    def put(self, rows: Tensor, grown: Self, places: Tensor | None = None) -> None:
         """Let ``rows`` be as they grew elsewhere: as all rows there, or those at ``places``."""
         rows = rows.to(self.slot.device)
         source, capacity = grown.slot if places is None else grown.slot[places], self.keys.shape[3]
