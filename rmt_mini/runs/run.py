@@ -153,7 +153,7 @@ def run(
     with RunFolder(path, needed) as folder:
         journal = Journal(folder, notes)
         notes.seconds["loading"] = round(time.perf_counter() - began, 2)
-        return _Run(config, journal, inputs, None, progress, stop).to_the_end(on_step)
+        return _Run(config, journal, inputs, None, progress, stop or threading.Event()).to_the_end(on_step)
 
 
 def resume(
@@ -199,7 +199,8 @@ def resume(
         notes.config, notes.end, notes.error = config, None, None
         notes.resumed = [*notes.resumed, journals.now()]
         early = [(tier, signal) for tier, signal in state.plain["early"]] if state else []
-        return _Run(config, Journal(folder, notes), inputs, state, progress, stop, early).to_the_end(on_step)
+        journal, stop = Journal(folder, notes), stop or threading.Event()
+        return _Run(config, journal, inputs, state, progress, stop, early).to_the_end(on_step)
 
 
 def _require_same(what: str, path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -264,9 +265,9 @@ class _Run:
     config: RMTConfig
     journal: Journal
     inputs: Inputs
-    saved: State | None = None
-    progress: bool = True
-    stop: threading.Event | None = None
+    saved: State | None
+    progress: bool
+    stop: threading.Event
     early: list[tuple[int, bool]] = field(default_factory=list)  # tier and signal of the groups of the first steps
 
     def __post_init__(self) -> None:
@@ -313,7 +314,7 @@ class _Run:
 
     def check_stop(self) -> None:
         """End here if that was asked for."""
-        if self.stop is not None and self.stop.is_set():
+        if self.stop.is_set():
             raise Stopped(str(self.path))
 
     def positions(self) -> list[Position]:
@@ -430,8 +431,7 @@ class _Run:
                     self.curve_point(metrics.step + 1)
                 if config.save_every and (metrics.step + 1) % config.save_every == 0:
                     self.folder.save_checkpoint(self.policy)
-                stopping = self.stop is not None and self.stop.is_set()
-                if stopping or time.monotonic() - saved >= config.state_seconds:
+                if self.stop.is_set() or time.monotonic() - saved >= config.state_seconds:
                     self.save(trainer)
                     saved = time.monotonic()
                 if on_step is not None:

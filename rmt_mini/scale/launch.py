@@ -138,11 +138,6 @@ def commands(config: RMTConfig, setup: Setup, main_address: str = "") -> dict[st
     """Return the commands of a run by where to type them: the vLLM server's, if any, then training machines by rank.
 
     What differs from the preset's settings and the default scale is passed as JSON.
-
-    Example:
-        >>> made = commands(preset_config("gpu", steps=3), setup_for("gpu"))
-        >>> print(shlex.join(made["here"][4:]))
-        --num_processes 1 -m rmt_mini.scale.train gpu --changes '{"steps": 3}'
     """
     require_supported(config)
     scale, processes = setup.scale, setup.gpus * setup.machines
