@@ -122,14 +122,7 @@ class Settings(BaseModel):
 
 
 class RMTConfig(Settings):
-    """All settings of one RMT run.
-
-    Example:
-        >>> RMTConfig(steps=0)
-        Traceback (most recent call last):
-        ...
-        rmt_mini.errors.UserError: steps is 0; give a whole number of at least 1
-    """
+    """All settings of one RMT run."""
 
     preset: Text = _run("custom", "name of the preset these settings began with")
     model: Text = _run("smollm2-135m", "bundled model (smollm2-135m, micro), folder of a causal LM, or hub id")

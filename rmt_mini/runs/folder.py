@@ -109,10 +109,7 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
             os.fsync(file.fileno())
 
     def save_checkpoint(self, policy: Policy) -> None:
-        """Save model and tokenizer as transformers does; an older checkpoint stays until then.
-
-        It also stays if the weights are not finite, which raises a NonFiniteError.
-        """
+        """Save model and tokenizer as transformers does; if a weight is not finite, an older checkpoint stays."""
         require_sound(policy)
         try:
             policy.model.config.use_cache = True  # an ordinary model again for whoever opens it

@@ -122,12 +122,7 @@ def case_names(seed: str) -> dict[str, Any]:
 
 
 def differentiated(name: str, leaves: int = 1) -> Callable[..., Any]:
-    """Make a call that gives a function's answer under ``name``, and its "gradient" by the first arguments.
-
-    Example:
-        >>> differentiated("square")(torch.square, torch.tensor([3.0]))
-        {'square': tensor([9.]), 'gradient': tensor([6.])}
-    """
+    """Make a call that gives a function's answer under ``name``, and its "gradient" by the first arguments."""
 
     def call(function: Callable[..., Any], *args: Any) -> Any:
         own = [arg.detach().clone().requires_grad_() for arg in args[:leaves]]
