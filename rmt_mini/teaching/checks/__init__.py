@@ -87,9 +87,7 @@ class _Outcome:
 def check(function: Callable[..., Any], limit: float = LIMIT) -> Verdict:
     """Check a learner's function or class, whose name says which exercise it answers, in ``limit`` seconds.
 
-    Raises:
-        Wrong: which case is wrong, what it gives there and should give, and the likely slip.
-        UserError: if there is no exercise of its name.
+    Raises Wrong: which case is wrong, what it gives there and should give, and the likely slip.
     """
     verdict = judge(function, limit)
     if not verdict.passed:
