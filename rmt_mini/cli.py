@@ -182,18 +182,15 @@ def resume(folder: Path, /, *, branch_tokens: Tokens = None, on_nan: OnNan = Non
 
     given = {"branch_tokens": branch_tokens, "on_nan": on_nan}
     changes = {name: value for name, value in given.items() if value is not None}
-    compared, examined, over = ((folder / name).exists() for name in ("compare.json", "exams.json", "over.json"))
-    if changes and (compared or examined or over):
+    several = {"compare.json": compare, "over.json": sweep, "exams.json": pre_and_post}
+    found = next((room for name, room in several.items() if (folder / name).exists()), None)
+    if changes and found:
         raise UserError(f"{next(iter(changes))} is of use with a single run; resume that run by itself")
     with _stopping() as stop:
-        if compared:
-            _show(folder, compare.go_on(folder, stop=stop))
-        elif over:
-            _show(folder, sweep.go_on(folder, stop=stop))
-        elif examined:
-            _show(folder.parent, pre_and_post.go_on(folder, stop=stop))
-        else:
+        if found is None:
             _show(folder, resume(folder, stop=stop, changes=changes).table)
+        else:
+            _show(folder.parent if found is pre_and_post else folder, found.go_on(folder, stop=stop))
 
 
 @_command(RMTConfig, without=NOT_IN_POSTTRAINING)

@@ -245,14 +245,7 @@ class RMTConfig(Settings):
 
 
 class PretrainConfig(Settings):
-    """Settings of pre-training from scratch: the shape of the model, and the recipe.
-
-    Example:
-        >>> PretrainConfig(hidden_size=101)
-        Traceback (most recent call last):
-        ...
-        rmt_mini.errors.UserError: hidden_size is 101; give an even multiple of heads (5)
-    """
+    """Settings of pre-training from scratch: the shape of the model, and the recipe."""
 
     world: WorldName = _recipe("micro", "whose text is read")
     steps: Count = _recipe(2700, "optimizer steps")
@@ -295,10 +288,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[e
 
 
 def read_settings(path: Path, without: Iterable[str] = ()) -> dict[str, Any]:
-    """Read fields and values from a YAML file, or from a run's folder or run.json: all but ``out`` and ``without``.
-
-    A UserError says that it cannot be read, or does not hold fields and values.
-    """
+    """Read fields and values from a YAML file, or from a run's folder or run.json: all but ``out`` and ``without``."""
     path = path / "run.json" if path.is_dir() else path
     try:
         found = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}

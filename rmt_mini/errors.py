@@ -20,9 +20,7 @@ class UserError(Exception):
 class NonFiniteError(UserError):
     """A loss or a gradient is NaN or infinite; the message names it. The weights have not been touched.
 
-    Args:
-        message: names the tensor.
-        can_skip: whether the step may be left out; it may not if the weights themselves are at fault.
+    ``can_skip``: the step may be left out, since the weights themselves are not at fault.
     """
 
     def __init__(self, message: str, can_skip: bool = False) -> None:
@@ -38,12 +36,7 @@ class Stopped(Exception):
 
 
 def resume_command(folder: str) -> str:
-    """Return the command that continues a run, with the folder quoted where needed.
-
-    Example:
-        >>> resume_command("runs/laptop-seed0")
-        'rmt-mini resume runs/laptop-seed0'
-    """
+    """Return the command that continues a run, with the folder quoted where needed."""
     quoted = subprocess.list2cmdline([folder]) if os.name == "nt" else shlex.quote(folder)
     return f"rmt-mini resume {quoted}"
 
@@ -53,12 +46,7 @@ FULL_TO_THE_SYSTEM = (112, 39) if os.name == "nt" else FULL
 
 
 def disk_full(error: BaseException) -> bool:
-    """Return whether a write failed because no space was left.
-
-    Example:
-        >>> disk_full(OSError(28, "No space left on device")), disk_full(OSError(13, "Permission denied"))
-        (True, False)
-    """
+    """Return whether a write failed because no space was left."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
     return any(f"(os error {number})" in str(error) for number in FULL_TO_THE_SYSTEM)  # as Rust words it

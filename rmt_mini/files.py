@@ -24,7 +24,6 @@ from rmt_mini.records import Answer, Overlap, Position, StepMetrics
 LOCK, UNFINISHED = ".lock", "unfinished"
 UNBORN = (LOCK, ".run.json.")  # all that a process can leave that was killed before it wrote run.json
 DIGESTS = ("corpus_digest", "token_digest", "model_digest", "proxy_digest")
-CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Share = Annotated[float, Field(ge=-1e-9, le=1 + 1e-9)]
 Count = Annotated[int, Field(ge=0)]
@@ -39,13 +38,17 @@ Machine = dict[str, str | int | None]
 class Record(BaseModel):
     """A part of a file: frozen, with known fields only, and finite numbers."""
 
-    model_config = ConfigDict(frozen=True, **CHECKED)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class File(Record):
-    """A JSON file that reads, checks and writes itself; its name in a folder is NAME."""
+    """A JSON file that reads, checks and writes itself; a subclass says its name in a folder."""
 
     NAME: ClassVar[str]
+
+    def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.NAME = name
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -76,11 +79,8 @@ class Turn:
     after: str
 
 
-class Notes(File):
+class Notes(File, name="run.json", frozen=False):
     """run.json: what ran, with what, and how it ended; ``kind`` says which kind of run it is."""
-
-    NAME: ClassVar[str] = "run.json"
-    model_config = ConfigDict(frozen=False, **CHECKED)
 
     kind: Kind
     config: RMTConfig | PretrainConfig
@@ -200,10 +200,9 @@ class Change(Record):
         return int(self.low > 0) - int(self.high < 0)
 
 
-class Evaluation(File):
+class Evaluation(File, name="evaluation.json"):
     """evaluation.json of a run, or of several that differ in their seed alone."""
 
-    NAME: ClassVar[str] = "evaluation.json"
     seeds: list[int] | None = None
     before: Measured | None = None
     cold_start: Measured | None = None
@@ -222,10 +221,9 @@ class PassRow(Record):
     closed_share: Share
 
 
-class ExamEvaluation(File):
+class ExamEvaluation(File, name="evaluation.json"):
     """evaluation.json of a post-training run."""
 
-    NAME: ClassVar[str] = "evaluation.json"
     before: PassRow
     after: PassRow
     gain: dict[int, Change]
@@ -254,10 +252,9 @@ class Seen(Record):
     tiers: dict[str, SeenTier]
 
 
-class Preflight(File):
+class Preflight(File, name="preflight.json"):
     """preflight.json: the signal that RL will find, and, once it ran, the signal that it found."""
 
-    NAME: ClassVar[str] = "preflight.json"
     tiers: dict[str, Predicted]
     signal_groups: Share
     closed_share: Share
@@ -268,10 +265,9 @@ class Preflight(File):
     seen: Seen | None = None
 
 
-class Positions(File):
+class Positions(File, name="positions.json"):
     """positions.json: held-out positions, sorted by text and index."""
 
-    NAME: ClassVar[str] = "positions.json"
     positions: list[Position]
 
 
@@ -321,10 +317,9 @@ class RolloutLine(Record):
     advantage: float | None = None
 
 
-class Samples(File):
+class Samples(File, name="samples.json"):
     """samples.json: the same few held-out positions at both ends of a run."""
 
-    NAME: ClassVar[str] = "samples.json"
     before: list[RolloutLine] = []
     after: list[RolloutLine] = []
 
@@ -339,10 +334,9 @@ class ExamLine(Record):
     thought_length: float
 
 
-class ComparisonPlan(File):
+class ComparisonPlan(File, name="compare.json"):
     """compare.json: what a comparison compares."""
 
-    NAME: ClassVar[str] = "compare.json"
     config: RMTConfig
     arms: list[Arm]
     seeds: Count
@@ -403,10 +397,9 @@ class Ratio(Record):
     p: Share | None = None
 
 
-class Comparison(File):
+class Comparison(File, name="comparison.json"):
     """comparison.json: every arm, and every other arm against RMT."""
 
-    NAME: ClassVar[str] = "comparison.json"
     arms: dict[str, ArmRow]
     paired: list[Pair]
     relative: dict[str, dict[Literal["accuracy", "thought_length"], Ratio | None]]  # RMT over others: accuracy minus 1
@@ -419,10 +412,9 @@ class Comparison(File):
     versions: dict[str, str]
 
 
-class OverPlan(File):
+class OverPlan(File, name="over.json"):
     """over.json: at which values of a setting a comparison is made."""
 
-    NAME: ClassVar[str] = "over.json"
     config: RMTConfig
     field: str
     values: list[int | float]
@@ -448,10 +440,9 @@ class Level(Record):
     crossings: list[Crossing]
 
 
-class Map(File):
+class Map(File, name="map.json"):
     """map.json: accuracy over the values of a setting, "average" of the tiers, and of a sort where the text has it."""
 
-    NAME: ClassVar[str] = "map.json"
     setting: str
     levels: dict[str, Level]
 
@@ -467,18 +458,16 @@ class Variant(Record):
     operations: float
 
 
-class Sensitivity(File):
+class Sensitivity(File, name="sensitivity.json"):
     """sensitivity.json: variants, those of the setting that matters most first."""
 
-    NAME: ClassVar[str] = "sensitivity.json"
     settings: list[Variant]
     seeds: list[int]
 
 
-class ExamPlan(File):
+class ExamPlan(File, name="exams.json"):
     """exams.json: which models sit an exam, and how."""
 
-    NAME: ClassVar[str] = "exams.json"
     arms: list[str]
     source: str
     count: Count
@@ -517,11 +506,9 @@ class ExamOutcome(Record):
     settings: ExamPlan
 
 
-class PostTraining(File):
+class PostTraining(File, name="posttraining.json", extra="allow"):
     """posttraining.json: source of the questions -> outcome."""
 
-    NAME: ClassVar[str] = "posttraining.json"
-    model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, ExamOutcome] = Field(init=False)
 
     @property

@@ -43,16 +43,9 @@ class Overlap:
 
     @property
     def sentence(self) -> str:
-        """Say it.
-
-        Example:
-            >>> Overlap(1, 71, "a calculation").sentence
-            'Of 71 held-out texts 1 shares a calculation with training text.'
-        """
-        return (
-            f"Of {self.documents} held-out texts {self.shared} {'shares' if self.shared == 1 else 'share'} "
-            f"{self.what} with training text."
-        )
+        """Say it."""
+        share = "shares" if self.shared == 1 else "share"
+        return f"Of {self.documents} held-out texts {self.shared} {share} {self.what} with training text."
 
 
 @dataclass(frozen=True, slots=True)

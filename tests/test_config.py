@@ -249,7 +249,8 @@ def test_readme_lists_every_difference_of_every_preset_from_the_paper() -> None:
     # a switch of the method, or a measure of difficulty, that a preset changes from the default needs its own row
     sizes = {
         "preset", "model", "corpus", "column", "dtype", "min_document_tokens", "branch_tokens", "evaluation_positions",
-        "evaluation_documents", "evaluation_thoughts", "checked_positions", "curve_every", "preflight_positions", "save_every",
+        "evaluation_documents", "evaluation_thoughts", "checked_positions", "curve_every", "preflight_positions",
+        "save_every",
     }  # fmt: skip
     for name in PRESETS:
         changed = {key for key, value in preset(name).to_dict().items() if value != FIELDS[key]}

@@ -37,10 +37,7 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # the package 
 
 
 def bench(setting: Setting, out: Path | None = None, rows: Collection[str] = ROWS) -> tuple[Path, str]:
-    """Measure the rows; write bench.json, report.md and a figure after each; return the folder and the tables.
-
-    ``out`` is a new folder, or None for a free one under runs/.
-    """
+    """Measure the rows; write bench.json, report.md and a figure after each; return the folder and the tables."""
     folder = out or free_name(Path("runs") / "bench")
     require_free(folder)
     found: Json = {}

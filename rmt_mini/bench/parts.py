@@ -228,10 +228,7 @@ def padded(setting: Setting, micro_batch: int) -> Json:
 
 
 def trl(setting: Setting, dtype: str, micro_batch: int, continuous: bool = False) -> Json:
-    """Time TRL's GRPOTrainer on the same prompts; ``dtype`` is that of the passes, weights are float32.
-
-    ``continuous``: it samples by transformers' continuous batching.
-    """
+    """Time TRL's GRPOTrainer, or its ``continuous`` batching; ``dtype`` is that of the passes, weights are float32."""
     from datasets import Dataset
     from transformers import TrainerCallback
 

@@ -37,12 +37,7 @@ class Setting(Settings):
 
 
 def rows_named(names: Sequence[str]) -> list[str]:
-    """Return the rows that are asked for, in their order; none names all, and ``sweeps`` all sweeps.
-
-    Example:
-        >>> rows_named(["sweeps", "trl", "tree"])
-        ['tree', 'trl', 'prefix', 'positions', 'group_size', 'thought_tokens']
-    """
+    """Return the rows that are asked for, in their order; none names all, and ``sweeps`` all sweeps."""
     asked = {one for name in names or ROWS for one in (SWEEPS if name == "sweeps" else [name.replace("-", "_")])}
     if unknown := sorted(asked.difference(ROWS)):
         raise UserError(f"part {unknown[0]!r} is unknown; the parts are sweeps, {', '.join(ROWS)}")

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Pair = tuple[Tensor, Tensor]  # keys and values
+
 
 def tree_mask(trunk_tokens: int, branches: Sequence[tuple[int, int]]) -> Tensor:
-    """Return the dense mask of a trunk and its branches, (S, S) bool, rows are queries; for lessons and tests only.
-
-    ``branches`` gives the index and the length of each.
+    """Return the mask (S, S), rows are queries, of a trunk and branches (index, length); for lessons and tests only.
 
     Example:
         >>> tree_mask(3, [(2, 2)]).int()  # a branch of two tokens at index 2
@@ -58,10 +58,8 @@ def seen_by(
 
 def branch_attention(
     query: Tensor,  # (N, R, H, C, D), C new tokens of each branch
-    trunk_key: Tensor,  # (N, H_kv, T, D); H must be a multiple of H_kv (grouped-query attention)
-    trunk_value: Tensor,
-    own_key: Tensor,  # (N, R, H_kv, L, D), the branch's tokens so far, the new ones included
-    own_value: Tensor,
+    trunk: Pair,  # (N, H_kv, T, D) each; H must be a multiple of H_kv (grouped-query attention)
+    own: Pair,  # (N, R, H_kv, L, D) each, of the branch's tokens so far, the new ones included
     seen: Tensor,  # of ``seen_by``
     scaling: float,  # factor on the dot products
 ) -> Tensor:
@@ -69,10 +67,11 @@ def branch_attention(
 
     Example:
         >>> q = torch.zeros(1, 1, 1, 1, 2); v = torch.tensor([[[[0., 3.], [6., 0.], [9., 9.]]]])
-        >>> own = torch.zeros(1, 1, 1, 1, 2); seen = seen_by(3, 1, torch.tensor([[2]]), torch.tensor([[[1]]]))
-        >>> branch_attention(q, torch.zeros_like(v), v, own, own, seen, 1.0)
+        >>> seen = seen_by(3, 1, torch.tensor([[2]]), torch.tensor([[[1]]]))
+        >>> branch_attention(q, (torch.zeros_like(v), v), (q, q), seen, 1.0)
         tensor([[[[[2., 1.]]]]])
     """
+    (trunk_key, trunk_value), (own_key, own_value) = trunk, own
     trunks, rows, heads, new, dim = query.shape
     kv_heads, trunk_tokens, own_tokens = *trunk_key.shape[1:3], own_key.shape[3]
     width = heads // kv_heads * new  # queries of one branch that share a key head
@@ -93,20 +92,12 @@ def branch_attention(
     return mixed.reshape(trunks, rows, heads, new, dim)
 
 
-def fused_branch_attention(
-    query: Tensor,
-    trunk_key: Tensor,
-    trunk_value: Tensor,
-    own_key: Tensor,
-    own_value: Tensor,
-    seen: Tensor,
-    scaling: float,
-) -> Tensor:
+def fused_branch_attention(query: Tensor, trunk: Pair, own: Pair, seen: Tensor, scaling: float) -> Tensor:
     """Compute ``branch_attention`` by PyTorch's fused kernel, a branch a row of its batch."""
     trunks, rows, heads, _, dim = query.shape
-    pairs = ((trunk_key, own_key), (trunk_value, own_value))
     key, value = (
-        torch.cat([trunk[:, None].expand(-1, rows, -1, -1, -1), own], dim=3).flatten(0, 1) for trunk, own in pairs
+        torch.cat([shared[:, None].expand(-1, rows, -1, -1, -1), new], dim=3).flatten(0, 1)
+        for shared, new in zip(trunk, own, strict=True)
     )
     kv_heads = key.shape[1]
     # query heads that share a key head become queries of it: with enable_gqa a mask would rule out the fused kernel

@@ -26,12 +26,6 @@ def keep_freed_memory() -> bool:
     return False
 
 
-def hand_back_freed_memory() -> None:
-    """Return freed memory that was kept to the system, so that what the process then holds is in use; glibc only."""
-    with suppress(*NO_GLIBC):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def free_memory(gpu: bool = False) -> tuple[int, int]:
     """Return free and total memory, bytes: of the GPU, or of the machine."""
     if gpu:

@@ -1,7 +1,5 @@
 """Load a policy: a causal language model, its tokenizer, and the tree that runs it."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +29,7 @@ class Policy:
     tree: DocumentTree | PlainTree
     device: torch.device
     dtype: torch.dtype
-    proxy: Policy | None = None  # a smaller model that measures entropies, where ``entropy_model`` names one
+    proxy: "Policy | None" = None  # a smaller model that measures entropies, where ``entropy_model`` names one
     turn: Turn | None = None  # what the chat template writes around a text, once that is settled
 
     @property

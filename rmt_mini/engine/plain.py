@@ -4,8 +4,6 @@
 or follows another rule (a sliding window, say).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -26,13 +24,13 @@ class PlainBranches:
         self.trunks, self.positions = trunks, positions
         self.tokens: list[list[int]] = [[] for _ in positions]
 
-    def take(self, rows: Tensor) -> PlainBranches:
+    def take(self, rows: Tensor) -> "PlainBranches":
         """Return copies of ``rows``, which grow on their own from here."""
         taken = PlainBranches(self.trunks, [self.positions[row] for row in rows.tolist()])
         taken.tokens = [list(self.tokens[row]) for row in rows.tolist()]
         return taken
 
-    def put(self, rows: Tensor, grown: PlainBranches) -> None:
+    def put(self, rows: Tensor, grown: "PlainBranches") -> None:
         """Let ``rows`` be as they grew elsewhere."""
         for row, tokens in zip(rows.tolist(), grown.tokens, strict=True):
             self.tokens[row] = tokens
@@ -87,15 +85,7 @@ def gap(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
-Outcome = tuple[list[Tensor], Tensor]
-
-
-def _gaps(ours: Outcome, theirs: Outcome) -> tuple[float, float]:
-    """Return how far states, at most, and gradients differ."""
-    return max(map(gap, ours[0], theirs[0])), gap(ours[1], theirs[1])
-
-
-def _tried(tree: Any, weight: Tensor) -> Outcome:
+def _tried(tree: Any, weight: Tensor) -> tuple[list[Tensor], Tensor]:
     """Return a tree's hidden states of a few tokens, and a loss's gradient on ``weight``, the input embedding."""
     device = weight.device
     documents = [[n % 7 for n in range(11)], [n % 5 for n in range(9)]]
@@ -121,10 +111,7 @@ def _tried(tree: Any, weight: Tensor) -> Outcome:
 
 
 def choose_tree(model: Any) -> DocumentTree | PlainTree:
-    """Return the fastest tree whose states and gradients are the plain path's on a few tokens.
-
-    The document tree is tried with our own layers first, and then with transformers'.
-    """
+    """Return the fastest tree whose states and gradients are the plain path's on a few tokens."""
     plain = PlainTree(model)
     weight = model.get_input_embeddings().weight
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -133,11 +120,12 @@ def choose_tree(model: Any) -> DocumentTree | PlainTree:
     weight.requires_grad_(True)
     reason = ""
     try:
-        expected = _tried(plain, weight)
-        for layers in (LlamaLayers, lambda _: None):
+        expected, expected_gradient = _tried(plain, weight)
+        for layers in (LlamaLayers, lambda _: None):  # our own, and then transformers'
             try:
                 tree = DocumentTree(model, layers(model))
-                states, slope = _gaps(_tried(tree, weight), expected)
+                found, gradient = _tried(tree, weight)
+                states, slope = max(map(gap, found, expected)), gap(gradient, expected_gradient)
                 reason = f"hidden states differ by {states:.1%} of their size and gradients differ by {slope:.1%}"
                 # bfloat16 keeps 8 bits, and rounding differs between orders of summation
                 if max(states, slope) <= (0.2 if weight.dtype == torch.bfloat16 else 1e-3):

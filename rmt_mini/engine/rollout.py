@@ -5,10 +5,8 @@ the batch; closing tag, cue and answer follow at the end. A thought that reaches
 that closing takes no loss, while one that the model chose does. Otherwise a budget could not be learned.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, TypeVar
 
@@ -99,6 +97,7 @@ class _Batch:
 
     policy: Policy
     form: AnswerFormat
+    asking: Asking
     rows: list[Branch]
     caps: list[int]
     grown: Any
@@ -110,12 +109,12 @@ class _Batch:
         logits: Tensor = self.policy.head(self.policy.tree.grow(self.grown, torch.tensor(active), padded, counts))
         return logits
 
-    def fork(self, copies: int) -> _Batch:
+    def fork(self, copies: int) -> "_Batch":
         """Return ``copies`` rows in place of each, side by side, which share what was read so far."""
         rows = [Branch(one.position, one.budget, one.opening, one.closing) for one in self.rows for _ in range(copies)]
         caps = [cap for cap in self.caps for _ in range(copies)]
         which = torch.arange(len(self.rows)).repeat_interleave(copies)
-        return _Batch(self.policy, self.form, rows, caps, self.grown.take(which))
+        return _Batch(self.policy, self.form, self.asking, rows, caps, self.grown.take(which))
 
 
 @torch.no_grad()
@@ -131,16 +130,14 @@ def roll_out(
 ) -> list[Rollout]:
     """Sample ``group_size`` thoughts and answers at each position, sorted by trunk; a group is side by side.
 
-    The generator is on the CPU, so that a seed means the same on every device. ``in_steps`` of fixed shapes
-    (``engine/static.py``) is how thoughts are sampled everywhere but on a CPU.
+    The generator is on the CPU, so that a seed means the same on every device. Everywhere else thoughts are sampled
+    ``in_steps`` of fixed shapes (``engine/static.py``).
     """
-    rows = [
-        begin(form, trunks.documents[position.trunk], position, budget)
-        for position, budget in zip(positions, asking.budgets, strict=True)
-    ]
+    asked = zip(positions, asking.budgets, strict=True)
+    rows = [begin(form, trunks.documents[position.trunk], position, budget) for position, budget in asked]
     decisions = max(asking.caps) + form.answer_limit
     capacity = max(len(row.opening) for row in rows) + max(len(row.closing) for row in rows) + decisions
-    batch = _Batch(policy, form, rows, list(asking.caps), policy.tree.branches(trunks, positions, capacity))
+    batch = _Batch(policy, form, asking, rows, list(asking.caps), policy.tree.branches(trunks, positions, capacity))
     with policy.tree.sampling():
         logits = batch.append(range(len(rows)), [row.opening for row in rows])
         batch = batch.fork(group_size)  # a group shares its opening
@@ -155,27 +152,22 @@ def roll_out(
                 row.thought, row.logprobs, row.closed = thought, logprobs, closed
         else:
             going = [row for row, cap in enumerate(batch.caps) if cap > 0]
-            _think(batch, batch.grown, range(len(batch.rows)), going, logits[going], uniform, asking)
-        logits = _close(batch)
+            _think(batch, batch.grown, range(len(batch.rows)), going, logits[going], uniform)
+        blocks = [[*([] if row.closed else row.thought[-1:]), *row.closing] for row in batch.rows]
+        logits = batch.append(range(len(blocks)), blocks)
         _compare(batch, logits, trunks)
-        _answer(batch, logits, uniform, asking)
+        _answer(batch, logits, uniform)
     return [row.rollout() for row in batch.rows]
 
 
 def _think(
-    batch: _Batch,
-    grown: Any,
-    rows: Sequence[int],
-    going: Sequence[int],
-    logits: Tensor,
-    uniform: Tensor,
-    asking: Asking,
+    batch: _Batch, grown: Any, rows: Sequence[int], going: Sequence[int], logits: Tensor, uniform: Tensor
 ) -> None:
     """Sample thoughts until each has closed or reached its cap; the last token of one at its cap stays unread.
 
     ``grown`` holds keys and values of ``rows`` of the batch; those at the places ``going`` think, after ``logits``.
     """
-    policy, close = batch.policy, batch.form.close[0]
+    policy, asking, close = batch.policy, batch.asking, batch.form.close[0]
     while going:
         numbers = [rows[place] for place in going]
         if asking.forced:
@@ -199,15 +191,9 @@ def _think(
         else:  # few are left: from here they grow without the keys and values of the rest
             taken, all_ = grown.take(which), range(len(on))
             logits = policy.head(policy.tree.grow(taken, torch.arange(len(on)), tokens))
-            _think(batch, taken, [rows[place] for place in on], all_, logits, uniform, asking)
+            _think(batch, taken, [rows[place] for place in on], all_, logits, uniform)
             grown.put(which, taken)
             return
-
-
-def _close(batch: _Batch) -> Tensor:
-    """Append closing tag and cue to every row; returns the logits of the first answer tokens."""
-    blocks = [[*([] if row.closed else row.thought[-1:]), *row.closing] for row in batch.rows]
-    return batch.append(range(len(blocks)), blocks)
 
 
 def _compare(batch: _Batch, logits: Tensor, trunks: Trunks) -> None:
@@ -221,8 +207,9 @@ def _compare(batch: _Batch, logits: Tensor, trunks: Trunks) -> None:
             row.truth = logprob
 
 
-def _answer(batch: _Batch, logits: Tensor, uniform: Tensor, asking: Asking) -> None:
+def _answer(batch: _Batch, logits: Tensor, uniform: Tensor) -> None:
     """Sample answers until each is complete."""
+    asking = batch.asking
     temperature = asking.temperature if asking.answer_temperature is None else asking.answer_temperature
     active = list(range(len(batch.rows)))
     while active:
@@ -272,22 +259,3 @@ def rollout_logprobs(
     counts = torch.tensor([len(own) for own, _ in decided])
     mask = (torch.arange(int(counts.max())) < counts[:, None]).to(device)
     return packed.new_zeros(mask.shape).masked_scatter(mask, packed), mask
-
-
-@torch.no_grad()
-def answers_after(
-    policy: Policy, form: AnswerFormat, trunks: Trunks, rollouts: Sequence[Rollout], tokens: int
-) -> list[int]:
-    """Read thoughts, about ``tokens`` branch tokens at once: the likeliest one-token answer after each.
-
-    The answers that the rollouts gave do not matter.
-    """
-    likeliest = [0] * len(rollouts)
-    for chunk in chunks(list(enumerate(rollouts)), lambda one: one[1], form, tokens):
-        branches = [lay_out(form, trunks.documents[one.position.trunk], replace(one, answer=(0,))) for _, one in chunk]
-        hidden, starts = read_branches(policy, trunks, branches)
-        ends = [start + len(branch.tokens) - 1 for start, branch in zip(starts, branches, strict=True)]
-        found = policy.head(hidden[torch.tensor(ends, device=policy.device)]).argmax(-1).tolist()
-        for (place, _), token in zip(chunk, found, strict=True):
-            likeliest[place] = token
-    return likeliest

@@ -6,11 +6,10 @@ on tensors that keep their place. A row that is done stays and is computed for n
 and moves the rows that still think to smaller tensors once they are half of a document's or fewer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -42,7 +41,7 @@ class Thoughts:
     depth: Tensor  # (1,), decisions made
 
     @classmethod
-    def begin(cls, uniform: Tensor, caps: Sequence[int]) -> Thoughts:
+    def begin(cls, uniform: Tensor, caps: Sequence[int]) -> Self:
         """Return empty thoughts."""
         zeros = torch.zeros(uniform.shape, dtype=torch.long, device=uniform.device)
         flat = zeros.new_zeros(len(zeros))
@@ -68,7 +67,7 @@ class Thoughts:
         self.last.copy_(torch.where(on, token, self.last))
         depth.add_(1).clamp_(max=self.uniform.shape[1] - 1)
 
-    def put(self, rows: Tensor | slice, thoughts: Thoughts, places: Tensor) -> None:
+    def put(self, rows: Tensor | slice, thoughts: Self, places: Tensor) -> None:
         """Let ``rows`` be as those at ``places`` of other thoughts."""
         for name in ("uniform", "tokens", "logprobs"):
             ours, theirs = getattr(self, name), getattr(thoughts, name)

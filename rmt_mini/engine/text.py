@@ -5,8 +5,6 @@ next-token loss leaves them out as well, since it would teach the model to write
 context.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -44,7 +42,7 @@ def endless(texts: Sequence[Text], seed: int, start: int = 0) -> Iterator[Text]:
         epoch, place = epoch + 1, 0
 
 
-def format_for(policy: Policy, config: RMTConfig, budget: int | None = None) -> AnswerFormat:
+def format_for(policy: "Policy", config: RMTConfig, budget: int | None = None) -> AnswerFormat:
     """Return the answer format of the configuration, for its budgets and another ``budget`` that is stated, if any."""
     form = answer_format(config.answer_format, policy.tokenizer, policy.parameters, config.prefix_match, policy.turn)
     if isinstance(form, Chat):
@@ -96,7 +94,7 @@ def require_room(
     )
 
 
-def proxy_of(policy: Policy, config: RMTConfig, longest: int = 0) -> Policy | None:
+def proxy_of(policy: "Policy", config: RMTConfig, longest: int = 0) -> "Policy | None":
     """Return the model that measures entropies for the policy, loaded once, or None where it measures its own."""
     from rmt_mini.engine.model import load_policy
 

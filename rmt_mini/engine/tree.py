@@ -11,13 +11,11 @@ Training splits at the trunk's keys and values: chunks of branches run forward a
 their gradients on detached copies; the trunk goes backward once, at the end, with their sum.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -25,7 +23,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
-from rmt_mini.engine.attention import branch_attention, fused_branch_attention, seen_by
+from rmt_mini.engine.attention import Pair, branch_attention, fused_branch_attention, seen_by
 from rmt_mini.engine.layers import LlamaLayers
 from rmt_mini.records import Position
 
@@ -57,7 +55,7 @@ class Trunks:
     values: list[Tensor] = field(default_factory=list)  # the same shapes
 
     @classmethod
-    def of(cls, documents: Documents, device: torch.device) -> Trunks:
+    def of(cls, documents: Documents, device: torch.device) -> Self:
         """Return documents before they are read, numbered from 0 where they are no mapping."""
         numbered = documents if isinstance(documents, Mapping) else dict(enumerate(documents))
         if not numbered or any(len(document) == 0 for document in numbered.values()):
@@ -89,7 +87,7 @@ class Trunks:
             kept.append(torch.stack([F.pad(part, (0, 0, 0, max(sizes) - part.shape[1])) for part in parts]))
         return torch.cat(attended, dim=1).transpose(0, 1)
 
-    def detached(self) -> Trunks:
+    def detached(self) -> Self:
         """Copy whose keys and values are leaves that collect the branches' gradients."""
         keys, values = ([tensor.detach().requires_grad_() for tensor in kept] for kept in (self.keys, self.values))
         return replace(self, keys=keys, values=values)
@@ -99,9 +97,10 @@ def backward_through_trunk(trunks: Trunks, leaves: Trunks, loss: Tensor | None) 
     """Send the branches' gradients, collected on ``leaves``, and ``loss`` back through the trunk in one pass."""
     pairs = [*zip(trunks.keys, leaves.keys, strict=True), *zip(trunks.values, leaves.values, strict=True)]
     fed = [(tensor, leaf.grad) for tensor, leaf in pairs if leaf.grad is not None]
-    roots = [tensor for tensor, _ in fed] + ([] if loss is None else [loss])
-    gradients = [gradient for _, gradient in fed] + ([] if loss is None else [None])
-    if roots:
+    if loss is not None:
+        fed.append((loss, loss.new_ones(())))
+    if fed:
+        roots, gradients = zip(*fed, strict=True)
         torch.autograd.backward(roots, gradients)
 
 
@@ -135,7 +134,7 @@ class _Rectangle:
             None if self.shape[0] == len(trunks.documents) == len(used) else used.repeat_interleave(parts).to(device)
         )
         self.index = index[self.row].view(self.shape).to(device)
-        self.gathered: dict[int, list[Tensor]] = {}
+        self.gathered: dict[int, Pair] = {}
 
     def see(self, own_tokens: int, own_length: Tensor) -> None:
         """Set what the next queries (slots, C) see: ``own_length`` (slots, C) of ``own_tokens`` tokens."""
@@ -144,25 +143,22 @@ class _Rectangle:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attend from queries (slots, H, C, D); keys and values are (slots, H_kv, L, D)."""
-        trunk_key, trunk_value = self._trunk(layer)
         query, key, value = (part.view(*self.shape, *part.shape[1:]) for part in (query, key, value))
-        inputs = (query, trunk_key, trunk_value, key, value, self.seen, scaling)
-        if not torch.is_grad_enabled():
-            attended = branch_attention(*inputs)
-        elif query.device.type != "cpu" or query.dtype != torch.bfloat16:
+        inputs = (query, self._trunk(layer), (key, value), self.seen, scaling)
+        if torch.is_grad_enabled() and (query.device.type != "cpu" or query.dtype != torch.bfloat16):
             attended = fused_branch_attention(*inputs)
-        elif self.longest <= KEPT_PREFIX:
+        elif not torch.is_grad_enabled() or self.longest <= KEPT_PREFIX:
             attended = branch_attention(*inputs)
         else:
             attended = checkpoint(branch_attention, *inputs, use_reentrant=False, preserve_rng_state=False)
         return attended.flatten(0, 1)
 
-    def _trunk(self, layer: int) -> list[Tensor]:
+    def _trunk(self, layer: int) -> Pair:
         """Return a layer's keys and values, those of a document for each of its parts, (N, H_kv, longest, D) each."""
-        kept = [part[layer][:, :, : self.longest] for part in (self.trunks.keys, self.trunks.values)]
+        key, value = (part[layer][:, :, : self.longest] for part in (self.trunks.keys, self.trunks.values))
         if self.used is None:
-            return kept
-        found = self.gathered.get(layer) or [part.index_select(0, self.used) for part in kept]
+            return key, value
+        found = self.gathered.get(layer) or (key.index_select(0, self.used), value.index_select(0, self.used))
         if not torch.is_grad_enabled():
             self.gathered[layer] = found  # for the next tokens
         return found
@@ -211,7 +207,7 @@ class GrowingBranches:
         device = self.trunks.ids[0].device
         self.slot, self.start = self.rectangle.slot.to(device), self.index.to(device)
 
-    def take(self, rows: Tensor) -> GrowingBranches:
+    def take(self, rows: Tensor) -> Self:
         """Return copies of ``rows`` (ascending; on the CPU), which grow on their own from here."""
         taken = copy.copy(self)
         taken.trunk, taken.index = self.trunk[rows], self.index[rows]
@@ -221,7 +217,7 @@ class GrowingBranches:
         taken.lengths = self.lengths[rows.to(self.slot.device)]
         return taken
 
-    def put(self, rows: Tensor, grown: GrowingBranches, places: Tensor | None = None) -> None:
+    def put(self, rows: Tensor, grown: Self, places: Tensor | None = None) -> None:
         """Let ``rows`` be as they grew elsewhere: as all rows there, or those at ``places``."""
         rows = rows.to(self.slot.device)
         source, capacity = grown.slot if places is None else grown.slot[places], self.keys.shape[3]

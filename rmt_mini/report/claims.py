@@ -32,15 +32,12 @@ SYMBOLS: dict[str, str] = _DATA["symbols"]
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim, the numbers that decide it, and whether it holds (1), does not (-1), or is inconclusive (0).
-
-    ``sign`` is that of the interval; ``p`` the chance of a difference as large if there were none.
-    """
+    """One claim, the numbers that decide it, and whether it holds (1), does not (-1), or is inconclusive (0)."""
 
     text: str
-    sign: int
+    sign: int  # of the interval
     words: str
-    p: float | None = None
+    p: float | None = None  # chance of a difference as large if there were none
 
     def line(self) -> str:
         """Return it as a line of Markdown."""

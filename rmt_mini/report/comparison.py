@@ -32,12 +32,7 @@ UNTRAINED = "base"  # the model that mid-training began with, as an exam names i
 def expected_half_width(positions: int, seeds: int, spread: float = SPREAD) -> float:
     """Return half the 95 % interval of a difference of two arms; variation between trainings adds to it.
 
-    ``positions`` are those of a run, and ``seeds`` count as so many more; ``spread`` is the standard deviation of the
-    difference at one position.
-
-    Example:
-        >>> [round(expected_half_width(n, 5), 3) for n in (60, 240, 900)]
-        [0.061, 0.031, 0.016]
+    ``seeds`` multiply the positions of a run; ``spread`` is the standard deviation of the difference at one position.
     """
     return float(1.96 * spread / (positions * seeds) ** 0.5)
 

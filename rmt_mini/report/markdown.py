@@ -16,12 +16,7 @@ UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # kinds of characters that steer instea
 
 
 def escape(text: object, limit: int = 300) -> str:
-    r"""Make any text safe inside a line or a table cell of Markdown; blanks at its ends and line ends become signs.
-
-    Example:
-        >>> print(escape(" a|b\n<i>"))
-        ␣a&#124;b↵&lt;i&gt;
-    """
+    """Make any text safe inside a line or a table cell of Markdown; blanks at its ends and line ends become signs."""
     shown = str(text) if len(str(text)) <= limit else f"{str(text)[:limit]} …"
     shown = re.sub(r"\r\n?|\n", "↵", shown).replace("\t", "⇥")
     shown = re.sub(r"^ +| +$", lambda blanks: "␣" * len(blanks[0]), shown)

@@ -5,6 +5,7 @@ The pages are templates (templates/*.md.j2). Text that a model wrote passes the 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rmt_mini import files
 from rmt_mini.config import PRESETS, RMTConfig, preset
@@ -22,10 +23,7 @@ TABLES = "tables.md.j2"
 
 
 def write_report(folder: Path) -> str:
-    """Write report.md and figures/*.png into a run folder, of an interrupted run too; returns the terminal's table.
-
-    A UserError says that the folder holds no run.json, or that a file with numbers in it is damaged.
-    """
+    """Write report.md and figures/*.png into a run folder, of an interrupted run too; returns the terminal's table."""
     notes, found = Notes.read(folder), Evaluation.find(folder)
     config, evaluation = notes.settings, found or Evaluation()
     steps = files.read_lines(folder / "metrics.jsonl", StepMetrics)
@@ -34,8 +32,10 @@ def write_report(folder: Path) -> str:
     status = f"The run is {notes.status}, with {len(steps.good)} of {config.steps} steps recorded."
     before, after = ({(one.document, one.position): one for one in part} for part in (samples.before, samples.after))
     ends = sorted({line.step for line in (rollouts.good[:1] + rollouts.good[-1:])})
-    page = render(
+    _write(
+        folder,
         "run.md.j2",
+        _run_figures(config, found, steps.good),
         notes=notes,
         metrics=steps.good,
         config=config,
@@ -46,50 +46,40 @@ def write_report(folder: Path) -> str:
         rows=rows_of(evaluation),
         preflight=files.Preflight.find(folder),
         agreement=agreement,
-        figures=_drawn(folder / "figures", _run_figures(config, found, steps.good)),
         fields=RMTConfig.model_fields,
         base=preset(config.preset) if config.preset in PRESETS else RMTConfig(),
         presets=PRESETS,
         samples=[(before.get(key), after.get(key)) for key in before | after],
         rollouts=[line for end in ends for line in [one for one in rollouts.good if one.step == end][:4]],
     )
-    files.write_keeping(folder / "report.md", page)
     return evaluation_table(found) if found else f"No evaluation. {status}"
 
 
 def write_exam_report(folder: Path) -> str:
     """Write report.md and figures of a post-training run; returns the terminal's table."""
     notes, evaluation, metrics = Notes.read(folder), files.ExamEvaluation.read(folder), files.read_metrics(folder)
-    figures = _drawn(folder / "figures", {"rewards": plots.rewards(metrics), "signal": plots.signal(metrics)})
-    page = render("exam.md.j2", notes=notes, evaluation=evaluation, metrics=metrics, figures=figures)
-    files.write_keeping(folder / "report.md", page)
+    figures = {"rewards": plots.rewards(metrics), "signal": plots.signal(metrics)}
+    _write(folder, "exam.md.j2", figures, notes=notes, evaluation=evaluation, metrics=metrics)
     return macro(TABLES, "exam_run", evaluation)
 
 
 def write_seeds_report(folders: Sequence[Path], out: Path) -> str:
-    """Write evaluation.json, report.md and accuracy.png of runs that differ in their seed into ``out``, a free folder.
-
-    Returns the table; raises as ``across_seeds``.
-    """
+    """Write what runs that differ in their seed say together into a free folder; returns the table."""
     files.require_free(out)
     evaluation, notes = across_seeds(folders), Notes.read(folders[0])
     config = notes.settings
     out.mkdir(parents=True, exist_ok=True)
     evaluation.write(out)
     given = {"config": config, "evaluation": evaluation, "rows": rows_of(evaluation), "overlap": notes.overlap}
-    figures = _drawn(out, {"accuracy": plots.accuracy(evaluation)})
-    page = render("seeds.md.j2", **given, findings=findings(config, evaluation, None), figures=figures)
-    files.write_keeping(out / "report.md", page)
+    figures = {"accuracy": plots.accuracy(evaluation)}
+    _write(out, "seeds.md.j2", figures, "", **given, findings=findings(config, evaluation, None))
     return evaluation_table(evaluation)
 
 
 def write_comparison_report(
     folder: Path, found: Comparison, exams: Mapping[str, ExamOutcome] | None = None, variants: Sequence[Variant] = ()
 ) -> str:
-    """Write report.md and figures of a comparison; returns the table of accuracies, or of the variants.
-
-    ``exams`` are by the source of their questions.
-    """
+    """Write report.md and figures of a comparison, and its exams; returns the table of accuracies, or of variants."""
     exams, table = exams or {}, macro(TABLES, "variants", variants, SYMBOLS) if variants else accuracy_table(found)
     figures, judged = {"arms": plots.arms(_shown(found))}, claims.claims(found)
     curves = {words: arm.curves["average"] for words, arm in _shown(found).items() if arm.curves}
@@ -100,8 +90,10 @@ def write_comparison_report(
         judged += claims.exam_claims(exam, source)
     if variants:
         figures["sensitivity"] = plots.tornado(variants)
-    page = render(
+    _write(
+        folder,
         "comparison.md.j2",
+        figures,
         found=found,
         arms=_shown(found),
         words=_words(found),
@@ -113,11 +105,9 @@ def write_comparison_report(
         as_file_name=as_file_name,
         variants=variants,
         table=table,
-        figures=_drawn(folder / "figures", figures),
         paper=paper_table(),
         paper_exams=paper_exam_table(),
     )
-    files.write_keeping(folder / "report.md", page)
     return table
 
 
@@ -128,9 +118,7 @@ def write_map_report(folder: Path, plan: files.OverPlan, made: files.Map, found:
         pairs = {(at, pair.b): pair for at, one in found.items() for pair in one.paired if pair.tier == what}
         tables[what] = macro(TABLES, "over", plan.field, level.arms, pairs, claims.shown)
         figures["map" if what == "average" else f"map-{what}"] = plots.over(level, plan.field, what)
-    drawn = _drawn(folder / "figures", figures)
-    page = render("map.md.j2", plan=plan, levels=made.levels, tables=tables, figures=drawn, trained_as=trained_as)
-    files.write_keeping(folder / "report.md", page)
+    _write(folder, "map.md.j2", figures, plan=plan, levels=made.levels, tables=tables, trained_as=trained_as)
     return tables["average"]
 
 
@@ -176,10 +164,11 @@ def _run_figures(
     return figures | {"losses": plots.losses(metrics)}
 
 
-def _drawn(folder: Path, figures: dict[str, Figured]) -> dict[str, Figured]:
+def _write(folder: Path, template: str, figures: Mapping[str, Figured], beside: str = "figures", **given: Any) -> None:
+    """Write report.md, and its figures into the folder ``beside`` it."""
     for name, figured in figures.items():
-        plots.save(figured, folder / f"{name}.png")
-    return figures
+        plots.save(figured, folder / beside / f"{name}.png")
+    files.write_keeping(folder / "report.md", render(template, figures=figures, **given))
 
 
 def _words(found: Comparison) -> dict[str, str]:

@@ -60,13 +60,7 @@ def memory_needed(config: RMTConfig, policy: Policy) -> float:
 
 
 def interval_lines(positions: int, wished: float | None = None) -> list[str]:
-    r"""Return how fine a difference of two arms the evaluation resolves, and what half an interval ``wished`` takes.
-
-    Example:
-        >>> print("\n".join(interval_lines(900, 0.03)))
-        interval     a difference of two arms within 3.5 points (1 seed), 2.0 (3 seeds), 1.6 (5 seeds)
-        wished       3.0 points either way take 1,245 positions (1 seed), 415 (3 seeds), 249 (5 seeds)
-    """
+    """Return how fine a difference of two arms the evaluation resolves, and what half an interval ``wished`` takes."""
     widths = {seeds: 100 * expected_half_width(positions, seeds) for seeds in SEEDS}
     needed = {seeds: expected_positions(wished, seeds) for seeds in SEEDS} if wished else {}
     return macro("tables.md.j2", "resolution", widths, needed, wished).split("\n")

@@ -1,4 +1,4 @@
-"""The run folder, locked by one process at a time: lines as they come, checkpoints and training states.
+"""The run folder, locked by one process at a time: run.json, lines as they come, checkpoints and training states.
 
     state/step-000012/tensors.safetensors    weights, moments, streams of random numbers
     state/step-000012/state.json             plain values, the step among them
@@ -11,18 +11,25 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rmt_mini.engine.model import Policy
-from rmt_mini.errors import UserError
-from rmt_mini.files import LOCK, UNFINISHED, as_lines, require_free, write_whole
+from rmt_mini.errors import Stopped, UserError, logger
+from rmt_mini.files import LOCK, UNFINISHED, Notes, as_lines, require_free, write_whole
 from rmt_mini.records import State
+from rmt_mini.runs.journal import now, rollout_line
+from rmt_mini.stages.evaluate import evenly
+from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.stages.optimizer import require_sound
+
+CROWDED = 1.5  # a step on the CPU this many times as long as its processor time has waited for others
 
 
 def free_name(base: Path) -> Path:
@@ -37,13 +44,16 @@ def folder_for(out: str, name: str) -> Path:
 
 
 class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
-    """One run's folder, locked until ``release``; a free one with ``needed_bytes`` of space, or one to ``resume`` in.
+    """One run's folder, locked until ``release``; a free one with ``needed_bytes`` of space, or one to ``resume``.
 
-    A UserError says that the folder is in use, cannot be written, or that its disk is nearly full.
+    ``notes`` are ``first_notes`` of a run that starts, or those of one resumed; the folder keeps run.json up to date.
     """
 
-    def __init__(self, path: Path, needed_bytes: int = 0, resume: bool = False) -> None:
-        self.path = path
+    def __init__(self, path: Path, notes: Notes, needed_bytes: int = 0, resume: bool = False) -> None:
+        self.path, self.notes = path, notes
+        self._running: dict[str, float] = {}  # stage -> since when its seconds are not yet noted
+        self._clocks: tuple[float, float] | None = None  # seconds by the wall and of the processor, at the last step
+        self._warned = False
         if not resume:
             require_free(path)
         self._lock = FileLock(path / LOCK)
@@ -99,10 +109,7 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
             os.fsync(file.fileno())
 
     def save_checkpoint(self, policy: Policy) -> None:
-        """Save model and tokenizer as transformers does; an older checkpoint stays until then.
-
-        It also stays if the weights are not finite, which raises a NonFiniteError.
-        """
+        """Save model and tokenizer as transformers does; if a weight is not finite, an older checkpoint stays."""
         require_sound(policy)
         try:
             policy.model.config.use_cache = True  # an ordinary model again for whoever opens it
@@ -111,6 +118,64 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
                 policy.tokenizer.save_pretrained(made)
         finally:
             policy.model.config.use_cache = False
+
+    def note(self, **more: Any) -> None:
+        """Add to run.json and write it; the stages under way have their seconds so far in it."""
+        self._count_seconds()
+        for name, value in more.items():
+            setattr(self.notes, name, value)
+        self.notes.write(self.path)
+
+    def step(self, policy: Policy, result: StepResult, count: int) -> None:
+        """Write a step's metrics, and ``count`` of its rollouts."""
+        step, logged = result.metrics.step, evenly(result.judged, count)
+        self.append("metrics.jsonl", [result.metrics])
+        self.append("rollouts.jsonl", [rollout_line(policy, step, result.texts, one) for one in logged])
+        if policy.device.type == "cpu" and not self._warned:
+            self._warned = self._waited(step)
+
+    def _waited(self, step: int) -> bool:
+        """Whether the time since the step before was spent waiting for a processor; says so."""
+        before, self._clocks = self._clocks, (time.perf_counter(), time.process_time())
+        if before is None:
+            return False
+        wall, processor = (new - old for new, old in zip(self._clocks, before, strict=True))
+        if wall < max(1.0, CROWDED * processor):
+            return False
+        took = f"Step {step} took {wall:.0f} s, but only {processor:.0f} s of processor time"
+        logger.warning("%s: other programs are computing. Close them, or lower OMP_NUM_THREADS", took)
+        return True
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add what the block takes to ``seconds``, under the stage's name, however it ends."""
+        self._running[stage] = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._count_seconds()
+            del self._running[stage]
+        self.note()  # a process that is killed later loses none of it
+
+    def _count_seconds(self) -> None:
+        moment, seconds = time.perf_counter(), self.notes.seconds
+        for stage, since in self._running.items():
+            seconds[stage] = round(seconds.get(stage, 0.0) + moment - since, 3)
+            self._running[stage] = moment
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Note that the block runs, and if it does not reach its end, whether it was interrupted or failed."""
+        self.note(status="running")
+        try:
+            yield
+        except (KeyboardInterrupt, Stopped):
+            self.note(status="interrupted", end=now())
+            raise
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # what ended the block may keep this from being written, too
+                self.note(status="failed", end=now(), error=f"{type(error).__name__}: {error}")
+            raise
 
 
 @contextlib.contextmanager

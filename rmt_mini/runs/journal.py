@@ -1,14 +1,12 @@
-"""What a run says about itself: run.json, lines of what it sampled, and digests of what it ran with."""
+"""What a run says about itself: its first notes, lines of what it sampled, and digests of what it ran with."""
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,84 +16,11 @@ import torch
 from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
-from rmt_mini.errors import Stopped, logger
 from rmt_mini.files import KEPT, AnswerLine, Kind, Notes, RolloutLine, Time
 from rmt_mini.records import Answer, Judged, Text
-from rmt_mini.runs.folder import RunFolder
-from rmt_mini.stages.evaluate import evenly
-from rmt_mini.stages.midtrain import StepResult
 
 CONTEXT_CHARACTERS = 60
-CROWDED = 1.5  # a step on the CPU this many times as long as its processor time has waited for others
 PACKAGES = ("rmt-mini", "torch", "transformers", "tokenizers", "numpy", "scipy", "champ-dataset")
-
-
-class Journal:
-    """Keeps run.json up to date; its notes are ``first_notes`` of a run that starts, or those of one resumed."""
-
-    def __init__(self, folder: RunFolder, notes: Notes) -> None:
-        self.folder, self.notes = folder, notes
-        self._running: dict[str, float] = {}  # stage -> since when its seconds are not yet noted
-        self._clocks: tuple[float, float] | None = None  # seconds by the wall and of the processor, at the last step
-        self._warned = False
-
-    def note(self, **more: Any) -> None:
-        """Add to the notes and write them; the stages under way have their seconds so far in them."""
-        self._count_seconds()
-        for name, value in more.items():
-            setattr(self.notes, name, value)
-        self.notes.write(self.folder.path)
-
-    def step(self, policy: Policy, result: StepResult, count: int) -> None:
-        """Write a step's metrics, and ``count`` of its rollouts."""
-        step, logged = result.metrics.step, evenly(result.judged, count)
-        self.folder.append("metrics.jsonl", [result.metrics])
-        self.folder.append("rollouts.jsonl", [rollout_line(policy, step, result.texts, one) for one in logged])
-        if policy.device.type == "cpu" and not self._warned:
-            self._warned = self._waited(step)
-
-    def _waited(self, step: int) -> bool:
-        """Whether the time since the step before was spent waiting for a processor; says so."""
-        before, self._clocks = self._clocks, (time.perf_counter(), time.process_time())
-        if before is None:
-            return False
-        wall, processor = (new - old for new, old in zip(self._clocks, before, strict=True))
-        if wall < max(1.0, CROWDED * processor):
-            return False
-        took = f"Step {step} took {wall:.0f} s, but only {processor:.0f} s of processor time"
-        logger.warning("%s: other programs are computing. Close them, or lower OMP_NUM_THREADS", took)
-        return True
-
-    @contextlib.contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add what the block takes to ``seconds``, under the stage's name, however it ends."""
-        self._running[stage] = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._count_seconds()
-            del self._running[stage]
-        self.note()  # a process that is killed later loses none of it
-
-    def _count_seconds(self) -> None:
-        moment, seconds = time.perf_counter(), self.notes.seconds
-        for stage, since in self._running.items():
-            seconds[stage] = round(seconds.get(stage, 0.0) + moment - since, 3)
-            self._running[stage] = moment
-
-    @contextlib.contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Note that the block runs, and if it does not reach its end, whether it was interrupted or failed."""
-        self.note(status="running")
-        try:
-            yield
-        except (KeyboardInterrupt, Stopped):
-            self.note(status="interrupted", end=now())
-            raise
-        except BaseException as error:
-            with contextlib.suppress(OSError):  # what ended the block may keep this from being written, too
-                self.note(status="failed", end=now(), error=f"{type(error).__name__}: {error}")
-            raise
 
 
 def first_notes(kind: Kind, config: RMTConfig | PretrainConfig, **more: Any) -> Notes:

@@ -34,7 +34,7 @@ from rmt_mini.report.report import exam_table, write_exam_report
 from rmt_mini.runs.capacity import explained
 from rmt_mini.runs.compare import finish, in_name, is_done, model_of, report, run_folder, turn_before, usual_workers
 from rmt_mini.runs.folder import RunFolder, folder_for
-from rmt_mini.runs.journal import Journal, first_notes, model_digest, now, token_digest
+from rmt_mini.runs.journal import first_notes, model_digest, now, token_digest
 from rmt_mini.runs.run import SPARE_BYTES, anywhere, step_bar
 from rmt_mini.stages import posttrain
 from rmt_mini.stages.midtrain import StepResult
@@ -54,13 +54,12 @@ class ExamResult:
 
 
 @contextmanager
-def _recorded(path: Path, notes: files.Notes, policy: Policy, copies: int) -> Iterator[Journal]:
+def _recorded(path: Path, notes: files.Notes, policy: Policy, copies: int) -> Iterator[RunFolder]:
     """Record a run that cannot be resumed, in a new folder with room for ``copies`` of its model."""
     needed = copies * policy.parameters * policy.dtype.itemsize + SPARE_BYTES
-    with RunFolder(path, needed) as folder, explained(notes.config, policy, path, resumable=False):
-        journal = Journal(folder, notes)
-        with journal.recorded():
-            yield journal
+    explaining = explained(notes.config, policy, path, resumable=False)
+    with RunFolder(path, notes, needed) as journal, explaining, journal.recorded():
+        yield journal
 
 
 def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
@@ -74,13 +73,13 @@ def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
     ):
 
         def after_step(line: dict[str, float]) -> None:
-            journal.folder.append("metrics.jsonl", [line])
+            journal.append("metrics.jsonl", [line])
             bar.set_postfix_str(f"loss {line['loss']:.2f}")
             bar.update()
 
         with journal.timed("pretrain"):
             pretrain(config, policy, after_step)
-        journal.folder.save_checkpoint(policy)
+        journal.save_checkpoint(policy)
         journal.note(status="done", end=now(), model_digest=model_digest(policy), parameters=policy.parameters)
     return path
 
@@ -151,7 +150,7 @@ def posttrain_run(
 
         def examine(step: int) -> tuple[torch.Tensor, files.PassRow]:
             right, rollouts = posttrain.answer_questions(policy, exam, config, samples)
-            journal.folder.append("answers.jsonl", posttrain.exam_lines(step, exam, right, rollouts))
+            journal.append("answers.jsonl", posttrain.exam_lines(step, exam, right, rollouts))
             return right, posttrain.summarize_exam(right, rollouts)
 
         with journal.timed("evaluation"):
@@ -164,14 +163,14 @@ def posttrain_run(
                 bar.update()
                 done = result.metrics.step + 1
                 if config.save_every and done % config.save_every == 0:
-                    journal.folder.save_checkpoint(policy)
+                    journal.save_checkpoint(policy)
                 if every and done % every == 0 and done < config.steps:
                     examine(done)
                 if stop is not None and stop.is_set():
                     raise Stopped(str(path))
 
             posttrain.posttrain(config, policy, training, after_step)
-        journal.folder.save_checkpoint(policy)
+        journal.save_checkpoint(policy)
         with journal.timed("evaluation"):
             after, last = examine(config.steps)
         evaluation = files.ExamEvaluation(before=first, after=last, gain=posttrain.exam_gain(before, after))

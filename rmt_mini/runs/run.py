@@ -35,10 +35,9 @@ from rmt_mini.files import Evaluation, Measured, Notes, Positions, Preflight, Sa
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Answer, Overlap, Position, State, StepMetrics, Text
 from rmt_mini.report.report import write_report
-from rmt_mini.runs import journal as journals
+from rmt_mini.runs import journal
 from rmt_mini.runs.capacity import explained, warn_of_little_memory
 from rmt_mini.runs.folder import RunFolder, drop_states, folder_for, load_state, save_state
-from rmt_mini.runs.journal import Journal
 from rmt_mini.stages import evaluate
 from rmt_mini.stages.coldstart import cold_start
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
@@ -83,7 +82,7 @@ class Inputs:
     def digests(self) -> dict[str, str]:
         """Return digests of text, tokens and weights; all must be the same where a run is resumed."""
         models = [one for one in (self.policy, self.policy.proxy) if one is not None]
-        values = [self.corpus_digest, self.token_digest, *map(journals.model_digest, models)]
+        values = [self.corpus_digest, self.token_digest, *map(journal.model_digest, models)]
         return dict(zip(files.DIGESTS, values, strict=False))
 
 
@@ -102,7 +101,7 @@ def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None =
     asked = to_texts(held_out, form, config, "held-out")[: config.evaluation_documents]
     texts = [*training, *asked]
     proxy_of(policy, config, max(len(text.ids) for text in texts))  # fails before there is a folder
-    token_digest = journals.token_digest(form, texts, config.budget_start)
+    token_digest = journal.token_digest(form, texts, config.budget_start)
     shared = overlap(train, held_out, calculations=config.corpus in TEXTS)
     return Inputs(policy, training, asked, corpus.digest, token_digest, shared)
 
@@ -125,14 +124,9 @@ def run(
 ) -> RunResult:
     """Run the whole of RMT once: cold start, mid-training, evaluation before and after, report.
 
-    Args:
-        config: all settings; ``config.out`` empty chooses a free folder under runs/.
-        policy: a model already in memory, changed in place; loaded by ``config.model`` if None.
-        on_step: called after each RMT step.
-        progress: show progress bars.
-        stop: once set, the run ends after the current step and saves its state. It raises Stopped, as where it was
-            interrupted; ``resume`` continues it.
-        turn: as for ``prepare``, of a run that this one is compared with.
+    An empty ``config.out`` chooses a free folder under runs/. A policy already in memory is changed in place. Once
+    ``stop`` is set, the run ends after the current step, saves its state and raises Stopped, as where it was
+    interrupted; ``resume`` continues it. ``turn`` is as for ``prepare``, of a run that this one is compared with.
     """
     config = anywhere(config)
     path = folder_for(config.out, f"{config.preset}-seed{config.seed}")
@@ -143,7 +137,7 @@ def run(
     unknown = unknown_share(policy.tokenizer, [*inputs.train, *inputs.held_out])
     if inputs.overlap.shared:
         logger.warning("%s Their accuracy may be memory", inputs.overlap.sentence)
-    notes = journals.first_notes(
+    notes = journal.first_notes(
         "mid-training",
         config,
         parameters=policy.parameters,
@@ -155,10 +149,9 @@ def run(
     warn_of_little_memory(config, policy)
     # at most two checkpoints and two states, old and new, for a moment
     needed = policy.parameters * 2 * (policy.dtype.itemsize + 12) + SPARE_BYTES
-    with RunFolder(path, needed) as folder:
-        journal = Journal(folder, notes)
-        notes.seconds["loading"] = round(time.perf_counter() - began, 2)
-        return _Run(config, journal, inputs, None, progress, stop).to_the_end(on_step)
+    notes.seconds["loading"] = round(time.perf_counter() - began, 2)
+    with RunFolder(path, notes, needed) as folder:
+        return _Run(config, folder, inputs, None, progress, stop or threading.Event()).to_the_end(on_step)
 
 
 def resume(
@@ -171,12 +164,9 @@ def resume(
 ) -> RunResult:
     """Continue the run in a folder, which was stopped or killed; return what a finished one left.
 
-    Arguments are those of ``run``, and ``changes``, new values of settings that MAY_CHANGE names. ``policy`` is needed
-    only where the run's model was never on disk.
-
-    Raises:
-        UserError: if the folder is not a run's, or code, settings, model or text are not those it started with.
-        Stopped: as ``run``.
+    ``changes`` are new values of settings that MAY_CHANGE names; ``policy`` is needed only where the run's model was
+    never on disk; the rest is as for ``run``. A UserError says that the folder is not a run's, or that code, settings,
+    model or text are not those it started with.
     """
     notes = Notes.read(path)
     if notes.kind != "mid-training":
@@ -185,12 +175,12 @@ def resume(
         if name not in MAY_CHANGE:
             raise UserError(f"{name} cannot change in a run under way, only {' and '.join(MAY_CHANGE)} can")
     config = notes.settings.replace(**changes or {})
-    with RunFolder(path, resume=True) as folder:
+    with RunFolder(path, notes, resume=True) as folder:
         if notes.status == "done":
             return _result_of(path, config)
         Preflight.find(path)  # needed much later: complain now
         Samples.find(path)
-        versions, threads = journals.versions(), {"threads": journals.machine()["threads"]}
+        versions, threads = journal.versions(), {"threads": journal.machine()["threads"]}
         _require_same("version of ", path, {"rmt-mini": notes.versions.get("rmt-mini")}, versions)
         old, new = notes.versions | {"threads": notes.machine.get("threads")}, versions | threads
         changed = [f"{name} {value} to {new.get(name)}" for name, value in old.items() if new.get(name) != value]
@@ -205,9 +195,9 @@ def resume(
         _require_same("", path, {name: getattr(notes, name) for name in digests}, digests)
         warn_of_little_memory(config, inputs.policy)
         notes.config, notes.end, notes.error = config, None, None
-        notes.resumed = [*notes.resumed, journals.now()]
+        notes.resumed = [*notes.resumed, journal.now()]
         early = [(tier, signal) for tier, signal in state.plain["early"]] if state else []
-        return _Run(config, Journal(folder, notes), inputs, state, progress, stop, early).to_the_end(on_step)
+        return _Run(config, folder, inputs, state, progress, stop or threading.Event(), early).to_the_end(on_step)
 
 
 def _require_same(what: str, path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -242,9 +232,7 @@ def read_positions(folder: Path, texts: Sequence[Text]) -> list[Position]:
 def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
     """Measure the checkpoint of a run in DIR or DIR/checkpoint on the run's own positions, under B_T or ``budget``.
 
-    Raises:
-        UserError: if the folder is not a run's, its corpus or tokenizer has changed since, or the model cannot read as
-            far as a thought under ``budget`` may reach.
+    A UserError says that its corpus or tokenizer has changed since, or that the model cannot read that far.
     """
     folder = path.parent if path.name == "checkpoint" else path
     notes = Notes.read(folder)
@@ -272,19 +260,19 @@ class _Run:
     """The stages of one run, from its start or from where it stopped."""
 
     config: RMTConfig
-    journal: Journal
+    folder: RunFolder
     inputs: Inputs
-    saved: State | None = None
-    progress: bool = True
-    stop: threading.Event | None = None
+    saved: State | None
+    progress: bool
+    stop: threading.Event
     early: list[tuple[int, bool]] = field(default_factory=list)  # tier and signal of the groups of the first steps
 
     def __post_init__(self) -> None:
-        self.policy, self.folder, self.path = self.inputs.policy, self.journal.folder, self.journal.folder.path
+        self.policy, self.path = self.inputs.policy, self.folder.path
 
     def to_the_end(self, on_step: OnStep | None) -> RunResult:
         try:
-            with explained(self.config, self.policy, self.path), self.journal.recorded():
+            with explained(self.config, self.policy, self.path), self.folder.recorded():
                 return self.stages(on_step)
         except KeyboardInterrupt as error:
             raise Stopped(str(self.path)) from error
@@ -316,14 +304,14 @@ class _Run:
         measured["after"] = self.measure("after", positions, last)
         evaluation = Evaluation.model_validate(summarize_all(measured))
         evaluation.write(self.path)
-        self.journal.note(status="done", end=journals.now())  # before the report, which shows it
+        self.folder.note(status="done", end=journal.now())  # before the report, which shows it
         table = write_report(self.path)
         drop_states(self.path)
         return RunResult(self.path, evaluation, metrics, table, policy)
 
     def check_stop(self) -> None:
         """End here if that was asked for."""
-        if self.stop is not None and self.stop.is_set():
+        if self.stop.is_set():
             raise Stopped(str(self.path))
 
     def positions(self) -> list[Position]:
@@ -347,11 +335,11 @@ class _Run:
         if gone:
             raise files.damaged(self.path / "answers.jsonl", f"answers from before the first step are missing{ANEW}")
         logger.info("Evaluating %d held-out positions: %s", len(positions), when.replace("_", " "))
-        with self.journal.timed("evaluation"):
+        with self.folder.timed("evaluation"):
             answers = evaluate.measure_all(self.policy, self.inputs.train, held_out, positions, self.config, budget)
         if when != "cold_start":
             self.show(when, answers)
-        lines = [*others, *(journals.answer_line(when, held_out, one) for one in answers)]
+        lines = [*others, *(journal.answer_line(when, held_out, one) for one in answers)]
         lines.sort(key=lambda line: files.TIMES.index(line.when))  # as they were first asked
         self.folder.write_lines("answers.jsonl", lines)
         self.check_stop()
@@ -373,12 +361,12 @@ class _Run:
         per_tier = [[answer for answer in answers if answer.position.tier == tier] for tier in range(3)]
         chosen = [answer for tier in per_tier for answer in evaluate.evenly(tier, SAMPLES // 3)]
         texts, steps = self.inputs.held_out, self.config.steps
-        shown = [journals.rollout_line(self.policy, steps, texts, answer) for answer in chosen]
+        shown = [journal.rollout_line(self.policy, steps, texts, answer) for answer in chosen]
         (Samples.find(self.path) or Samples()).model_copy(update={when: shown}).write(self.path)
 
     def cold_start(self) -> None:
         config, policy = self.config, self.policy
-        with self.journal.timed("cold_start"), step_bar("Cold start", config.warmup_steps, self.progress) as bar:
+        with self.folder.timed("cold_start"), step_bar("Cold start", config.warmup_steps, self.progress) as bar:
 
             def after_step(_: int, losses: dict[str, float]) -> None:
                 bar.set_postfix_str(f"answer loss {losses['answer_loss']:.2f}, closing loss {losses['close_loss']:.2f}")
@@ -390,7 +378,7 @@ class _Run:
     def preflight(self) -> Preflight:
         found = Preflight.find(self.path)
         if found is None:
-            with self.journal.timed("preflight"):
+            with self.folder.timed("preflight"):
                 found = preflight(self.policy, self.inputs.train, self.config)
             found.write(self.path)
             for advice in found.advice:
@@ -403,7 +391,7 @@ class _Run:
         require_sound(self.policy)
         state = trainer.state()
         plain = dict(state.plain) | {"early": self.early, "config": self.config.to_dict()}
-        with self.journal.timed("saving"):
+        with self.folder.timed("saving"):
             save_state(self.path, State(state.tensors, plain))
 
     def cut_back(self, steps: int) -> list[StepMetrics]:
@@ -421,7 +409,7 @@ class _Run:
     def midtrain(self, trainer: RMTTrainer, on_step: OnStep | None, before: Sequence[Answer]) -> list[StepMetrics]:
         config, saved = self.config, time.monotonic()
         done = self.cut_back(trainer.next_step)
-        with self.journal.timed("midtrain"), step_bar("RMT", config.steps, self.progress) as bar:
+        with self.folder.timed("midtrain"), step_bar("RMT", config.steps, self.progress) as bar:
             bar.update(trainer.next_step)
             if not done and config.curve_every:
                 self.curve_point(0, before)
@@ -429,7 +417,7 @@ class _Run:
             def after_step(result: StepResult) -> None:
                 nonlocal saved
                 metrics = result.metrics
-                self.journal.step(self.policy, result, config.rollouts_logged)
+                self.folder.step(self.policy, result, config.rollouts_logged)
                 bar.set_postfix_str(
                     f"reward {metrics.reward:.2f}, length {metrics.thought_length:.1f} of {metrics.budget}"
                 )
@@ -440,8 +428,7 @@ class _Run:
                     self.curve_point(metrics.step + 1)
                 if config.save_every and (metrics.step + 1) % config.save_every == 0:
                     self.folder.save_checkpoint(self.policy)
-                stopping = self.stop is not None and self.stop.is_set()
-                if stopping or time.monotonic() - saved >= config.state_seconds:
+                if self.stop.is_set() or time.monotonic() - saved >= config.state_seconds:
                     self.save(trainer)
                     saved = time.monotonic()
                 if on_step is not None:

@@ -64,12 +64,7 @@ def require_supported(config: RMTConfig) -> None:
 
 
 def micro_steps(config: RMTConfig, micro_batch: int, processes: int) -> int:
-    """Return how many passes a process makes on a step's rollouts, or raise a UserError if the division is uneven.
-
-    Example:
-        >>> micro_steps(RMTConfig(documents_per_step=4, positions_per_document=2, group_size=8), 4, processes=2)
-        8
-    """
+    """Return how many passes a process makes on a step's rollouts, or raise a UserError if the division is uneven."""
     rollouts = config.documents_per_step * config.positions_per_document * config.group_size
     steps, left = divmod(rollouts, micro_batch * processes)
     if left or not steps:
@@ -125,12 +120,7 @@ class Setup:
 
 
 def setup_for(preset: str, name: str = "", gpus: int = 0, machines: int = 0, **given: Any) -> Setup:
-    """Return the named setup, else the preset's, with ``given`` ScaleSettings and with numbers that are not 0.
-
-    Example:
-        >>> setup_for("gpu").gpus, setup_for("paper", gpus=4).machines
-        (1, 2)
-    """
+    """Return the named setup, else the preset's, with ``given`` ScaleSettings and with numbers that are not 0."""
     chosen = name or DATA["defaults"].get(preset, "one-gpu")
     if chosen not in SETUPS:
         raise UserError(f"setup {chosen!r} is unknown; use one of {', '.join(SETUPS)}")
@@ -148,11 +138,6 @@ def commands(config: RMTConfig, setup: Setup, main_address: str = "") -> dict[st
     """Return the commands of a run by where to type them: the vLLM server's, if any, then training machines by rank.
 
     What differs from the preset's settings and the default scale is passed as JSON.
-
-    Example:
-        >>> made = commands(preset_config("gpu", steps=3), setup_for("gpu"))
-        >>> print(shlex.join(made["here"][4:]))
-        --num_processes 1 -m rmt_mini.scale.train gpu --changes '{"steps": 3}'
     """
     require_supported(config)
     scale, processes = setup.scale, setup.gpus * setup.machines

@@ -131,12 +131,7 @@ def generate_by_trl(
 
 
 def cut_thought(sampled: Sequence[int], close: int, cap: int) -> tuple[list[int], bool]:
-    """Return the thought's tokens, and whether the model closed it by token ``close`` within ``cap`` tokens.
-
-    Example:
-        >>> cut_thought([5, 6, 9], close=9, cap=4), cut_thought([5, 6, 7, 8, 9], close=9, cap=4)
-        (([5, 6], True), ([5, 6, 7, 8], False))
-    """
+    """Return the thought's tokens, and whether the model closed it by token ``close`` within ``cap`` tokens."""
     kept = list(sampled[:cap])
     if close in kept:
         return kept[: kept.index(close)], True

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError, logger
@@ -22,10 +22,9 @@ from rmt_mini.scale.launch import ScaleSettings, require_installed, require_supp
 from rmt_mini.worlds.corpus import corpus_for
 
 
-class Started(File):
+class Started(File, name="settings.json"):
     """settings.json: what a folder's run was started with."""
 
-    NAME: ClassVar[str] = "settings.json"
     config: RMTConfig  # without its folder
     scale: dict[str, Any]
 
@@ -91,16 +90,12 @@ def require_same(out: Path, config: RMTConfig) -> None:
             raise UserError(f"output folder {str(out)!r} has a run with another {name} ({value!r}); {remedy}")
 
 
-def _fields(text: str) -> dict[str, Any]:
-    return dict(json.loads(text))
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train PRESET as one of accelerate's processes."""
     parser = argparse.ArgumentParser(prog="python -m rmt_mini.scale.train", description=main.__doc__)
     parser.add_argument("preset", metavar="PRESET")
-    parser.add_argument("--changes", type=_fields, default={}, help="fields that differ from the preset's, as JSON")
-    parser.add_argument("--scale", type=_fields, default={}, help="fields of ScaleSettings, as JSON")
+    parser.add_argument("--changes", type=json.loads, default={}, help="fields that differ from the preset's, as JSON")
+    parser.add_argument("--scale", type=json.loads, default={}, help="fields of ScaleSettings, as JSON")
     given = parser.parse_args(arguments)
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)

@@ -20,7 +20,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -44,10 +44,9 @@ LINE = (
 )
 
 
-class State(File):
+class State(File, name="rmt_state.json"):
     """rmt_state.json: what the steps to come depend on, and metrics.jsonl so far."""
 
-    NAME: ClassVar[str] = "rmt_state.json"
     positions: dict[str, Any]
     lines: list[dict[str, Any]]
 

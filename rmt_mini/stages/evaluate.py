@@ -19,7 +19,7 @@ import torch
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import AnswerFormat, encode_text
-from rmt_mini.engine.rollout import answers_after, roll_out
+from rmt_mini.engine.rollout import chunks, lay_out, read_branches, roll_out
 from rmt_mini.engine.text import format_for, generator_for
 from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
@@ -163,10 +163,13 @@ def probed(
     found = {at: {"own": float(one.answer == (truth[at],))} for at, one in own.items()}
     for trunks, batch, _ in in_batches(policy, texts, list(own), config, "probe"):
         for name, thoughts in asked.items():
-            given = [thoughts[at] for at in batch]
-            likeliest = answers_after(policy, form, trunks, given, config.branch_tokens)
-            for at, token in zip(batch, likeliest, strict=True):
-                found[at][name] = float(token == truth[at])
+            for chunk in chunks([thoughts[at] for at in batch], lambda one: one, form, config.branch_tokens):
+                branches = [lay_out(form, texts[one.position.trunk].ids, one) for one in chunk]
+                hidden, starts = read_branches(policy, trunks, branches)
+                ends = [start + branch.answering[0] for start, branch in zip(starts, branches, strict=True)]
+                likeliest = policy.head(hidden[torch.tensor(ends, device=policy.device)]).argmax(-1).tolist()
+                for branch, token in zip(branches, likeliest, strict=True):
+                    found[branch.position][name] = float(token == truth[branch.position])
     return [replace(one, probe=found[one.position]) for one in answers]
 
 
@@ -174,11 +177,6 @@ def best_threshold(answers: Sequence[Answer]) -> float:
     """Return the confidence from which on a policy should not think but answer plainly, by answers to training text.
 
     Of several that serve alike it is the lowest, which thinks least.
-
-    Example:
-        >>> at, right = Position(0, 1, 0, 0.0), ((1, 0, 0.9), (0, 1, 0.2))  # plainly, thinking, confidence
-        >>> best_threshold([Answer(at, plain, think, 5, 1, confidence=sure) for plain, think, sure in right])
-        0.9
     """
     candidates = [0.0, *sorted({one.confidence for one in answers}), 2.0]
     return max(candidates, key=lambda threshold: sum(_gated(one, threshold) for one in answers))
@@ -219,12 +217,7 @@ def measure_all(
 
 
 def some_of(positions: Sequence[Position], count: int) -> list[Position]:
-    """Return about ``count`` of the positions, or all: all of some texts, since to read a text costs more than to ask.
-
-    Example:
-        >>> [at.trunk for at in some_of([Position(text, 1, 0, 0.0) for text in (0, 0, 3, 3, 5, 5, 6, 6)], 4)]
-        [0, 0, 5, 5]
-    """
+    """Return about ``count`` of the positions: all of some texts, since to read a text costs more than to ask."""
     texts = sorted({at.trunk for at in positions})
     kept = evenly(texts, math.ceil(len(texts) * count / max(1, len(positions))))
     return [at for at in positions if at.trunk in kept]

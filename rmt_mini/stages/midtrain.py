@@ -97,9 +97,6 @@ def judge(
     return [Judged(one, *parts, by) for one, parts, by in zip(rollouts, rewarded, advantages, strict=True)]
 
 
-Judge = Callable[[Sequence[Rollout], AnswerFormat, Trunks, RMTConfig, Sequence[float] | None], list[Judged]]
-
-
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """What a caller sees of a step; the positions of its rollouts count its texts."""
@@ -130,7 +127,7 @@ class RMTTrainer:
         config: RMTConfig,
         policy: Policy,
         texts: Sequence[Text],
-        judge: Judge = judge,
+        judge: Callable[..., list[Judged]] = judge,
         form: AnswerFormat | None = None,
     ) -> None:
         self.config, self.policy, self.texts, self.judge = config, policy, texts, judge

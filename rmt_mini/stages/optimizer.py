@@ -3,8 +3,9 @@
 At a learning rate of 1e-5 most updates are smaller than bfloat16 can add to a weight; the model has a rounded copy.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -43,18 +44,6 @@ def _norm(gradient: Tensor) -> Tensor:
     return size
 
 
-def _buckets(weights: Sequence[Weight]) -> Iterator[list[Weight]]:
-    """Cut weights into groups, so that the masters' gradients need not all exist at once."""
-    some: list[Weight] = []
-    for one in weights:
-        some.append(one)
-        if sum(master.numel() for _, _, master in some) >= BUCKET:
-            yield some
-            some = []
-    if some:
-        yield some
-
-
 class MasterAdamW:
     """AdamW over a model's parameters, in float32 whatever their dtype; gradients are clipped to a global norm."""
 
@@ -79,7 +68,10 @@ class MasterAdamW:
                 require_finite(f"the gradient of {name}", gradient)
             require_finite("the gradient norm", norm)
         clip = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-        for some in _buckets([one for one in self.weights if one[0] in gradients]):
+        given = [one for one in self.weights if one[0] in gradients]
+        bucket = [end // BUCKET for end in accumulate(master.numel() for _, _, master in given)]
+        for number in dict.fromkeys(bucket):  # so that the masters' gradients need not all exist at once
+            some = [one for one, own in zip(given, bucket, strict=True) if own == number]
             for name, parameter, master in some:
                 parameter.grad = None
                 master.grad = gradients.pop(name).to(master.dtype).mul_(clip)
@@ -90,11 +82,6 @@ class MasterAdamW:
                     if master is not parameter:
                         parameter.copy_(master)
         return float(norm)
-
-    def drop_gradients(self) -> None:
-        """Forget gradients that will not be applied."""
-        for _, parameter, master in self.weights:
-            parameter.grad = master.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what an exact resume needs: the masters and their moments, flat, by parts of their names."""
@@ -135,7 +122,8 @@ class Guard:
             yield updates
         except NonFiniteError as error:
             updates.clear()
-            self.optimizer.drop_gradients()
+            for _, parameter, _ in self.optimizer.weights:
+                parameter.grad = None
             if start is not None:
                 self.optimizer.load_state_dict(start)  # takes back the step's earlier updates
             self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1

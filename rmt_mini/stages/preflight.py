@@ -35,16 +35,13 @@ def preflight(policy: Policy, texts: Sequence[Text], config: RMTConfig, position
     spread = (right.amax(1) > right.amin(1)).float()
     tiers = torch.tensor([position.tier for position in chosen])
     shares = {"accuracy": right.mean(1), "pass_at_g": right.amax(1), "signal_groups": spread}
-    counts = [int((tiers == tier).sum()) for tier in range(len(TIERS))]
-    tiers_found = {
-        name: Predicted(
-            positions=count,
-            **{share: float(values[tiers == tier].mean()) if count else None for share, values in shares.items()},
-        )
-        for tier, (name, count) in enumerate(zip(TIERS, counts, strict=True))
-    }
+    predicted = {}
+    for tier, name in enumerate(TIERS):
+        own = tiers == tier
+        known = {share: float(values[own].mean()) if own.any() else None for share, values in shares.items()}
+        predicted[name] = Predicted(positions=int(own.sum()), **known)
     report = Preflight(
-        tiers=tiers_found,
+        tiers=predicted,
         signal_groups=float(spread.mean()),
         closed_share=float(closed.mean()),
         thought_length=float(lengths.mean()),

@@ -98,19 +98,6 @@ class Reader:
             yield from (window[place * size : (place + 1) * size] for place in order)
 
 
-def samples(world: micro.World = micro.MICRO, count: int = 6) -> str:
-    """Return the first ``count`` documents of each of a world's texts, as the model reads them."""
-    reader = Reader(Continuation(micro.make_tokenizer(world)), 0, world)
-    parts = []
-    titles = {"Pre-training": world.pretrain, "Mid-training": world.midtrain, "Exam": world.exam}
-    for title, habits in titles.items():
-        parts.append(f"{title}\n{'=' * len(title)}")
-        for made in (micro.page(habits, 0, number) for number in range(count)):
-            spoken = reader.form.tokenizer.decode(reader.read(made)[0][:-1])
-            parts.append(spoken if habits is world.pretrain else made.document.text)
-    return "\n\n".join(parts) + "\n"
-
-
 def pretrain(config: PretrainConfig, policy: Policy, on_step: Callable[[dict[str, float]], None] | None = None) -> None:
     """Train the policy of ``new_policy``, in place; after a NonFiniteError the weights are as before that step.
 

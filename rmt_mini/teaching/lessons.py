@@ -1,21 +1,15 @@
-"""Run lessons, measure them, and keep the instructor guide up to date: ``python -m rmt_mini.teaching.lessons``.
+"""Run lessons: ``python -m rmt_mini.teaching.lessons [NOTEBOOK ...]``.
 
 Notebooks run from clean kernels and keep their outputs; each code cell is marked with a digest of its source, and a
 test compares them. What no reader without a kernel can use (live widgets, progress bars) is not kept.
-``--measure FILE`` writes what each notebook took instead; ``data/lessons.json`` is the result. ``--guide`` writes the
-parts of ``docs/instructor.md`` between markers: what each lesson takes, and the answers of the quiz.
 """
 
 import argparse
 import hashlib
-import json
 import logging
-import re
 import threading
 import time
 from contextlib import suppress
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +18,9 @@ import psutil
 from nbclient import NotebookClient
 
 from rmt_mini.errors import UserError, logger
-from rmt_mini.files import require_file_name, write_keeping, write_whole
-from rmt_mini.report.markdown import macro
-from rmt_mini.teaching.begin import recorded
+from rmt_mini.files import write_keeping, write_whole
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
-GUIDE = FOLDER.parent / "docs" / "instructor.md"
 CHECKED = "# NBVAL_CHECK_OUTPUT"
 MARK = "source_digest"
 EVERY = 0.1  # seconds between two looks at the memory
@@ -64,9 +55,7 @@ def digest(source: str) -> str:
 def run(path: Path, timeout: float = 600) -> tuple[Any, float, float]:
     """Run a notebook from a clean kernel, in its own folder, at most ``timeout`` seconds a cell; no file changes.
 
-    Returns:
-        The notebook with its outputs, the seconds that it took, and the peak memory in MB of its kernel and of the
-        processes that it started.
+    Returns it with its outputs, the seconds that it took, and the peak memory in MB of its kernel's processes.
     """
     notebook = read_notebook(path)
     # no times of execution and no states of widgets: they differ in every run
@@ -116,50 +105,15 @@ def execute(path: Path, timeout: float = 600) -> tuple[float, float]:
     return seconds, peak
 
 
-def cost_table() -> str:
-    """Return what each lesson takes as Markdown: a learner's minutes, a machine's seconds and megabytes."""
-    measured = json.loads(recorded("lessons.json").read_text(encoding="utf-8"))
-    heads = {path: read_notebook(path).cells[0].source for path in lessons()}
-    found = {path: re.findall(r"\A# (.+)\n+\*\*(\d+) minutes\*\*", head)[0] for path, head in heads.items()}
-    return macro("tables.md.j2", "lessons", found, measured)
-
-
-def guide(text: str) -> str:
-    """Return the instructor guide with both generated parts replaced; a UserError if their markers are missing."""
-    from rmt_mini.teaching.quiz import question_sheet  # loads widgets, which nothing else here needs
-
-    for name, part in (("lessons", cost_table()), ("quiz", question_sheet(answers=True))):
-        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        pieces = re.split(f"(?<={begin}).*(?={end})", text, flags=re.DOTALL)
-        if len(pieces) != 2:
-            raise UserError(f"the guide needs {begin} and {end} after it, once each")
-        text = f"\n\n{part.strip()}\n\n".join(pieces)
-    return text
-
-
 def main() -> None:
     """Run the notebooks named, or all."""
     parser = argparse.ArgumentParser(prog="python -m rmt_mini.teaching.lessons", description="Run lessons.")
     parser.add_argument("notebooks", nargs="*", type=Path, help="all lessons where none is named")
-    parser.add_argument("--measure", type=Path, metavar="FILE", help="write seconds and peak memory here, no notebook")
-    parser.add_argument("--machine", default="", help="with --measure: the machine in words, and what else ran on it")
-    parser.add_argument("--guide", action="store_true", help="write docs/instructor.md, no notebook")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        if given.guide:
-            return write_whole(GUIDE, guide(GUIDE.read_text(encoding="utf-8")))
-        if given.measure:
-            require_file_name(given.measure)
-        rows = {}
         for path in given.notebooks or lessons():
-            seconds, peak = run(path)[1:] if given.measure else execute(path)
-            logger.info("%s: %.0f s, %.0f MB", path.name, seconds, peak)
-            rows[path.stem] = {"seconds": round(seconds, 1), "peak_memory_mb": round(peak)}
-        if given.measure:
-            versions = {name: version(name) for name in ("torch", "transformers", "ipykernel")}
-            made = {"date": f"{date.today()}", "machine": given.machine, "versions": versions, "lessons": rows}
-            write_keeping(given.measure, json.dumps(made, indent=2) + "\n")
+            logger.info("%s: %.0f s, %.0f MB", path.name, *execute(path))
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
 

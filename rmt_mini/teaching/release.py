@@ -75,8 +75,7 @@ def release(students: Path = STUDENTS, nbgrader: Path | None = None) -> list[Pat
     """Write students' copies and, if asked for, an nbgrader course in a folder; return the files that were written.
 
     A notebook that is there already and differs, because somebody typed in it or its solution has changed, moves to
-    the folder ``old`` beside it, or of the course. A course's ``nbgrader_config.py`` is left as it is. A UserError says
-    that there are no solved exercises, that one of them has no check, or that they are in the folder ``students``.
+    the folder ``old`` beside it, or of the course. A course's ``nbgrader_config.py`` is left as it is.
     """
     if students.resolve() == SOURCE.resolve():
         raise UserError(f"{str(students)!r} holds the solved exercises; choose another folder with --students")

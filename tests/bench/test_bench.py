@@ -32,7 +32,7 @@ from rmt_mini.bench.parts import (
     sample,
     tree,
 )
-from rmt_mini.bench.sizes import FIXED, ROWS, Setting, rows_named
+from rmt_mini.bench.sizes import FIXED, ROWS, SWEEPS, Setting, rows_named
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import UserError
 from rmt_mini.stages.midtrain import RMTTrainer
@@ -326,6 +326,7 @@ def test_figures_by_hand_and_missing_contenders_leave_gaps() -> None:
 
 def test_rows_are_asked_for_by_name() -> None:
     assert rows_named([]) == [*ROWS]
+    assert rows_named(["sweeps", "trl", "tree"]) == ["tree", "trl", *SWEEPS]
     assert rows_named(["trl", "group-size", "tree"]) == ["tree", "trl", "group_size"]
     with pytest.raises(
         UserError, match=r"part 'vllm' is unknown; the parts are sweeps, tree, busy, generate, trl, long"

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from rmt_mini.bench import soak as room
-from rmt_mini.bench.soak import Soak, growth, main, soak
 from rmt_mini.engine.memory import keep_freed_memory
 from rmt_mini.errors import UserError
 from rmt_mini.report.plots import Figured
+from tests import soak as room
 from tests.runs.test_run import settings
+from tests.soak import Soak, growth, main, soak
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = 200_000  # bytes that a leaking step keeps

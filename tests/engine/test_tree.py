@@ -160,7 +160,7 @@ def test_branch_attention_is_masked_attention(
     own = draw(trunks, rows, kv_heads, own_tokens, 8), draw(trunks, rows, kv_heads, own_tokens, 8)
     trunk_length = torch.randint(0, trunk_tokens + 1, (trunks, rows), generator=generator)
     own_length = torch.randint(1, own_tokens + 1, (trunks, rows, new), generator=generator)
-    ours = attention(query, *trunk, *own, seen_by(trunk_tokens, own_tokens, trunk_length, own_length), 0.3)
+    ours = attention(query, trunk, own, seen_by(trunk_tokens, own_tokens, trunk_length, own_length), 0.3)
 
     mask = torch.zeros(trunks, rows, 1, new, trunk_tokens + own_tokens, dtype=torch.bool)
     for n, r, c in itertools.product(range(trunks), range(rows), range(new)):

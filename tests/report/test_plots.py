@@ -65,9 +65,9 @@ DRAWN: dict[str, Callable[[], Any]] = {
         "11_your_own", "text_fit", measure_text=lambda _: ([0.0, 0.4, 0.5, 1.9, 2.5], [2, 4, 8, 12])
     )["text_fit"]("micro", 0.5, 2.0, 4),
     "entropy_histogram": lambda: plots.entropy_histogram([0.0, 0.5, 0.51, 1.9, 2.6], THRESHOLDS),
-    "shared_against_copied": lambda: plots.shared_against_copied(
-        (5, 7), (13, 16), [3], {"tokens": [1.4], "attention pairs": [1.2]}, 3
-    ),
+    "tree_or_rows": lambda: defined_by(  # in a lesson
+        "07_document_tree", "count_step", "tree_or_rows"
+    )["tree_or_rows"](document=4, positions=1, group_size=2, thought=1),
     "document_tree": lambda: plots.document_tree(["A", "lift", "waits"], [(2, ["<think>", "x"]), (1, ["<think>"])]),
     "curves": lambda: plots.curves({"norm": {"a": [1.0, 0.25, 1.0], "b": {2: 0.5}}}, "step", wanted=1),
     "curves-2": lambda: plots.curves({"one": {"a": [0, 1]}, "two": {"a": [1, 0]}}, ["x", "y"], marked={"two": [1]}),

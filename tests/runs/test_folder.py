@@ -13,14 +13,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import NonFiniteError, UserError
 from rmt_mini.files import write_whole
 from rmt_mini.records import State
 from rmt_mini.runs.folder import RunFolder, drop_states, load_state, save_state
+from rmt_mini.runs.journal import first_notes
 from rmt_mini.stages.midtrain import RMTTrainer
 from tests.fakes import make_tiny_policy
 from tests.stages.tiny import closing, small, texts_for
+
+NOTES = first_notes("mid-training", RMTConfig())
 
 
 def full(*_: object) -> None:
@@ -28,12 +32,12 @@ def full(*_: object) -> None:
 
 
 def test_a_folder_is_made_with_its_parents_and_an_empty_one_is_taken(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "runs" / "one")
+    folder = RunFolder(tmp_path / "runs" / "one", NOTES)
     folder.release()
     assert list(folder.path.iterdir()) == []
     (folder.path / ".run.json.4711.unfinished").write_text('{"conf')  # as a kill before the first note leaves it
     (folder.path / ".lock").touch()
-    RunFolder(folder.path).release()
+    RunFolder(folder.path, NOTES).release()
 
 
 def test_a_folder_or_file_in_the_way_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -41,7 +45,7 @@ def test_a_folder_or_file_in_the_way_is_refused_and_left_alone(tmp_path: Path) -
     for place, words in ((".", r"is in use; choose another with --out, or delete it$"), ("file", "is in use"),
                          ("file/run", r"cannot be written \(Not a directory\); choose another --out$")):  # fmt: skip
         with pytest.raises(UserError, match=words):
-            RunFolder(tmp_path / place)
+            RunFolder(tmp_path / place, NOTES)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "mine")]
 
 
@@ -49,9 +53,9 @@ def test_a_disk_that_is_nearly_full_is_reported_before_work_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000_000))
-    RunFolder(tmp_path / "fits", needed_bytes=5_000_000)
+    RunFolder(tmp_path / "fits", NOTES, needed_bytes=5_000_000)
     with pytest.raises(UserError, match=r"has 5 MB free, and the run needs about 900 MB; free some, or choose"):
-        RunFolder(tmp_path / "full", needed_bytes=900_000_000)
+        RunFolder(tmp_path / "full", NOTES, needed_bytes=900_000_000)
 
 
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
@@ -68,7 +72,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 
 def test_a_checkpoint_opens_with_transformers_and_as_a_policy(tmp_path: Path) -> None:
     policy = make_tiny_policy()
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run", NOTES)
     folder.save_checkpoint(policy)
     assert sorted(path.name for path in folder.path.iterdir()) == [".lock", "checkpoint"]
     model = AutoModelForCausalLM.from_pretrained(folder.path / "checkpoint", use_safetensors=True)
@@ -82,7 +86,7 @@ def test_a_checkpoint_opens_with_transformers_and_as_a_policy(tmp_path: Path) ->
 
 
 def test_a_kill_between_two_renames_loses_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    policy, folder = make_tiny_policy(), RunFolder(tmp_path / "run")
+    policy, folder = make_tiny_policy(), RunFolder(tmp_path / "run", NOTES)
     folder.save_checkpoint(policy)
     before = (folder.path / "checkpoint" / "model.safetensors").read_bytes()
     rename = Path.rename
@@ -101,27 +105,27 @@ def test_a_kill_between_two_renames_loses_no_checkpoint(tmp_path: Path, monkeypa
     for name in (".run.json.123.unfinished", *users):
         (folder.path / name).write_text("half, or a user's")
     folder.release()
-    again = RunFolder(tmp_path / "run", resume=True)
+    again = RunFolder(tmp_path / "run", NOTES, resume=True)
     assert (again.path / "checkpoint" / "model.safetensors").read_bytes() == before
     assert sorted(path.name for path in again.path.iterdir()) == sorted([".lock", "checkpoint", *users])
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run", NOTES)
     with pytest.raises(UserError, match=r"run folder .* is in use by another process; wait for it, or choose"):
-        RunFolder(tmp_path / "run", resume=True)
+        RunFolder(tmp_path / "run", NOTES, resume=True)
     (folder.path / "run.json").write_text("{}")
     folder.release()
-    RunFolder(tmp_path / "run", resume=True).release()
+    RunFolder(tmp_path / "run", NOTES, resume=True).release()
     with pytest.raises(UserError, match="is in use; choose another"):
-        RunFolder(tmp_path / "run")
+        RunFolder(tmp_path / "run", NOTES)
 
 
 @pytest.mark.parametrize(
     ("value", "words"), [(float("nan"), r"after the last update .*weight is not finite"), (1e30, "hidden state is not")]
 )
 def test_a_policy_that_has_run_away_is_not_saved(value: float, words: str, tmp_path: Path) -> None:
-    policy, folder = make_tiny_policy(), RunFolder(tmp_path / "run")
+    policy, folder = make_tiny_policy(), RunFolder(tmp_path / "run", NOTES)
     folder.save_checkpoint(policy)
     before = (folder.path / "checkpoint" / "model.safetensors").read_bytes()
     with torch.no_grad():
@@ -198,7 +202,7 @@ def test_a_trainer_continues_as_another_would_have(tmp_path: Path, dtype: torch.
 
 
 def test_lines_hold_text_as_it_is(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run", NOTES)
     folder.append("rollouts.jsonl", [{"thought": "é\n"}, {"thought": "二"}])
     folder.append("rollouts.jsonl", [{"thought": "\u2028"}])
     lines = (folder.path / "rollouts.jsonl").read_text(encoding="utf-8").split("\n")[:-1]

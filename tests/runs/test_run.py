@@ -19,7 +19,7 @@ from rmt_mini.engine.model import Policy
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Evaluation, Measured
 from rmt_mini.report.report import evaluation_table
-from rmt_mini.runs import journal
+from rmt_mini.runs import folder, journal
 from rmt_mini.runs.run import RunResult, evaluate_checkpoint, prepare, resume, run
 from rmt_mini.stages.midtrain import StepResult
 from tests.fakes import make_tiny_policy
@@ -109,16 +109,16 @@ def test_text_that_is_on_both_sides_is_warned_of(tmp_path: Path, caplog: pytest.
 
 @pytest.mark.parametrize(("processor", "warnings"), [(9.9, 0), (4.9, 1)])
 def test_steps_that_wait_for_other_programs_are_warned_of_once(
-    processor: float, warnings: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    processor: float, warnings: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics = SimpleNamespace(step=3)
     result: Any = SimpleNamespace(metrics=metrics, judged=[], texts=[])
-    folder: Any = SimpleNamespace(append=lambda *_: None)
     policy: Any = SimpleNamespace(device=torch.device("cpu"))
+    kept = folder.RunFolder(tmp_path / "run", journal.first_notes("mid-training", RMTConfig()))
+    monkeypatch.setattr(kept, "append", lambda *_: None)
     clocks = {"perf_counter": itertools.count(0.0, 10.0), "process_time": itertools.count(0.0, processor)}
     for name, clock in clocks.items():
-        monkeypatch.setattr(journal.time, name, partial(next, clock))
-    kept = journal.Journal(folder, journal.first_notes("mid-training", RMTConfig()))
+        monkeypatch.setattr(folder.time, name, partial(next, clock))
     for _ in range(4):
         kept.step(policy, result, 1)
     assert caplog.text.count("Step 3 took 10 s, but only 5 s of processor time") == warnings

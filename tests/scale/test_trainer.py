@@ -108,6 +108,8 @@ def test_vllm_is_asked_twice_with_its_own_lengths_and_stops() -> None:
     assert second.completion_ids == [5, 6, 7, 8, 60, 47, 46, 3]
     assert second.env_mask == [1, 1, 1, 1, 0, 0, 0, 1]
     assert second.logprobs == [-5.0, -6.0, -7.0, -8.0, None, None, None, -3.0]
+    assert cut_thought([5, 6, 9], close=9, cap=4) == ([5, 6], True)
+    assert cut_thought([5, 6, 7, 8, 9], close=9, cap=4) == ([5, 6, 7, 8], False)
     with pytest.raises(RuntimeError, match="after 2 of 4 tokens without the closing token 60"):
         cut_thought([5, 6], close=60, cap=4)
 

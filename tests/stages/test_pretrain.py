@@ -16,8 +16,9 @@ from rmt_mini.errors import UserError
 from rmt_mini.records import Position, Rollout
 from rmt_mini.runs.pre_and_post import pretrain_run
 from rmt_mini.runs.run import resume
-from rmt_mini.stages.pretrain import IGNORED, WINDOW, Reader, _padded, new_policy, pretrain, samples
+from rmt_mini.stages.pretrain import IGNORED, WINDOW, Reader, _padded, new_policy, pretrain
 from rmt_mini.worlds import micro
+from tests.samples import samples
 
 DATA = Path(__file__).parents[2] / "data"
 SIZES = {"steps": 3, "documents_per_step": 4, "hidden_size": 32, "intermediate_size": 48, "layers": 1, "heads": 2}
@@ -74,6 +75,8 @@ def test_batches_hold_every_page_once(form):
 
 
 def test_padding_changes_no_loss():
+    with pytest.raises(UserError, match=r"hidden_size is 33; give an even multiple of heads \(2\)"):
+        PretrainConfig(**SIZES | {"hidden_size": 33})
     policy = new_policy(PretrainConfig(**SIZES))
     batch = next(Reader(Continuation(policy.tokenizer), 0).batches(4))
 

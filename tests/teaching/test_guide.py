@@ -11,8 +11,9 @@ import pytest
 from rmt_mini.arms import ARMS
 from rmt_mini.errors import UserError
 from rmt_mini.teaching.begin import recorded
-from rmt_mini.teaching.lessons import GUIDE, guide, lessons
+from rmt_mini.teaching.lessons import lessons
 from rmt_mini.teaching.quiz import QUESTIONS
+from tests.guide import GUIDE, guide
 
 TEXT = GUIDE.read_text(encoding="utf-8")
 OURS = re.sub(r"<!-- (\w+): begin -->.*?<!-- \1: end -->", "", TEXT, flags=re.DOTALL)
@@ -26,7 +27,7 @@ def headings_of(number: int) -> set[str]:
 
 
 def test_generated_parts_are_up_to_date_and_a_stale_one_is_noticed() -> None:
-    assert guide(TEXT) == TEXT, "run python -m rmt_mini.teaching.lessons --guide"
+    assert guide(TEXT) == TEXT, "run python -m tests.guide"
     for part in (QUESTIONS[3].options[1].why, "| together |"):
         assert part in TEXT
         assert guide(TEXT.replace(part, "stale")) == TEXT

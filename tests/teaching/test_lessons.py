@@ -19,10 +19,10 @@ from rmt_mini.teaching.lessons import (
     digest,
     execute,
     lessons,
-    main,
     read_notebook,
     run,
 )
+from tests.guide import main
 
 MOST_CELLS, MOST_LINES, MOST_BYTES = 40, 25, 1_500_000
 
@@ -178,10 +178,10 @@ def test_measuring_writes_its_file_and_no_notebook_that_fails_is_written(
     assert path.read_bytes() == before
     nbformat.write(notebook_of("1 + 1"), path)
     before, costs = path.read_bytes(), tmp_path / "costs.json"
-    monkeypatch.setattr("sys.argv", ["lessons", str(path), "--measure", str(costs), "--machine", "m"])
+    monkeypatch.setattr("sys.argv", ["guide", str(path), "--measure", str(costs), "--machine", "m"])
     main()
     assert json.loads(costs.read_text())["lessons"]["a"].keys() == {"seconds", "peak_memory_mb"}
     assert path.read_bytes() == before
-    monkeypatch.setattr("sys.argv", ["lessons", "absent.ipynb", "--measure", str(tmp_path)])
+    monkeypatch.setattr("sys.argv", ["guide", "absent.ipynb", "--measure", str(tmp_path)])
     with pytest.raises(SystemExit, match="is a folder or a device; give the name of a file"):
         main()

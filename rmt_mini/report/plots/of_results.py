@@ -25,7 +25,7 @@ Metrics = Sequence[StepMetrics]
 
 __all__ = [
     "accuracy", "arms", "budget_and_length", "by_tier", "cost", "document_tree", "entropy_histogram", "exam_curves",
-    "forest", "losses", "over", "rewards", "shared_against_copied", "side_by_side", "signal", "tiers_drawn", "tornado",
+    "forest", "losses", "over", "rewards", "side_by_side", "signal", "tiers_drawn", "tornado",
 ]  # fmt: skip
 
 
@@ -257,22 +257,6 @@ def entropy_histogram(entropies: Numbers, thresholds: Sequence[float]) -> Figure
     sizes, unit = [sum(counts.values()) for counts in counted.values()], "positions (log scale)"
     alt = words("entropy_histogram", sizes, thresholds, max(entropies))
     return canvas.curves({unit: counted}, "entropy (nats)", marked={unit: thresholds}, alt=alt, yscale="log")
-
-
-def shared_against_copied(
-    tokens: tuple[int, int], pairs: tuple[int, int], lengths: Sequence[int], savings: Mapping[str, Numbers], length: int
-) -> Stack:
-    """Draw what a step reads as a tree and as padded rows, and how many times less over the document's length.
-
-    ``tokens`` and ``pairs`` (of query and key) are those of tree and rows, ``savings`` rows over tree at ``lengths``.
-    """
-    sizes = {"tokens": tokens, "attention pairs": pairs}
-    charts = {unit: {"tree": {"": tree}, "padded rows": {"": rows}} for unit, (tree, rows) in sizes.items()}
-    ratio, over = "rows / tree", {name: dict(zip(lengths, values, strict=True)) for name, values in savings.items()}
-    return canvas.stacked(
-        canvas.bar_chart(charts, words("shared_against_copied", length, tokens, pairs), "{:,.0f}"),
-        canvas.curves({ratio: over}, "document (tokens)", marked={ratio: [length]}, xscale="log", ylim=(0, None)),
-    )
 
 
 def document_tree(trunk: Sequence[str], branches: Sequence[tuple[int, Sequence[str]]]) -> Figured:

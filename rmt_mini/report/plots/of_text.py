@@ -24,12 +24,7 @@ RL, NTP, BOTH, UP, DOWN, NONE = "RL", "NTP", "RL and NTP", "up", "down", "none"
 
 
 def heat_map(tokens: Sequence[str], entropies: Numbers, thresholds: Sequence[float] | None = None) -> Marked:
-    """Shade the tokens of a text but the first by entropy (nats); or, if thresholds are given, by tier.
-
-    Example:
-        >>> heat_map(["A", " lift", " waits"], [1.25, 0.0], (0.5, 1.9)).alt
-        'Of 2 tokens 1 is easy (up to 0.50 nats), 1 medium and 0 hard (above 1.90 nats).'
-    """
+    """Shade the tokens of a text but the first by entropy (nats); or, if thresholds are given, by tier."""
     if not entropies or len(entropies) != len(tokens) - 1:
         raise ValueError(f"{len(tokens)} tokens need {len(tokens) - 1} entropies, at least one; given {len(entropies)}")
     rest = list(zip(tokens[1:], entropies, tiers_of(entropies, thresholds or (0.0, 0.0)), strict=True))
@@ -52,12 +47,7 @@ def pipeline(*parts: str) -> Drawn:
 
 
 def byte_match(answer: str, continuation: str, boundaries: Sequence[int]) -> Marked:
-    """Lay an answer's bytes under those of the text from there on, whose tokens end at the byte ``boundaries``.
-
-    Example:
-        >>> byte_match("étu", "étude", (2, 6)).alt
-        'Prefix match 0: the 4 bytes agree, but they end inside a token; tokens end after bytes 2, 6.'
-    """
+    """Lay an answer's bytes under those of the text from there on, whose tokens end at the byte ``boundaries``."""
     reward = prefix_match_reward(answer, continuation, boundaries)
     mine, true = (text.encode("utf-8", errors="surrogatepass") for text in (answer, continuation))
     width = min(LONGEST, max(len(mine), len(true)))
@@ -93,12 +83,7 @@ def by_loss(tokens: Sequence[str], marks: Sequence[str], what: str) -> Marked:
 
 
 def who_learns(tokens: Sequence[str], chosen: Sequence[int], leak: bool = False) -> Marked:
-    """Mark the tokens of a document by the loss that each takes; ``leak`` counts C in the next-token loss as well.
-
-    Example:
-        >>> who_learns(["A", " cat", " sat"], chosen=[2]).alt
-        'A document of 3 tokens; chosen: 2 “sat”. Tokens by the loss that trains them: RL 1, NTP 1, none 1.'
-    """
+    """Mark the tokens of a document by the loss that each takes; ``leak`` counts C in the next-token loss as well."""
     ntp = ntp_mask(len(tokens), [] if leak else chosen).tolist()
     kinds = {(True, True): BOTH, (True, False): RL, (False, True): NTP, (False, False): NONE}
     marks = [kinds[place in chosen, ntp[place]] for place in range(len(tokens))]

@@ -37,17 +37,7 @@ class TooSlow(BaseException):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TooSlow in the block once it has taken so long, before the next line of Python.
-
-    Example:
-        >>> try:
-        ...     with time_limit(0.05):
-        ...         while True:
-        ...             pass
-        ... except TooSlow:
-        ...     "ended"
-        'ended'
-    """
+    """Raise TooSlow in the block once it has taken so long, before the next line of Python."""
     thread, set_exception = ctypes.c_ulong(threading.get_ident()), ctypes.pythonapi.PyThreadState_SetAsyncExc
     timer = threading.Timer(seconds, set_exception, (thread, ctypes.py_object(TooSlow)))
     timer.daemon = True
@@ -97,9 +87,7 @@ class _Outcome:
 def check(function: Callable[..., Any], limit: float = LIMIT) -> Verdict:
     """Check a learner's function or class, whose name says which exercise it answers, in ``limit`` seconds.
 
-    Raises:
-        Wrong: which case is wrong, what it gives there and should give, and the likely slip.
-        UserError: if there is no exercise of its name.
+    Raises Wrong: which case is wrong, what it gives there and should give, and the likely slip.
     """
     verdict = judge(function, limit)
     if not verdict.passed:

@@ -53,12 +53,6 @@ def difference(got: Any, expected: Any, shape_only: bool = False) -> str:
 
     Numbers are alike where they agree to a ten-thousandth; a tensor without dimensions passes for a number, a whole
     number for a float, and a tuple for a list. ``shape_only`` ignores values.
-
-    Example:
-        >>> difference(torch.zeros(3), torch.zeros(3, 2))
-        'has shape (3,) and should have (3, 2)'
-        >>> difference(0.30000001, 0.3)
-        ''
     """
     if got is None and expected is not None:
         return "is None"
@@ -128,12 +122,7 @@ def case_names(seed: str) -> dict[str, Any]:
 
 
 def differentiated(name: str, leaves: int = 1) -> Callable[..., Any]:
-    """Make a call that gives a function's answer under ``name``, and its "gradient" by the first arguments.
-
-    Example:
-        >>> differentiated("square")(torch.square, torch.tensor([3.0]))
-        {'square': tensor([9.]), 'gradient': tensor([6.])}
-    """
+    """Make a call that gives a function's answer under ``name``, and its "gradient" by the first arguments."""
 
     def call(function: Callable[..., Any], *args: Any) -> Any:
         own = [arg.detach().clone().requires_grad_() for arg in args[:leaves]]

@@ -33,18 +33,14 @@ SOLVED = _CLONE if _CLONE.is_dir() else Path(sysconfig.get_path("data"), "share/
 
 @dataclass(frozen=True)
 class Case:
-    """One call of the learner's function, and what it must give or raise.
+    """One call of the learner's function, and what it must give or raise."""
 
-    A SHAPE case compares only type and shape. ``judge`` takes an answer and the arguments and says what is wrong, where
-    many answers are right. ``hint`` is the likely slip where this case fails and no mutant explains it.
-    """
-
-    kind: str
+    kind: str  # SHAPE compares only type and shape
     args: tuple[Any, ...]
-    hint: str
+    hint: str  # the likely slip where this case fails and no mutant explains it
     gives: Any = None
     raises: type[Exception] | None = None
-    judge: Callable[..., str] | None = None
+    judge: Callable[..., str] | None = None  # says what is wrong with an answer, where many are right
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.engine.prompt import AnswerFormat, Continuation
 from rmt_mini.engine.rollout import Asking, roll_out
 from rmt_mini.method.budget import thought_cap
-from rmt_mini.records import Judged, Position
+from rmt_mini.records import Judged, Position, Text
 from rmt_mini.report.plots import DOWN, NONE, UP, Marked, Stack, by_loss, question, rollout_table, stacked, who_learns
+from rmt_mini.runs.journal import rollout_line
 from rmt_mini.stages.midtrain import StepResult
 from rmt_mini.worlds.micro import corpus
 
 GROUP = 4  # thoughts at a position
-CONTEXT = 60  # characters of a text that a table shows
 
 
 @lru_cache(maxsize=1)
@@ -39,18 +39,14 @@ def rollout_rows(
 
     Thoughts are cut off at twice the budget; answers are the likeliest tokens.
     """
-    form, decode = Continuation(policy.tokenizer), policy.tokenizer.decode
-    ids, _ = form.trunk(text)
-    trunks = policy.tree.read([ids])
+    form = Continuation(policy.tokenizer)
+    ids, first = form.trunk(text)
+    trunks, whole = policy.tree.read([ids]), [Text("", tuple(ids), first)]
     asking = Asking([budget], [thought_cap(budget)], answer_temperature=0.0)
     generator = torch.Generator().manual_seed(seed)
     rollouts = roll_out(policy, form, trunks, [Position(0, index, 0, 0.0)], count, asking, generator)
-    shared = {"when": when, "context": decode(ids[:index])[-CONTEXT:], "truth": decode([ids[index]])}
-    return [
-        {**shared, "thought": decode(one.thought), "closed": one.closed, "answer": decode(one.answer)}
-        | {"match": form.judge(one.answer, ids, index)}
-        for one in rollouts
-    ]
+    judged = [Judged(one, form.judge(one.answer, ids, index), 0.0, 0.0, 0.0) for one in rollouts]
+    return [rollout_line(policy, 0, whole, one).model_dump() | {"when": when} for one in judged]
 
 
 @torch.no_grad()

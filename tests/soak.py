@@ -1,22 +1,24 @@
-"""Check that a long run leaks no memory and repeats no warning: ``python -m rmt_mini.bench.soak --steps 2000``.
+"""Check that a long run leaks no memory and repeats no warning: ``python -m tests.soak --steps 2000``.
 
 The memory that the process holds is read after every step of RMT on the micro-world, once what is freed is handed back.
 A line is fitted to the last three quarters of the steps; the first quarter fills caches.
 """
 
 import argparse
+import ctypes
 import json
 import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scipy.stats import linregress, t
 
 from rmt_mini.config import preset
-from rmt_mini.engine.memory import hand_back_freed_memory, resident_memory
+from rmt_mini.engine.memory import NO_GLIBC, resident_memory
 from rmt_mini.errors import UserError
 from rmt_mini.files import write_whole
 from rmt_mini.runs.run import run
@@ -67,7 +69,8 @@ def soak(work: Callable[[Callable[[object], None]], object]) -> Soak:
         warnings[f"{record.name}: {text[:200]}"] += 1
 
     def read(_: object) -> None:
-        hand_back_freed_memory()
+        with suppress(*NO_GLIBC):
+            ctypes.CDLL(None).malloc_trim(0)  # what was freed and kept goes back to the system
         readings.append(resident_memory() / 1e6)
 
     handler = logging.Handler(logging.WARNING)
@@ -86,7 +89,7 @@ def soak(work: Callable[[Callable[[object], None]], object]) -> Soak:
 
 def main() -> None:
     """Run the micro-world for many steps; write soak.json beside the run."""
-    parser = argparse.ArgumentParser(prog="python -m rmt_mini.bench.soak", description=str(__doc__).partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=str(__doc__).partition("\n")[0])
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--out", default="runs/soak", help="a new folder")
     given = parser.parse_args()
