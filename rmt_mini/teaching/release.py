@@ -6,6 +6,7 @@ points, and makes the students' copies itself.
 """
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ SOURCE, STUDENTS = FOLDER / "solutions", FOLDER / "exercises"
 STUB = 'raise NotImplementedError("your code goes here")'
 FOLDED = "\n\n<details><summary>Solution</summary>\n\n```python\n%s```\n\n</details>"
 TEST = "from rmt_mini.teaching.checks import check\n\ncheck(%s);"
+EXPLAIN = re.compile(r"^\*\*Explain\.\*\*.*?(?=^#|^\*\*(?:Predict|Try)|\Z)", re.MULTILINE | re.DOTALL)
+UNFOLD = "<details><summary>Explain</summary>"
 UNMARKED = {"grade": False, "solution": False, "locked": False, "task": False, "schema_version": 3}
 CONFIG = Path(__file__).with_name("nbgrader_config.j2").read_text(encoding="utf-8").format(stub=STUB)
 
@@ -58,6 +61,36 @@ def graded_copy(solved: Any) -> Any:
             points = EXERCISES[name].points
             check = {**cell, "source": TEST % name, "id": f"{cell.id}-check"}
             add(check, f"check-{name}", grade=True, locked=True, points=points)
+    return made
+
+
+def lesson_copy(lesson: Any, stem: str) -> Any:
+    """Make the copy of a lesson that a student works in: no outputs, Explain folded away, a field for each prediction.
+
+    What is written in a field is shown again where its explanation is.
+    """
+    made = _plain(lesson)
+    given, made.cells, asked, open_ones = made.cells, [], 0, list[str]()
+
+    def code(source: str) -> None:
+        made.cells.append(nbformat.v4.new_code_cell(source))
+
+    for cell in given:
+        if cell.cell_type == "markdown":
+            for explained in EXPLAIN.findall(cell.source):
+                if open_ones:
+                    code(f'outcome("{open_ones.pop()}")')
+                folded = explained.strip().removeprefix("**Explain.** ")
+                cell.source = cell.source.replace(explained, f"{UNFOLD}\n\n{folded}\n\n</details>\n\n").strip()
+        made.cells.append(cell)
+        if cell.cell_type == "markdown" and re.search(r"^\*\*Predict", cell.source, re.MULTILINE):
+            asked += 1
+            open_ones = [f"{stem[:2]}-{asked}"]
+            code(f'Prediction("{open_ones[0]}")')
+        elif cell.cell_type == "code" and "import begin" in cell.source:
+            cell.source += "\n\nfrom rmt_mini.teaching.widgets.prediction import Prediction, outcome"
+    for number, cell in enumerate(made.cells):
+        cell.id = f"cell-{number:02d}"
     return made
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from rmt_mini.teaching.lessons import lessons, read_notebook
+from rmt_mini.teaching.release import lesson_copy
 from rmt_mini.teaching.widgets.prediction import KEPT, Prediction, outcome
 
 
@@ -20,3 +23,24 @@ def test_a_prediction_outlives_its_field_and_is_shown_as_text(tmp_path: Path, mo
     shown = outcome("03-1")
     assert shown.alt == "You predicted: <b>half</b>, é"
     assert "<b>half" not in shown._repr_html_()
+
+
+@pytest.mark.parametrize("path", lessons(), ids=lambda path: path.stem)
+def test_a_students_lesson_has_a_field_for_each_prediction_and_folds_what_explains_it(path: Path) -> None:
+    lesson, made = read_notebook(path), lesson_copy(read_notebook(path), path.stem)
+    words = [cell.source for cell in made.cells if cell.cell_type == "markdown"]
+    code = [cell.source for cell in made.cells if cell.cell_type == "code"]
+    asked = sum(cell.cell_type == "markdown" and "**Predict" in cell.source for cell in lesson.cells)
+    fields = [source for source in code if source.startswith("Prediction(")]
+    assert len({*fields}) == len(fields) == asked
+    outcomes = [source for source in code if source.startswith("outcome(")]
+    assert len(outcomes) == len({*outcomes}) >= asked - 1
+    assert {source.replace("outcome", "Prediction") for source in outcomes} <= {*fields}
+    explained = sum(cell.source.count("**Explain.**") for cell in lesson.cells if cell.cell_type == "markdown")
+    assert sum(source.count("<summary>Explain</summary>") for source in words) == explained
+    assert not any("**Explain.**" in source for source in words)
+    for source in words:
+        assert source.count("<details>") == source.count("</details>")
+    kept = "".join(cell.source for cell in lesson.cells).replace("**Explain.** ", "")
+    assert {*re.findall(r"\w+", kept)} <= {*re.findall(r"\w+", "".join(cell.source for cell in made.cells))}
+    assert not any(cell.get("outputs") for cell in made.cells)
