@@ -41,6 +41,6 @@ def test_a_students_lesson_has_a_field_for_each_prediction_and_folds_what_explai
     assert not any("**Explain.**" in source for source in words)
     for source in words:
         assert source.count("<details>") == source.count("</details>")
-    kept = "".join(cell.source for cell in lesson.cells).replace("**Explain.** ", "")
-    assert {*re.findall(r"\w+", kept)} <= {*re.findall(r"\w+", "".join(cell.source for cell in made.cells))}
+    kept = "\n".join(cell.source for cell in lesson.cells).replace("**Explain.** ", "")
+    assert {*re.findall(r"\w+", kept)} <= {*re.findall(r"\w+", "\n".join(cell.source for cell in made.cells))}
     assert not any(cell.get("outputs") for cell in made.cells)
