@@ -1,16 +1,22 @@
 """Slides of lessons: ``python -m rmt_mini.teaching.slides [NOTEBOOK ...] --out DIR``.
 
 nbconvert's slide export writes one HTML file a lesson; the template in ``deck/`` puts reveal.js into it (out of the
-package pyreveal), so it needs no network. ``deck.js`` starts a new slide at headings, Predict and Explain, and where
-a slide is full. Cells whose slide type is "skip" are left out.
+package pyreveal), so it needs no network. Displayed formulas become drawings, since MathJax would come from there.
+``deck.js`` starts a new slide at headings, Predict and Explain, and where a slide is full. Cells whose slide type is
+"skip" are left out.
 """
 
 import argparse
+import html
+import io
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from matplotlib import rc_context
+from matplotlib.font_manager import FontProperties
+from matplotlib.mathtext import math_to_image
 from nbconvert import SlidesExporter
 
 from rmt_mini.errors import UserError
@@ -18,6 +24,21 @@ from rmt_mini.files import write_keeping
 from rmt_mini.teaching.lessons import lessons, read_notebook
 
 INDEX = '<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>Slides</title><body>\n{}</body></html>\n'
+
+
+def formula(latex: str) -> str:
+    """Draw a displayed formula as SVG on one line, with the LaTeX as its label; a UserError if it cannot be drawn."""
+    one_line, file = " ".join(latex.split()), io.BytesIO()
+    try:
+        with rc_context({"svg.fonttype": "path", "svg.hashsalt": "deck", "mathtext.fontset": "cm"}):
+            math_to_image(f"${one_line}$", file, prop=FontProperties(size=10), format="svg")
+    except ValueError as error:
+        raise UserError(f"formula {one_line!r} cannot be drawn; use LaTeX that matplotlib's mathtext knows") from error
+    drawn = re.sub(r"<!--.*?-->|<(metadata|style).*?</\1>", "", file.getvalue().decode(), flags=re.DOTALL)
+    box, width, body = re.findall(r'<svg[^>]* viewBox="(0 0 ([\d.]+) [\d.]+)"[^>]*>(.*</svg>)', drawn, re.DOTALL)[0]
+    size = f'viewBox="{box}" style="width: {float(width) / 10:.2f}em; max-width: 100%"'  # 10 points are 1 em
+    links = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f'<svg role="img" aria-label="{html.escape(one_line)}" {size} {links}>{" ".join(body.split())}'
 
 
 def deck(path: Path, decks: Sequence[str] = ()) -> str:
@@ -33,6 +54,7 @@ def deck(path: Path, decks: Sequence[str] = ()) -> str:
         cell.source = re.sub(rf"\]\((?:\.\./)?({'|'.join(decks) or '-'})\.ipynb\)", r"](\1.slides.html)", cell.source)
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"\[([^\]]+)\]\((?!https?:|\w+\.slides\.html)[^)]+\)", r"\1", cell.source)
+            cell.source = re.sub(r"\$\$(.+?)\$\$", lambda found: formula(found[1]), cell.source, flags=re.DOTALL)
     exporter = SlidesExporter(
         template_name="deck",
         extra_template_basedirs=[str(Path(__file__).parent)],

@@ -42,13 +42,32 @@ def test_a_deck_has_the_whole_lesson_and_fetches_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_lessons_write_formulas_as_text_and_skip_the_set_up(path: Path) -> None:
-    """Else a deck would need MathJax, which comes from the network."""
+def test_lessons_have_displayed_formulas_only_and_skip_the_set_up(path: Path) -> None:
+    """A formula inside a sentence would need MathJax in a deck, which comes from the network."""
     cells = read_notebook(path).cells
-    assert not any(re.search(r"\$[^$\n]+\$|\\\(|\\\[", cell.source) for cell in cells if cell.cell_type == "markdown")
+    words = [re.sub(r"\$\$.+?\$\$", "", cell.source, flags=re.DOTALL) for cell in cells if cell.cell_type == "markdown"]
+    assert not any(re.search(r"\$[^$\n]+\$|\$\$|\\\(|\\\[", one) for one in words)
     skipped = [cell.source for cell in cells if cell.metadata.get("slideshow", {}).get("slide_type") == "skip"]
     assert len(skipped) == 2
     assert "find_spec" in skipped[0]
+
+
+def test_a_formula_is_drawn_and_keeps_its_latex_as_a_label(tmp_path: Path) -> None:
+    latex = r"L = -\frac{1}{M} \sum_{pos \notin C}\log p(\tau_{pos} \mid \tau_{<pos})"
+    page = BeautifulSoup(
+        deck(written(tmp_path / "a.ipynb", f"# A\n\nThe loss:\n\n$$\n{latex}\n$$\n\nis a *mean*.")), "html.parser"
+    )
+    (drawing,) = page("svg")
+    assert (drawing["role"], drawing["aria-label"]) == ("img", latex)
+    assert len(drawing("use")) > 10
+    assert not drawing(["style", "metadata"])
+    assert page.find("em", string="mean")
+    assert "$" not in page.find("main").get_text()
+
+
+def test_a_formula_that_cannot_be_drawn_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"formula '.+nonsense.+' cannot be drawn"):
+        deck(written(tmp_path / "a.ipynb", r"$$\nonsense{x}$$"))
 
 
 def test_the_command_writes_decks_whose_links_lead_to_decks_or_become_words(tmp_path: Path) -> None:
