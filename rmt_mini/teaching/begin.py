@@ -8,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, logger
 
 
 def begin(*parts: str, seed: int = 0) -> Any:
-    """Seed every generator that a lesson may draw from, hide progress bars, and show the versions.
+    """Seed every generator that a lesson may draw from, hide progress bars and warnings, and show the versions.
 
     With ``parts`` of the method, they are highlighted in its picture, which is shown too.
     """
@@ -21,6 +21,7 @@ def begin(*parts: str, seed: int = 0) -> Any:
 
     from rmt_mini.report.plots import Marked, pipeline, stacked
 
+    logger.setLevel("ERROR")  # a busy machine, say, warns in the middle of a lesson
     random.seed(seed)
     torch.manual_seed(seed)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
