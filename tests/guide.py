@@ -21,15 +21,23 @@ from rmt_mini.teaching.begin import recorded
 from rmt_mini.teaching.lessons import FOLDER, lessons, read_notebook, run
 from rmt_mini.teaching.quiz import question_sheet
 
+HEAD = r"\A# (.+)\n+\*\*(\d+) minutes\*\*, exercises (\d+) more"
+OF_SET = re.compile(r"About \*\*(\d+) minutes")
 GUIDE = FOLDER.parent / "docs" / "instructor.md"
+
+
+def words_of(path: Path) -> str:
+    """Return the Markdown of a notebook."""
+    return "\n".join(cell.source for cell in read_notebook(path).cells if cell.cell_type == "markdown")
 
 
 def cost_table() -> str:
     """Return what each lesson takes as Markdown: a learner's minutes, a machine's seconds and megabytes."""
     measured = json.loads(recorded("lessons.json").read_text(encoding="utf-8"))
     heads = {path: read_notebook(path).cells[0].source for path in lessons()}
-    found = {path: re.findall(r"\A# (.+)\n+\*\*(\d+) minutes\*\*", head)[0] for path, head in heads.items()}
-    return macro("tables.md.j2", "lessons", found, measured)
+    found = {path: re.findall(HEAD, head)[0] for path, head in heads.items()}
+    sets = {path.stem: int(OF_SET.findall(words_of(path))[0]) for path in lessons(FOLDER / "exercises")}
+    return macro("tables.md.j2", "lessons", found, sets, measured)
 
 
 def guide(text: str) -> str:

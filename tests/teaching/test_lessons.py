@@ -90,7 +90,10 @@ def test_every_picture_has_alt_text(lesson: Path) -> None:
 def test_a_lesson_has_its_parts(lesson: Path) -> None:
     first, words = read_notebook(lesson).cells[0].source, words_of(lesson)
     assert re.match(rf"# {int(lesson.name[:2])}\. ", first)
-    assert re.search(r"\*\*\d+ minutes\*\*", first)
+    minutes, exercises = map(int, re.findall(r"\*\*(\d+) minutes\*\*, exercises (\d+) more", first)[0])
+    assert exercises == sum(map(int, re.findall(r"(\d+) minutes", words.partition("### Exercise 1")[2])))
+    listed = re.findall(rf"\| \[.*\]\({lesson.name}\).* \| (\d+) \|", words_of(lessons()[0]))
+    assert listed == [str(minutes)] * len(listed)
     assert 2 <= len(re.findall(r"^### Exercise \d", words, re.MULTILINE)) <= 4
     cells = code_of(lesson)
     assert "find_spec" in cells[0].source  # installs the package where it is missing
