@@ -29,6 +29,7 @@ from rmt_mini.files import (
     PostTraining,
     SortCell,
     Tiers,
+    read_metrics,
 )
 from rmt_mini.method.schedule import budget_of, probabilities_of
 from rmt_mini.records import Overlap
@@ -45,7 +46,7 @@ from rmt_mini.report.comparison import (
     sensitivities,
     steps_for_compute_of,
 )
-from rmt_mini.report.markdown import share
+from rmt_mini.report.markdown import points, share
 from rmt_mini.report.report import (
     accuracy_table,
     exam_table,
@@ -586,3 +587,28 @@ def test_the_end_of_post_training_is_judged_and_reported(exam: ExamOutcome, whol
         "RMT 12.5 at first and 50.0 at last (",
     ):
         assert line in page
+
+
+def test_readme_shows_the_recorded_run_of_the_main_job() -> None:
+    found, text = Evaluation.read(ROOT / "data/laptop"), " ".join(readme().split())
+    assert found.before is not None
+    assert found.cold_start is not None
+    assert found.after is not None
+    rows = {
+        "plain prediction, before": found.before.ntp,
+        "thinking, before": found.before.think,
+        "thinking, after the cold start": found.cold_start.think,
+        "thinking, after RMT": found.after.think,
+        "plain prediction, after": found.after.ntp,
+    }
+    for name, row in rows.items():
+        cells = [share(one, "{0:.1f}") for one in (row.easy, row.medium, row.hard)]
+        length = f"{row.thought_length:.1f}" if "thinking" in name else "-"
+        assert f"| {name} | {' | '.join(cells)} | {share(row.average)} | {length} |" in readme()
+    lengths = f"from {found.cold_start.think.thought_length:.1f} to {found.after.think.thought_length:.1f} tokens"
+    gain, gap = found.gain["think_after_minus_cold_start"], found.gain["think_minus_ntp_after"]
+    assert f"RMT itself adds {points(gain).replace(' [', ' points [')} in 60 steps, which is inconclusive" in text
+    assert f"thoughts shrink {lengths}" in text
+    assert f"plain prediction is inconclusive as well ({points(gap).replace(' [', ' points [')})" in text
+    assert gain.sign == gap.sign == 0
+    assert len(read_metrics(ROOT / "data/laptop")) == 60
