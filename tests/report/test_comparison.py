@@ -601,10 +601,10 @@ def test_readme_shows_the_recorded_run_of_the_main_job() -> None:
         "thinking, after RMT": found.after.think,
         "plain prediction, after": found.after.ntp,
     }
-    for name, row in rows.items():
-        cells = [share(one, "{0:.1f}") for one in (row.easy, row.medium, row.hard)]
-        length = f"{row.thought_length:.1f}" if "thinking" in name else "-"
-        assert f"| {name} | {' | '.join(cells)} | {share(row.average)} | {length} |" in readme()
+    for name, found_row in rows.items():
+        cells = [share(one, "{0:.1f}") for one in (found_row.easy, found_row.medium, found_row.hard)]
+        length = f"{found_row.thought_length:.1f}" if "thinking" in name else "-"
+        assert f"| {name} | {' | '.join(cells)} | {share(found_row.average)} | {length} |" in readme()
     lengths = f"from {found.cold_start.think.thought_length:.1f} to {found.after.think.thought_length:.1f} tokens"
     gain, gap = found.gain["think_after_minus_cold_start"], found.gain["think_minus_ntp_after"]
     assert f"RMT itself adds {points(gain).replace(' [', ' points [')} in 60 steps, which is inconclusive" in text
