@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := data,grading,notebooks,posttrain,scale,test
 
 .DEFAULT_GOAL := help
-.PHONY: help install run lab slides handouts test browser bench replicate clean
+.PHONY: help install run lab slides handouts dist test browser bench replicate clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -28,6 +28,10 @@ lab: $(STAMP) ## open the lessons in JupyterLab
 
 slides: $(STAMP) ## make slides of the lessons in build/slides; they need no network
 	"$(PY)" -m rmt_mini.teaching.slides $(ARGS)
+
+dist: $(STAMP) ## build a source archive and a wheel in dist/, and check them
+	"$(PY)" -m build --no-isolation $(ARGS)
+	"$(PY)" -m twine check --strict dist/*
 
 handouts: $(STAMP) ## make a handout, a prediction sheet, an exam and its key in build/handouts
 	"$(PY)" -m rmt_mini.teaching.handouts $(ARGS)

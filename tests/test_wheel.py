@@ -22,8 +22,9 @@ def test_lessons_run_from_a_wheel_alone(tmp_path: Path) -> None:
     unwanted = shutil.ignore_patterns(".*", "runs", "build", "*.egg-info")
     shutil.copytree(ROOT, source, ignore=lambda folder, names: unwanted(folder, names) if folder == str(ROOT) else ())
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    built = [*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(source)]
-    subprocess.run(built, check=True)
+    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(source)], check=True)
+    checked = [sys.executable, "-m", "twine", "check", "--strict", *map(str, tmp_path.glob("rmt_mini-*.*"))]
+    assert subprocess.run(checked, check=True, capture_output=True, text=True).stdout.count("PASSED") == 2
     shutil.rmtree(source)
     (wheel,) = tmp_path.glob("rmt_mini-*.whl")
 
@@ -44,6 +45,6 @@ def test_lessons_run_from_a_wheel_alone(tmp_path: Path) -> None:
         shutil.copy2(ROOT / "notebooks" / f"{name}.ipynb", room)
     kernel = [str(python), "-m", "ipykernel", "install", "--prefix", str(tmp_path / "env"), "--name", "python3"]
     subprocess.run(kernel, cwd=room, env=here, check=True, capture_output=True)
-    checked = [str(python), "-m", "pytest", "-q", "--nbval-lax", "-p", "no:cacheprovider", "-c", os.devnull, "."]
-    ran = subprocess.run(checked, cwd=room, env=here, capture_output=True, text=True)
+    lessons = [str(python), "-m", "pytest", "-q", "--nbval-lax", "-p", "no:cacheprovider", "-c", os.devnull, "."]
+    ran = subprocess.run(lessons, cwd=room, env=here, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-9000:]
