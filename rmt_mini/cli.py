@@ -106,6 +106,7 @@ Rows = Annotated[str | None, Parameter(help=f"sweeps, {', '.join(ROWS)}, with co
 Folder = Annotated[Path | None, Parameter(help="folder; a new one under runs/ if not given")]
 Students = Annotated[Path | None, Parameter(help="folder [default: notebooks/exercises]")]
 Course = Annotated[Path | None, Parameter(help="also make an nbgrader course here")]
+Lessons = Annotated[Path | None, Parameter(help="also write lessons with fields for predictions and no outputs here")]
 Marks = Annotated[Path | None, Parameter("--json", help="also write the marks here")]
 
 
@@ -388,11 +389,11 @@ def bench(*, parts: Rows = None, out: Folder = None, **flags: Any) -> None:
 
 
 @app.command
-def release(*, students: Students = None, nbgrader: Course = None) -> None:
+def release(*, students: Students = None, nbgrader: Course = None, lessons: Lessons = None) -> None:
     """Make students' copies of the solved exercises, and an nbgrader course if asked for."""
-    from rmt_mini.teaching.release import STUDENTS, release
+    from rmt_mini.teaching.release import STUDENTS, release, release_lessons
 
-    written = release(students or STUDENTS, nbgrader)
+    written = release(students or STUDENTS, nbgrader) + (release_lessons(lessons) if lessons else [])
     print("\n".join(map(str, written)) or "Nothing to write: all copies are up to date.")
 
 

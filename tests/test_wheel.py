@@ -22,7 +22,9 @@ def test_lessons_run_from_a_wheel_alone(tmp_path: Path) -> None:
     unwanted = shutil.ignore_patterns(".*", "runs", "build", "*.egg-info")
     shutil.copytree(ROOT, source, ignore=lambda folder, names: unwanted(folder, names) if folder == str(ROOT) else ())
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(source)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(source)], check=True
+    )
     checked = [sys.executable, "-m", "twine", "check", "--strict", *map(str, tmp_path.glob("rmt_mini-*.*"))]
     assert subprocess.run(checked, check=True, capture_output=True, text=True).stdout.count("PASSED") == 2
     shutil.rmtree(source)

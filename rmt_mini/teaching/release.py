@@ -94,6 +94,16 @@ def lesson_copy(lesson: Any, stem: str) -> Any:
     return made
 
 
+def release_lessons(folder: Path) -> list[Path]:
+    """Write students' copies of all lessons into a folder; return those that changed, as ``release`` does."""
+    if folder.resolve() == FOLDER.resolve():
+        raise UserError(f"{str(folder)!r} holds the lessons themselves; choose another folder")
+    copies = {folder / path.name: lesson_copy(read_notebook(path), path.stem) for path in lessons()}
+    return [
+        path for path, made in copies.items() if write_keeping(path, nbformat.writes(made) + "\n", old=folder / "old")
+    ]
+
+
 def _plain(solved: Any) -> Any:
     """Return a copy of a notebook without what running it left."""
     made, _ = ClearOutputPreprocessor().preprocess(copy.deepcopy(solved), {})

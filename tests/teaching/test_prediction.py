@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rmt_mini.teaching.lessons import lessons, read_notebook
-from rmt_mini.teaching.release import lesson_copy
+from rmt_mini.errors import UserError
+from rmt_mini.teaching.lessons import FOLDER, lessons, read_notebook
+from rmt_mini.teaching.release import lesson_copy, release_lessons
 from rmt_mini.teaching.widgets.prediction import KEPT, Prediction, outcome
 
 
@@ -23,6 +24,16 @@ def test_a_prediction_outlives_its_field_and_is_shown_as_text(tmp_path: Path, mo
     shown = outcome("03-1")
     assert shown.alt == "You predicted: <b>half</b>, é"
     assert "<b>half" not in shown._repr_html_()
+
+
+def test_a_class_gets_all_lessons_and_what_was_typed_is_kept(tmp_path: Path) -> None:
+    made = release_lessons(tmp_path)
+    assert [path.name for path in made] == [path.name for path in lessons()]
+    made[3].write_text("typed", encoding="utf-8")
+    assert release_lessons(tmp_path) == [made[3]]
+    assert (tmp_path / "old" / f"{made[3].stem}.old-1.ipynb").read_text(encoding="utf-8") == "typed"
+    with pytest.raises(UserError, match="holds the lessons themselves"):
+        release_lessons(FOLDER)
 
 
 @pytest.mark.parametrize("path", lessons(), ids=lambda path: path.stem)
