@@ -17,7 +17,7 @@ from rmt_mini.errors import UserError
 from rmt_mini.report.plots import Figured, Marked, Stack
 
 Drawn = Figured | Marked | Stack
-_WIDE: dict[str, Any] = {"style": {"description_width": "15em"}, "layout": {"width": "52em", "max_width": "100%"}}
+_WIDE: dict[str, Any] = {"style": {"description_width": "15em"}, "layout": {"width": "auto", "max_width": "52em"}}
 _BUTTONS: dict[str, Any] = {
     "style": {"description_width": "15em", "button_width": "auto"},
     "layout": {"width": "100%", "max_width": "60em"},

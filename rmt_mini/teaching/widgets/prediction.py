@@ -28,7 +28,7 @@ class Prediction(ipywidgets.Textarea):  # type: ignore[misc]  # ipywidgets has n
             description="I predict",
             placeholder="write it down before you run the next cell",
             continuous_update=False,
-            layout={"width": "52em", "max_width": "100%"},
+            layout={"width": "auto", "max_width": "52em"},
         )
         self.name = name
         self.observe(self._keep, names="value")
