@@ -104,6 +104,7 @@ Rows = Annotated[str | None, Parameter(help=f"sweeps, {', '.join(ROWS)}, with co
 Folder = Annotated[Path | None, Parameter(help="folder; a new one under runs/ if not given")]
 Students = Annotated[Path | None, Parameter(help="folder [default: notebooks/exercises]")]
 Course = Annotated[Path | None, Parameter(help="also make an nbgrader course here")]
+Seed = Annotated[str | None, Parameter(help="draws the private cases [default: a new one, which the marks name]")]
 Marks = Annotated[Path | None, Parameter("--json", help="also write the marks here")]
 
 
@@ -389,8 +390,7 @@ def bench(*, parts: Rows = None, out: Folder = None, **flags: Any) -> None:
 
 
 @app.command
-def release(*, students: Students = None, nbgrader: Course = None) -> None:
-    """Make students' copies of the solved exercises, and an nbgrader course if asked for."""
+def release(*, students: Students = None, nbgrader: Course = None, solutions:     """Make students' copies of the solved exercises, and an nbgrader course if asked for."""
     from rmt_mini.teaching.release import STUDENTS, release
 
     written = release(students or STUDENTS, nbgrader)
@@ -398,7 +398,7 @@ def release(*, students: Students = None, nbgrader: Course = None) -> None:
 
 
 @app.command
-def grade(*notebooks: Path, out: Marks = None) -> None:
+def grade(*notebooks: Path, out: Marks = None, seed: Seed = None) -> None:
     """Run exercise NOTEBOOKS and mark each exercise; their code runs with your rights."""
     from rmt_mini.teaching.grading import Report, grade_all
 
@@ -407,7 +407,7 @@ def grade(*notebooks: Path, out: Marks = None) -> None:
     reports: list[Report] = []
     if out is not None:
         write_keeping(out, "[]\n")  # complains now and not after a class
-    for report in grade_all(notebooks):
+    for report in grade_all(notebooks, seed=seed):
         reports.append(report)
         print(report.text(), flush=True)
         if out is not None:

@@ -77,6 +77,31 @@ def difference(got: Any, expected: Any, shape_only: bool = False, within: float 
     return "" if shape_only or alike else f"is {short(got)} and should be {short(expected)}"
 
 
+def written(value: Any) -> Any:
+    """Return a value as JSON can carry it; what ``restored`` cannot restore becomes its name and its text."""
+    if isinstance(value, Tensor):
+        return {"tensor": value.detach().flatten().tolist(), "kind": str(value.dtype)[6:], "shape": list(value.shape)}
+    if isinstance(value, Mapping):
+        return {"pairs": [[written(key), written(one)] for key, one in value.items()]}
+    if value is None or isinstance(value, int | float | str):
+        return value
+    if isinstance(value, Sequence):
+        parts = [written(one) for one in value]
+        return {"tuple": parts} if isinstance(value, tuple) else parts
+    return {"other": type(value).__name__, "text": repr(value)[:LONGEST]}
+
+
+def restored(found: dict[str, Any]) -> Any:
+    """Return the value that was ``written``, as json.loads calls it."""
+    if "tensor" in found:
+        return torch.tensor(found["tensor"], dtype=getattr(torch, found["kind"])).reshape(found["shape"])
+    if "pairs" in found:
+        return dict(found["pairs"])
+    if "other" in found:
+        return type(found["other"], (), {"__repr__": lambda _: str(found["text"])})()
+    return tuple(found["tuple"]) if "tuple" in found else found
+
+
 def case_names(seed: str) -> dict[str, Any]:
     """Return what expressions of cases may use: ways to write a value, and to draw a random one."""
     source = random.Random(seed)
