@@ -103,6 +103,7 @@ Out = Annotated[Path, Parameter(help="folder for evaluation.json and report.md")
 Rows = Annotated[str | None, Parameter(help=f"sweeps, {', '.join(ROWS)}, with commas between [default: all]")]
 Folder = Annotated[Path | None, Parameter(help="folder; a new one under runs/ if not given")]
 Students = Annotated[Path | None, Parameter(help="folder [default: notebooks/exercises]")]
+Folded = Annotated[bool | None, Parameter(help="fold solutions away in the copies [default: not in another folder]")]
 Course = Annotated[Path | None, Parameter(help="also make an nbgrader course here")]
 Seed = Annotated[str | None, Parameter(help="draws the private cases [default: a new one, which the marks name]")]
 Marks = Annotated[Path | None, Parameter("--json", help="also write the marks here")]
@@ -390,10 +391,11 @@ def bench(*, parts: Rows = None, out: Folder = None, **flags: Any) -> None:
 
 
 @app.command
-def release(*, students: Students = None, nbgrader: Course = None, solutions:     """Make students' copies of the solved exercises, and an nbgrader course if asked for."""
+def release(*, students: Students = None, nbgrader: Course = None, solutions: Folded = None) -> None:
+    """Make students' copies of the solved exercises, and an nbgrader course if asked for."""
     from rmt_mini.teaching.release import STUDENTS, release
 
-    written = release(students or STUDENTS, nbgrader)
+    written = release(students or STUDENTS, nbgrader, solutions)
     print("\n".join(map(str, written)) or "Nothing to write: all copies are up to date.")
 
 
