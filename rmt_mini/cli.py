@@ -105,8 +105,10 @@ Out = Annotated[Path, Parameter(help="folder for evaluation.json and report.md")
 Rows = Annotated[str | None, Parameter(help=f"sweeps, {', '.join(ROWS)}, with commas between [default: all]")]
 Folder = Annotated[Path | None, Parameter(help="folder; a new one under runs/ if not given")]
 Students = Annotated[Path | None, Parameter(help="folder [default: notebooks/exercises]")]
+Folded = Annotated[bool | None, Parameter(help="fold solutions away in the copies [default: not in another folder]")]
 Course = Annotated[Path | None, Parameter(help="also make an nbgrader course here")]
 Lessons = Annotated[Path | None, Parameter(help="also write lessons with fields for predictions and no outputs here")]
+Seed = Annotated[str | None, Parameter(help="draws the private cases [default: a new one, which the marks name]")]
 Marks = Annotated[Path | None, Parameter("--json", help="also write the marks here")]
 
 
@@ -389,16 +391,18 @@ def bench(*, parts: Rows = None, out: Folder = None, **flags: Any) -> None:
 
 
 @app.command
-def release(*, students: Students = None, nbgrader: Course = None, lessons: Lessons = None) -> None:
+def release(
+    *, students: Students = None, nbgrader: Course = None, solutions: Folded = None, lessons: Lessons = None
+) -> None:
     """Make students' copies of the solved exercises, and an nbgrader course if asked for."""
     from rmt_mini.teaching.release import STUDENTS, release, release_lessons
 
-    written = release(students or STUDENTS, nbgrader) + (release_lessons(lessons) if lessons else [])
+    written = release(students or STUDENTS, nbgrader, solutions) + (release_lessons(lessons) if lessons else [])
     print("\n".join(map(str, written)) or "Nothing to write: all copies are up to date.")
 
 
 @app.command
-def grade(*notebooks: Path, out: Marks = None) -> None:
+def grade(*notebooks: Path, out: Marks = None, seed: Seed = None) -> None:
     """Run exercise NOTEBOOKS and mark each exercise; their code runs with your rights."""
     from rmt_mini.teaching.grading import Report, grade_all
 
@@ -407,7 +411,7 @@ def grade(*notebooks: Path, out: Marks = None) -> None:
     reports: list[Report] = []
     if out is not None:
         write_keeping(out, "[]\n")  # complains now and not after a class
-    for report in grade_all(notebooks):
+    for report in grade_all(notebooks, seed=seed):
         reports.append(report)
         print(report.text(), flush=True)
         if out is not None:

@@ -1,8 +1,8 @@
 """Make students' copies and an nbgrader course out of the solved exercises: ``rmt-mini release``.
 
-A student's copy has ``raise NotImplementedError`` in the solution's place, and the solution folded away under the hints
-in the cell above. nbgrader wants an exercise in two cells, one that the student writes and one that is locked and gives
-points, and makes the students' copies itself.
+A student's copy has ``raise NotImplementedError`` in the solution's place. For self-study the solution is folded away
+under the hints in the cell above; for a class it is left out. nbgrader wants an exercise in two cells, one that the
+student writes and one that is locked and gives points, and makes the students' copies itself.
 """
 
 import copy
@@ -33,12 +33,12 @@ def stub(source: str) -> str:
     return REGION.sub(lambda found: f"{found['indent']}{STUB}\n", source)
 
 
-def student_copy(solved: Any) -> Any:
-    """Make the copy that a student works in: stubs, solutions folded away, no outputs."""
+def student_copy(solved: Any, solutions: bool) -> Any:
+    """Make the copy that a student works in: stubs, no outputs; with ``solutions`` they are folded away above."""
     made = _plain(solved)
     for above, cell in zip(made.cells, made.cells[1:], strict=False):
         if cell.cell_type == "code" and exercise_of(cell.source):
-            above.source += FOLDED % solution(cell.source)
+            above.source += FOLDED % solution(cell.source) if solutions else ""
             cell.source = stub(cell.source)
     return made
 
@@ -114,14 +114,16 @@ def _plain(solved: Any) -> Any:
     return made
 
 
-def release(students: Path = STUDENTS, nbgrader: Path | None = None) -> list[Path]:
+def release(students: Path = STUDENTS, nbgrader: Path | None = None, solutions: bool | None = None) -> list[Path]:
     """Write students' copies and, if asked for, an nbgrader course in a folder; return the files that were written.
 
+    Copies have solutions folded away if ``solutions`` says so, and by default in the project's own folder alone.
     A notebook that is there already and differs, because somebody typed in it or its solution has changed, moves to
     the folder ``old`` beside it, or of the course. A course's ``nbgrader_config.py`` is left as it is.
     """
     if students.resolve() == SOURCE.resolve():
         raise UserError(f"{str(students)!r} holds the solved exercises; choose another folder with --students")
+    folded = students.resolve() == STUDENTS.resolve() if solutions is None else solutions
     written, solved_sets = list[Path](), lessons(SOURCE)
     if not solved_sets:
         raise UserError(f"no solved exercises are in {SOURCE}; they come with a clone of the repository")
@@ -130,7 +132,7 @@ def release(students: Path = STUDENTS, nbgrader: Path | None = None) -> list[Pat
         for name in (exercise_of(cell.source) for cell in solved.cells if cell.cell_type == "code"):
             if name is not None and name not in EXERCISES:
                 raise UserError(f"{path.name} asks for {name!r}, which is in no file of rmt_mini/teaching/exercises")
-        copies = [(students, students / path.name, student_copy(solved))]
+        copies = [(students, students / path.name, student_copy(solved, folded))]
         if nbgrader is not None:  # the old one not in source/: nbgrader would hand it out
             copies.append((nbgrader, nbgrader / "source" / path.stem / path.name, graded_copy(solved)))
         for top, target, made in copies:

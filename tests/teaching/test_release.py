@@ -49,7 +49,7 @@ def test_a_set_asks_for_its_exercises_and_says_how_hard_each_is_and_what_it_is_w
 
 def test_students_copies_are_fresh_and_fold_the_solutions_away(tmp_path: Path) -> None:
     """Make them again with ``rmt-mini release``."""
-    made = release(tmp_path)
+    made = release(tmp_path, solutions=True)
     assert [int(path.stem[:2]) for path in made] == [1, 2, 3, 4, 5, 6, 7, 8]
     for path in made:
         assert path.read_bytes() == (STUDENTS / path.name).read_bytes(), path.name
@@ -64,9 +64,36 @@ def test_students_copies_are_fresh_and_fold_the_solutions_away(tmp_path: Path) -
             assert stub(source) in sources
 
 
+def test_copies_for_a_class_have_no_solutions_but_for_a_flag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["release", "--students", str(tmp_path / "class"), "--nbgrader", str(tmp_path / "course")])
+    main(["release", "--students", str(tmp_path / "folded"), "--solutions"])
+    for copy in sorted((tmp_path / "class").glob("*.ipynb")):
+        folded = (STUDENTS / copy.name).read_text(encoding="utf-8")
+        given = copy.read_text(encoding="utf-8")
+        assert "Solution</summary>" in folded
+        assert "Solution</summary>" not in given + (tmp_path / "course/source" / copy.stem / copy.name).read_text()
+        for source in code_of(SOLVED / copy.name):
+            if exercise_of(source):
+                assert solution(source).splitlines()[-1] not in given
+        assert [cell.source for cell in read_notebook(copy).cells if cell.cell_type == "code"] == code_of(
+            STUDENTS / copy.name
+        )
+        assert (tmp_path / "folded" / copy.name).read_text(encoding="utf-8") == folded
+    before = {path: path.stat().st_mtime_ns for path in STUDENTS.rglob("*")}
+    capsys.readouterr()
+    main(["release"])
+    assert capsys.readouterr().out == "Nothing to write: all copies are up to date.\n"
+    assert {path: path.stat().st_mtime_ns for path in STUDENTS.rglob("*")} == before
+
+
 def test_a_solved_set_earns_full_points_and_an_open_one_none() -> None:
-    full, empty = grade_all([SOLVED / "08_the_loop.ipynb", STUDENTS / "08_the_loop.ipynb"])
-    assert full.points == full.of > 0, full.text()
+    both, full, empty = grade_all(
+        [SOLVED / "01_next_token_reasoning.ipynb", SOLVED / "08_the_loop.ipynb", STUDENTS / "08_the_loop.ipynb"]
+    )
+    for one in (both, full):
+        assert one.points == one.of > 0, one.text()
     assert (empty.points, empty.of) == (0, full.of)
     assert all("not written yet" in mark.message for mark in empty.marks)
 
@@ -101,13 +128,13 @@ def test_a_release_keeps_what_was_typed_and_names_it(tmp_path: Path, caplog: pyt
     """In a student's copy, in nbgrader's source and in its configuration."""
     caplog.set_level(logging.INFO)
     students, course = tmp_path / "students", tmp_path / "course"
-    release(students, course)
+    release(students, course, solutions=True)
     name, source, config = f"{SET}.ipynb", course / "source" / SET, course / "nbgrader_config.py"
     typed = (students / name).read_text(encoding="utf-8").replace("raise NotImplementedError", "pass  # mine")
     (students / name).write_text(typed, encoding="utf-8")
     (source / name).write_text("a teacher's", encoding="utf-8")
     config.write_text("c = get_config()", encoding="utf-8")
-    assert set(release(students, course)) == {students / name, source / name}
+    assert set(release(students, course, solutions=True)) == {students / name, source / name}
     kept = students / "old" / f"{SET}.old-1.ipynb"
     assert kept.read_text(encoding="utf-8") == typed
     assert str(kept) in caplog.text

@@ -17,9 +17,9 @@ from typing import Any
 import yaml
 
 from rmt_mini.errors import UserError
-from rmt_mini.teaching.checks.calls import CALLS, JUDGES, WRITTEN, case_names, short
+from rmt_mini.teaching.checks.calls import ABSOLUTE, call, case_names, short
 
-SHAPE, HAND, RANDOM, EDGE = KINDS = ("shape", "hand-made", "random", "edge")
+SHAPE, HAND, RANDOM, EDGE, PROPERTY = KINDS = ("shape", "hand-made", "random", "edge", "property")
 HINTS = {
     SHAPE: "look at the type and the shape that the docstring promises",
     RANDOM: "work this case out on paper, step by step, beside your code",
@@ -35,12 +35,13 @@ SOLVED = _CLONE if _CLONE.is_dir() else Path(sysconfig.get_path("data"), "share/
 class Case:
     """One call of the learner's function, and what it must give or raise."""
 
-    kind: str  # SHAPE compares only type and shape
+    kind: str  # SHAPE compares only type and shape, a PROPERTY follows from another answer
     args: tuple[Any, ...]
     hint: str  # the likely slip where this case fails and no mutant explains it
     gives: Any = None
     raises: type[Exception] | None = None
-    judge: Callable[..., str] | None = None  # says what is wrong with an answer, where many are right
+    within: float = ABSOLUTE  # numbers may be so far apart
+    reads: Callable[..., Any] = lambda answer, *_: answer
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,12 @@ class Exercise:
     values: Mapping[str, str]
     rows: Sequence[Mapping[str, Any]]
     mutants: Sequence[Mutant]
-
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a learner's function with a case's arguments, as this exercise does."""
-        return CALLS[self.name](function, *args) if self.name in CALLS else function(*args)
+    reads: str = "lambda answer, *_: answer"  # what of an answer to some arguments is compared
+    says: str = ""  # how a call is written, where it is not as it is
 
     def written(self, case: Case) -> str:
         """Write a case's call for a message."""
-        if self.name in WRITTEN:
-            return WRITTEN[self.name](*case.args)
-        return f"{self.name}({', '.join(map(short, case.args))})"
+        return eval(self.says)(*case.args) if self.says else f"{self.name}({', '.join(map(short, case.args))})"
 
     @cache  # noqa: B019 - there are only so many exercises and mutants
     def build(self, mutant: Mutant | None = None) -> Callable[..., Any]:
@@ -84,9 +81,9 @@ class Exercise:
         function: Callable[..., Any] = names[self.name]
         return function
 
-    def all_cases(self) -> list[Case]:
-        """Return the cases; the same ones each time."""
-        names = case_names(self.name)
+    def all_cases(self, seed: str = "") -> list[Case]:
+        """Return the cases; the same ones each time for a seed."""
+        names = case_names(self.name + seed)
         for name, expression in self.values.items():
             names[name] = eval(expression, names)
         names[self.name] = lambda *args: args
@@ -95,17 +92,24 @@ class Exercise:
     def _cases(self, row: Mapping[str, Any], names: dict[str, Any]) -> Iterator[Case]:
         kind = next(kind for kind in KINDS if kind in row)
         raises = getattr(builtins, row["raises"]) if "raises" in row else None
-        judge = JUDGES[row["judge"]] if "judge" in row else None
+        reads = eval(self.reads, names)
+
+        def right(*args: Any) -> Any:
+            return reads(call(self.name, self.build(), *args), *args)
+
         for _ in range(row.get("times", 1)):
             for name, expression in row.get("let", {}).items():
                 names[name] = eval(expression, names)
             args = eval(row[kind], names)
-            gives = row.get("gives")
+            if "of" in row:  # a property: how the answer follows from that of other arguments
+                names["answer"] = right(*eval(row["of"], names))
+            gives = row.get("gives", "answer" if "of" in row else None)
             if isinstance(gives, str):
                 gives = eval(gives, names)
-            elif gives is None and not (raises or judge):
-                gives = self.call(self.build(), *args)
-            yield Case(kind, args, row.get("hint") or HINTS[kind], gives, raises, judge)
+            elif gives is None and not raises:
+                gives = right(*args)
+            within = eval(row["within"], names, {"gives": gives}) if "within" in row else ABSOLUTE
+            yield Case(kind, args, row.get("hint") or HINTS[kind], gives, raises, within, reads)
 
 
 def exercise_of(source: str) -> str | None:
@@ -139,7 +143,8 @@ def _read() -> Iterator[Exercise]:
         values = read.pop("values", {})
         for name, said in read.items():
             mutants = [Mutant(one["name"], one["replace"], one["with"], one["slip"]) for one in said["mutants"]]
-            yield Exercise(name, path.stem, said["points"], values, said["cases"], mutants)
+            more = {key: said[key] for key in ("reads", "says") if key in said}
+            yield Exercise(name, path.stem, said["points"], values, said["cases"], mutants, **more)
 
 
 EXERCISES: Mapping[str, Exercise] = {one.name: one for one in _read()}
