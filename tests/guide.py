@@ -20,15 +20,15 @@ from rmt_mini.report.markdown import macro
 from rmt_mini.teaching.begin import recorded
 from rmt_mini.teaching.lessons import FOLDER, lessons, read_notebook, run
 from rmt_mini.teaching.quiz import question_sheet
+from rmt_mini.teaching.slides import GUIDE
 
 HEAD = r"\A# (.+)\n+\*\*(\d+) minutes\*\*, exercises (\d+) more"
 OF_SET = re.compile(r"About \*\*(\d+) minutes")
-GUIDE = FOLDER.parent / "docs" / "instructor.md"
 
 
 def words_of(path: Path) -> str:
     """Return the Markdown of a notebook."""
-    return "\n".join(cell.source for cell in read_notebook(path).cells if cell.cell_type == "markdown")
+    return "\n\n".join(cell.source for cell in read_notebook(path).cells if cell.cell_type == "markdown")
 
 
 def cost_table() -> str:

@@ -5,7 +5,8 @@ At a learning rate of 1e-5 most updates are smaller than bfloat16 can add to a w
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -70,8 +71,9 @@ class MasterAdamW:
         clip = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
         given = [one for one in self.weights if one[0] in gradients]
         bucket = [end // BUCKET for end in accumulate(master.numel() for _, _, master in given)]
-        for number in dict.fromkeys(bucket):  # so that the masters' gradients need not all exist at once
-            some = [one for one, own in zip(given, bucket, strict=True) if own == number]
+        # so that the masters' gradients need not all exist at once
+        for _, pairs in groupby(zip(bucket, given, strict=True), key=itemgetter(0)):
+            some = [one for _, one in pairs]
             for name, parameter, master in some:
                 parameter.grad = None
                 master.grad = gradients.pop(name).to(master.dtype).mul_(clip)

@@ -75,10 +75,14 @@ def sheets(paths: Sequence[Path]) -> dict[str, str]:
     return {name: macro("sheets.md.j2", "page", title, body) for name, (title, body) in pages.items()}
 
 
+def find_browser() -> str | None:
+    """Return the Chromium of this machine, if there is one."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
 def print_to_pdf(page: Path) -> bool:
     """Print a page beside itself; returns whether there is a browser that can."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
+    if (browser := find_browser()) is None:
         return False
     root = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
     command = [browser, "--headless", "--disable-gpu", *root, "--export-tagged-pdf", "--no-pdf-header-footer"]

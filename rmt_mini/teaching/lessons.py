@@ -82,6 +82,12 @@ def run(path: Path, timeout: float = 600) -> tuple[Any, float, float]:
     return notebook, time.perf_counter() - began, peak
 
 
+def number_cells(notebook: Any) -> None:
+    """Name the cells of a notebook by their order."""
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:02d}"
+
+
 def execute(path: Path, timeout: float = 600) -> tuple[float, float]:
     """Run a notebook, and write it back with its outputs; return the seconds and the MB that it took.
 
@@ -93,8 +99,8 @@ def execute(path: Path, timeout: float = 600) -> tuple[float, float]:
     if path.read_bytes() != before:
         raise UserError(f"{path} was edited while it ran and is left as it is; run it again")
     notebook.metadata.update(nbformat.from_dict(METADATA))
-    for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number:02d}"
+    number_cells(notebook)
+    for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.metadata[MARK] = digest(cell.source)
             shown = [output for output in cell.outputs if output.get("name") != "stderr"]

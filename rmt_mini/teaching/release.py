@@ -16,7 +16,7 @@ from nbconvert.preprocessors import ClearMetadataPreprocessor, ClearOutputPrepro
 from rmt_mini.errors import UserError
 from rmt_mini.files import write_keeping
 from rmt_mini.teaching.checks.exercise import ENDS_IN_CHECK, EXERCISES, REGION, exercise_of, solution
-from rmt_mini.teaching.lessons import FOLDER, METADATA, lessons, read_notebook
+from rmt_mini.teaching.lessons import FOLDER, METADATA, lessons, number_cells, read_notebook
 
 SOURCE, STUDENTS = FOLDER / "solutions", FOLDER / "exercises"
 STUB = 'raise NotImplementedError("your code goes here")'
@@ -89,8 +89,7 @@ def lesson_copy(lesson: Any, stem: str) -> Any:
             code(f'Prediction("{open_ones[0]}")')
         elif cell.cell_type == "code" and "import begin" in cell.source:
             cell.source += "\n\nfrom rmt_mini.teaching.widgets.prediction import Prediction, outcome"
-    for number, cell in enumerate(made.cells):
-        cell.id = f"cell-{number:02d}"
+    number_cells(made)
     return made
 
 
@@ -109,8 +108,7 @@ def _plain(solved: Any) -> Any:
     made, _ = ClearOutputPreprocessor().preprocess(copy.deepcopy(solved), {})
     made, _ = ClearMetadataPreprocessor().preprocess(made, {})
     made.metadata = nbformat.from_dict(METADATA)
-    for number, cell in enumerate(made.cells):
-        cell.id = f"cell-{number:02d}"
+    number_cells(made)
     return made
 
 

@@ -8,6 +8,7 @@ a slide is full. Cells whose slide type is "skip" are left out.
 import argparse
 import re
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,12 @@ def talk(minutes: int) -> Any:
     )
     head = f"# {title[0].upper()}{title[1:]}\n\n{pipeline('midtraining')._repr_html_()}"
     made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(head)])
+    of = cache(lambda number: sections(lessons()[int(number)]))  # several rows are of one lesson
     for row in table.splitlines()[2:]:
         when, what, where = row.strip("| ").split(" | ")
         made.cells.append(nbformat.v4.new_markdown_cell(f"# {what}\n\nMinutes {when}"))
         for number, heading in re.findall(r"lesson (\d+), \*(.+?)\*", where):
-            made.cells += sections(lessons()[int(number)])[heading]
+            made.cells += of(number)[heading]
     return made
 
 

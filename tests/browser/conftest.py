@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from rmt_mini.teaching.handouts import find_browser
 from tests.lab_process import lab_process
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +67,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Chromium, where there is one."""
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    executable = find_browser()
     if executable is None:
         pytest.skip("there is no Chromium here")
     from playwright.sync_api import sync_playwright

@@ -57,7 +57,7 @@ def test_pages_fetch_nothing_and_say_where_there_is_no_browser(
 
 @pytest.mark.browser
 def test_sheets_are_printed_with_tags_and_the_handout_on_one_page(tmp_path: Path) -> None:
-    if not any(map(handouts.shutil.which, handouts.BROWSERS)):
+    if handouts.find_browser() is None:
         pytest.skip("there is no Chromium here")
     main([str(lessons()[3]), "--out", str(tmp_path)])
     printed: dict[str, Any] = {path.stem: path.read_bytes() for path in tmp_path.glob("*.pdf")}

@@ -22,7 +22,7 @@ from rmt_mini.teaching.lessons import (
     read_notebook,
     run,
 )
-from tests.guide import main
+from tests.guide import main, words_of
 
 MOST_CELLS, MOST_LINES, MOST_BYTES = 40, 25, 1_500_000
 
@@ -35,10 +35,6 @@ def lesson(request: pytest.FixtureRequest) -> Path:
 
 def code_of(path: Path) -> list[Any]:
     return [cell for cell in read_notebook(path).cells if cell.cell_type == "code"]
-
-
-def words_of(path: Path) -> str:
-    return "\n\n".join(cell.source for cell in read_notebook(path).cells if cell.cell_type == "markdown")
 
 
 def shown_by(cell: Any) -> list[str]:

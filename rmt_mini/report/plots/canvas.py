@@ -25,11 +25,8 @@ LOOKS = (
     (GREY, "-", "v"), ("#a96b59", "--", "P"), ("#e76300", "-.", "X"), ("#717581", ":", "*"),
 )  # fmt: skip # colour, line, marker
 # a tier and a sort of token have one look in every figure; other names take theirs in order
-OWN_LOOKS = {
-    "easy": (BLUE, "-", "o"), "medium": (ORANGE, ":", "D"), "hard": (RED, "--", "s"),
-    "grammar": (GREY, "-", "v"), "step": ("#e76300", "-.", "X"), "noise": ("#717581", ":", "*"),
-    "calculable": (PURPLE, "-.", "^"), "saying": ("#a96b59", "--", "P"),
-}  # fmt: skip
+_OWN = ("easy", "hard", "calculable", "medium", "grammar", "saying", "step", "noise")
+OWN_LOOKS = dict(zip(_OWN, LOOKS, strict=True))
 BAR_LOOKS = ((BLUE, ""), (ORANGE, "//"), (RED, "xx"), (GREY, ".."), (PURPLE, "\\\\"))  # colour, hatch
 _PAGE = "background: #fff; color: #000; padding: 0.6em 0.8em; line-height: 1.9; overflow-wrap: anywhere"
 RULE: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1.2}
@@ -38,6 +35,11 @@ Cells = Mapping[int, Cell] | Mapping[float, Cell]
 Spread = tuple[float, float, float]  # a value and the ends of its interval
 Charts = Mapping[str, Mapping[str, Curve]]  # unit of a panel -> name of a curve -> curve
 __all__ = ["Figured", "Marked", "Stack", "bar_chart", "curves", "levels", "save", "smoothed", "stacked"]
+
+
+def _image(kind: str, content: bytes, alt: str) -> str:
+    data = base64.b64encode(content).decode()
+    return f'<img alt="{html.escape(alt)}" style="max-width: 100%" src="data:image/{kind};base64,{data}">'
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,7 @@ class Figured:
         return buffer.getvalue()
 
     def _repr_html_(self) -> str:
-        data = base64.b64encode(self.png()).decode()
-        return f'<img alt="{html.escape(self.alt)}" style="max-width: 100%" src="data:image/png;base64,{data}">'
+        return _image("png", self.png(), self.alt)
 
 
 @dataclass(frozen=True)
@@ -71,22 +72,21 @@ class Marked:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Drawing:
     """A drawing with its alt text."""
 
     svg: str = field(repr=False)
     alt: str
 
     def _repr_html_(self) -> str:
-        data = base64.b64encode(self.svg.encode()).decode()
-        return f'<img alt="{html.escape(self.alt)}" style="max-width: 100%" src="data:image/svg+xml;base64,{data}">'
+        return _image("svg+xml", self.svg.encode(), self.alt)
 
 
 @dataclass(frozen=True)
 class Stack:
     """Several things one above the other."""
 
-    parts: Sequence[Figured | Marked | Drawn]
+    parts: Sequence[Figured | Marked | Drawing]
 
     @property
     def alt(self) -> str:
@@ -97,7 +97,7 @@ class Stack:
         return "".join(part._repr_html_() for part in self.parts)
 
 
-def stacked(*parts: Figured | Marked | Drawn) -> Stack:
+def stacked(*parts: Figured | Marked | Drawing) -> Stack:
     """Put figures and marked text one above the other."""
     return Stack(parts)
 
@@ -217,9 +217,7 @@ def curves(
     said: dict[str, dict[str, list[float]]] = {}
     for ax, (unit, series), below in zip(drawn, charts.items(), over, strict=True):
         said[unit] = {}
-        looks = looks_of(series)
-        for name, one in series.items():
-            colour, line, marker = looks[name]
+        for (name, one), (colour, line, marker) in zip(series.items(), looks_of(series).values(), strict=True):
             points = one if isinstance(one, Mapping) else dict(enumerate(one))
             said[unit][name] = values = [float(value) for value in points.values()]
             every = max(1, len(values) // 12)

@@ -1,6 +1,5 @@
 """Figures of results: a run's metrics, accuracies, comparisons, entropies; and of the document tree."""
 
-import types
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from statistics import median
@@ -90,13 +89,13 @@ def losses(metrics: Metrics) -> Figured:
 
 
 def side_by_side(
-    runs: Mapping[str, Metrics], steps: int = 0, points: Mapping[str, Sequence[CurvePoint]] = types.MappingProxyType({})
+    runs: Mapping[str, Metrics], steps: int = 0, points: Mapping[str, Sequence[CurvePoint]] | None = None
 ) -> Stack:
     """Draw what several runs did so far, which may still run; ``steps`` widens the axis, ``points`` are their curves.
 
     Tiers are those of the first run; match reward, tiers and signal are smoothed.
     """
-    drawn = {name: metrics for name, metrics in runs.items() if metrics}
+    drawn, points = {name: metrics for name, metrics in runs.items() if metrics}, points or {}
     if not drawn:
         return canvas.stacked(canvas.empty("the run"))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rmt_mini.method import ntp_mask, prefix_match_reward
 from rmt_mini.report.markdown import macro, render, words
-from rmt_mini.report.plots.canvas import Drawn, Marked, Numbers
+from rmt_mini.report.plots.canvas import Drawing, Marked, Numbers
 from rmt_mini.report.plots.of_results import tiers_of
 
 __all__ = [
@@ -32,7 +32,7 @@ def heat_map(tokens: Sequence[str], entropies: Numbers, thresholds: Sequence[flo
     return Marked(_html("heat_map", tokens[0], rest, thresholds is not None), alt)
 
 
-def pipeline(*parts: str) -> Drawn:
+def pipeline(*parts: str) -> Drawing:
     """Draw the method: three stages, one step of mid-training, its document tree; ``parts`` of it stand out.
 
     Example:
@@ -43,7 +43,7 @@ def pipeline(*parts: str) -> Drawn:
     titles = dict(re.findall(r'<g id="([\w-]+)">.*?font-weight="bold">([^<]+)<', svg, re.DOTALL))
     if unknown := [part for part in parts if part not in titles]:
         raise ValueError(f"the picture has no part {unknown[0]!r}; its parts are {', '.join(titles)}")
-    return Drawn(svg, words("pipeline", [titles[part] for part in parts]))
+    return Drawing(svg, words("pipeline", [titles[part] for part in parts]))
 
 
 def byte_match(answer: str, continuation: str, boundaries: Sequence[int]) -> Marked:

@@ -134,8 +134,8 @@ def judge(function: Callable[..., Any], limit: float = LIMIT, seed: str = "") ->
         turned = _turned(function, i, j)
         with suppress(TooSlow), time_limit(limit):
             if not any(_complaint(exercise, case, _read(case, attempt(name, turned, case.args))) for case in cases):
-                told = verdict.message.partition("\nLikely slip")[0]
-                message = f"{told}\nLikely slip: you use {one} for {other}, and {other} for {one}."
+                said = verdict.message.partition("\nLikely slip")[0]
+                message = f"{said}\nLikely slip: you use {one} for {other}, and {other} for {one}."
                 return Verdict(name, False, message, SWAPPED)
     return verdict
 

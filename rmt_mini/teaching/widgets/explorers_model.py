@@ -8,7 +8,7 @@ import torch
 
 from rmt_mini.engine.model import Policy, load_policy
 from rmt_mini.engine.prompt import AnswerFormat, Continuation
-from rmt_mini.engine.rollout import Asking, roll_out
+from rmt_mini.engine.rollout import Asking, lay_out, roll_out
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.records import Judged, Position, Text
 from rmt_mini.report.plots import DOWN, NONE, UP, Marked, Stack, by_loss, question, rollout_table, stacked, who_learns
@@ -64,16 +64,12 @@ def ask_model(document: int, index: int, budget: int, seed: int = 0) -> Stack:
 
 def _pushed(form: AnswerFormat, trunk: Sequence[int], judged: Judged) -> Marked:
     """Mark the tokens of a branch by their gradient: sampled ones are pushed, those of the environment are not."""
-    one, mark = judged.rollout, UP if judged.advantage > 0 else DOWN if judged.advantage < 0 else NONE
-    parts = (
-        (form.opening(one.budget), 0),
-        (one.thought, one.length),
-        (form.close, int(one.closed)),  # the first token of the closing tag is the decision
-        (form.cue(trunk, one.position.index), 0),
-        (one.answer, len(one.answer)),
+    mark, branch = (
+        UP if judged.advantage > 0 else DOWN if judged.advantage < 0 else NONE,
+        lay_out(form, trunk, judged.rollout),
     )
-    tokens = [token for part, _ in parts for token in part]
-    marks = [mark if place < count else NONE for part, count in parts for place in range(len(part))]
+    tokens, before = [*branch.tokens, *branch.answer[-1:]], branch.decisions[0]
+    marks = [mark if place - 1 in before else NONE for place in range(len(tokens))]
     return by_loss(words(form, tokens), marks, f"A rollout with advantage {judged.advantage:+.2f}.")
 
 

@@ -215,14 +215,14 @@ class Panel(ipywidgets.HBox):  # type: ignore[misc]  # ipywidgets has no annotat
         run = self.run
         if run is None:
             return
-        done, steps = len(run.metrics), run.config.steps
-        self._say(_DATA["messages"][run.state].format(done=done, steps=steps, folder=run.folder))
-        if run.state == FAILED:
-            self.status.value = alert(run.message)
         shown, other = {"this run": run}, self.earlier.get(self.against.value)
         if other and other is not run:
             shown[other.label] = other
         metrics, points = ({name: getattr(one, what) for name, one in shown.items()} for what in ("metrics", "points"))
+        done, steps = len(metrics["this run"]), run.config.steps
+        self._say(_DATA["messages"][run.state].format(done=done, steps=steps, folder=run.folder))
+        if run.state == FAILED:
+            self.status.value = alert(run.message)
         drawn = side_by_side(metrics, steps, points)
         parts = [drawn._repr_html_(), status(drawn.alt)]
         if run.last:
