@@ -17,6 +17,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.errors import UserError
 
 METHOD, BASELINE = "rmt", "rpt"
+MAIN = {"ntp", BASELINE, METHOD, "rmt-no-budget", "rmt-no-curriculum", "rmt-no-ntp"}  # all others are controls
 BASE = {"base-ntp": "ntp", "base-ntr": "think"}  # the untrained model's two rows, and how each answers
 
 # name -> "set" and "as_long_as", each where the arm has it

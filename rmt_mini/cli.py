@@ -89,6 +89,10 @@ Arms = Annotated[str | None, Parameter(help="names with commas between; rmt is a
 Fields = Annotated[str | None, Parameter(help="settings to vary, with commas between [default: all that can be]")]
 Over = Annotated[str | None, Parameter(help="FIELD=a,b,c: a map of the arms, or of ntp, rpt and rmt, over a setting")]
 Runs = Annotated[int, _from(1, "runs of each arm, --seed first")]
+Fewer = Annotated[
+    int | None,
+    Parameter(help="runs of an arm that is no ablation nor ntp, rpt, rmt", converter=_whole, validator=Number(gte=1)),
+]
 Jobs = Annotated[int, _from(0, "runs side by side; 0: one a core for micro, else 1")]
 Redo = Annotated[bool, Parameter("--report-only", negative="", help="run nothing; write again the report of what ran")]
 Questions = Annotated[
@@ -215,6 +219,7 @@ def compare(
     arms: Arms = None,
     seeds: Runs = 3,
     bases: Annotated[int, _from(1, "pre-trained models of micro or abacus to begin with, each with every seed", 3)] = 1,
+    control_seeds: Fewer = None,
     over: Over = None,
     workers: Jobs = 0,
     redo: Redo = False,
@@ -225,7 +230,9 @@ def compare(
     if arms and redo:
         raise UserError("--report-only reports all arms that have run; leave out --arms")
     if over is None:
-        return _compare(config, arms_named(config, _names(arms)), seeds, workers, redo, bases)
+        return _compare(config, arms_named(config, _names(arms)), seeds, workers, redo, bases, control_seeds)
+    if control_seeds:
+        raise UserError("--over gives every arm all seeds; leave out --control-seeds")
     from rmt_mini.runs import sweep
 
     field, values = sweep.over_values(config, over)
@@ -253,14 +260,22 @@ def sensitivity(
     _compare(config, variants(config, _names(fields) or SYMBOLS), seeds, workers, redo)
 
 
-def _compare(config: RMTConfig, arms: Sequence[Arm], seeds: int, workers: int, redo: bool, bases: int = 1) -> None:
+def _compare(
+    config: RMTConfig,
+    arms: Sequence[Arm],
+    seeds: int,
+    workers: int,
+    redo: bool,
+    bases: int = 1,
+    control_seeds: int | None = None,
+) -> None:
     from rmt_mini.runs.compare import compare, comparison_folder, report
 
     if redo:
         _show(folder := comparison_folder(config), report(folder))
     else:
         with _stopping() as stop:
-            _show(*compare(config, arms, seeds, workers, stop=stop, bases=bases))
+            _show(*compare(config, arms, seeds, workers, stop=stop, bases=bases, control_seeds=control_seeds))
 
 
 @_command(RMTConfig, without=IN_COMPARISON)

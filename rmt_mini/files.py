@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self,
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
-from rmt_mini.arms import Arm
+from rmt_mini.arms import MAIN, Arm
 from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.errors import UserError, logger
 from rmt_mini.records import Answer, Overlap, Position, StepMetrics
@@ -341,6 +341,11 @@ class ComparisonPlan(File, name="compare.json"):
     arms: list[Arm]
     seeds: Count
     bases: Count = 1
+    control_seeds: Count | None = None  # of arms that are not in arms.MAIN; None: as many as the others
+
+    def has(self, arm: str, seed: int) -> bool:
+        """Say whether an arm runs with a seed."""
+        return arm in MAIN or self.control_seeds is None or seed < self.config.seed + self.control_seeds
 
     @property
     def all_seeds(self) -> list[int]:

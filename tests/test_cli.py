@@ -101,6 +101,11 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
         ("compare micro --report-only --out absent", r"'absent/compare.json' cannot be read"),
         ("compare micro --model absent-model", r"model 'absent-model' is neither a folder nor a known name"),
         ("compare --report-only --arms rmt", r"--report-only .*leave out --arms"),
+        ("compare micro --control-seeds 0", r'"0" for --control-seeds. Must be >= 1'),
+        (
+            "compare micro --control-seeds 1 --over seed=1,2",
+            r"--over gives every arm all seeds; leave out --control-seeds",
+        ),
         ("compare micro --bases 4", r'"4" for --bases. Must be <= 3'),
         ("compare --bases 2", r"bases is 2, but only micro and abacus have several, not 'smollm2-135m'; give 1"),
         ("compare micro --over lr=1,2", r"'lr' is not a setting that is a number; give FIELD=a,b,c, as in"),

@@ -104,37 +104,43 @@ def read_answers(
     return measured
 
 
-def compare_runs(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[str, Any]:
+def compare_runs(found: Mapping[str, Sequence[Path | None]], bases: int = 1) -> dict[str, Any]:
     """Read the finished runs of all arms as one comparison: the fields of ``Comparison`` down to overlap.
 
     ``found`` has the run folders of each arm in the same order, as many for each base and those of one base together;
-    "rmt" is among them. A UserError names an arm that was not measured at the positions of the others.
+    "rmt" is among them, and has all. None stands for a run that an arm lacks, which is compared on those it has. A
+    UserError names an arm that was not measured at the positions of the others.
     """
     document: dict[str, int] = {}
     # an arm without RL never thinks: what it predicts plainly is its result
-    ways = BASE | {arm: "think" if Notes.read(runs[0]).settings.use_rl else "ntp" for arm, runs in found.items()}
+    there = {arm: [path for path in folders if path] for arm, folders in found.items()}
+    ways = BASE | {arm: "think" if Notes.read(runs[0]).settings.use_rl else "ntp" for arm, runs in there.items()}
     rows: dict[str, list[Answer]] = {name: [] for name in ways}
     for arm, folders in found.items():
         for run, folder in enumerate(folders):
+            if folder is None:
+                continue
             measured = read_answers(folder, run, document, run * bases // len(folders))
             given = {arm: measured["after"][1]} | (dict.fromkeys(BASE, measured["before"][1]) if arm == METHOD else {})
             for name, answers in given.items():
                 plain = [replace(one, match=one.plain, length=0, closed=False) for one in answers]
                 rows[name] += answers if ways[name] == "think" else plain
-    method = rows[METHOD]
-    for arm in found:
-        if [(one.run, one.position) for one in rows[arm]] != [(one.run, one.position) for one in method]:
-            raise UserError(f"arm {arm!r} was not measured at the positions of {METHOD!r}; compare into a new folder")
+    method: dict[str, list[Answer]] = {}  # its answers in the runs that another has
+    for name, row in rows.items():
+        runs = {one.run for one in row}
+        method[name] = [one for one in rows[METHOD] if one.run in runs]
+        if [(one.run, one.position) for one in row] != [(one.run, one.position) for one in method[name]]:
+            raise UserError(f"arm {name!r} was not measured at the positions of {METHOD!r}; compare into a new folder")
     others = {name: row for name, row in rows.items() if name != METHOD}
     return {
-        "arms": {name: _arm(row, ways[name], found.get(name, [])) for name, row in rows.items()},
-        "paired": [pair for name, row in others.items() for pair in _paired(method, row, name)],
-        "relative": {name: _relative(method, row) for name, row in others.items()},
+        "arms": {name: _arm(row, ways[name], there.get(name, [])) for name, row in rows.items()},
+        "paired": [pair for name, row in others.items() for pair in _paired(method[name], row, name)],
+        "relative": {name: _relative(method[name], row) for name, row in others.items()},
         "lengths": {
-            name: statistics.change(statistics.as_one_tier(method), _gap(method, row, "length"))
+            name: statistics.change(statistics.as_one_tier(method[name]), _gap(method[name], row, "length"))
             for name, row in others.items()
         },
-        "overlap": Notes.read(found[METHOD][0]).overlap,
+        "overlap": Notes.read(there[METHOD][0]).overlap,
     }
 
 

@@ -53,6 +53,7 @@ def compare(
     progress: bool = True,
     stop: threading.Event | None = None,
     bases: int = 1,
+    control_seeds: int | None = None,
 ) -> tuple[Path, str]:
     """Run every arm with every seed, except what is done already, and report; returns the folder and the table.
 
@@ -65,13 +66,16 @@ def compare(
         stop: once set, the runs end. It raises Stopped, as where it was interrupted; the same call, or ``go_on``,
             continues it.
         bases: pre-trained models that runs begin with, each with every seed; only "micro" and "abacus" have several.
+        control_seeds: how many of the seeds an arm that is not in ``arms.MAIN`` has; None: all.
     """
     config = anywhere(config)
     folder = comparison_folder(config)
     for arm in arms:
         arm.config(config)  # complains now and not in an hour
     require_bases(config, bases)
-    _open(folder, ComparisonPlan(config=config.replace(out=""), arms=list(arms), seeds=seeds, bases=bases))
+    fewer = None if control_seeds is None or control_seeds >= seeds else control_seeds
+    plan = ComparisonPlan(config=config.replace(out=""), arms=list(arms), seeds=seeds, bases=bases, control_seeds=fewer)
+    _open(folder, plan)
     width = comparison.expected_half_width(config.evaluation_positions, bases * seeds)
     if width > SMALLEST_GAP:
         logger.warning(
@@ -88,7 +92,10 @@ def go_on(folder: Path, workers: int = 0, progress: bool = True, stop: threading
     plan = ComparisonPlan.read(folder)
     # an arm that takes another's compute waits for what that took
     arms = [[arm for arm in plan.arms if bool(arm.compute_of) == late] for late in (False, True)]
-    rounds = [[run_folder(folder, arm.name, *run) for run in plan.all_runs for arm in some] for some in arms]
+    rounds = [
+        [run_folder(folder, arm.name, *run) for run in plan.all_runs for arm in some if plan.has(arm.name, run[0])]
+        for some in arms
+    ]
     finish(folder.name, _one, rounds, workers or usual_workers(plan.config), progress, stop, folder)
     return report(folder)
 
@@ -96,8 +103,11 @@ def go_on(folder: Path, workers: int = 0, progress: bool = True, stop: threading
 def report(folder: Path) -> str:
     """Write comparison.json and report.md from the runs of a comparison, if none is missing; returns the table."""
     plan = ComparisonPlan.read(folder)
-    found = {arm.name: [run_folder(folder, arm.name, *run) for run in plan.all_runs] for arm in plan.arms}
-    missing = [str(path) for paths in found.values() for path in paths if not is_done(path)]
+    found = {
+        arm.name: [run_folder(folder, arm.name, *run) if plan.has(arm.name, run[0]) else None for run in plan.all_runs]
+        for arm in plan.arms
+    }
+    missing = [str(path) for paths in found.values() for path in paths if path and not is_done(path)]
     if missing:
         raise UserError(f"{len(missing)} runs are missing, {missing[0]!r} first; give the comparison's command again")
     ran: dict[str, Any] = {"config": plan.config, "seeds": plan.all_seeds, "bases": plan.bases}

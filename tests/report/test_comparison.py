@@ -234,6 +234,25 @@ def test_bases_are_a_source_of_variation_and_said(tmp_path: Path) -> None:
     )
 
 
+def test_a_control_of_fewer_seeds_is_compared_on_those_it_has(tmp_path: Path) -> None:
+    rights = {0: 0.8, 1: 0.4, 2: 0.6, 3: 0.2}  # by run: seeds 0 and 1 of base 0, then of base 1
+    ours = [a_run(tmp_path, f"rmt{run // 2}", run % 2, right, 5) for run, right in rights.items()]
+    control = [a_run(tmp_path, "rlp", 0, 0.5, 10), None, a_run(tmp_path, "rlp1", 0, 0.3, 10), None]
+    made = compare_runs({"rmt": ours, "rlp": control}, bases=2)
+    found = Comparison(**made, config=BASE_CONFIG, seeds=[0, 1], bases=2, machine={}, versions={})
+    assert (found.arms["rmt"].seeds, found.arms["rlp"].seeds) == (2, 1)
+    assert found.arms["rmt"].average.accuracy == pytest.approx(0.5)
+    assert found.arms["rlp"].average.accuracy == pytest.approx(0.4)
+    gaps = {(one.b, one.tier): one.difference for one in found.paired}
+    assert gaps["rlp", "average"] == pytest.approx((0.8 - 0.5 + 0.6 - 0.3) / 2)
+    assert gaps["base-ntp", "average"] == pytest.approx(0.5 - 0.4)
+    write_comparison_report(tmp_path, found)
+    assert " Of fewer seeds (the first 1), and compared on these: `rlp`." in (tmp_path / "report.md").read_text()
+    alone = compare_runs({"rmt": ours[::2], "rlp": control[::2]}, bases=2)
+    assert made["relative"]["rlp"] == alone["relative"]["rlp"]
+    assert [one for one in made["paired"] if one.b == "rlp"] == [one for one in alone["paired"] if one.b == "rlp"]
+
+
 def test_an_arm_that_is_new_goes_by_its_name(tmp_path: Path, exam: ExamOutcome) -> None:
     found = all_arms(tmp_path / "a", mine=0.7)
     renamed = ExamOutcome.model_validate_json(exam.model_dump_json().replace('"rpt"', '"mine"'))
