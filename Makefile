@@ -59,14 +59,13 @@ browser: $(STAMP) ## work the controls of every lesson in a real browser
 bench: $(STAMP) ## time a step against TRL, generate and the machine's limits (about 20 minutes)
 	"$(VENV)/bin/rmt-mini" bench $(ARGS)
 
-# All arms on the micro-world, what post-training makes of them, and one setting changed at a time.
-EXAM := --steps 60 --every 10
+# All arms on the world abacus, and what post-training makes of them, as data/PROTOCOL.md says.
+EXAM := --steps 120 --every 20
 
-replicate: $(STAMP) ## make the recorded comparisons again: arms, five seeds, post-training, sensitivity (hours)
-	"$(VENV)/bin/rmt-mini" compare micro --seeds 5 --out runs/replicate $(ARGS)
-	"$(VENV)/bin/rmt-mini" exams runs/replicate --questions micro $(EXAM)
-	"$(VENV)/bin/rmt-mini" exams runs/replicate --questions micro-text $(EXAM)
-	"$(VENV)/bin/rmt-mini" sensitivity micro --seeds 1 --out runs/sensitivity
+replicate: $(STAMP) ## make the main comparison again: all arms, three bases, post-training (a night on two cores)
+	"$(VENV)/bin/rmt-mini" compare abacus --bases 3 --seeds 2 --control-seeds 1 --seed 5000 --out runs/replicate $(ARGS)
+	"$(VENV)/bin/rmt-mini" exams runs/replicate --questions abacus-all --budget-start 17 $(EXAM)
+	"$(VENV)/bin/rmt-mini" exams runs/replicate --questions abacus-text --budget-start 56 $(EXAM)
 
 clean: ## remove caches and build products; .venv and runs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

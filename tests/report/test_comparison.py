@@ -347,13 +347,13 @@ def test_the_spread_is_that_of_the_recorded_ablations() -> None:
 # What was recorded
 
 
-def readme() -> str:
-    return " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace("*", "").split())
+def the_page() -> str:
+    return " ".join((ROOT / "docs/replication.md").read_text(encoding="utf-8").replace("*", "").split())
 
 
 @pytest.mark.parametrize("name", ["micro/comparison", "micro/reckoning", "laptop/comparison"])
-def test_readme_shows_what_was_recorded(name: str) -> None:
-    found, text = Comparison.read(ROOT / f"data/{name}"), readme()
+def test_the_page_shows_what_was_recorded(name: str) -> None:
+    found, text = Comparison.read(ROOT / f"data/{name}"), the_page()
     for arm in found.arms.values():
         tiers = [share(one, "{0:.1f}") for one in (arm.easy, arm.medium, arm.hard)]
         assert f"| {' | '.join(tiers)} | {share(arm.average)} |" in text
@@ -364,7 +364,7 @@ def test_readme_shows_what_was_recorded(name: str) -> None:
             assert re.search(rf"{middle:.1f} (points )?({'|'.join(either)})", text), pair
 
 
-def test_readme_shows_the_recorded_exams() -> None:
+def test_the_page_shows_the_recorded_exams() -> None:
     text, reckoning = (PostTraining.read(ROOT / f"data/micro/{name}").exams for name in ("comparison", "reckoning"))
     for name, words in (("base", "untrained"), ("ntp", "NTP only"), ("rpt", "RPT"), ("rmt", "RMT")):
         cells = [
@@ -373,7 +373,7 @@ def test_readme_shows_the_recorded_exams() -> None:
             for one in exam.arms[name]
             if one.step in (0, 20, 60)
         ]
-        assert f"| {words} | {' | '.join(cells)} |" in readme()
+        assert f"| {words} | {' | '.join(cells)} |" in the_page()
 
 
 def test_the_protocol_fixes_settings_and_claims_as_they_are() -> None:
@@ -608,8 +608,8 @@ def test_the_end_of_post_training_is_judged_and_reported(exam: ExamOutcome, whol
         assert line in page
 
 
-def test_readme_shows_the_recorded_run_of_the_main_job() -> None:
-    found, text = Evaluation.read(ROOT / "data/laptop"), " ".join(readme().split())
+def test_the_page_shows_the_recorded_run_of_the_main_job() -> None:
+    found, text = Evaluation.read(ROOT / "data/laptop"), " ".join(the_page().split())
     assert found.before is not None
     assert found.cold_start is not None
     assert found.after is not None
@@ -623,7 +623,7 @@ def test_readme_shows_the_recorded_run_of_the_main_job() -> None:
     for name, found_row in rows.items():
         cells = [share(one, "{0:.1f}") for one in (found_row.easy, found_row.medium, found_row.hard)]
         length = f"{found_row.thought_length:.1f}" if "thinking" in name else "-"
-        assert f"| {name} | {' | '.join(cells)} | {share(found_row.average)} | {length} |" in readme()
+        assert f"| {name} | {' | '.join(cells)} | {share(found_row.average)} | {length} |" in the_page()
     lengths = f"from {found.cold_start.think.thought_length:.1f} to {found.after.think.thought_length:.1f} tokens"
     gain, gap = found.gain["think_after_minus_cold_start"], found.gain["think_minus_ntp_after"]
     assert f"RMT itself adds {points(gain).replace(' [', ' points [')} in 60 steps, which is inconclusive" in text

@@ -1,0 +1,55 @@
+"""Record a comparison: ``python -m tests.record runs/abacus data/abacus/comparison``.
+
+Copied are plan, results, report and figures, as far as they are there; ``runs.tar.xz`` takes of each finished run what
+a report is made of: settings, every answer, metrics and curve. Unpacked into a folder beside compare.json, they let
+``rmt-mini compare`` go on with the runs that are missing, or write the report again (``--report-only``).
+"""
+
+import hashlib
+import io
+import re
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+from rmt_mini.runs.compare import is_done
+
+OF_ALL = ("compare.json", "comparison.json", "posttraining.json", "report.md", "figures")
+OF_A_RUN = ("run.json", "evaluation.json", "answers.jsonl", "metrics.jsonl", "curve.jsonl", "samples.json")
+
+
+def record(folder: Path, out: Path) -> list[str]:
+    """Copy and pack a comparison; returns the names of the runs in the archive, which is the same for the same runs."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in (folder / name for name in OF_ALL):
+        if path.is_dir():
+            shutil.copytree(path, out / path.name, dirs_exist_ok=True)
+        elif path.exists():
+            shutil.copyfile(path, out / path.name)
+    done = [path for path in sorted((folder / "runs").iterdir()) if is_done(path)]
+    with tarfile.open(out / "runs.tar.xz", "w:xz", preset=9) as archive:
+        for name in OF_A_RUN:  # by name first: files that are alike stand together
+            for path in (run / name for run in done if (run / name).exists()):
+                text = path.read_text(encoding="utf-8")
+                if name == "run.json":
+                    text = re.sub(r'"command": "\S+ ', '"command": "rmt-mini ', text)
+                entry = tarfile.TarInfo(str(path.relative_to(folder)))
+                entry.size = len(text.encode())
+                archive.addfile(entry, io.BytesIO(text.encode()))
+    return [path.name for path in done]
+
+
+def write_digests(data: Path) -> None:
+    """Renew the table at the end of PROVENANCE.md: the SHA-256 digest of each recorded file."""
+    page, by_hand = data / "PROVENANCE.md", {"PROVENANCE.md", "PROTOCOL.md", "TRIED.md", "README.md"}
+    files = sorted(path for path in data.rglob("*") if path.is_file() and path.name not in by_hand)
+    rows = [f"| `{path.relative_to(data)}` | `{hashlib.sha256(path.read_bytes()).hexdigest()}` |\n" for path in files]
+    text = page.read_text(encoding="utf-8")
+    head = text[: text.index("| `")]
+    page.write_text(head + "".join(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    print("\n".join(record(*map(Path, sys.argv[1:]))))
+    write_digests(Path("data"))
