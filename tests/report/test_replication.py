@@ -1,8 +1,5 @@
 """The replication report quotes what was recorded, and its sentences have no other numbers."""
 
-import re
-from pathlib import Path
-
 import pytest
 
 from tests.quotes import PAGE, quoted, section
