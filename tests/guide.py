@@ -18,9 +18,10 @@ from rmt_mini.errors import UserError, logger
 from rmt_mini.files import require_file_name, write_keeping, write_whole
 from rmt_mini.report.markdown import macro
 from rmt_mini.teaching.begin import recorded
-from rmt_mini.teaching.lessons import FOLDER, lessons, read_notebook, run
+from rmt_mini.teaching.lessons import FOLDER, lessons, read_notebook
 from rmt_mini.teaching.quiz import question_sheet
 from rmt_mini.teaching.slides import GUIDE
+from tests.lessons import run
 
 HEAD = r"\A# (.+)\n+\*\*(\d+) minutes\*\*, exercises (\d+) more"
 OF_SET = re.compile(r"About \*\*(\d+) minutes")

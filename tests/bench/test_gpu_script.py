@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from rmt_mini.bench import gpu, parts
-from rmt_mini.bench.gpu import PLAN, ROOT, check, main, work_through
+from rmt_mini.bench import parts
 from rmt_mini.bench.parts import PARTS
 from rmt_mini.bench.sizes import Setting
+from tests.bench import gpu
+from tests.bench.gpu import PLAN, ROOT, check, main, work_through
 from tests.scale.test_planner import GPU
 
 TINY = Setting(model="micro", **PLAN["tiny"])

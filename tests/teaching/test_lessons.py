@@ -11,18 +11,9 @@ from typing import Any
 import nbformat
 import pytest
 
-from rmt_mini.teaching.lessons import (
-    CHECKED,
-    FOLDER,
-    MARK,
-    METADATA,
-    digest,
-    execute,
-    lessons,
-    read_notebook,
-    run,
-)
+from rmt_mini.teaching.lessons import FOLDER, METADATA, lessons, read_notebook
 from tests.guide import main, words_of
+from tests.lessons import CHECKED, MARK, digest, execute, run
 
 MOST_CELLS, MOST_LINES, MOST_BYTES = 40, 25, 1_500_000
 
@@ -60,7 +51,7 @@ def test_notebook_is_valid_and_small_and_names_no_machine(lesson: Path) -> None:
 def test_outputs_are_those_of_the_cells_and_some_are_checked(lesson: Path) -> None:
     cells = code_of(lesson)
     stale = [cell.source for cell in cells if cell.metadata.get(MARK) != digest(cell.source)]
-    assert stale == [], f"run python -m rmt_mini.teaching.lessons {lesson.name}"
+    assert stale == [], f"run python -m tests.lessons {lesson.name}"
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))  # from a clean kernel, in order
     assert all(output.output_type != "error" for cell in cells for output in cell.outputs)
     checked = [cell for cell in cells if CHECKED in cell.source]

@@ -16,8 +16,9 @@ from rmt_mini import method
 from rmt_mini.errors import UserError
 from rmt_mini.report.claims import PAPER
 from rmt_mini.stages.posttrain import pass_at_k
-from rmt_mini.teaching.lessons import FOLDER, MARK, digest, lessons
+from rmt_mini.teaching.lessons import FOLDER, lessons
 from rmt_mini.teaching.quiz import LETTERS, QUESTIONS, Option, Quiz, QuizQuestion, question_sheet, quiz
+from tests.lessons import MARK, digest
 from tests.teaching.lesson_cells import defined_by
 
 BY_NAME = {question.name: question for question in QUESTIONS}

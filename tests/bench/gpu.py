@@ -1,4 +1,4 @@
-"""Check and time a GPU within ten minutes, from a checkout: ``python -m rmt_mini.bench.gpu --out FOLDER``.
+"""Check and time a GPU within ten minutes, from a checkout: ``python -m tests.bench.gpu --out FOLDER``.
 
 Every part of gpu.yaml runs in a process of its own under a time limit of its own. gpu.json is written again after each:
 the step beside TRL's, with its seconds for rollouts, update and trunks, and how every part ended. A model folder
@@ -101,7 +101,7 @@ def with_random_weights(name: str, folder: str) -> str:
 
 def main() -> None:
     """Work through the parts; a line for each goes to stdout."""
-    parser = argparse.ArgumentParser(prog="python -m rmt_mini.bench.gpu", description=str(__doc__).partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.gpu", description=str(__doc__).partition("\n")[0])
     parser.add_argument("--out", type=Path, help="folder for gpu.json; a new one under runs/ if not given")
     parser.add_argument("--limit", type=float, default=570, help="seconds from the start of Python on (%(default)g)")
     parser.add_argument("--model", default="smollm2-135m", help="as for rmt-mini run; a folder needs no weights")
