@@ -65,7 +65,8 @@ def test_a_run_needs_no_posix(tmp_path: Path) -> None:
 
 
 def test_grading_says_in_one_line_that_it_needs_posix() -> None:
-    done = as_on_windows(COMMAND, "grade", "mine.ipynb")
+    there = "import rmt_mini.teaching.grading as grading; grading.sys = SimpleNamespace(platform='win32')\n"
+    done = as_on_windows(there + COMMAND, "grade", "mine.ipynb")
     assert done.returncode == 2
     assert done.stderr == "error: grading needs limits of Linux or macOS; on Windows run rmt-mini grade in WSL\n"
 

@@ -5,7 +5,6 @@ is up. It has no right answers, and what it returns is judged here, by cases fro
 nothing that it replaces changes a mark. The code runs with the grader's rights: grade strangers' work in a container.
 """
 
-import importlib.util
 import json
 import os
 import re
@@ -89,7 +88,7 @@ def grade_all(paths: Sequence[Path], limit: float = LIMIT, seed: str | None = No
     the first one runs. What cannot be judged in ``limit`` seconds earns 0 points; the message says why. What is no
     notebook, or has no exercise, has no marks.
     """
-    if importlib.util.find_spec("resource") is None:
+    if sys.platform == "win32":
         raise UserError("grading needs limits of Linux or macOS; on Windows run rmt-mini grade in WSL")
     read, drawn = [_sources(path) for path in paths], secrets.token_hex(4) if seed is None else seed
     for path, sources in zip(paths, read, strict=True):
