@@ -6,10 +6,10 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-EXTRAS := data,grading,notebooks,posttrain,scale,test
+EXTRAS := bundle,data,grading,notebooks,posttrain,scale,test
 
 .DEFAULT_GOAL := help
-.PHONY: help install run lab slides handouts dist test browser bench replicate clean
+.PHONY: help install run lab slides handouts dist bundle test browser bench replicate clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -32,6 +32,31 @@ slides: $(STAMP) ## make slides of the lessons in build/slides; they need no net
 dist: $(STAMP) ## build a source archive and a wheel in dist/, and check them
 	"$(PY)" -m build --no-isolation $(ARGS)
 	"$(PY)" -m twine check --strict dist/*
+
+# Made for this machine, or FOR=windows or FOR=macos, whose packages uv finds: pip asks this machine what each one needs.
+# ARGS goes to both, such as ARGS="--python-version 3.12".
+FOR ?=
+BUNDLE ?= build/bundle$(addprefix -,$(FOR))
+TAG_windows := win_amd64
+TAG_macos := macosx_14_0_arm64
+GET := "$(PY)" -m pip download -q --disable-pip-version-check --only-binary=:all: --dest "$(BUNDLE)/wheels"
+
+bundle: $(STAMP) ## gather packages, lessons, slides and weights in build/bundle, for a class without internet (others: FOR=windows)
+	rm -rf "$(BUNDLE)"
+	"$(PY)" -m build --no-isolation --outdir "$(BUNDLE)/wheels"
+	rm "$(BUNDLE)"/wheels/*.tar.gz
+ifeq ($(FOR),)
+	$(GET) $(ARGS) -c constraints.txt "$$(echo "$(BUNDLE)"/wheels/rmt_mini-*.whl)[notebooks]"
+else
+	"$(PY)" -m uv pip compile -q --no-header --python-platform $(FOR) --extra notebooks -c constraints.txt $(ARGS) \
+	  pyproject.toml -o "$(BUNDLE)/requirements.txt"
+	$(GET) --platform $(TAG_$(FOR)) $(ARGS) --no-deps -r "$(BUNDLE)/requirements.txt"
+endif
+	$(GET) --no-deps "$$("$(PY)" -c 'from rmt_mini.engine.weights import REQUIREMENT; print(REQUIREMENT)')"
+	"$(PY)" -m rmt_mini.teaching.slides --out "$(BUNDLE)/slides"
+	cp -R notebooks "$(BUNDLE)"
+	rm -rf "$(BUNDLE)/notebooks/solutions"
+	cp docs/bundle.txt "$(BUNDLE)/README.txt"
 
 handouts: $(STAMP) ## make a handout, a prediction sheet, an exam and its key in build/handouts
 	"$(PY)" -m rmt_mini.teaching.handouts $(ARGS)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import rmt_mini
@@ -64,6 +67,34 @@ def test_versions_are_written_once_and_pinned_within_their_bounds() -> None:
     extras = re.search(r"^EXTRAS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert extras
     assert set(extras[1].split(",")) == EXTRAS.keys()
+
+
+def test_the_container_agrees_with_the_project() -> None:
+    folder = ROOT / ".devcontainer"
+    space = json.loads((folder / "devcontainer.json").read_text())
+    assert space.keys() == {"name", "build", "remoteUser", "postCreateCommand", "customizations"}
+    assert (folder / space["build"]["context"]).resolve() == ROOT
+    lines = re.findall(r"^([A-Z]+) (.+)$", (folder / space["build"]["dockerfile"]).read_text(), re.MULTILINE)
+    said = {word: [text for first, text in lines if first == word] for word, _ in lines}
+
+    python = re.fullmatch(r"python:([\d.]+)-\w+", *said["FROM"])
+    assert python
+    assert SpecifierSet(PROJECT["requires-python"]).contains(python[1])
+    pip = [shlex.split(one) for run in said["RUN"] for one in run.split(" && ") if one.startswith("pip ")]
+    assert pip == [
+        ["pip", "install", "-c", "constraints.txt", "torch"],
+        ["pip", "install", "-c", "constraints.txt", "-e", ".[notebooks]", "jupyterhub"],
+    ]
+    assert said["USER"] == [space["remoteUser"]] != ["root"]
+    assert f"useradd --create-home --uid 1000 {space['remoteUser']} " in said["RUN"][0]
+    assert space["postCreateCommand"] == "pip install --no-deps -e ."
+    editor = space["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"]
+    assert f"python -m venv {Path(editor).parents[1]}" in said["RUN"][1]
+    assert said["ENV"][0].startswith(f"PATH={Path(editor).parent}:")
+    command = json.loads(said["CMD"][0])
+    assert command[:2] == ["jupyter", "lab"]
+    assert f"--port={said['EXPOSE'][0]}" in command
+    assert (ROOT / command[-1].partition("/lab/tree/")[2]).is_file()
 
 
 def licence_of(name: str) -> str:

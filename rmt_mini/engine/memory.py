@@ -75,7 +75,9 @@ def peak_memory_mb(device: torch.device) -> float:
     """Return the most memory used so far, MB: of the GPU if ``device`` is one, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    import resource  # not on Windows, where no figure is better than a wrong one
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset) / 1e6
+    import resource
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -200,7 +200,7 @@ def _sync(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
         if path.is_dir() and os.name == "nt":  # Windows opens no folders
             continue
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs only what it may write
         try:
             os.fsync(descriptor)
         finally:

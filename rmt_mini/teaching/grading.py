@@ -21,6 +21,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from rmt_mini.errors import UserError
 from rmt_mini.report.markdown import macro
 from rmt_mini.teaching.checks import Trial, verdict_on
 from rmt_mini.teaching.checks.calls import restored, written
@@ -87,6 +88,8 @@ def grade_all(paths: Sequence[Path], limit: float = LIMIT, seed: str | None = No
     the first one runs. What cannot be judged in ``limit`` seconds earns 0 points; the message says why. What is no
     notebook, or has no exercise, has no marks.
     """
+    if sys.platform == "win32":
+        raise UserError("grading needs limits of Linux or macOS; on Windows run rmt-mini grade in WSL")
     read, drawn = [_sources(path) for path in paths], secrets.token_hex(4) if seed is None else seed
     for path, sources in zip(paths, read, strict=True):
         yield Report(str(path), (), sources) if isinstance(sources, str) else _graded(path, sources, limit, drawn)
