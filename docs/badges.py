@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[1]
+BRANCH = "main"
 FIRST = "notebooks/00_start_here.ipynb"
 BLOCK = re.compile(r"<!-- badges -->\n(.*?)<!-- /badges -->\n", re.DOTALL)
 
@@ -26,10 +27,12 @@ def badges(address: str) -> str:
         return ""
     path = address.partition("https://github.com/")[2]
     where = f"gh/{path}" if path else f"git/{quote(address, safe='')}"
-    links = {"https://mybinder.org/badge_logo.svg": f"https://mybinder.org/v2/{where}/HEAD?urlpath=lab/tree/{FIRST}"}
+    links = {
+        "https://mybinder.org/badge_logo.svg": f"https://mybinder.org/v2/{where}/{BRANCH}?urlpath=lab/tree/{FIRST}"
+    }
     if path:
         colab = "https://colab.research.google.com"
-        links[f"{colab}/assets/colab-badge.svg"] = f"{colab}/github/{path}/blob/HEAD/{FIRST}"
+        links[f"{colab}/assets/colab-badge.svg"] = f"{colab}/github/{path}/blob/{BRANCH}/{FIRST}"
     names = ("Open in Binder", "Open in Colab")
     return "".join(f"[![{name}]({image})]({link})\n" for name, (image, link) in zip(names, links.items(), strict=False))
 

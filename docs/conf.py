@@ -16,12 +16,12 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
-from badges import BLOCK, repository  # noqa: E402
+from badges import BLOCK, BRANCH, repository  # noqa: E402
 
 from rmt_mini import __version__  # noqa: E402
 from rmt_mini.teaching.slides import formulas  # noqa: E402
 
-ADDRESS = repository()
+ADDRESS = repository() if "//github.com/" in repository() else ""  # the theme knows no other addresses
 
 project, author, version = "rmt_mini", "rmt_mini contributors", __version__
 copyright = f"2026, {author}"
@@ -34,6 +34,7 @@ smartquotes = False  # commands in tables are copied from
 html_theme = "sphinx_book_theme"
 html_title = "Reinforcement Mid-Training"
 html_copy_source = False
+html_show_search_summary = False  # browsers fetch nothing for a page that is a file
 html_static_path = ["book.css"]
 html_css_files = ["book.css"]
 html_context = {"default_mode": "auto"}
@@ -41,6 +42,7 @@ html_theme_options = {"navbar_persistent": [], "use_download_button": False}
 if ADDRESS:
     html_theme_options |= {
         "repository_url": ADDRESS,
+        "repository_branch": BRANCH,
         "use_repository_button": True,
         "launch_buttons": {
             "binderhub_url": "https://mybinder.org",
@@ -120,7 +122,7 @@ def words(markdown: str, folder: Path, app: Sphinx) -> str:
         path = Path(os.path.normpath(folder / found[2]))
         if not path.exists() or app.env.path2doc(path) in app.env.found_docs:
             return found[0]  # a page, or nothing: then Sphinx says so
-        return f"[{found[1]}]({ADDRESS}/blob/HEAD/{path.relative_to(ROOT).as_posix()})" if ADDRESS else found[1]
+        return f"[{found[1]}]({ADDRESS}/blob/{BRANCH}/{path.relative_to(ROOT).as_posix()})" if ADDRESS else found[1]
 
     return LINK.sub(linked, formulas(markdown))
 

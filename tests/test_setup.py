@@ -98,14 +98,14 @@ def test_dependencies_are_listed_with_version_and_licence() -> None:
         (
             "https://github.com/someone/rmt",
             [
-                "https://mybinder.org/v2/gh/someone/rmt/HEAD?urlpath=lab/tree/notebooks/00_start_here.ipynb",
-                "https://colab.research.google.com/github/someone/rmt/blob/HEAD/notebooks/00_start_here.ipynb",
+                "https://mybinder.org/v2/gh/someone/rmt/main?urlpath=lab/tree/notebooks/00_start_here.ipynb",
+                "https://colab.research.google.com/github/someone/rmt/blob/main/notebooks/00_start_here.ipynb",
             ],
         ),
         (
             "https://example.org/rmt.git",
             [
-                "https://mybinder.org/v2/git/https%3A%2F%2Fexample.org%2Frmt/HEAD"
+                "https://mybinder.org/v2/git/https%3A%2F%2Fexample.org%2Frmt/main"
                 "?urlpath=lab/tree/notebooks/00_start_here.ipynb"
             ],
         ),
