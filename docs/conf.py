@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 from sphinx.application import Sphinx
+from sphinx.util.rst import escape
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
@@ -56,14 +57,7 @@ nb_execution_mode = "off"
 nb_merge_streams = True
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # by default from a network
 
-apidoc_modules = [
-    {
-        "path": "../rmt_mini",
-        "destination": "docs/api",
-        "module_first": True,
-        "automodule_options": {"members", "show-inheritance"},
-    }
-]
+apidoc_modules = [{"path": "../rmt_mini", "destination": "docs/api", "module_first": True}]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 100
@@ -144,16 +138,26 @@ def read(app: Sphinx, name: str, source: list[str]) -> None:
                 if WIDGET.search(cell.source) and not cell.outputs:
                     cell.outputs = [nbformat.v4.new_output("display_data", {"text/markdown": STATIC})]
         source[0] = nbformat.writes(notebook)
+    else:  # apidoc asks for members without a docstring too, whatever its settings say
+        source[0] = source[0].replace("   :undoc-members:\n", "")
 
 
-def leave_out(app: Sphinx, what: str, name: str, *_: object) -> tuple[str, None] | None:
-    """Leave out the signature of the settings: each is listed below it."""
-    return ("", None) if name.endswith(".RMTConfig") else None
+def settings_of(thing: object) -> list[str]:
+    """Return the settings of a class, where they have help, as parameters with help and default."""
+    fields = getattr(thing, "model_fields", {}) if isinstance(thing, type) else {}
+    helped = {name: field for name, field in fields.items() if field.description}
+    return [f":param {name}: {escape(one.description)} (``{one.default!r}``)" for name, one in helped.items()]
 
 
-def keep_tables(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Keep the line ends of indented blocks in docstrings: formulas and tables."""
-    lines[:] = re.sub(r"(?m)^(\S.*\n)\n(?= +[^\s>])", r"\1\n::\n\n", "\n".join(lines)).split("\n")
+def leave_out(app: Sphinx, what: str, name: str, thing: object, *_: object) -> tuple[str, None] | None:
+    """Leave out the signature of settings, which are listed."""
+    return ("", None) if settings_of(thing) else None
+
+
+def describe(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Keep the line ends of indented blocks, formulas and tables; list settings."""
+    text = re.sub(r"(?m)^(\S.*\n)\n(?= +[^\s>])", r"\1\n::\n\n", "\n".join(lines))
+    lines[:] = [*text.split("\n"), *settings_of(thing)]
 
 
 def finish(app: Sphinx, failed: Exception | None) -> None:
@@ -166,5 +170,5 @@ def setup(app: Sphinx) -> None:
     """Connect the above to Sphinx."""
     app.connect("source-read", read)
     app.connect("autodoc-process-signature", leave_out)
-    app.connect("autodoc-process-docstring", keep_tables, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", describe, priority=400)  # before napoleon
     app.connect("build-finished", finish)
