@@ -6,10 +6,10 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-EXTRAS := bundle,data,grading,notebooks,posttrain,scale,test
+EXTRAS := book,bundle,data,grading,notebooks,posttrain,scale,test
 
 .DEFAULT_GOAL := help
-.PHONY: help install run lab slides handouts dist bundle test browser bench replicate clean
+.PHONY: help install run lab slides handouts book badges dist bundle test browser bench replicate clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -28,6 +28,13 @@ lab: $(STAMP) ## open the lessons in JupyterLab
 
 slides: $(STAMP) ## make slides of the lessons in build/slides; they need no network
 	"$(PY)" -m rmt_mini.teaching.slides $(ARGS)
+
+# A warning, such as a broken link, is an error.
+book: $(STAMP) ## build the book of lessons, docs, results and API in build/book; it needs no network
+	"$(PY)" -m sphinx -q -W --keep-going -c docs -d build/doctrees . build/book $(ARGS)
+
+badges: $(STAMP) ## write README's Binder and Colab badges for the repository's address in pyproject.toml
+	"$(PY)" docs/badges.py
 
 dist: $(STAMP) ## build a source archive and a wheel in dist/, and check them
 	"$(PY)" -m build --no-isolation $(ARGS)
@@ -93,7 +100,7 @@ replicate: $(STAMP) ## make the main comparison again: all arms, three bases, po
 	"$(VENV)/bin/rmt-mini" exams runs/replicate --questions abacus-text --budget-start 56 $(EXAM)
 
 clean: ## remove caches and build products; .venv and runs/ stay
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build docs/api dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path './$(VENV)' -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 # PyTorch goes in first and by itself, so that a machine's own CPU build of the pinned version is taken.

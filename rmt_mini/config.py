@@ -3,7 +3,7 @@
 Paper symbols: B_0 ``budget_start``, B_min ``budget_min``, gamma ``budget_decay``, t1 and t2 ``curriculum_start`` and
 ``curriculum_end`` (shares of T), p_early and p_late ``tier_probs_early`` and ``tier_probs_late``, w ``length_weight``,
 lambda ``ntp_weight``, beta ``kl_weight``, G ``group_size``. The paper does not state w, p_early, p_late and the tier
-thresholds; ours are in presets/*.yaml, and data/*/TRIED.md says how they were found.
+thresholds; ours are in ``presets/*.yaml``, and ``data/*/TRIED.md`` says how they were found.
 """
 
 import difflib

@@ -119,6 +119,49 @@ def test_dependencies_are_listed_with_version_and_licence() -> None:
             continue  # an extra that is not installed here
 
 
+# The repository's address
+
+
+@pytest.mark.parametrize(
+    ("address", "links"),
+    [
+        ("", []),
+        (
+            "https://github.com/someone/rmt",
+            [
+                "https://mybinder.org/v2/gh/someone/rmt/main?urlpath=lab/tree/notebooks/00_start_here.ipynb",
+                "https://colab.research.google.com/github/someone/rmt/blob/main/notebooks/00_start_here.ipynb",
+            ],
+        ),
+        (
+            "https://example.org/rmt.git",
+            [
+                "https://mybinder.org/v2/git/https%3A%2F%2Fexample.org%2Frmt/main"
+                "?urlpath=lab/tree/notebooks/00_start_here.ipynb"
+            ],
+        ),
+    ],
+)
+def test_badges_follow_the_address(tmp_path: Path, address: str, links: list[str]) -> None:
+    (tmp_path / "docs").mkdir()
+    for name in ("README.md", "pyproject.toml", "docs/badges.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    project = re.sub(r"(?m)^\[project.urls\]\n(.+\n)*", "", (tmp_path / "pyproject.toml").read_text("utf-8"))
+    with (tmp_path / "pyproject.toml").open("w", encoding="utf-8") as file:
+        file.write(project + (f'\n[project.urls]\nRepository = "{address}"\n' if address else ""))
+    subprocess.run([sys.executable, tmp_path / "docs/badges.py"], check=True)
+    readme = (tmp_path / "README.md").read_text("utf-8")
+    assert re.findall(r"^\[!\[Open in \w+\]\(https://\S+\.svg\)\]\((\S+)\)$", readme, re.MULTILINE) == links
+    unmarked = re.compile("<!-- badges -->.*<!-- /badges -->", re.DOTALL)
+    assert unmarked.sub("", readme) == unmarked.sub("", (ROOT / "README.md").read_text("utf-8"))
+
+
+def test_badges_are_those_of_the_address_in_pyproject() -> None:
+    command = "import sys; sys.path[:0] = ['docs']; import badges as b; print(b.badges(b.repository()), end='')"
+    block = (ROOT / "README.md").read_text(encoding="utf-8").partition("<!-- badges -->\n")[2]
+    assert block.partition("<!-- /badges -->")[0].strip() == python(command)
+
+
 # The order of the wings
 
 

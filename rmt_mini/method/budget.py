@@ -45,7 +45,7 @@ def check_step(step: int, total_steps: int) -> None:
 
 
 def length_reward(length: float | Tensor, budget: float | Tensor, peak: float = 1.0) -> float | Tensor:
-    """Reward a thought for being as long as the budget says: r = peak * max(0, 1 - |length - budget| / budget).
+    """Reward a thought for being as long as the budget says: ``peak * max(0, 1 - |length - budget| / budget)``.
 
     Length (0 or more) and budget (above 0) are tokens: numbers, or tensors that broadcast with each other.
 

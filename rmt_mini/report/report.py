@@ -1,6 +1,6 @@
 """Reports: what was found first, then the evidence; typed files in, report.md and figures out. Runs nothing.
 
-The pages are templates (templates/*.md.j2). Text that a model wrote passes the filters ``escape`` or ``code``.
+The pages are templates (``templates/*.md.j2``). Text that a model wrote passes the filters ``escape`` or ``code``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ TABLES = "tables.md.j2"
 
 
 def write_report(folder: Path) -> str:
-    """Write report.md and figures/*.png into a run folder, of an interrupted run too; returns the terminal's table."""
+    """Write report.md and ``figures/*.png`` into a run folder, also of an interrupted run; return the table."""
     notes, found = Notes.read(folder), Evaluation.find(folder)
     config, evaluation = notes.settings, found or Evaluation()
     steps = files.read_lines(folder / "metrics.jsonl", StepMetrics)

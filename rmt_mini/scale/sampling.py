@@ -4,10 +4,10 @@ Entropies are shared between processes to the last bit, so every process draws t
 sent. TRL fixes its data set before training; ours has K * N places a step, which are filled when the step begins.
 Thoughts and answers come from the engine that TRL drives, in two calls, since the environment writes in between:
 
-prompt      document up to the position, opening                         given
-completion  thought, first token of the closing tag                      sampled: 1 in the mask
-            rest of the closing tag (all of it at the cap), cue          written by the environment: 0
-            answer                                                       sampled: 1
+    prompt      document up to the position, opening                         given
+    completion  thought, first token of the closing tag                      sampled: 1 in the mask
+                rest of the closing tag (all of it at the cap), cue          written by the environment: 0
+                answer                                                       sampled: 1
 """
 
 from collections.abc import Callable, Mapping, Sequence
