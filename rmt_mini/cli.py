@@ -102,6 +102,7 @@ Several = Annotated[int, _from(2, "questions, held-out ones included")]
 Answers = Annotated[int, _from(1, "answers to each held-out question")]
 Tokens = Annotated[int | None, Parameter(help="continue with fewer where memory ran out", converter=_whole)]
 OnNan = Annotated[str | None, Parameter(help="continue with 'skip' where a step was not finite")]
+ReportTo = Annotated[str | None, Parameter(help="show metrics in tensorboard, wandb or trackio as well, or none")]
 Share = Annotated[float | None, Parameter(help="half an interval: 0.03 is 3 points", validator=Number(gt=0, lte=1))]
 Budget = Annotated[int | None, _from(1, "stated budget, tokens [default: B_T of the run]")]
 File = Annotated[Path | None, Parameter(help="also write the result here, as JSON")]
@@ -182,12 +183,12 @@ def run(name: Name = None, /, **flags: Any) -> None:
 
 
 @app.command
-def resume(folder: Path, /, *, branch_tokens: Tokens = None, on_nan: OnNan = None) -> None:
+def resume(folder: Path, /, *, branch_tokens: Tokens = None, on_nan: OnNan = None, report_to: ReportTo = None) -> None:
     """Continue the run, comparison (--over values, too) or exams in FOLDER, which was stopped or killed."""
     from rmt_mini.runs import compare, pre_and_post, sweep
     from rmt_mini.runs.run import resume
 
-    given = {"branch_tokens": branch_tokens, "on_nan": on_nan}
+    given = {"branch_tokens": branch_tokens, "on_nan": on_nan, "report_to": report_to}
     changes = {name: value for name, value in given.items() if value is not None}
     several = {"compare.json": compare, "over.json": sweep, "exams.json": pre_and_post}
     found = next((room for name, room in several.items() if (folder / name).exists()), None)

@@ -102,6 +102,7 @@ class Notes(File, name="run.json", frozen=False):
     overlap: Overlap | None = None
     unknown_share: Share | None = None  # of the tokens; none of them is asked or trained on
     chat_turn: Turn | None = None
+    tracking_id: str | None = None  # under which ``report_to`` knows the run
     questions: str | None = None
     questions_left_out: int | None = None
     training_questions: int | None = None
