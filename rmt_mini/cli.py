@@ -107,6 +107,8 @@ Share = Annotated[float | None, Parameter(help="half an interval: 0.03 is 3 poin
 Budget = Annotated[int | None, _from(1, "stated budget, tokens [default: B_T of the run]")]
 File = Annotated[Path | None, Parameter(help="also write the result here, as JSON")]
 Out = Annotated[Path, Parameter(help="folder for evaluation.json and report.md")]
+ModelFolder = Annotated[Path, Parameter(help="folder for the model; a new one")]
+Repository = Annotated[str | None, Parameter(help="repository on the Hugging Face Hub; private if it is new")]
 Rows = Annotated[str | None, Parameter(help=f"sweeps, {', '.join(ROWS)}, with commas between [default: all]")]
 Folder = Annotated[Path | None, Parameter(help="folder; a new one under runs/ if not given")]
 Students = Annotated[Path | None, Parameter(help="folder [default: notebooks/exercises]")]
@@ -380,6 +382,14 @@ def evaluate(checkpoint: Path, /, *, budget: Budget = None, out: File = None) ->
     print(evaluation_table(Evaluation(after=found)))
     if out is not None:
         write_keeping(out, found.model_dump_json(indent=1, exclude_unset=True) + "\n")
+
+
+@app.command
+def export(run: Path, /, *, out: ModelFolder, push: Repository = None) -> None:
+    """Write the model of a finished RUN, with a model card, into a folder; upload it only if --push says where."""
+    from rmt_mini.runs.export import export
+
+    print(f"Model        {export(run, out, push)}")
 
 
 @app.command
