@@ -109,6 +109,12 @@ File = Annotated[Path | None, Parameter(help="also write the result here, as JSO
 Out = Annotated[Path, Parameter(help="folder for evaluation.json and report.md")]
 ModelFolder = Annotated[Path, Parameter(help="folder for the model; a new one")]
 Repository = Annotated[str | None, Parameter(help="repository on the Hugging Face Hub; private if it is new")]
+Against = Annotated[str | None, Parameter(help="the model before [default: what the run began with]")]
+Tasks = Annotated[
+    str | None,
+    Parameter(help="sources of questions, as of posttrain, and tasks of lm-eval, with commas between"),
+]
+Limit = Annotated[int | None, _from(2, "most questions of a task")]
 Rows = Annotated[str | None, Parameter(help=f"sweeps, {', '.join(ROWS)}, with commas between [default: all]")]
 Folder = Annotated[Path | None, Parameter(help="folder; a new one under runs/ if not given")]
 Students = Annotated[Path | None, Parameter(help="folder [default: notebooks/exercises]")]
@@ -390,6 +396,14 @@ def export(run: Path, /, *, out: ModelFolder, push: Repository = None) -> None:
     from rmt_mini.runs.export import export
 
     print(f"Model        {export(run, out, push)}")
+
+
+@app.command
+def benchmark(checkpoint: str, /, *, against: Against = None, tasks: Tasks = None, limit: Limit = None) -> None:
+    """Say what CHECKPOINT, a run folder or a model, kept of what it began as, by lm-evaluation-harness."""
+    from rmt_mini.runs.retention import benchmark
+
+    print(benchmark(checkpoint, against, _names(tasks), limit)[1])
 
 
 @app.command

@@ -212,6 +212,24 @@ class Evaluation(File, name="evaluation.json"):
     length_change: dict[str, Change] = {}
 
 
+class Retained(Record):
+    """A metric of a task before and after, a mean over its questions, and the paired difference."""
+
+    before: Mean
+    after: Mean
+    change: Change
+
+
+class Benchmark(File, name="benchmark.json"):
+    """benchmark.json: tasks of lm-evaluation-harness -> metric -> what changed."""
+
+    before: str
+    after: str
+    limit: int | None
+    tasks: dict[str, dict[str, Retained]]
+    versions: dict[str, str]
+
+
 class PassRow(Record):
     """pass@k of an exam by k, with intervals over questions."""
 
