@@ -6,7 +6,7 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-EXTRAS := data,grading,notebooks,posttrain,scale,test
+EXTRAS := benchmark,data,grading,notebooks,posttrain,scale,tensorboard,test
 
 .DEFAULT_GOAL := help
 .PHONY: help install run lab slides handouts dist test browser bench replicate clean
