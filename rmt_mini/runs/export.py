@@ -125,13 +125,12 @@ def _changed(config: RMTConfig) -> dict[str, tuple[object, object]]:
 
 def _push(folder: Path, repository: str) -> str:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
     try:
         api = HfApi()
         url = api.create_repo(repository, private=True, exist_ok=True)
         api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message=f"Upload by rmt-mini {__version__}")
-    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
+    except Exception as error:  # of the network, the Hub, a login, or a name; each has a class of its own
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"push to {repository!r} failed ({reason}); the folder {str(folder)!r} is complete") from error
     return str(url)

@@ -80,7 +80,8 @@ def benchmark(
 
 def _load(name: str) -> tuple[Any, Any]:
     place = locate_model(name)
-    return (kind.from_pretrained(place, trust_remote_code=False) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    model = AutoModelForCausalLM.from_pretrained(place, trust_remote_code=False)
+    return model, AutoTokenizer.from_pretrained(place, trust_remote_code=False)
 
 
 def _task_file(folder: Path, task: str, count: int) -> str:

@@ -165,10 +165,16 @@ def test_push_creates_a_private_repository_and_uploads_the_folder(
 def test_a_push_that_fails_is_one_line_and_the_folder_stays(
     done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
+    asked: list[object] = []
+
+    def refuse(host: object, *_: object, **__: object) -> None:
+        asked.append(host)
         raise OSError("no route to host")
 
-    monkeypatch.setattr(HfApi, "create_repo", refuse)
-    with pytest.raises(UserError, match=r"push to 'a/b' failed \(no route to host\); the folder .* is complete"):
+    monkeypatch.setenv("HF_TOKEN", "hf_none")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(UserError, match=r"push to 'a/b' failed \(.*\); the folder .* is complete"):
         export(done, tmp_path / "model", "a/b")
     assert json.loads((tmp_path / "model" / "config.json").read_text())
+    assert asked  # the Hub's own client was on its way

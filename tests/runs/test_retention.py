@@ -78,8 +78,9 @@ def test_a_run_folder_names_its_own_base_and_keeps_the_result(tmp_path: Path, ot
     notes = Path(__file__).parents[2] / "data/micro/seed0/run.json"
     (tmp_path / "run" / "run.json").write_bytes(notes.read_bytes())
     other.rename(tmp_path / "run" / "checkpoint")
-    benchmark(str(tmp_path / "run"), tasks=["micro"], limit=4)
+    benchmark(str(tmp_path / "run"), limit=4)
     found = Benchmark.read(tmp_path / "run")
+    assert [*found.tasks] == ["rmt_micro"]  # what fits the model
     assert (found.before, found.after, found.limit) == ("micro", str(tmp_path / "run" / "checkpoint"), 4)
     lines = (tmp_path / "run" / "benchmark" / "rmt_micro.jsonl").read_text().splitlines()
     assert [*json.loads(lines[0])] == ["id", "text", "answer"]
