@@ -6,7 +6,7 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-EXTRAS := book,bundle,data,grading,notebooks,posttrain,scale,test
+EXTRAS := benchmark,book,bundle,data,grading,notebooks,posttrain,scale,tensorboard,test
 
 .DEFAULT_GOAL := help
 .PHONY: help install run lab slides handouts book badges dist bundle test browser bench replicate clean

@@ -102,10 +102,19 @@ Several = Annotated[int, _from(2, "questions, held-out ones included")]
 Answers = Annotated[int, _from(1, "answers to each held-out question")]
 Tokens = Annotated[int | None, Parameter(help="continue with fewer where memory ran out", converter=_whole)]
 OnNan = Annotated[str | None, Parameter(help="continue with 'skip' where a step was not finite")]
+ReportTo = Annotated[str | None, Parameter(help="show metrics in tensorboard, wandb or trackio as well, or none")]
 Share = Annotated[float | None, Parameter(help="half an interval: 0.03 is 3 points", validator=Number(gt=0, lte=1))]
 Budget = Annotated[int | None, _from(1, "stated budget, tokens [default: B_T of the run]")]
 File = Annotated[Path | None, Parameter(help="also write the result here, as JSON")]
 Out = Annotated[Path, Parameter(help="folder for evaluation.json and report.md")]
+ModelFolder = Annotated[Path, Parameter(help="folder for the model; a new one")]
+Repository = Annotated[str | None, Parameter(help="repository on the Hugging Face Hub; private if it is new")]
+Against = Annotated[str | None, Parameter(help="the model before [default: what the run began with]")]
+Tasks = Annotated[
+    str | None,
+    Parameter(help="sources of questions, as of posttrain, and tasks of lm-eval, with commas between"),
+]
+Limit = Annotated[int | None, _from(2, "most questions of a task")]
 Rows = Annotated[str | None, Parameter(help=f"sweeps, {', '.join(ROWS)}, with commas between [default: all]")]
 Folder = Annotated[Path | None, Parameter(help="folder; a new one under runs/ if not given")]
 Students = Annotated[Path | None, Parameter(help="folder [default: notebooks/exercises]")]
@@ -182,12 +191,12 @@ def run(name: Name = None, /, **flags: Any) -> None:
 
 
 @app.command
-def resume(folder: Path, /, *, branch_tokens: Tokens = None, on_nan: OnNan = None) -> None:
+def resume(folder: Path, /, *, branch_tokens: Tokens = None, on_nan: OnNan = None, report_to: ReportTo = None) -> None:
     """Continue the run, comparison (--over values, too) or exams in FOLDER, which was stopped or killed."""
     from rmt_mini.runs import compare, pre_and_post, sweep
     from rmt_mini.runs.run import resume
 
-    given = {"branch_tokens": branch_tokens, "on_nan": on_nan}
+    given = {"branch_tokens": branch_tokens, "on_nan": on_nan, "report_to": report_to}
     changes = {name: value for name, value in given.items() if value is not None}
     several = {"compare.json": compare, "over.json": sweep, "exams.json": pre_and_post}
     found = next((room for name, room in several.items() if (folder / name).exists()), None)
@@ -379,6 +388,22 @@ def evaluate(checkpoint: Path, /, *, budget: Budget = None, out: File = None) ->
     print(evaluation_table(Evaluation(after=found)))
     if out is not None:
         write_keeping(out, found.model_dump_json(indent=1, exclude_unset=True) + "\n")
+
+
+@app.command
+def export(run: Path, /, *, out: ModelFolder, push: Repository = None) -> None:
+    """Write the model of a finished RUN, with a model card, into a folder; upload it only if --push says where."""
+    from rmt_mini.runs.export import export
+
+    print(f"Model        {export(run, out, push)}")
+
+
+@app.command
+def benchmark(checkpoint: str, /, *, against: Against = None, tasks: Tasks = None, limit: Limit = None) -> None:
+    """Say what CHECKPOINT, a run folder or a model, kept of what it began as, by lm-evaluation-harness."""
+    from rmt_mini.runs.retention import benchmark
+
+    print(benchmark(checkpoint, against, _names(tasks), limit)[1])
 
 
 @app.command

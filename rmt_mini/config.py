@@ -211,6 +211,7 @@ class RMTConfig(Settings):
     save_every: Natural = _measure(0, "steps between checkpoints; 0 saves at the end only")
     state_seconds: Amount = _measure(60.0, "least time between two saved states: the most that a killed run loses")
     rollouts_logged: Natural = _measure(8, "rollouts a step written to rollouts.jsonl")
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = _measure("none", "where metrics are shown as well")
 
     @model_validator(mode="after")
     def _check_relations(self) -> Self:

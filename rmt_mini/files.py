@@ -102,6 +102,7 @@ class Notes(File, name="run.json", frozen=False):
     overlap: Overlap | None = None
     unknown_share: Share | None = None  # of the tokens; none of them is asked or trained on
     chat_turn: Turn | None = None
+    tracking_id: str | None = None  # under which ``report_to`` knows the run
     questions: str | None = None
     questions_left_out: int | None = None
     training_questions: int | None = None
@@ -209,6 +210,24 @@ class Evaluation(File, name="evaluation.json"):
     after: Measured | None = None
     gain: dict[str, Change] = {}
     length_change: dict[str, Change] = {}
+
+
+class Retained(Record):
+    """A metric of a task before and after, a mean over its questions, and the paired difference."""
+
+    before: Mean
+    after: Mean
+    change: Change
+
+
+class Benchmark(File, name="benchmark.json"):
+    """benchmark.json: tasks of lm-evaluation-harness -> metric -> what changed."""
+
+    before: str
+    after: str
+    limit: int | None
+    tasks: dict[str, dict[str, Retained]]
+    versions: dict[str, str]
 
 
 class PassRow(Record):

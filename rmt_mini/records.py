@@ -155,6 +155,9 @@ class StepMetrics:
     update_seconds: float
     trunk_seconds: float
     peak_memory_mb: float
+    policy_entropy: float | None = None  # the last three are unknown in runs of older versions
+    kl: float | None = None
+    clip_share: float | None = None
 
 
 @dataclass(frozen=True)

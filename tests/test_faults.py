@@ -293,7 +293,7 @@ def test_weights_that_run_away_are_no_bad_step(tmp_path: Path, capsys: pytest.Ca
 def test_what_may_change_in_a_run_under_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     interrupted(settings(tmp_path))
     with pytest.raises(
-        UserError, match="learning_rate cannot change in a run under way, only branch_tokens and on_nan"
+        UserError, match="learning_rate cannot change in a run under way, only branch_tokens, on_nan, report_to"
     ):
         resume(tmp_path / "run", changes={"learning_rate": 1e-9}, progress=False)
     path = str(tmp_path / "run")

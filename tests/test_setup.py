@@ -21,12 +21,15 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import rmt_mini
+from rmt_mini.report import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rmt_mini"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-REQUIREMENTS = sorted({*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)})
+ON_DEMAND = {"trackio", "wandb"}  # extras that nothing installs by itself; trackio does not fit the pinned pillow
+INSTALLED = {name: lines for name, lines in EXTRAS.items() if name not in ON_DEMAND}
+REQUIREMENTS = sorted({*PROJECT["dependencies"], *(line for extra in INSTALLED.values() for line in extra)})
 
 # A wing may import only wings before it in this list.
 ORDER = (
@@ -66,7 +69,22 @@ def test_versions_are_written_once_and_pinned_within_their_bounds() -> None:
     assert set(extras[1].split(",")) == {"notebooks", "test"} <= EXTRAS.keys()
     extras = re.search(r"^EXTRAS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert extras
-    assert set(extras[1].split(",")) == EXTRAS.keys()
+    assert set(extras[1].split(",")) == INSTALLED.keys()
+
+
+def test_the_citation_names_this_package_as_it_is() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["cff-version"], cited["type"]) == ("1.2.0", "software")
+    assert cited["title"] == f"{PROJECT['name']}: {PROJECT['description']}"
+    assert (cited["version"], cited["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert [one["name"] for one in cited["authors"]] == [one["name"] for one in PROJECT["authors"]]
+    assert cited["keywords"] == PROJECT["keywords"]
+    (paper,) = cited["references"]
+    entry = markdown.render("bibtex.j2", version=PROJECT["version"], description=PROJECT["description"])
+    assert f"```bibtex\n{entry}```" in (ROOT / "README.md").read_text(encoding="utf-8")
+    for said in (cited["title"], f"version = {{{PROJECT['version']}}}", paper["title"], "arXiv:2509.24375"):
+        assert said in entry
+    assert "2509.24375" in paper["url"]
 
 
 def test_the_container_agrees_with_the_project() -> None:

@@ -14,7 +14,7 @@ An argument outside its range or of a wrong shape raises a ValueError that names
 from rmt_mini.method.budget import budget_at_step, length_reward, thought_cap
 from rmt_mini.method.curriculum import TierSampler, tier_probabilities
 from rmt_mini.method.entropy import TIERS, assign_tiers, quantile_thresholds, token_entropy
-from rmt_mini.method.grpo import group_advantages, groups_with_signal, kl_estimate, rl_loss
+from rmt_mini.method.grpo import group_advantages, groups_with_signal, is_clipped, kl_estimate, rl_loss
 from rmt_mini.method.objective import ntp_loss, ntp_mask, rmt_loss
 from rmt_mini.method.rewards import information_gain, match_reward, prefix_match_reward, total_reward
 from rmt_mini.method.schedule import budget_of, budgets_for, draw, outside, probabilities_of, sampler_for

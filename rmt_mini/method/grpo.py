@@ -77,6 +77,22 @@ def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     return torch.expm1(difference) - difference  # expm1: exp(d) - 1 loses every digit where d is small
 
 
+def is_clipped(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
+    """Return bool (R, L): tokens whose gradient PPO's clip removes, since their ratio moved far enough as A wants.
+
+    Log-probabilities are (R, L), nats; advantages (R,). Where A is positive the ratio has passed 1 + epsilon, where it
+    is negative 1 - epsilon; on the other side ``rl_loss`` does not clip, nor where A is 0.
+
+    Example:
+        >>> ratios = torch.tensor([[1.3, 0.7], [1.3, 0.7]])
+        >>> is_clipped(ratios.log(), torch.zeros(2, 2), torch.tensor([1.0, -1.0]), epsilon=0.2).tolist()
+        [[True, False], [False, True]]
+    """
+    _same_shape("old_logprobs", old_logprobs, logprobs)
+    ratio = (logprobs - old_logprobs).exp()
+    return torch.where(advantages[:, None] > 0, ratio > 1 + epsilon, (advantages[:, None] < 0) & (ratio < 1 - epsilon))
+
+
 def rl_loss(
     logprobs: Tensor,
     advantages: Tensor,

@@ -36,6 +36,7 @@ from rmt_mini.errors import Stopped, UserError, logger
 from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, Turn, require_free
 from rmt_mini.report import comparison
 from rmt_mini.report.report import write_comparison_report
+from rmt_mini.runs import tracking
 from rmt_mini.runs.journal import machine, versions
 from rmt_mini.runs.run import anywhere, prepare, resume, run
 
@@ -69,6 +70,7 @@ def compare(
         control_seeds: how many of the seeds an arm that is not in ``arms.MAIN`` has; None: all.
     """
     config = anywhere(config)
+    tracking.require(config.report_to)
     folder = comparison_folder(config)
     for arm in arms:
         arm.config(config)  # complains now and not in an hour
@@ -220,7 +222,8 @@ def _open(folder: Path, plan: ComparisonPlan) -> None:
     before = ComparisonPlan.find(folder)
     if before is not None:
         arms = {arm.name: arm for arm in plan.arms}
-        differ = [name for name, value in plan.config if value != getattr(before.config, name)]
+        old = before.config.replace(report_to=plan.config.report_to)
+        differ = [name for name, value in plan.config if value != getattr(old, name)]
         differ += [f"arm {arm.name}" for arm in before.arms if _plain(arm) != _plain(arms.get(arm.name, arm))]
         if differ:
             holds = f"a comparison with other settings ({', '.join(differ)})"
@@ -239,11 +242,11 @@ def in_name(path: Path) -> tuple[str, int, int]:
 
 
 def _one(path: Path, stop: threading.Event | None) -> Path:
-    if (path / Notes.NAME).exists():
-        resume(path, progress=False, stop=stop)
-        return path
     folder, (name, seed, base) = path.parents[1], in_name(path)
     plan = ComparisonPlan.read(folder)
+    if (path / Notes.NAME).exists():
+        resume(path, progress=False, stop=stop, changes={"report_to": plan.config.report_to})
+        return path
     arm = next(arm for arm in plan.arms if arm.name == name)
     config = arm.config(plan.config).replace(model=model_of(plan.config, base), seed=seed, out=str(path))
     if arm.compute_of:

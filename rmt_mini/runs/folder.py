@@ -12,7 +12,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rmt_mini.engine.model import Policy
 from rmt_mini.errors import Stopped, UserError, logger
 from rmt_mini.files import LOCK, UNFINISHED, Notes, as_lines, require_free, write_whole
 from rmt_mini.records import State
+from rmt_mini.runs import tracking
 from rmt_mini.runs.journal import now, rollout_line
 from rmt_mini.stages.evaluate import evenly
 from rmt_mini.stages.midtrain import StepResult
@@ -54,6 +56,7 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
         self._running: dict[str, float] = {}  # stage -> since when its seconds are not yet noted
         self._clocks: tuple[float, float] | None = None  # seconds by the wall and of the processor, at the last step
         self._warned = False
+        self._tracker: tracking.Tracker | None = None
         if not resume:
             require_free(path)
         self._lock = FileLock(path / LOCK)
@@ -83,6 +86,9 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
 
     def release(self) -> None:
         """Let other processes have the folder."""
+        if self._tracker is not None:
+            with contextlib.suppress(Exception):  # another program's
+                self._tracker.close()
         with contextlib.suppress(OSError):  # Windows unlinks nothing that is open
             (self.path / LOCK).unlink(missing_ok=True)  # before the release: filelock sees that its file is gone
         self._lock.release()
@@ -101,19 +107,29 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
         """Write a .jsonl file whole."""
         write_whole(self.path / name, as_lines(records))
 
-    def append(self, name: str, records: Iterable[object]) -> None:
-        """Append lines to a .jsonl file; they reach the disk before any state that counts on them."""
+    def track(self, step: int = 0, past: Iterable[object] = ()) -> None:
+        """Report to where the settings say, from ``step`` on; the lines of the ``past`` too, where they are missing."""
+        if self.notes.settings.report_to != "none":
+            self.note(tracking_id=self.notes.tracking_id or uuid.uuid4().hex[:12])
+        self._tracker = tracking.start(self.path, self.notes, step)
+        if self._tracker is not None:
+            self._tracker.log(past)
+
+    def append(self, name: str, records: Sequence[object]) -> None:
+        """Append lines to a .jsonl file, and report them; they reach the disk before any state that counts on them."""
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(as_lines(records))
             file.flush()
             os.fsync(file.fileno())
+        if self._tracker is not None:
+            self._tracker.log(records)
 
     def save_checkpoint(self, policy: Policy) -> None:
         """Save model and tokenizer as transformers does; if a weight is not finite, an older checkpoint stays."""
         require_sound(policy)
         try:
             policy.model.config.use_cache = True  # an ordinary model again for whoever opens it
-            with _whole(self.path / "checkpoint") as made:
+            with whole(self.path / "checkpoint") as made:
                 policy.model.save_pretrained(made)
                 policy.tokenizer.save_pretrained(made)
         finally:
@@ -179,7 +195,7 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
 
 
 @contextlib.contextmanager
-def _whole(final: Path) -> Iterator[Path]:
+def whole(final: Path) -> Iterator[Path]:
     """Give a new folder to write into, which takes the place of ``final`` once all of it is on disk."""
     made, old = (final.with_name(f".{final.name}.{end}") for end in ("new", "old"))
     shutil.rmtree(made, ignore_errors=True)
@@ -209,7 +225,7 @@ def _sync(folder: Path) -> None:
 
 def save_state(folder: Path, state: State) -> None:
     """Write a state into a run folder, then remove older ones; if the disk refuses it, those stay."""
-    with _whole(folder / "state" / f"step-{state.plain['step']:06d}") as made:
+    with whole(folder / "state" / f"step-{state.plain['step']:06d}") as made:
         tensors = {name: tensor.contiguous() for name, tensor in state.tensors.items()}
         save_file(tensors, made / "tensors.safetensors")
         (made / "state.json").write_text(json.dumps(state.plain), encoding="utf-8")

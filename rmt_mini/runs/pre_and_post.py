@@ -31,6 +31,7 @@ from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import ComparisonPlan, ExamPlan, PostTraining, Turn, require_free
 from rmt_mini.report.comparison import UNTRAINED, read_exams
 from rmt_mini.report.report import exam_table, write_exam_report
+from rmt_mini.runs import tracking
 from rmt_mini.runs.capacity import explained
 from rmt_mini.runs.compare import finish, in_name, is_done, model_of, report, run_folder, turn_before, usual_workers
 from rmt_mini.runs.folder import RunFolder, folder_for
@@ -132,6 +133,7 @@ def posttrain_run(
     asked = load_questions(source, count, config.seed)
     questions = posttrain.answerable(policy, source, asked, config)
     train, held_out = split_questions(questions, config.evaluation_fraction)
+    tracking.require(config.report_to)
     path = folder_for(config.out, f"posttrain-seed{config.seed}")
     # refuses here, before there is a folder, what the model cannot read
     training, exam = posttrain.Exam(policy, train, config), posttrain.Exam(policy, held_out, config)
@@ -147,6 +149,7 @@ def posttrain_run(
         chat_turn=policy.turn,
     )
     with _recorded(path, notes, policy, copies=2) as journal:
+        journal.track()
 
         def examine(step: int) -> tuple[torch.Tensor, files.PassRow]:
             right, rollouts = posttrain.answer_questions(policy, exam, config, samples)

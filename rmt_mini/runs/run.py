@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from rmt_mini.files import Evaluation, Measured, Notes, Positions, Preflight, Sa
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Answer, Overlap, Position, State, StepMetrics, Text
 from rmt_mini.report.report import write_report
-from rmt_mini.runs import journal
+from rmt_mini.runs import journal, tracking
 from rmt_mini.runs.capacity import explained, warn_of_little_memory
 from rmt_mini.runs.folder import RunFolder, drop_states, folder_for, load_state, save_state
 from rmt_mini.stages import evaluate
@@ -52,7 +53,7 @@ SAMPLES = 12
 CHECKED_STEPS = 10  # first steps that the pre-flight's prediction is compared with
 SPARE_BYTES = 50_000_000
 ANEW = "; without its folder state/ the run trains again from the start"
-MAY_CHANGE = ("branch_tokens", "on_nan")  # in a run under way; last digits may differ
+MAY_CHANGE = ("branch_tokens", "on_nan", "report_to")  # in a run under way; the first may change last digits
 
 OnStep = Callable[[StepResult], None]
 
@@ -130,6 +131,7 @@ def run(
     """
     config = anywhere(config)
     path = folder_for(config.out, f"{config.preset}-seed{config.seed}")
+    tracking.require(config.report_to)
     files.require_free(path)  # before anything slow; the folder is made only when all else is ready
     began = time.perf_counter()
     inputs = prepare(config, policy, turn)
@@ -173,8 +175,9 @@ def resume(
         raise UserError(f"{str(path)!r} is a {notes.kind} run, which cannot be taken up again; start a new one")
     for name in changes or {}:
         if name not in MAY_CHANGE:
-            raise UserError(f"{name} cannot change in a run under way, only {' and '.join(MAY_CHANGE)} can")
+            raise UserError(f"{name} cannot change in a run under way, only {', '.join(MAY_CHANGE)} can")
     config = notes.settings.replace(**changes or {})
+    tracking.require(config.report_to)
     with RunFolder(path, notes, resume=True) as folder:
         if notes.status == "done":
             return _result_of(path, config)
@@ -279,6 +282,8 @@ class _Run:
 
     def stages(self, on_step: OnStep | None) -> RunResult:
         config, policy = self.config, self.policy
+        steps = self.saved.plain["step"] if self.saved else 0
+        self.folder.track(steps, self.past(steps))
         first, last = (config.evaluation_budget or budget_of(config, step) for step in (0, config.steps))
         positions = self.positions()
         measured = {"before": self.measure("before", positions, first)}
@@ -394,16 +399,23 @@ class _Run:
         with self.folder.timed("saving"):
             save_state(self.path, State(state.tensors, plain))
 
+    def past(self, steps: int) -> list[StepMetrics | files.CurvePoint]:
+        """Return what is recorded of the first ``steps`` steps, in their order."""
+        curve = files.read_lines(self.path / "curve.jsonl", files.CurvePoint).good
+        points = [point for point in curve if 0 < steps >= point.step]
+        done = [line for line in files.read_metrics(self.path) if line.step < steps]
+        return sorted([*done, *points], key=attrgetter("step"))
+
     def cut_back(self, steps: int) -> list[StepMetrics]:
         """Remove the lines of steps that no saved state knows; returns the metrics of the ``steps`` that are done."""
-        metrics = [line for line in files.read_metrics(self.path) if line.step < steps]
+        past = self.past(steps)
+        metrics = [line for line in past if isinstance(line, StepMetrics)]
         rollouts = files.read_lines(self.path / "rollouts.jsonl", files.RolloutLine).good
         if [line.step for line in metrics] != list(range(steps)):
             raise files.damaged(self.path / "metrics.jsonl", f"some of the {steps} steps done are missing{ANEW}")
         self.folder.write_lines("metrics.jsonl", metrics)
         self.folder.write_lines("rollouts.jsonl", [line for line in rollouts if line.step < steps])
-        curve = files.read_lines(self.path / "curve.jsonl", files.CurvePoint).good
-        self.folder.write_lines("curve.jsonl", [point for point in curve if 0 < steps >= point.step])
+        self.folder.write_lines("curve.jsonl", [line for line in past if isinstance(line, files.CurvePoint)])
         return metrics
 
     def midtrain(self, trainer: RMTTrainer, on_step: OnStep | None, before: Sequence[Answer]) -> list[StepMetrics]:

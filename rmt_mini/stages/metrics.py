@@ -45,6 +45,9 @@ class Update:
     ntp_tokens: int
     branches: Sequence[Rollout]  # that were read and trained on
     by_reference: bool  # whether the reference of the KL read trunks and branches too
+    tokens: float  # of those branches that were sampled; below, sums over them
+    kl: float  # to the reference, nats, estimated
+    clipped: float  # tokens
     grad_norm: float = 0.0  # before clipping
 
 
@@ -66,6 +69,14 @@ def step_metrics(work: Work, policy: Policy, form: AnswerFormat, config: RMTConf
     ``forward_tokens`` and ``backward_tokens`` count what was read and what was trained on, trunks and branches, each as
     often as it was; ``trunk_tokens`` are those that the policy read to train on. ``skipped`` is 1 where the update was
     not finite.
+
+    Three are means over sampled tokens (thoughts, decisions to close, answers), None where they are not known:
+
+    - ``policy_entropy``, nats, at the temperature of sampling: minus the log-probability of a sampled token, which is
+      an unbiased estimate of the entropy of what it was drawn from;
+    - ``kl``, nats, of the policy that sampled to the policy RMT began with (k3), if ``kl_weight`` is above 0;
+    - ``clip_share``, over all updates: the tokens trained on whose gradient the clip removed, if ``clip_epsilon`` is
+      above 0.
     """
     judged, updates, size = work.judged, work.updates, config.group_size
     tiers = [one.rollout.position.tier for one in judged[::size]]
@@ -79,7 +90,9 @@ def step_metrics(work: Work, policy: Policy, form: AnswerFormat, config: RMTConf
     if config.reward_rule == "information-gain":  # whole thoughts are read again, for the text's token after each
         sampled += branch_tokens(form, work.texts, [one.rollout for one in judged])
     probed = branch_tokens(form, work.texts, work.chosen.probes, PROBES) + work.chosen.trunk_reads * trunk
-    last = updates[-1] if updates else Update(0.0, 0.0, 0.0, 0, (), False)
+    last = updates[-1] if updates else Update(0.0, 0.0, 0.0, 0, (), False, 0.0, 0.0, 0.0)
+    logprobs = [logprob for one in judged for logprob in one.rollout.logprobs]
+    first, read = updates[0] if updates else last, sum(update.tokens for update in updates)
     return StepMetrics(
         step=work.step,
         budget=budget_of(config, work.step),
@@ -105,6 +118,9 @@ def step_metrics(work: Work, policy: Policy, form: AnswerFormat, config: RMTConf
         update_seconds=work.seconds["update"],
         trunk_seconds=work.seconds["trunk"],
         peak_memory_mb=peak_memory_mb(policy.device),
+        policy_entropy=-_mean(logprobs) if logprobs else None,
+        kl=first.kl / first.tokens if first.by_reference and first.tokens else None,
+        clip_share=sum(update.clipped for update in updates) / read if config.clip_epsilon and read else None,
     )
 
 

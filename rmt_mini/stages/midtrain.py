@@ -225,11 +225,13 @@ class RMTTrainer:
         trained = [one for one in judged if one.advantage != 0.0 or reference is not None]
         tokens = sum(len(one.rollout.logprobs) for one in judged)
         rl = torch.zeros((), dtype=torch.float64, device=self.policy.device)
+        seen = torch.zeros(3, dtype=torch.float64, device=self.policy.device)  # read once a step: no wait for a GPU
         size = chunk_tokens(self.policy.model, config.branch_tokens)
         for chunk in chunks(trained, attrgetter("rollout"), self.form, size):
-            part = self._rl_loss(leaves, reference, chunk, tokens if config.loss_per == "token" else len(judged))
+            count = tokens if config.loss_per == "token" else len(judged)
+            part, sums = self._rl_loss(leaves, reference, chunk, count)
             part.backward()
-            rl = rl + part.detach()
+            rl, seen = rl + part.detach(), seen + sums
         with clock("trunk"):
             with torch.set_grad_enabled(config.use_ntp):
                 ntp, ntp_tokens = text_loss(self.policy, trunks, method.outside(texts, chosen.positions))
@@ -240,10 +242,16 @@ class RMTTrainer:
         ntp = ntp.detach()
         branches = [one.rollout for one in trained]
         loss = method.rmt_loss(rl, ntp, ntp_weight)
-        return Update(float(rl), float(ntp), float(loss), ntp_tokens, branches, reference is not None)
+        known = seen.tolist()
+        return Update(float(rl), float(ntp), float(loss), ntp_tokens, branches, reference is not None, *known)
 
-    def _rl_loss(self, trunks: Trunks, reference: Trunks | None, judged: Sequence[Judged], count: int) -> Tensor:
-        """L_RL of a chunk of branches, as its part of a mean over ``count`` tokens or rollouts."""
+    def _rl_loss(
+        self, trunks: Trunks, reference: Trunks | None, judged: Sequence[Judged], count: int
+    ) -> tuple[Tensor, Tensor]:
+        """L_RL of a chunk of branches, as its part of a mean over ``count`` tokens or rollouts.
+
+        Beside it (3,): sums over the chunk's tokens of 1, of the KL to the reference and of whether they are clipped.
+        """
         config, rollouts = self.config, [one.rollout for one in judged]
         logprobs, mask = rollout_logprobs(self.policy, self.form, trunks, rollouts, config.temperature)
         old = other = None
@@ -253,9 +261,16 @@ class RMTTrainer:
         if self.reference is not None and reference is not None:
             with torch.no_grad():
                 other, _ = rollout_logprobs(self.reference, self.form, reference, rollouts, config.temperature)
-        return method.rl_loss(
+        advantages, own = logprobs.new_tensor([one.advantage for one in judged]), logprobs.detach()
+        sums = torch.zeros(3, dtype=torch.float64, device=logprobs.device)
+        sums[0] = mask.sum()
+        if other is not None:
+            sums[1] = method.kl_estimate(own, other)[mask].sum()
+        if old is not None:
+            sums[2] = method.is_clipped(own, old, advantages, config.clip_epsilon)[mask].sum()
+        loss = method.rl_loss(
             logprobs,
-            logprobs.new_tensor([one.advantage for one in judged]),
+            advantages,
             mask,
             old_logprobs=old,
             clip_epsilon=config.clip_epsilon or None,
@@ -264,6 +279,7 @@ class RMTTrainer:
             normalise=config.loss_per,
             count=count,
         )
+        return loss, sums
 
     def state(self) -> State:
         """Return everything that the steps to come depend on, beside settings, texts and seed."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rmt_mini.method.grpo import group_advantages, groups_with_signal, kl_estimate, rl_loss
+from rmt_mini.method.grpo import group_advantages, groups_with_signal, is_clipped, kl_estimate, rl_loss
 
 NORMALISERS = ["token", "rollout"]
 GROUPS = st.integers(1, 8).flatmap(
@@ -228,3 +228,18 @@ def test_an_empty_mask_is_a_zero_with_a_graph(normalise, rows: int, count: int |
     loss = rl_loss(logprobs, torch.ones(rows), mask, normalise=normalise, count=count)
     assert loss.item() == 0
     assert gradient(loss, logprobs).tolist() == torch.zeros(rows, 4).tolist()
+
+
+# --- what a step reports of its tokens
+
+
+@given(st.integers(0, 50), st.sampled_from([0.05, 0.2, 0.5]))
+def test_a_token_is_clipped_exactly_where_its_gradient_is_gone(seed: int, epsilon: float) -> None:
+    logprobs, advantages, mask = batch(seed=seed)
+    advantages[0] = 0.0
+    old = logprobs.detach() + torch.randn(logprobs.shape, generator=torch.Generator().manual_seed(seed)) / 2
+    clipped = is_clipped(logprobs.detach(), old, advantages, epsilon)
+    gone = gradient(rl_loss(logprobs, advantages, mask, old_logprobs=old, clip_epsilon=epsilon), logprobs) == 0
+    trained = mask & (advantages != 0)[:, None]
+    assert torch.equal(clipped & trained, gone & trained)
+    assert not clipped[0].any()

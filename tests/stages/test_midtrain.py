@@ -10,9 +10,11 @@ from torch import Tensor
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
+from rmt_mini.engine.rollout import rollout_logprobs
 from rmt_mini.engine.text import format_for
 from rmt_mini.errors import UserError
-from rmt_mini.method.grpo import group_advantages
+from rmt_mini.method.entropy import token_entropy
+from rmt_mini.method.grpo import group_advantages, kl_estimate
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Judged, Position, Rollout
 from rmt_mini.stages import midtrain
@@ -114,6 +116,44 @@ def test_an_update_reports_the_dual_objective() -> None:
     assert update.rl != 0
     assert update.loss == pytest.approx(update.rl + 0.7 * update.ntp)
     assert update.ntp_tokens == sum(len(text.ids) - text.first for text in texts) - 1
+
+
+def test_entropy_kl_and_clip_share_are_those_of_the_sampled_tokens() -> None:
+    config = small(kl_weight=0.1, clip_epsilon=0.01, updates_per_step=2, learning_rate=0.02)
+    trainer = trainer_for(config)
+    before = [trainer.step(step, trainer.texts[:2]) for step in range(2)][-1]
+    sampled = [logprob for one in before.judged for logprob in one.rollout.logprobs]
+    assert before.metrics.policy_entropy == pytest.approx(-sum(sampled) / len(sampled))
+    trainer = trainer_for(config)
+    trainer.step(0, trainer.texts[:2])
+    assert trainer.reference is not None
+    found, total = 0.0, 0
+    ids = [text.ids for text in trainer.texts[:2]]
+    mine, theirs = trainer.policy.tree.read(ids), trainer.reference.tree.read(ids)
+    for one in before.judged:  # one by one, read by the policy that sampled it
+        asked = (trainer.form, [one.rollout], config.temperature)
+        own, _ = rollout_logprobs(trainer.policy, asked[0], mine, *asked[1:])
+        other, _ = rollout_logprobs(trainer.reference, asked[0], theirs, *asked[1:])
+        found, total = found + float(kl_estimate(own, other).sum().detach()), total + own.numel()
+    assert total == len(sampled)
+    assert before.metrics.kl == pytest.approx(found / total, rel=1e-4)
+    assert before.metrics.kl > 0
+    assert before.metrics.clip_share is not None
+    assert 0 < before.metrics.clip_share <= 0.5  # none at the first of two updates
+
+
+def test_what_is_not_known_is_none() -> None:
+    assert (metrics := trainer_for(small()).fit()[0]).policy_entropy is not None
+    assert (metrics.kl, metrics.clip_share) == (None, None)
+    metrics = trainer_for(small(use_rl=False)).fit()[0]
+    assert (metrics.policy_entropy, metrics.kl, metrics.clip_share) == (None, None, None)
+
+
+def test_minus_the_log_probability_of_a_sample_is_the_entropy_on_average() -> None:
+    """By enumeration: each token counts as often as it is drawn."""
+    logits = torch.randn(7, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 0.7
+    logprobs = logits.log_softmax(-1)
+    assert float((logprobs.exp() * -logprobs).sum()) == pytest.approx(float(token_entropy(logits)))
 
 
 def test_without_rl_only_next_token_prediction_trains_and_nothing_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
