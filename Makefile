@@ -27,7 +27,7 @@ lab: $(STAMP) ## open the lessons in JupyterLab
 	"$(PY)" -m jupyterlab --ServerApp.root_dir="$(CURDIR)" $(LAB) $(ARGS)
 
 slides: $(STAMP) ## make slides of the lessons in build/slides; they need no network
-	"$(PY)" -m rmt_mini.teaching.slides $(ARGS)
+	"$(PY)" -m docs.make.slides $(ARGS)
 
 # A warning, such as a broken link, is an error.
 book: $(STAMP) ## build the book of lessons, docs, results and API in build/book; it needs no network
@@ -60,13 +60,13 @@ else
 	$(GET) --platform $(TAG_$(FOR)) $(ARGS) --no-deps -r "$(BUNDLE)/requirements.txt"
 endif
 	$(GET) --no-deps "$$("$(PY)" -c 'from rmt_mini.engine.weights import REQUIREMENT; print(REQUIREMENT)')"
-	"$(PY)" -m rmt_mini.teaching.slides --out "$(BUNDLE)/slides"
+	"$(PY)" -m docs.make.slides --out "$(BUNDLE)/slides"
 	cp -R notebooks "$(BUNDLE)"
 	rm -rf "$(BUNDLE)/notebooks/solutions"
 	cp docs/bundle.txt "$(BUNDLE)/README.txt"
 
 handouts: $(STAMP) ## make a handout, a prediction sheet, an exam and its key in build/handouts
-	"$(PY)" -m rmt_mini.teaching.handouts $(ARGS)
+	"$(PY)" -m docs.make.handouts $(ARGS)
 
 # Tests share two cores, one thread each, but for those that need a GPU, which run alone; tests that need what a machine
 # lacks skip themselves. The four expressions must leave no test out.

@@ -19,8 +19,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 from badges import BLOCK, BRANCH, repository  # noqa: E402
 
+from docs.make.slides import formulas  # noqa: E402
 from rmt_mini import __version__  # noqa: E402
-from rmt_mini.teaching.slides import formulas  # noqa: E402
 
 ADDRESS = repository() if "//github.com/" in repository() else ""  # the theme knows no other addresses
 

@@ -14,13 +14,13 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
+from docs.make.slides import GUIDE
 from rmt_mini.errors import UserError, logger
 from rmt_mini.files import require_file_name, write_keeping, write_whole
 from rmt_mini.report.markdown import macro
 from rmt_mini.teaching.begin import recorded
 from rmt_mini.teaching.lessons import FOLDER, lessons, read_notebook
 from rmt_mini.teaching.quiz import question_sheet
-from rmt_mini.teaching.slides import GUIDE
 from tests.lessons import run
 
 HEAD = r"\A# (.+)\n+\*\*(\d+) minutes\*\*, exercises (\d+) more"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rmt_mini.teaching.handouts import find_browser
+from docs.make.handouts import find_browser
 from tests.lab_process import lab_process
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from docs.make.slides import main
 from rmt_mini.teaching.lessons import lessons
-from rmt_mini.teaching.slides import main
 
 pytestmark = [
     pytest.mark.browser,

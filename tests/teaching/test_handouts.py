@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from docs.make import handouts
+from docs.make.handouts import ITEMS, Item, main, predictions, sheets
 from rmt_mini import method
-from rmt_mini.teaching import handouts
-from rmt_mini.teaching.handouts import ITEMS, Item, main, predictions, sheets
 from rmt_mini.teaching.lessons import lessons, read_notebook
 
 

@@ -9,10 +9,10 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
+from docs.make import slides
+from docs.make.slides import GUIDE, TALKS, deck, formulas, main, talk
 from rmt_mini.errors import UserError
-from rmt_mini.teaching import slides
 from rmt_mini.teaching.lessons import lessons, read_notebook
-from rmt_mini.teaching.slides import GUIDE, TALKS, deck, formulas, main, talk
 
 LESSONS = lessons()
 

@@ -1,4 +1,4 @@
-"""Paper for a class: ``python -m rmt_mini.teaching.handouts [LESSON ...] --out DIR``.
+"""Paper for a class: ``python -m docs.make.handouts [LESSON ...] --out DIR``.
 
     handout         the method on one page
     predictions     every question "Predict" of the lessons, with lines to write on
@@ -19,12 +19,12 @@ from pathlib import Path
 import yaml
 from pydantic import TypeAdapter
 
+from docs.make.slides import formulas
 from rmt_mini.errors import UserError, logger
 from rmt_mini.files import write_keeping
 from rmt_mini.report.markdown import macro
 from rmt_mini.report.plots import pipeline
 from rmt_mini.teaching.lessons import lessons, read_notebook
-from rmt_mini.teaching.slides import formulas
 
 PREDICT = re.compile(r"\*\*Predict[^*]*\*\*\s*(.+?)(?=\n\n|\Z)", re.DOTALL)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -93,7 +93,7 @@ def print_to_pdf(page: Path) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the sheets."""
-    parser = argparse.ArgumentParser(prog="python -m rmt_mini.teaching.handouts")
+    parser = argparse.ArgumentParser(prog="python -m docs.make.handouts")
     parser.add_argument("notebooks", nargs="*", type=Path, help="whose predictions; all lessons where none is named")
     parser.add_argument("--out", type=Path, default=Path("build/handouts"), help="folder (default: %(default)s)")
     given = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Slides of lessons, and of talks: ``python -m rmt_mini.teaching.slides [NOTEBOOK ...] --out DIR``.
+"""Slides of lessons, and of talks: ``python -m docs.make.slides [NOTEBOOK ...] --out DIR``.
 
 nbconvert's slide export writes one HTML file a lesson; the template in ``deck/`` puts reveal.js into it (out of the
 package pyreveal), so it needs no network. ``deck.js`` starts a new slide at headings, Predict and Explain, and where
@@ -95,7 +95,7 @@ def deck(notebook: Any, name: str, decks: Sequence[str] = ()) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write decks of the notebooks named, or of all lessons and talks, and ``index.html`` with a link to each."""
-    parser = argparse.ArgumentParser(prog="python -m rmt_mini.teaching.slides")
+    parser = argparse.ArgumentParser(prog="python -m docs.make.slides")
     parser.add_argument("notebooks", nargs="*", type=Path, help="all lessons where none is named")
     parser.add_argument("--out", type=Path, default=Path("build/slides"), help="folder (default: %(default)s)")
     given = parser.parse_args(arguments)
