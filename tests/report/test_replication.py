@@ -1,8 +1,21 @@
 """The replication report quotes what was recorded, and its sentences have no other numbers."""
 
+import re
+import shutil
+import tarfile
+from pathlib import Path
+from statistics import fmean
+
 import pytest
 
-from tests.quotes import PAGE, quoted, section
+from rmt_mini.files import Comparison, Evaluation
+from rmt_mini.report.claims import SHOWN
+from rmt_mini.report.markdown import share
+from rmt_mini.runs.compare import report
+from tests.quotes import PAGE, QUOTED, ROOT, quoted, section
+from tests.record import record
+
+MAIN = ROOT / "data/abacus/comparison"
 
 
 def test_quotations_are_those_of_the_recorded_reports() -> None:
@@ -18,3 +31,75 @@ def test_a_quotation_follows_its_report() -> None:
     assert "](../data/abacus/dry/figures/arms.png)" in section("abacus/dry", "Accuracy")
     with pytest.raises(KeyError):
         section("abacus/dry", "No such heading")
+
+
+def test_the_recorded_report_follows_from_the_recorded_answers(tmp_path: Path) -> None:
+    shutil.copy(MAIN / "compare.json", tmp_path)
+    with tarfile.open(MAIN / "runs.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    report(tmp_path)
+    again, recorded = Comparison.read(tmp_path), Comparison.read(MAIN)
+    where = {"machine": recorded.machine, "versions": recorded.versions}
+    assert again.model_copy(update=where).model_dump_json() == recorded.model_dump_json()
+    assert (tmp_path / "report.md").read_text() == (MAIN / "report.md").read_text()
+    record(tmp_path, tmp_path / "again")
+    assert (tmp_path / "again/runs.tar.xz").read_bytes() == (MAIN / "runs.tar.xz").read_bytes()
+
+
+@pytest.mark.parametrize("page", [PAGE, ROOT / "README.md"])
+def test_sentences_have_no_other_intervals_than_the_report(page: Path) -> None:
+    own = QUOTED.sub("", page.read_text(encoding="utf-8")).partition("## A real model")[0]
+    found = re.findall(r"[-+]?\d+\.\d \[[-+]?\d+\.\d, [-+]?\d+\.\d\]", own)
+    report = (MAIN / "report.md").read_text(encoding="utf-8")
+    assert found
+    assert [one for one in found if one not in report] == []
+
+
+def test_sentences_say_what_the_tables_show() -> None:
+    found, page = Comparison.read(MAIN), " ".join(PAGE.read_text(encoding="utf-8").split())
+    rmt, ntp, rpt = (found.arms[name] for name in ("rmt", "ntp", "rpt"))
+    assert rmt.compute is not None
+    assert ntp.compute is not None
+    assert round(rmt.compute.operations / ntp.compute.operations) == 7
+    plain, alone, thinking = (
+        f"{100 * accuracy:.0f}"
+        for accuracy in (fmean(_plain_sayings()), ntp.sorts["saying"].accuracy or 0, rmt.sorts["saying"].accuracy or 0)
+    )
+    assert f"sayings plainly as well as NTP alone ({plain} and {alone} %), but only {thinking} % of them" in page
+    own, *others = (rmt.more[name]["calculable"].mean for name in ("own", "other", "generic", "blank"))
+    ends = [f"{100 * end:.0f}" for end in (own, min(others), max(others))]
+    assert (
+        "right at {} % of the probed calculable tokens after its own thought, and at {} to {} %".format(*ends) in page
+    )
+    assert 0.45 < rmt.thought_length / rpt.thought_length < 0.55  # "half"
+    untrained = found.arms["base-ntp"].sorts["calculable"].accuracy
+    assert untrained is not None
+    assert max(others) < untrained  # "no more often than before training"
+    short = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, arm in found.arms.items():
+        tiers = " | ".join(share(one, "{0:.1f}") for one in (arm.easy, arm.medium, arm.hard))
+        assert f"| {SHOWN[name]} | {tiers} | {share(arm.average)} |" in short.replace("*", "")
+
+
+def test_rmt_is_ahead_of_reading_alone_in_every_run() -> None:
+    after = {name: one.after for name, one in _evaluations().items() if one.after}
+    runs = [name.removeprefix("rmt") for name in after if name.startswith("rmt-")]
+    assert len(runs) == 6
+    for run in runs:
+        rmt, ntp = after[f"rmt{run}"].think.average.accuracy, after[f"ntp{run}"].ntp.average.accuracy
+        assert rmt is not None
+        assert ntp is not None
+        assert rmt > ntp
+
+
+def _evaluations() -> dict[str, Evaluation]:
+    with tarfile.open(MAIN / "runs.tar.xz") as archive:
+        found = {path: archive.extractfile(path) for path in archive.getnames() if path.endswith("evaluation.json")}
+        return {path.split("/")[1]: Evaluation.model_validate_json(file.read()) for path, file in found.items() if file}
+
+
+def _plain_sayings() -> list[float]:
+    rows = [
+        one.after.ntp.sorts["saying"] for name, one in _evaluations().items() if name.startswith("rmt-") and one.after
+    ]
+    return [row.accuracy for row in rows if row.accuracy is not None]
