@@ -225,7 +225,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, *steps: int, value: float = float("na
     loss = RMTTrainer._rl_loss
 
     def spoilt(self: RMTTrainer, *arguments: Any) -> Any:
-        return loss(self, *arguments) * (value if self.next_step in steps else 1.0)
+        part, sums = loss(self, *arguments)
+        return part * (value if self.next_step in steps else 1.0), sums
 
     monkeypatch.setattr(RMTTrainer, "_rl_loss", spoilt)
 
