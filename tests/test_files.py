@@ -13,7 +13,7 @@ import pytest
 from rmt_mini.cli import main
 from rmt_mini.errors import UserError
 from rmt_mini.files import Evaluation, Measured, write_keeping, write_whole
-from rmt_mini.teaching import lessons
+from tests import lessons
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 
