@@ -55,7 +55,7 @@ bundle: $(STAMP) ## gather packages, lessons, slides and weights in build/bundle
 ifeq ($(FOR),)
 	$(GET) $(ARGS) -c constraints.txt "$$(echo "$(BUNDLE)"/wheels/rmt_mini-*.whl)[notebooks]"
 else
-	"$(PY)" -m uv pip compile -q --no-header --python-platform $(FOR) --extra notebooks -c constraints.txt $(ARGS) \
+	MACOSX_DEPLOYMENT_TARGET=14.0 "$(PY)" -m uv pip compile -q --no-header --python-platform $(FOR) --extra notebooks -c constraints.txt $(ARGS) \
 	  pyproject.toml -o "$(BUNDLE)/requirements.txt"
 	$(GET) --platform $(TAG_$(FOR)) $(ARGS) --no-deps -r "$(BUNDLE)/requirements.txt"
 endif
