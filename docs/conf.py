@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 from badges import BLOCK, BRANCH, repository  # noqa: E402
 
-from docs.make.slides import formulas  # noqa: E402
+from docs.make.slides import CHECKED, formulas  # noqa: E402
 from rmt_mini import __version__  # noqa: E402
 
 ADDRESS = repository() if "//github.com/" in repository() else ""  # the theme knows no other addresses
@@ -132,7 +132,7 @@ def read(app: Sphinx, name: str, source: list[str]) -> None:
             if cell.cell_type == "markdown":
                 cell.source = words(cell.source, path.parent, app)
             elif cell.cell_type == "code":
-                cell.source = cell.source.replace("# NBVAL_CHECK_OUTPUT\n", "")
+                cell.source = cell.source.replace(f"{CHECKED}\n", "")
                 if cell.metadata.get("slideshow", {}).get("slide_type") == "skip":
                     cell.metadata["tags"] = ["remove-cell"]
                 if WIDGET.search(cell.source) and not cell.outputs:

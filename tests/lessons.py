@@ -21,7 +21,6 @@ from rmt_mini.errors import UserError, logger
 from rmt_mini.files import write_keeping, write_whole
 from rmt_mini.teaching.lessons import FOLDER, METADATA, lessons, number_cells, read_notebook
 
-CHECKED = "# NBVAL_CHECK_OUTPUT"
 MARK = "source_digest"
 EVERY = 0.1  # seconds between two looks at the memory
 _LIVE = "application/vnd.jupyter.widget-view+json"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rmt_mini.runs.compare import is_done
 
+BY_HAND = {"PROVENANCE.md", "PROTOCOL.md", "TRIED.md", "README.md"}  # in data/
 OF_ALL = ("compare.json", "comparison.json", "posttraining.json", "report.md", "figures")
 OF_A_RUN = ("run.json", "evaluation.json", "answers.jsonl", "metrics.jsonl", "curve.jsonl", "samples.json")
 
@@ -40,11 +41,16 @@ def record(folder: Path, out: Path) -> list[str]:
     return [path.name for path in done]
 
 
+def digests(data: Path) -> dict[str, str]:
+    """Return the SHA-256 digest of each recorded file; those that are written by hand, and hidden ones, have none."""
+    files = sorted(path for path in data.rglob("*") if path.is_file() and path.name not in BY_HAND)
+    shown = [path for path in files if not path.name.startswith(".")]
+    return {str(path.relative_to(data)): hashlib.sha256(path.read_bytes()).hexdigest() for path in shown}
+
+
 def write_digests(data: Path) -> None:
-    """Renew the table at the end of PROVENANCE.md: the SHA-256 digest of each recorded file."""
-    page, by_hand = data / "PROVENANCE.md", {"PROVENANCE.md", "PROTOCOL.md", "TRIED.md", "README.md"}
-    files = sorted(path for path in data.rglob("*") if path.is_file() and path.name not in by_hand)
-    rows = [f"| `{path.relative_to(data)}` | `{hashlib.sha256(path.read_bytes()).hexdigest()}` |\n" for path in files]
+    """Renew the table at the end of PROVENANCE.md."""
+    page, rows = data / "PROVENANCE.md", [f"| `{name}` | `{digest}` |\n" for name, digest in digests(data).items()]
     text = page.read_text(encoding="utf-8")
     head = text[: text.index("| `")]
     page.write_text(head + "".join(rows), encoding="utf-8")

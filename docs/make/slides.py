@@ -22,6 +22,7 @@ from rmt_mini.report.plots import pipeline
 from rmt_mini.teaching.lessons import FOLDER, lessons, read_notebook
 
 GUIDE = FOLDER.parent / "docs" / "instructor.md"
+CHECKED = "# NBVAL_CHECK_OUTPUT"  # for tests, and not for readers
 TALKS = (50, 90)  # minutes; docs/instructor.md has a table of sections for each
 TALK = re.compile(r"^## (\d+) minutes: (.+)\n\n((?:\|.*\n)+)", re.MULTILINE)
 INDEX = '<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>Slides</title><body>\n{}</body></html>\n'
@@ -78,7 +79,7 @@ def deck(notebook: Any, name: str, decks: Sequence[str] = ()) -> str:
     if carrier is None or carrier.origin is None:
         raise UserError("slides need reveal.js out of the package 'pyreveal'; pip install -e '.[notebooks]'")
     for cell in notebook.cells:
-        cell.source = cell.source.replace("# NBVAL_CHECK_OUTPUT\n", "")
+        cell.source = cell.source.replace(f"{CHECKED}\n", "")
         cell.source = re.sub(rf"\]\((?:\.\./)?({'|'.join(decks) or '-'})\.ipynb\)", r"](\1.slides.html)", cell.source)
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"\[([^\]]+)\]\((?!https?:|\w+\.slides\.html)[^)]+\)", r"\1", cell.source)

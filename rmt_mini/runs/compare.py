@@ -94,10 +94,8 @@ def go_on(folder: Path, workers: int = 0, progress: bool = True, stop: threading
     plan = ComparisonPlan.read(folder)
     # an arm that takes another's compute waits for what that took
     arms = [[arm for arm in plan.arms if bool(arm.compute_of) == late] for late in (False, True)]
-    rounds = [
-        [run_folder(folder, arm.name, *run) for run in plan.all_runs for arm in some if plan.has(arm.name, run[0])]
-        for some in arms
-    ]
+    paired = [[_folder(folder, plan, arm, run) for run in plan.all_runs for arm in some] for some in arms]
+    rounds = [[path for path in some if path] for some in paired]
     finish(folder.name, _one, rounds, workers or usual_workers(plan.config), progress, stop, folder)
     return report(folder)
 
@@ -105,10 +103,7 @@ def go_on(folder: Path, workers: int = 0, progress: bool = True, stop: threading
 def report(folder: Path) -> str:
     """Write comparison.json and report.md from the runs of a comparison, if none is missing; returns the table."""
     plan = ComparisonPlan.read(folder)
-    found = {
-        arm.name: [run_folder(folder, arm.name, *run) if plan.has(arm.name, run[0]) else None for run in plan.all_runs]
-        for arm in plan.arms
-    }
+    found = {arm.name: [_folder(folder, plan, arm, run) for run in plan.all_runs] for arm in plan.arms}
     missing = [str(path) for paths in found.values() for path in paths if path and not is_done(path)]
     if missing:
         raise UserError(f"{len(missing)} runs are missing, {missing[0]!r} first; give the comparison's command again")
@@ -142,6 +137,10 @@ def comparison_folder(config: RMTConfig) -> Path:
 def run_folder(folder: Path, arm: str, seed: int, base: int = 0) -> Path:
     """Return the folder of one run of a comparison."""
     return folder / "runs" / (f"{arm}-base{base}-seed{seed}" if base else f"{arm}-seed{seed}")
+
+
+def _folder(folder: Path, plan: ComparisonPlan, arm: Arm, run: tuple[int, int]) -> Path | None:
+    return run_folder(folder, arm.name, *run) if plan.has(arm.name, run[0]) else None
 
 
 def is_done(path: Path) -> bool:

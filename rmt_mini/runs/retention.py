@@ -66,7 +66,7 @@ def benchmark(
     if before is None:
         raise UserError(f"{checkpoint!r} is no run folder, so what it began as is not known; give --against MODEL")
     after = str(folder / "checkpoint") if is_run else checkpoint
-    source = () if tasks else (usual_source(_load(after)[1]),)
+    source = () if tasks else (usual_source(_tokenizer(after)),)
     with tempfile.TemporaryDirectory() as scratch:
         place = folder / "benchmark" if is_run else Path(scratch)
         names = [_task_file(place, task, limit or COUNT) for task in (*tasks, *source)]
@@ -78,10 +78,8 @@ def benchmark(
     return found, macro("tables.md.j2", "retained", found.tasks)
 
 
-def _load(name: str) -> tuple[Any, Any]:
-    place = locate_model(name)
-    model = AutoModelForCausalLM.from_pretrained(place, trust_remote_code=False)
-    return model, AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+def _tokenizer(name: str) -> Any:
+    return AutoTokenizer.from_pretrained(locate_model(name), trust_remote_code=False)
 
 
 def _task_file(folder: Path, task: str, count: int) -> str:
@@ -110,9 +108,9 @@ def _values(model: str, tasks: Sequence[str], files: Path, cache: Path, limit: i
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.config.HF_DATASETS_CACHE = cache  # questions of today are no one's tomorrow
-    weights, tokenizer = _load(model)
+    weights: Any = AutoModelForCausalLM.from_pretrained(locate_model(model), trust_remote_code=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    lm = HFLM(pretrained=weights.to(device).eval(), tokenizer=tokenizer, batch_size=16)
+    lm = HFLM(pretrained=weights.to(device).eval(), tokenizer=_tokenizer(model), batch_size=16)
     own = all((files / f"{task}.yaml").exists() for task in tasks)  # else lm-eval reads its own thousands, too
     manager = TaskManager(include_path=str(files) if files.exists() else None, include_defaults=not own)
     try:

@@ -45,9 +45,9 @@ class Update:
     ntp_tokens: int
     branches: Sequence[Rollout]  # that were read and trained on
     by_reference: bool  # whether the reference of the KL read trunks and branches too
-    tokens: float  # of those branches that were sampled; below, sums over them
-    kl: float  # to the reference, nats, estimated
-    clipped: float  # tokens
+    tokens: float = 0.0  # of those branches that were sampled; below, sums over them
+    kl: float = 0.0  # to the reference, nats, estimated
+    clipped: float = 0.0  # tokens
     grad_norm: float = 0.0  # before clipping
 
 
@@ -90,7 +90,7 @@ def step_metrics(work: Work, policy: Policy, form: AnswerFormat, config: RMTConf
     if config.reward_rule == "information-gain":  # whole thoughts are read again, for the text's token after each
         sampled += branch_tokens(form, work.texts, [one.rollout for one in judged])
     probed = branch_tokens(form, work.texts, work.chosen.probes, PROBES) + work.chosen.trunk_reads * trunk
-    last = updates[-1] if updates else Update(0.0, 0.0, 0.0, 0, (), False, 0.0, 0.0, 0.0)
+    last = updates[-1] if updates else Update(0.0, 0.0, 0.0, 0, (), False)
     logprobs = [logprob for one in judged for logprob in one.rollout.logprobs]
     first, read = updates[0] if updates else last, sum(update.tokens for update in updates)
     return StepMetrics(

@@ -262,12 +262,11 @@ class RMTTrainer:
             with torch.no_grad():
                 other, _ = rollout_logprobs(self.reference, self.form, reference, rollouts, config.temperature)
         advantages, own = logprobs.new_tensor([one.advantage for one in judged]), logprobs.detach()
-        sums = torch.zeros(3, dtype=torch.float64, device=logprobs.device)
-        sums[0] = mask.sum()
-        if other is not None:
-            sums[1] = method.kl_estimate(own, other)[mask].sum()
-        if old is not None:
-            sums[2] = method.is_clipped(own, old, advantages, config.clip_epsilon)[mask].sum()
+        kl = torch.zeros_like(own) if other is None else method.kl_estimate(own, other)
+        clipped = (
+            torch.zeros_like(mask) if old is None else method.is_clipped(own, old, advantages, config.clip_epsilon)
+        )
+        sums = torch.stack([one[mask].sum().double() for one in (torch.ones_like(own), kl, clipped)])
         loss = method.rl_loss(
             logprobs,
             advantages,

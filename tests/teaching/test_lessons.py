@@ -11,9 +11,10 @@ from typing import Any
 import nbformat
 import pytest
 
+from docs.make.slides import CHECKED
 from rmt_mini.teaching.lessons import FOLDER, METADATA, lessons, read_notebook
 from tests.guide import main, words_of
-from tests.lessons import CHECKED, MARK, digest, execute, run
+from tests.lessons import MARK, digest, execute, run
 
 MOST_CELLS, MOST_LINES, MOST_BYTES = 40, 25, 1_500_000
 

@@ -40,7 +40,7 @@ def test_a_deck_has_the_whole_lesson_and_fetches_nothing(path: Path) -> None:
             ):
                 assert word in words
         elif cell.metadata.get("slideshow", {}).get("slide_type") != "skip":
-            assert re.sub(r"\s", "", cell.source.replace("# NBVAL_CHECK_OUTPUT\n", "")) in words
+            assert re.sub(r"\s", "", cell.source.replace(f"{slides.CHECKED}\n", "")) in words
     assert "find_spec" not in words
 
 
