@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 
-from rmt_mini.files import Evaluation
+from rmt_mini.files import Evaluation, read_metrics
 from rmt_mini.teaching.lessons import lessons, read_notebook
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -37,12 +38,27 @@ def test_lesson_0_says_which_sort_gained_and_by_what() -> None:
     assert plain > (after.think.sorts["saying"].accuracy or 0.0)  # "it comes from reading them"
 
 
+def test_lesson_3_says_how_far_thoughts_are_from_the_budget() -> None:
+    metrics, words = read_metrics(DATA / "micro/seed0"), said(3)
+    first, middle, last = (metrics[start : start + 10] for start in (0, 50, 100))
+    above = fmean((one.thought_length - one.budget) / one.budget for one in first)
+    assert 0.35 < above < 0.45
+    assert "In the first ten steps the mean length is about two fifths of a budget above" in words
+    off = fmean(abs(one.thought_length - one.budget) / one.budget for one in middle)
+    single = fmean(1 - one.length_reward for one in middle)
+    assert 0.10 < off < 0.15
+    assert 0.55 < single < 0.65
+    assert "off by an eighth there while single thoughts still miss by three fifths of a budget" in words
+    assert fmean(1 - one.length_reward for one in last) < single / 2  # "only late are both small"
+
+
 def test_lesson_4_says_what_rmt_did_to_calculable_tokens_and_noise() -> None:
     found = Evaluation.read(DATA / "micro/seed0")
     assert found.before is not None
     assert found.after is not None
     ends = [percent(one.think.sorts["calculable"].accuracy) for one in (found.before, found.after)]
-    assert f"RMT did not raise it: {ends[0]} before and {ends[1]} after" in said(4)
+    count = found.after.think.sorts["calculable"].n
+    assert f"RMT did not raise it: {ends[0]} before and {ends[1]} after, at {count} positions" in said(4)
     noise = found.after.think.sorts["noise"]
     assert noise.low is not None
     assert noise.high is not None
