@@ -56,6 +56,7 @@ WITH_KNOBS = ("abacus", "abacus-dev")
 WorldName = Literal["micro", "abacus"]
 WORLDS: tuple[str, ...] = typing.get_args(WorldName)
 Difficulty = Literal["entropy", "loss", "pass-rate", "learning-progress", "random"]
+NO_EFFECT = {"out", "report_to", "rollouts_logged", "save_every", "state_seconds"}  # settings that change no result
 
 
 def group(title: str) -> Callable[[Any, str], Any]:
@@ -110,6 +111,15 @@ class Settings(BaseModel):
         if not fine:
             remedy = remedy or f"give {type(self).model_fields[name].title}"
             raise UserError(f"{name} is {_shown(getattr(self, name))}; {remedy}")
+
+    def differences(self, other: Self) -> list[str]:
+        """Return the names of the fields in which results may differ from those of other settings.
+
+        Example:
+            >>> RMTConfig(steps=5, report_to="wandb").differences(RMTConfig(steps=6))
+            ['steps']
+        """
+        return [name for name, value in self if name not in NO_EFFECT and value != getattr(other, name)]
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, checked again."""

@@ -56,8 +56,7 @@ def across_seeds(folders: Sequence[Path]) -> Evaluation:
     for folder, note in zip(folders, notes, strict=True):
         if note.status != "done" or not (folder / "answers.jsonl").exists():
             raise UserError(f"the run in {str(folder)!r} is {note.status} or has no answers.jsonl; rerun it")
-        given, first = note.settings.to_dict(), notes[0].settings.to_dict()
-        differ = [name for name in sorted(given.keys() - {"seed", "out"}) if given[name] != first[name]]
+        differ = sorted({*note.settings.differences(notes[0].settings)} - {"seed"})
         differ += [name for name in files.DIGESTS if getattr(note, name) != getattr(notes[0], name)]
         if differ:
             names = ", ".join(differ)

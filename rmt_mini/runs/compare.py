@@ -221,8 +221,7 @@ def _open(folder: Path, plan: ComparisonPlan) -> None:
     before = ComparisonPlan.find(folder)
     if before is not None:
         arms = {arm.name: arm for arm in plan.arms}
-        old = before.config.replace(report_to=plan.config.report_to)
-        differ = [name for name, value in plan.config if value != getattr(old, name)]
+        differ = plan.config.differences(before.config)
         differ += [f"arm {arm.name}" for arm in before.arms if _plain(arm) != _plain(arms.get(arm.name, arm))]
         if differ:
             holds = f"a comparison with other settings ({', '.join(differ)})"

@@ -25,7 +25,7 @@ from transformers import AutoTokenizer
 
 from rmt_mini import files
 from rmt_mini.arms import METHOD
-from rmt_mini.config import NOT_IN_POSTTRAINING, PretrainConfig, preset
+from rmt_mini.config import NO_EFFECT, NOT_IN_POSTTRAINING, PretrainConfig, preset
 from rmt_mini.engine.model import Policy, load_policy, locate_model
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import ComparisonPlan, ExamPlan, PostTraining, Turn, require_free
@@ -215,8 +215,10 @@ def exams(
     chosen = [UNTRAINED, *(name for name in names if name in {*(arms or USUAL), METHOD})]
     plan = ExamPlan(arms=chosen, source=source, count=count, samples=samples, every=every, changes=dict(changes or {}))
     path = folder / "exams" / as_file_name(source)
-    before, now = ExamPlan.find(path) or plan, plan.model_dump(mode="json")
-    differ = [name for name, value in before.model_dump(mode="json", exclude={"arms"}).items() if value != now[name]]
+    before, now = (one.model_dump(mode="json", exclude={"arms"}) for one in (ExamPlan.find(path) or plan, plan))
+    for one in (before, now):
+        one["changes"] = {name: value for name, value in one["changes"].items() if name not in NO_EFFECT}
+    differ = [name for name, value in before.items() if value != now[name]]
     if differ:
         raise UserError(f"{str(path)!r} holds exams with other settings ({', '.join(differ)}); delete it")
     path.mkdir(parents=True, exist_ok=True)

@@ -121,7 +121,7 @@ def over(
         require_free(folder)
         for one in configs:
             prepare(one)
-    elif (before.config.replace(report_to=config.report_to), before.field) != (plan.config, field):
+    elif before.field != field or plain.differences(before.config):
         raise UserError(f"folder {str(folder)!r} holds another map or other settings; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     plan.write(folder)
