@@ -399,6 +399,7 @@ class ArmRow(Row):
     plain: Tiers
     more: dict[str, dict[str, Mean]] = {}
     curves: dict[str, dict[int, Cell]] = {}  # average or sort -> step -> accuracy
+    by_base: list[Share] = []  # the average
     seeds: Count
     compute: Compute | None = None
 
@@ -506,6 +507,7 @@ class ExamStep(Record):
     step: Count
     pass_at: dict[int, Cell]
     thought_length: float
+    by_base: list[Share] = []  # pass@1
 
 
 class ExamPair(Change):

@@ -1,8 +1,8 @@
 """Record a comparison: ``python -m tests.record runs/abacus data/abacus/comparison``.
 
 Copied are plan, results, report and figures, as far as they are there; ``runs.tar.xz`` takes of each finished run what
-a report is made of: settings, every answer, metrics and curve. Unpacked into a folder beside compare.json, they let
-``rmt-mini compare`` go on with the runs that are missing, or write the report again (``--report-only``).
+a report is made of: settings, every answer, metrics and curve; of exams, settings and answers. Unpacked into a folder
+beside compare.json, they let ``rmt-mini compare`` go on with the runs that are missing, or write the report again.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from rmt_mini.runs.compare import is_done
 BY_HAND = {"PROVENANCE.md", "PROTOCOL.md", "TRIED.md", "README.md"}  # in data/
 OF_ALL = ("compare.json", "comparison.json", "posttraining.json", "report.md", "figures")
 OF_A_RUN = ("run.json", "evaluation.json", "answers.jsonl", "metrics.jsonl", "curve.jsonl", "samples.json")
+OF_AN_EXAM = ("run.json", "evaluation.json", "answers.jsonl")
 
 
 def record(folder: Path, out: Path) -> list[str]:
@@ -29,16 +30,18 @@ def record(folder: Path, out: Path) -> list[str]:
         elif path.exists():
             shutil.copyfile(path, out / path.name)
     done = [path for path in sorted((folder / "runs").iterdir()) if is_done(path)]
+    sat = [path for path in sorted(folder.glob("exams/*/*")) if is_done(path)]
+    files = [run / name for name in OF_A_RUN for run in done]  # by name first: files that are alike stand together
+    files += sorted(folder.glob("exams/*/exams.json")) + [run / name for name in OF_AN_EXAM for run in sat]
     with tarfile.open(out / "runs.tar.xz", "w:xz", preset=9) as archive:
-        for name in OF_A_RUN:  # by name first: files that are alike stand together
-            for path in (run / name for run in done if (run / name).exists()):
-                text = path.read_text(encoding="utf-8")
-                if name == "run.json":
-                    text = re.sub(r'"command": "\S+ ', '"command": "rmt-mini ', text)
-                entry = tarfile.TarInfo(str(path.relative_to(folder)))
-                entry.size = len(text.encode())
-                archive.addfile(entry, io.BytesIO(text.encode()))
-    return [path.name for path in done]
+        for path in filter(Path.exists, files):
+            text = path.read_text(encoding="utf-8")
+            if path.name == "run.json":
+                text = re.sub(r'"command": "\S+ ', '"command": "rmt-mini ', text).replace(f"{folder.resolve()}/", "")
+            entry = tarfile.TarInfo(str(path.relative_to(folder)))
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return [str(path.relative_to(folder)) for path in (*done, *sat)]
 
 
 def digests(data: Path) -> dict[str, str]:

@@ -200,6 +200,7 @@ def _arm(answers: Sequence[Answer], way: str, folders: Sequence[Path]) -> files.
         compute=compute(folders) if folders else None,
         more=both.more,
         curves=_curves(folders, way),
+        by_base=statistics.by_base(answers),
     )
 
 
@@ -334,7 +335,8 @@ def read_exams(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[str,
             one = statistics.interval(answers, np.array([answer.match for answer in answers]))
             cells[k] = Cell(accuracy=one.pop("mean"), **statistics.as_accuracy(one))
         length = float(np.mean([line.thought_length for _, line in mine]))
-        arms[name].append(files.ExamStep(step=step, pass_at=cells, thought_length=length))
+        parts = statistics.by_base(answered[step, name, 1])
+        arms[name].append(files.ExamStep(step=step, pass_at=cells, thought_length=length, by_base=parts))
     gaps = {
         (name, k): [_gap(answered[step, METHOD, k], answered[step, name, k], "match") for step in steps]
         for name, k in product([name for name in found if name != METHOD], ks)

@@ -52,6 +52,12 @@ def influence(answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int
     return float(np.mean([values[part].mean() for part in parts])), added
 
 
+def by_base(answers: Sequence[Answer]) -> list[float]:
+    """Share of right answers, a mean of tiers, of the runs that began with each base."""
+    parts = [[one for one in answers if one.base == base] for base in sorted({one.base for one in answers})]
+    return [influence(part, np.array([one.match for one in part]), (0, 1, 2))[0] for part in parts]
+
+
 def spread_of(answers: Sequence[Answer], added: np.ndarray, tiers: Sequence[int]) -> Spread | None:
     """Return the spread of a mean with this ``influence``; None where all answers are of one document."""
     asked = [place for place, answer in enumerate(answers) if answer.position.tier in tiers]

@@ -224,6 +224,8 @@ def test_bases_are_a_source_of_variation_and_said(tmp_path: Path) -> None:
         "# RMT, its baseline, ablations and controls: preset custom, text champ, 2 bases x 2 seeds\n"
     )
     assert "over the held-out documents and 2 bases x 2 seeds (0, 1)." in page
+    assert "The average by base, over its seeds:\n\n| % | base 0 | base 1 |\n" in page
+    assert "\n| RMT | 80.0 | 40.0 |\n" in page
     assert "in no interval" not in page
     write_comparison_report(tmp_path, found.model_copy(update={"seeds": [7]}))
     assert "One seed:" not in (tmp_path / "report.md").read_text()

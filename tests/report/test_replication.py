@@ -8,10 +8,11 @@ from statistics import fmean
 
 import pytest
 
-from rmt_mini.files import Comparison, Evaluation
+from rmt_mini.files import Comparison, Evaluation, PostTraining
 from rmt_mini.report.claims import SHOWN
 from rmt_mini.report.markdown import share
 from rmt_mini.runs.compare import report
+from rmt_mini.runs.pre_and_post import go_on
 from tests.quotes import PAGE, QUOTED, ROOT, quoted, section
 from tests.record import record
 
@@ -38,6 +39,9 @@ def test_the_recorded_report_follows_from_the_recorded_answers(tmp_path: Path) -
     with tarfile.open(MAIN / "runs.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     report(tmp_path)
+    for exam in sorted((tmp_path / "exams").iterdir()):
+        go_on(exam, progress=False)
+    assert PostTraining.read(tmp_path) == PostTraining.read(MAIN)
     again, recorded = Comparison.read(tmp_path), Comparison.read(MAIN)
     where = {"machine": recorded.machine, "versions": recorded.versions}
     assert again.model_copy(update=where).model_dump_json() == recorded.model_dump_json()
@@ -94,7 +98,8 @@ def test_rmt_is_ahead_of_reading_alone_in_every_run() -> None:
 
 def _evaluations() -> dict[str, Evaluation]:
     with tarfile.open(MAIN / "runs.tar.xz") as archive:
-        found = {path: archive.extractfile(path) for path in archive.getnames() if path.endswith("evaluation.json")}
+        names = [one for one in archive.getnames() if re.fullmatch(r"runs/[\w-]+/evaluation\.json", one)]
+        found = {name: archive.extractfile(name) for name in names}
         return {path.split("/")[1]: Evaluation.model_validate_json(file.read()) for path, file in found.items() if file}
 
 

@@ -12,6 +12,7 @@ from rmt_mini.records import Answer, Position
 from rmt_mini.stages.statistics import (
     Spread,
     as_accuracy,
+    by_base,
     influence,
     interval,
     interval_of_mean,
@@ -55,6 +56,11 @@ def test_the_average_is_that_of_tiers_not_of_positions() -> None:
     assert found["n"] == 8
     assert [interval(HAND, matches(HAND), [tier])["mean"] for tier in range(3)] == [0.5, 1.0, 0.0]
     assert [interval(HAND, matches(HAND), [tier])["n"] for tier in range(3)] == [4, 1, 3]
+
+
+def test_a_base_has_the_mean_of_tiers_of_its_own_runs() -> None:
+    other = [replace(one, base=1, run=2, match=1.0) for one in HAND[:3]]
+    assert by_base(other + HAND) == pytest.approx([0.5, 1.0])
 
 
 def test_the_interval_holds_the_mean_and_narrows_with_more_documents() -> None:
