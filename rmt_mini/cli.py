@@ -172,7 +172,7 @@ def _show(folder: Path, table: str) -> None:
 
 @_command(PretrainConfig, without=("world",))
 def pretrain(world: WorldName = "micro", /, **flags: Any) -> None:
-    """Train a micro-world's model from scratch, on 2 cores in about 4 minutes (abacus: 8 for 3,000 steps)."""
+    """Train a world's model from scratch, on 2 cores in some 4 minutes (abacus: 8), or go on from --model."""
     from rmt_mini.runs.pre_and_post import pretrain_run
 
     folder = pretrain_run(PretrainConfig(**{**_given(flags), "world": world}))

@@ -256,9 +256,10 @@ class RMTConfig(Settings):
 
 
 class PretrainConfig(Settings):
-    """Settings of pre-training from scratch: the shape of the model, and the recipe."""
+    """Settings of pre-training, from scratch or from a model: its shape, and the recipe."""
 
     world: WorldName = _recipe("micro", "whose text is read")
+    model: Text = _recipe("", "model to go on from; empty: a new one, of the shape below")
     steps: Count = _recipe(2700, "optimizer steps")
     seed: Natural = _recipe(0, "seed of weights and text")
     out: Text = _recipe("", "folder; empty chooses runs/pretrain-WORLD-seedN")

@@ -188,5 +188,9 @@ def _sorts(document: Document, form: AnswerFormat) -> list[str]:
     encoded = form.tokenizer(
         document.text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
     )
-    offsets = encoded["offset_mapping"]
-    return [next((s.sort for s in document.spans if start < s.stop and s.start < stop), "") for start, stop in offsets]
+    # of a word, not of the blank before it: that may be a token of its own, which nothing has to be known for
+    words = [(s.stop - len(document.text[s.start : s.stop].lstrip()), s.stop, s.sort) for s in document.spans]
+    return [
+        next((sort for first, last, sort in words if start < last and first < stop), "")
+        for start, stop in encoded["offset_mapping"]
+    ]

@@ -1,4 +1,4 @@
-r"""Pre-training from scratch: a small Llama learns a micro-world's text by next-token prediction.
+r"""Pre-training: a small Llama, or a model that is there already, learns a micro-world's text by next-token prediction.
 
 Now and then an author of a pre-training text thinks aloud before a word. Such an aside is laid out
 exactly as the engine lays out a branch:
@@ -16,11 +16,11 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from rmt_mini.config import PretrainConfig
-from rmt_mini.engine.model import Policy, choose_device, make_policy
+from rmt_mini.engine.logits import target_logprobs
+from rmt_mini.engine.model import Policy, choose_device, load_policy, make_policy
 from rmt_mini.engine.prompt import AnswerFormat, Continuation
 from rmt_mini.errors import NonFiniteError
 from rmt_mini.stages.optimizer import MasterAdamW, require_finite
@@ -33,7 +33,9 @@ Sequenced = tuple[list[int], list[int]]  # tokens, and each one's target: itself
 
 
 def new_policy(config: PretrainConfig) -> Policy:
-    """Make an untrained model and the world's tokenizer; the weights depend on the seed alone."""
+    """Load the model that is named, or make an untrained one, whose weights depend on the seed, and its tokenizer."""
+    if config.model:
+        return load_policy(config.model, config.device)
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = micro.make_tokenizer(micro.WORLDS[config.world])
@@ -66,11 +68,18 @@ class Reader:
         self._encode = lru_cache(maxsize=50_000)(
             lambda text: form.tokenizer(text, add_special_tokens=False)["input_ids"]
         )
+        self._is_blank = lru_cache(maxsize=50_000)(lambda token: not form.tokenizer.decode([token]).strip())
+
+    def _tokens(self, page: micro.Page) -> Iterator[tuple[int, micro.Piece]]:
+        """Yield a page's tokens, and the piece of each; a blank that is a token of its own is grammar."""
+        for piece in page.pieces:
+            for token in self._encode(piece.text):
+                yield token, micro.Piece(piece.text) if self._is_blank(token) else piece
 
     def read(self, page: micro.Page) -> Sequenced:
         """Return a page's tokens with its asides, and their targets."""
         source = random.Random(f"asides/{self.seed}/{page.id}")
-        pieces = [(token, piece) for piece in page.pieces for token in self._encode(piece.text)]
+        pieces = list(self._tokens(page))
         plain = [token for token, _ in pieces]
         thoughts = micro.asides([piece for _, piece in pieces], source, self.world)
         tokens: list[int] = []
@@ -109,15 +118,18 @@ def pretrain(config: PretrainConfig, policy: Policy, on_step: Callable[[dict[str
         config.documents_per_step
     )
     fast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")  # on a CPU it gains little here
+    pad, kind = policy.tokenizer.pad_token_id, policy.dtype
     for step in range(config.steps):
-        tokens, targets = (side.to(device) for side in _padded(next(batches), policy.tokenizer.pad_token_id))
+        padded = _padded(next(batches), policy.tokenizer.eos_token_id if pad is None else pad)
+        tokens, targets = (side.to(device) for side in padded)
         # it rises over the first steps, and falls as a cosine to a fiftieth
         falling = 0.02 + 0.98 * (1 + math.cos(math.pi * step / config.steps)) / 2
         rate = config.learning_rate * min(1.0, (step + 1) / config.rise) * falling
         optimizer.inner.param_groups[0]["lr"] = rate
         with fast:
-            logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-        loss = F.cross_entropy(logits.float().flatten(0, 1), targets[:, 1:].flatten(), ignore_index=IGNORED)
+            hidden = model.get_decoder()(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
+        known, said = targets[:, 1:] != IGNORED, targets[:, 1:]
+        loss = -target_logprobs(policy.head, hidden[known].to(kind), said[known]).mean()
         try:
             require_finite("the pre-training loss", loss)
             loss.backward()

@@ -17,7 +17,7 @@ from rmt_mini.engine.prompt import Chat, Continuation, encode_text
 from rmt_mini.engine.text import format_for, to_texts
 from rmt_mini.errors import UserError
 from rmt_mini.method.schedule import outside
-from rmt_mini.records import Document, Text
+from rmt_mini.records import Document, Span, Text
 from rmt_mini.scale.sampling import Positions
 from rmt_mini.stages import coldstart as warmup
 from rmt_mini.stages.evaluate import plan_positions
@@ -56,6 +56,13 @@ def test_nothing_of_a_document_is_lost_and_no_part_is_short(text: str, most: int
     assert kept == data or (most, len(data) % 2) == (2, 1)  # a part of one token has nothing to ask
     assert all(len(one.ids) <= most for one in texts)
     assert len(texts) == 1 or min(len(one.ids) for one in texts) >= most // 2
+
+
+def test_a_blank_before_a_word_does_not_have_the_sort_of_the_word() -> None:
+    document = Document("d", "It is 5, red.", (Span(5, 7, "noise"), Span(8, 12, "saying")))
+    (text,) = to_texts([document], BYTES, small(min_document_tokens=2), "all")
+    assert [sort for sort in text.sorts if sort] == ["noise", "saying", "saying", "saying"]
+    assert bytes(one for one, sort in zip(text.ids, text.sorts, strict=True) if sort) == b"5red"
 
 
 def test_every_part_has_the_header_of_its_format() -> None:

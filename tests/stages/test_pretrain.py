@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from rmt_mini.runs.pre_and_post import pretrain_run
 from rmt_mini.runs.run import resume
 from rmt_mini.stages.pretrain import IGNORED, WINDOW, Reader, _padded, new_policy, pretrain
 from rmt_mini.worlds import micro
+from tests.fakes import byte_tokenizer
 from tests.samples import samples
 
 DATA = Path(__file__).parents[2] / "data"
@@ -65,6 +67,16 @@ def test_everything_but_openings_is_predicted(form):
         assert tokens[-1] == targets[-1] == form.tokenizer.eos_token_id
 
 
+def test_a_blank_that_is_a_token_of_its_own_is_grammar():
+    letters = byte_tokenizer()
+    reader, sorts = Reader(Continuation(letters), seed=0), Counter()
+    for page in itertools.islice(micro.stream(micro.ABACUS.pretrain, 0), 40):
+        for token, piece in reader._tokens(page):
+            sorts[bool(letters.decode([token]).strip()), piece.sort, piece.working is None] += 1
+    assert [key for key in sorts if not key[0]] == [(False, micro.GRAMMAR, True)]
+    assert {sort for _, sort, _ in sorts} == {micro.GRAMMAR, micro.NOISE, micro.CALCULABLE, micro.STEP}
+
+
 def test_batches_hold_every_page_once(form):
     reader = Reader(form, seed=5)
     batches = list(itertools.islice(reader.batches(2), WINDOW))
@@ -103,6 +115,18 @@ def test_it_writes_a_run_folder_that_loads(tmp_path):
         resume(path)
     with pytest.raises(UserError, match=r"has no config.json; give '.*run/checkpoint'"):
         load_policy(str(path), "cpu")
+
+
+def test_it_goes_on_from_a_model(tmp_path):
+    first = pretrain_run(PretrainConfig(**SIZES, out=str(tmp_path / "first")), progress=False) / "checkpoint"
+    config = PretrainConfig(
+        model=str(first), world="abacus", steps=1, documents_per_step=2, rise=1, out=str(tmp_path / "run")
+    )
+    before, policy = load_policy(str(first)).model.state_dict(), new_policy(config)
+    assert policy.tokenizer.get_vocab() == micro.make_tokenizer(micro.MICRO).get_vocab()  # the model's, not the world's
+    assert all(torch.equal(before[name], one) for name, one in policy.model.state_dict().items())
+    pretrain(config, policy)
+    assert not all(torch.equal(before[name], one) for name, one in policy.model.state_dict().items())
 
 
 RECIPES = {"micro": PretrainConfig(), "abacus": PretrainConfig(world="abacus", steps=3000)}
