@@ -8,7 +8,7 @@ from statistics import fmean
 
 import pytest
 
-from rmt_mini.files import Comparison, Evaluation, PostTraining
+from rmt_mini.files import Comparison, Evaluation, ExamEvaluation, ExamStep, PostTraining
 from rmt_mini.report.claims import SHOWN
 from rmt_mini.report.markdown import share
 from rmt_mini.runs.compare import report
@@ -94,6 +94,41 @@ def test_rmt_is_ahead_of_reading_alone_in_every_run() -> None:
         assert rmt is not None
         assert ntp is not None
         assert rmt > ntp
+
+
+def test_sentences_on_post_training_say_what_the_exams_show() -> None:
+    exams, page = PostTraining.read(MAIN).exams, " ".join(PAGE.read_text(encoding="utf-8").split())
+    one, every = ({name: steps for name, steps in exams[name].arms.items()} for name in ("abacus-text", "abacus-all"))
+
+    def right(steps: list[ExamStep], place: int) -> str:
+        return f"{100 * (steps[place].pass_at[1].accuracy or 0):.0f}"
+
+    begin = [right(one[name], 0) for name in ("rmt", "rpt", "base")]
+    assert "begin with {} and {} % right, the untrained models with {} %".format(*begin) in page
+    others = sorted(int(right(every[name], 0)) for name in ("base", "ntp", "rpt"))
+    assert f"RMT begins with {right(every['rmt'], 0)} % right, all others with {others[0]} to {others[-1]} %" in page
+    assert all(int(right(steps, place)) < 20 for steps in (every["ntp"], every["rpt"]) for place in range(7))
+    assert "RMT ends at {:.0f}, {:.0f} and {:.0f} %".format(*(100 * base for base in every["rmt"][-1].by_base)) in page
+    ends = [right(arms[name], -1) for arms in (one, every) for name in ("ntp", "base")]
+    assert "at {} against {} % and {} against {} %; the protocol".format(*ends) in page
+    assert round(one["rpt"][0].thought_length) == 50
+    found = [pair.p for exam in exams.values() for pair in exam.paired if (pair.k, pair.step) == (1, 120)]
+    assert len(found) == 6
+    assert min(one for one in found if one is not None) * 6 > 0.05  # "none of the six is conclusive"
+
+
+def test_rmt_ends_ahead_of_rpt_and_ntp_in_every_run_of_the_second_exam() -> None:
+    with tarfile.open(MAIN / "runs.tar.xz") as archive:
+        names = [one for one in archive.getnames() if re.fullmatch(r"exams/abacus-all/.*/evaluation\.json", one)]
+        files = {one.split("/")[2]: archive.extractfile(one) for one in names}
+        right = {
+            name: ExamEvaluation.model_validate_json(file.read()).after.pass_at[1].accuracy or 0.0
+            for name, file in files.items()
+            if file
+        }
+    runs = [name.removeprefix("rmt") for name in right if name.startswith("rmt-")]
+    assert len(runs) == 6
+    assert all(right[f"rmt{run}"] > right[f"{other}{run}"] for run in runs for other in ("rpt", "ntp"))
 
 
 def _evaluations() -> dict[str, Evaluation]:

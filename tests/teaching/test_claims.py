@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import fmean
 
-from rmt_mini.files import Evaluation, read_metrics
+from rmt_mini.files import Evaluation, ExamOutcome, ExamPair, PostTraining, read_metrics
+from rmt_mini.report.markdown import points
 from rmt_mini.teaching.lessons import lessons, read_notebook
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -63,3 +64,36 @@ def test_lesson_4_says_what_rmt_did_to_calculable_tokens_and_noise() -> None:
     assert noise.low is not None
     assert noise.high is not None
     assert noise.low < (found.before.ntp.sorts["noise"].accuracy or 0.0) < noise.high
+
+
+def passed(found: ExamOutcome, arm: str, k: int, end: int = 0) -> str:
+    return percent(found.arms[arm][end].pass_at[k].accuracy).removesuffix(" %")
+
+
+def lead(found: ExamOutcome, step: int) -> ExamPair:
+    """RMT's model minus the untrained one."""
+    return next(one for one in found.paired if (one.b, one.step, one.k) == ("base", step, 1))
+
+
+def test_lesson_10_says_who_begins_and_who_ends_ahead() -> None:
+    exams, words = PostTraining.read(DATA / "abacus/comparison").exams, said(10)
+    every, one = exams["abacus-all"], exams["abacus-text"]
+    first, last = ([passed(every, arm, 1, end) for arm in ("base", "rpt", "ntp", "rmt")] for end in (0, -1))
+    room = [passed(every, arm, 8) for arm in ("base", "rpt", "ntp")]
+    assert f"pass@1, with {first[0]} and {first[1]} %, but not in pass@8, with {room[0]} and {room[1]} %." in words
+    assert f"right in {last[0]} % of its answers, and the other in {last[1]} %" in words
+    assert f"NTP only has {room[2]} % in pass@8 and ends at {last[2]} %" in words
+    assert all(
+        step.thought_length > 32 for step in every.arms["ntp"]
+    )  # of 34 that are allowed: "nearly all are cut off"
+    begin = [passed(one, arm, 1) for arm in ("rmt", "rpt", "base")]
+    assert "models begin with {} and {} % right, the untrained one with {} %".format(*begin) in words
+    assert f"its lead is gone: {first[1]} %, where RMT has {first[3]} %" in words
+    assert all(abs(lead(found, 60).difference or 1) < 0.03 for found in (every, one))
+    assert f"RMT's is ahead by {points(lead(one, 120))} points in one" in words
+    assert lead(every, 120).sign == 0
+    heads = [f"{100 * (lead(found, step).difference or 0):+.1f}" for found in (one, every) for step in (0, 120)]
+    assert (
+        "{} points at the beginning and {} at the end when one word is asked for, {} and {} when all".format(*heads)
+        in words
+    )

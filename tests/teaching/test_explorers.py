@@ -67,13 +67,12 @@ def drawn_by(name: str) -> Any:
         return EXPLORERS[name]
     lesson, *parts = EXPLORERS[name]
     micro, folder = preset("micro"), FOLDER.parent / "data" / "micro" / "comparison"
-    exams = PostTraining.read(folder).exams
-    found = {"new kinds": exams["micro"], "the text's own": exams["micro-text"]}
-    found["own, calculations alone"] = found["new kinds"]
+    old, new = (PostTraining.read(one).exams for one in (folder, FOLDER.parent / "data/abacus/comparison"))
+    found = {"all read-outs": new["abacus-all"], "one word": new["abacus-text"], "new kinds": old["micro"]}
     given = {**vars(method), **vars(plots)} | {
         "EARLY": micro.tier_probs_early, "LATE": micro.tier_probs_late, "SHOWN": SHOWN, "trained_as": trained_as,
         "FOUND": Comparison.read(folder) if lesson.startswith("09") else found, "pass_at_k": pass_at_k, "torch": torch,
-        "expected_half_width": expected_half_width, "expected_positions": expected_positions, "last": 60,
+        "expected_half_width": expected_half_width, "expected_positions": expected_positions,
         "preset": preset, "prepare": prepare,
     }  # fmt: skip
     return defined_by(lesson, *parts, **given)[parts[-1]]
@@ -261,7 +260,11 @@ def test_recorded_ablations_and_exams() -> None:
     paired = recorded("comparison/comparison")["paired"]
     cell = next(one for one in paired if (one["b"], one["tier"]) == ("rmt-no-budget", "medium"))
     assert f"RMT without budget {100 * cell['difference']:+.1f}" in ablations("medium", "ablations").alt
-    curve = recorded("comparison/posttraining")["micro"]["arms"]["rmt"]
-    assert list(explorer_of("exams").controls["step"].options) == [one["step"] for one in curve]
-    assert [str(k) for k in explorer_of("exams").controls["k"].options] == list(curve[0]["pass_at"])
-    assert f"RMT {100 * curve[-1]['pass_at']['8']['accuracy']:.1f}" in exams("new kinds", 8, 60).alt
+    explorer, data = explorer_of("exams"), FOLDER.parent / "data"
+    old, new = (PostTraining.read(data / name / "comparison").exams for name in ("micro", "abacus"))
+    curves = [old["micro"].arms["rmt"], new["abacus-all"].arms["rmt"]]
+    assert list(explorer.controls["step"].options) == sorted({one.step for curve in curves for one in curve})
+    assert list(explorer.controls["k"].options) == list(curves[0][0].pass_at)
+    assert f"RMT {100 * (curves[0][-1].pass_at[8].accuracy or 0):.1f}" in exams("new kinds", 8, 60).alt
+    with pytest.raises(ValueError, match="'new kinds' has no step 120; choose another"):
+        exams("new kinds", 1, 120)
