@@ -215,9 +215,8 @@ def exams(
     chosen = [UNTRAINED, *(name for name in names if name in {*(arms or USUAL), METHOD})]
     plan = ExamPlan(arms=chosen, source=source, count=count, samples=samples, every=every, changes=dict(changes or {}))
     path = folder / "exams" / as_file_name(source)
-    before, now = (one.model_dump(mode="json", exclude={"arms"}) for one in (ExamPlan.find(path) or plan, plan))
-    for one in (before, now):
-        one["changes"] = {name: value for name, value in one["changes"].items() if name not in NO_EFFECT}
+    other: dict[str, Any] = {"arms": True, "changes": NO_EFFECT}  # what may differ
+    before, now = (one.model_dump(mode="json", exclude=other) for one in (ExamPlan.find(path) or plan, plan))
     differ = [name for name, value in before.items() if value != now[name]]
     if differ:
         raise UserError(f"{str(path)!r} holds exams with other settings ({', '.join(differ)}); delete it")

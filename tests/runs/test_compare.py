@@ -172,9 +172,8 @@ def test_exams_are_taken_by_all_and_once(whole: Path, monkeypatch: pytest.Monkey
     assert json.loads((whole / "posttraining.json").read_text()).keys() == {"micro", "micro-text"}
     assert (whole / "report.md").read_text().count("## Post-training") == 2
     assert Notes.read(path / "rmt-seed6").settings.model == str(run_folder(whole, "rmt", 6) / "checkpoint")
-    exams_module.exams(
-        whole, ["rmt"], workers=1, **(settings | {"changes": SITTING | {"save_every": 1}})
-    )  # no result changes
+    saving = settings | {"changes": SITTING | {"save_every": 1}}  # which changes no result
+    exams_module.exams(whole, ["rmt"], workers=1, **saving)
     for changes, words in (({"count": 14}, "other settings \\(count\\)"), ({"arms": ["sft"]}, "arm 'sft' is not in")):
         with pytest.raises(UserError, match=words):
             exams_module.exams(whole, workers=1, **(settings | changes))

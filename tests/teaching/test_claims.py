@@ -83,9 +83,8 @@ def test_lesson_10_says_who_begins_and_who_ends_ahead() -> None:
     assert f"pass@1, with {first[0]} and {first[1]} %, but not in pass@8, with {room[0]} and {room[1]} %." in words
     assert f"right in {last[0]} % of its answers, and the other in {last[1]} %" in words
     assert f"NTP only has {room[2]} % in pass@8 and ends at {last[2]} %" in words
-    assert all(
-        step.thought_length > 32 for step in every.arms["ntp"]
-    )  # of 34 that are allowed: "nearly all are cut off"
+    lengths = [step.thought_length for step in every.arms["ntp"]]
+    assert min(lengths) > 32  # of 34 that are allowed: "nearly all are cut off"
     begin = [passed(one, arm, 1) for arm in ("rmt", "rpt", "base")]
     assert "models begin with {} and {} % right, the untrained one with {} %".format(*begin) in words
     assert f"its lead is gone: {first[1]} %, where RMT has {first[3]} %" in words
@@ -93,7 +92,5 @@ def test_lesson_10_says_who_begins_and_who_ends_ahead() -> None:
     assert f"RMT's is ahead by {points(lead(one, 120))} points in one" in words
     assert lead(every, 120).sign == 0
     heads = [f"{100 * (lead(found, step).difference or 0):+.1f}" for found in (one, every) for step in (0, 120)]
-    assert (
-        "{} points at the beginning and {} at the end when one word is asked for, {} and {} when all".format(*heads)
-        in words
-    )
+    sentence = "{} points at the beginning and {} at the end when one word is asked for, {} and {} when all"
+    assert sentence.format(*heads) in words
