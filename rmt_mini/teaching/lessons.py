@@ -1,5 +1,6 @@
 """The lessons as files: where they are, and how one is read."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,16 @@ METADATA = {
 def lessons(folder: Path = FOLDER) -> list[Path]:
     """Return the notebooks of a folder in the order of their numbers."""
     return sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
+
+
+def number_of(path: Path) -> str:
+    """Return a lesson's number as its title has it.
+
+    Example:
+        >>> number_of(Path("07b_rmt_in_150_lines.ipynb"))
+        '7b'
+    """
+    return re.sub(r"^0(?=\d)", "", path.stem.partition("_")[0])
 
 
 def read_notebook(path: Path) -> Any:

@@ -14,7 +14,7 @@ from tests.browser.lab import PATIENCE, Lab, by_keyboard, by_mouse
 
 pytestmark = pytest.mark.browser
 LAPTOP, PROJECTOR = (1366, 768), (1024, 768)
-WITHOUT_EXPLORER = ("08_the_loop",)  # its panel has a test of its own
+WITHOUT_EXPLORER = ("07b_rmt_in_150_lines", "08_the_loop")  # the panel has a test of its own
 LESSONS = lessons()
 NAMES = [path.stem for path in LESSONS]
 

@@ -11,7 +11,7 @@ import pytest
 from rmt_mini.arms import ARMS
 from rmt_mini.errors import UserError
 from rmt_mini.teaching.begin import recorded
-from rmt_mini.teaching.lessons import lessons
+from rmt_mini.teaching.lessons import lessons, number_of
 from rmt_mini.teaching.quiz import QUESTIONS
 from tests.guide import GUIDE, guide
 
@@ -19,8 +19,8 @@ TEXT = GUIDE.read_text(encoding="utf-8")
 OURS = re.sub(r"<!-- (\w+): begin -->.*?<!-- \1: end -->", "", TEXT, flags=re.DOTALL)
 
 
-def headings_of(number: int) -> set[str]:
-    (path,) = (one for one in lessons() if int(one.name[:2]) == number)
+def headings_of(number: str) -> set[str]:
+    (path,) = (one for one in lessons() if number_of(one) == number)
     cells = nbformat.read(path, as_version=4).cells
     lines = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown").splitlines()
     return {line.lstrip("#").strip() for line in lines if line.startswith("#")}
@@ -36,10 +36,10 @@ def test_generated_parts_are_up_to_date_and_a_stale_one_is_noticed() -> None:
 
 
 def test_every_part_of_a_lesson_every_question_and_every_arm_that_is_named_exists() -> None:
-    named = re.findall(r"lesson (\d+), ((?:\*[^*]+\*(?: and )?)+)", OURS)
-    parts = [(int(number), part) for number, listed in named for part in re.findall(r"\*([^*]+)\*", listed)]
+    named = re.findall(r"lesson (\w+), ((?:\*[^*]+\*(?: and )?)+)", OURS)
+    parts = [(number, part) for number, listed in named for part in re.findall(r"\*([^*]+)\*", listed)]
     assert len(parts) > 50
-    assert {number for number, _ in parts} == set(range(13))
+    assert {number for number, _ in parts} == {number_of(path) for path in lessons()}
     for number, part in parts:
         assert part in headings_of(number), (number, part)
     (row,) = re.findall(r"^\| 46-50 .*$", OURS, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The trainer that lesson 8 writes: short, on its own, equal to the package, and caught where it is not."""
+"""The trainer that lesson 7b writes: short, on its own, equal to the package, and caught where it is not."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rmt_mini import method
 from rmt_mini.config import preset
 from rmt_mini.teaching.lessons import FOLDER, read_notebook
 
-CELLS = read_notebook(FOLDER / "08_the_loop.ipynb").cells
-FIRST, AFTER = "## RMT in 150 lines", "## The same numbers as the package"
+CELLS = read_notebook(FOLDER / "07b_rmt_in_150_lines.ipynb").cells
+FIRST, AFTER = "## The settings, the model and the text", "## The same numbers as the package"
 MOST_LINES = 150
 OURS = {("rmt_mini.engine.model", "load_policy"), ("rmt_mini.worlds.corpus", "load_corpus")}
 
