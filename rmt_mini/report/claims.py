@@ -99,15 +99,14 @@ def trained_as(name: str) -> str:
 
 
 def exam_claims(found: ExamOutcome, source: str) -> list[Claim]:
-    """Judge what mid-training did for post-training on questions of a source, on the way and at the end."""
-    last, asked = found.arms[METHOD][-1].step, f"post-training on {questions_of(source)}, RMT's model answers better"
-    judged = [(f"Along the way of {asked}", pair) for pair in found.along]
-    judged += [(f"After {last} steps of {asked}", pair) for pair in found.paired if pair.step == last]
+    """Judge what mid-training did for post-training on questions of a source, at its end."""
+    last, asked = found.arms[METHOD][-1].step, questions_of(source)
+    text = f"After {last} steps of post-training on {asked}, RMT's model answers better than that of"
     names = {name: trained_as(name) for name in found.arms} | {UNTRAINED: "the untrained model"}
     return [
-        Claim(f"{text} than that of {names[pair.b]}", pair.sign, f"pass@1: {points(pair)} points.", pair.p)
-        for text, pair in judged
-        if pair.k == 1
+        Claim(f"{text} {names[pair.b]}", pair.sign, f"pass@1: {points(pair)} points.", pair.p)
+        for pair in found.paired
+        if (pair.step, pair.k) == (last, 1)
     ]
 
 

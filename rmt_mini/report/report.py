@@ -81,13 +81,12 @@ def write_comparison_report(
 ) -> str:
     """Write report.md and figures of a comparison, and its exams; returns the table of accuracies, or of variants."""
     exams, table = exams or {}, macro(TABLES, "variants", variants, SYMBOLS) if variants else accuracy_table(found)
-    figures, judged = {"arms": plots.arms(_shown(found))}, claims.claims(found)
+    figures = {"arms": plots.arms(_shown(found))}
     curves = {words: arm.curves["average"] for words, arm in _shown(found).items() if arm.curves}
     if curves and not variants:
         figures["curves"] = plots.levels(curves, "step", "next tokens right")
     for source, exam in exams.items():
         figures[f"posttraining-{as_file_name(source)}"] = plots.exam_curves(_trained(exam))
-        judged += claims.exam_claims(exam, source)
     if variants:
         figures["sensitivity"] = plots.tornado(variants)
     _write(
@@ -98,7 +97,8 @@ def write_comparison_report(
         arms=_shown(found),
         words=_words(found),
         symbols=SYMBOLS,
-        claims=claims.corrected(judged),
+        claims=claims.corrected(claims.claims(found)),
+        exam_claims=claims.corrected([one for source in exams for one in claims.exam_claims(exams[source], source)]),
         exams={source: (exam, exam_table(exam)) for source, exam in exams.items()},
         questions_of=claims.questions_of,
         trained_as=trained_as,

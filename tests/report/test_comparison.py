@@ -353,7 +353,7 @@ def the_page() -> str:
     return " ".join((ROOT / "docs/replication.md").read_text(encoding="utf-8").replace("*", "").split())
 
 
-@pytest.mark.parametrize("name", ["micro/comparison", "micro/reckoning", "laptop/comparison"])
+@pytest.mark.parametrize("name", ["micro/comparison", "laptop/comparison"])
 def test_the_page_shows_what_was_recorded(name: str) -> None:
     found, text = Comparison.read(ROOT / f"data/{name}"), the_page()
     for arm in found.arms.values():
@@ -367,11 +367,11 @@ def test_the_page_shows_what_was_recorded(name: str) -> None:
 
 
 def test_the_page_shows_the_recorded_exams() -> None:
-    text, reckoning = (PostTraining.read(ROOT / f"data/micro/{name}").exams for name in ("comparison", "reckoning"))
+    exams = PostTraining.read(ROOT / "data/micro/comparison").exams
     for name, words in (("base", "untrained"), ("ntp", "NTP only"), ("rpt", "RPT"), ("rmt", "RMT")):
         cells = [
             share(one.pass_at[1], "{0:.0f}")
-            for exam in (text["micro"], text["micro-text"], reckoning["micro-text"])
+            for exam in (exams["micro"], exams["micro-text"])
             for one in exam.arms[name]
             if one.step in (0, 20, 60)
         ]
@@ -588,8 +588,6 @@ def test_pass_at_k_over_seeds_and_questions(exam: ExamOutcome) -> None:
 def test_the_end_of_post_training_is_judged_and_reported(exam: ExamOutcome, whole: Comparison, tmp_path: Path) -> None:
     asked = "post-training on kinds of questions that no text has, RMT's model answers better than that of"
     assert {claim.text: claim.sign for claim in exam_claims(exam, "micro")} == {
-        f"Along the way of {asked} the untrained model": 1,
-        f"Along the way of {asked} RPT": 1,
         f"After 40 steps of {asked} the untrained model": 1,
         f"After 40 steps of {asked} RPT": 0,
     }
@@ -599,6 +597,7 @@ def test_the_end_of_post_training_is_judged_and_reported(exam: ExamOutcome, whol
     write_comparison_report(tmp_path, whole, {"gym:chain_sum": exam})
     page = (tmp_path / "report.md").read_text()
     for line in (
+        f"Verdicts are corrected for their number ({len(claims(whole))}, and after post-training 2) by Holm's method",
         "## Post-training: questions of gym:chain_sum",
         "(figures/posttraining-gym-chain_sum.png)",
         "| RMT | 24.08 -> 54.67 | 25.17 -> 64.33 |",
