@@ -10,13 +10,14 @@ import pytest
 
 from rmt_mini.files import Comparison, Evaluation, ExamEvaluation, ExamStep, PostTraining
 from rmt_mini.report.claims import SHOWN
-from rmt_mini.report.markdown import share
+from rmt_mini.report.markdown import points, share
 from rmt_mini.runs.compare import report
 from rmt_mini.runs.pre_and_post import go_on
 from tests.quotes import PAGE, QUOTED, ROOT, quoted, section
 from tests.record import record
 
 MAIN = ROOT / "data/abacus/comparison"
+OF_RMT = re.compile(r"rmt(-base\d)?-seed\d+")  # a run's name
 
 
 def test_quotations_are_those_of_the_recorded_reports() -> None:
@@ -75,6 +76,14 @@ def test_sentences_say_what_the_tables_show() -> None:
     assert (
         "right at {} % of the probed calculable tokens after its own thought, and at {} to {} %".format(*ends) in page
     )
+    assert f"gets it back, {100 * rmt.more['gated']['saying'].mean:.0f} % of sayings" in page
+    without, pairs = found.arms["rmt-no-ntp"], {one.tier: one for one in found.paired if one.b == "rmt-no-ntp"}
+    levels = [f"{100 * (one.average.accuracy or 0):.1f}" for one in (without, rpt)]
+    lengths = [f"{one.thought_length:.0f}" for one in (without, rpt)]
+    assert "{} % where RPT has {}, with {} tokens where RPT has {}.".format(*levels, *lengths) in page
+    assert f"gives RMT {points(pairs['average'])} points, ahead in every run" in page
+    gaps = points(pairs["saying"]), points(pairs["calculable"])
+    assert "sayings differ by {} points, calculable tokens by {}.".format(*gaps) in page
     assert 0.45 < rmt.thought_length / rpt.thought_length < 0.55  # "half"
     untrained = found.arms["base-ntp"].sorts["calculable"].accuracy
     assert untrained is not None
@@ -85,15 +94,14 @@ def test_sentences_say_what_the_tables_show() -> None:
         assert f"| {SHOWN[name]} | {tiers} | {share(arm.average)} |" in short.replace("*", "")
 
 
-def test_rmt_is_ahead_of_reading_alone_in_every_run() -> None:
+def test_rmt_is_ahead_of_reading_alone_and_of_itself_without_reading_in_every_run() -> None:
     after = {name: one.after for name, one in _evaluations().items() if one.after}
-    runs = [name.removeprefix("rmt") for name in after if name.startswith("rmt-")]
+    runs = [name.removeprefix("rmt") for name in after if OF_RMT.fullmatch(name)]
     assert len(runs) == 6
     for run in runs:
-        rmt, ntp = after[f"rmt{run}"].think.average.accuracy, after[f"ntp{run}"].ntp.average.accuracy
-        assert rmt is not None
-        assert ntp is not None
-        assert rmt > ntp
+        rmt, without = (after[f"{arm}{run}"].think.average.accuracy or 0 for arm in ("rmt", "rmt-no-ntp"))
+        assert rmt > (after[f"ntp{run}"].ntp.average.accuracy or 1)
+        assert rmt > without
 
 
 def test_sentences_on_post_training_say_what_the_exams_show() -> None:
@@ -126,7 +134,7 @@ def test_rmt_ends_ahead_of_rpt_and_ntp_in_every_run_of_the_second_exam() -> None
             for name, file in files.items()
             if file
         }
-    runs = [name.removeprefix("rmt") for name in right if name.startswith("rmt-")]
+    runs = [name.removeprefix("rmt") for name in right if OF_RMT.fullmatch(name)]
     assert len(runs) == 6
     assert all(right[f"rmt{run}"] > right[f"{other}{run}"] for run in runs for other in ("rpt", "ntp"))
 
@@ -140,6 +148,6 @@ def _evaluations() -> dict[str, Evaluation]:
 
 def _plain_sayings() -> list[float]:
     rows = [
-        one.after.ntp.sorts["saying"] for name, one in _evaluations().items() if name.startswith("rmt-") and one.after
+        one.after.ntp.sorts["saying"] for name, one in _evaluations().items() if OF_RMT.fullmatch(name) and one.after
     ]
     return [row.accuracy for row in rows if row.accuracy is not None]

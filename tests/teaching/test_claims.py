@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import fmean
 
-from rmt_mini.files import Evaluation, ExamOutcome, ExamPair, PostTraining, read_metrics
+from rmt_mini.files import Comparison, Evaluation, ExamOutcome, ExamPair, PostTraining, read_metrics
+from rmt_mini.report.claims import claims, corrected
 from rmt_mini.report.markdown import points
-from rmt_mini.teaching.lessons import lessons, read_notebook
+from rmt_mini.teaching.lessons import lessons, number_of, read_notebook
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 
 
 def said(lesson: int) -> str:
-    cells = read_notebook(lessons()[lesson]).cells
+    (path,) = (path for path in lessons() if number_of(path) == str(lesson))
+    cells = read_notebook(path).cells
     return " ".join(" ".join(cell.source for cell in cells if cell.cell_type == "markdown").split())
 
 
@@ -66,6 +68,58 @@ def test_lesson_4_says_what_rmt_did_to_calculable_tokens_and_noise() -> None:
     assert noise.low < (found.before.ntp.sorts["noise"].accuracy or 0.0) < noise.high
 
 
+def test_lesson_8_says_what_other_settings_did() -> None:
+    older, words = Comparison.read(DATA / "micro/comparison"), said(8)
+    arms, pairs = older.arms, {(one.b, one.tier): 100 * (one.difference or 0) for one in older.paired}
+    lengths = arms["rmt-no-budget"].thought_length, arms["rmt"].thought_length
+    assert "they have {:.1f} tokens where RMT's have {:.1f}".format(*lengths) in words
+    assert f"lower by {pairs['rmt-no-budget', 'average']:.1f} points" in words
+    lost = [pairs["rmt-no-ntp", tier] for tier in ("hard", "easy")]
+    assert "it loses {:.1f} points, the easy one {:.1f}.".format(*lost) in words
+    ends = percent(arms["rpt"].average.accuracy), arms["rpt"].thought_length, percent(arms["rmt"].average.accuracy)
+    assert "RPT ends at {}, with thoughts of {:.0f} tokens, and RMT at {}".format(*ends) in words
+
+
+def test_lesson_9_says_what_the_comparison_shows() -> None:
+    found, words = Comparison.read(DATA / "abacus/comparison"), said(9)
+    pairs = {(one.b, one.tier): one for one in found.paired}
+    assert (found.bases, len(found.seeds)) == (3, 2)
+    assert f"it is ahead, by {points(pairs['ntp', 'average'])} points" in words
+    assert f"on calculable tokens it is {points(pairs['ntp', 'calculable'])}" in words
+    assert f"on sayings it is {points(pairs['ntp', 'saying'])}, which is inconclusive" in words
+    assert [pairs["ntp", tier].sign for tier in ("average", "calculable", "saying")] == [1, 1, 0]
+    took = [found.arms[name].compute for name in ("rmt", "ntp")]
+    assert took[0] is not None
+    assert took[1] is not None
+    assert round(took[0].operations / took[1].operations) == 7  # "two, seven, or seventy?"
+    assert f"and still the difference is {points(pairs['rpt', 'average'])} points" in words
+    assert all(a > b for a, b in zip(found.arms["rmt"].by_base, found.arms["rpt"].by_base, strict=True))
+    calculable = [percent(found.arms[arm].sorts["calculable"].accuracy) for arm in ("rpt", "rmt")]
+    assert f"RPT is best on calculable tokens, with {calculable[0]}, RMT nearly level" in words
+    assert pairs["rpt", "calculable"].sign == 0
+    gaps = [points(pairs["rpt", sort]) for sort in ("saying", "calculable")]
+    assert "here they do, with {} and {}.".format(*gaps) in words
+    alone = claims(found)
+    lost = {one.text for one in alone if one.sign} - {one.text for one in corrected(alone) if one.sign}
+    assert lost == {
+        "RMT is more accurate than RPT",
+        "RMT's thoughts are shorter than RPT's",
+        "The NTP loss adds to accuracy",
+    }
+    reading = [points(pairs["rmt-no-ntp", sort]) for sort in ("calculable", "saying")]
+    assert "by {} points on calculable tokens and by {} on sayings".format(*reading) in words
+
+
+def test_lesson_9_says_what_the_older_text_shows() -> None:
+    older, words = Comparison.read(DATA / "micro/comparison"), said(9)
+    pairs = {one.b: one for one in older.paired if one.tier == "average"}
+    behind = [f"{-100 * (pairs[name].difference or 0):.1f}" for name in ("ntp", "ntp-equal-compute")]
+    assert "ahead of RMT, by {} points for equal steps and by {} for equal compute".format(*behind) in words
+    assert [pairs[name].sign for name in ("ntp", "ntp-equal-compute")] == [-1, -1]
+    controls = ("rmt-shuffled-reward", "rl-no-think", "rmt-random-tokens")
+    assert [pairs[name].sign for name in controls] == [1, 1, 0]
+
+
 def passed(found: ExamOutcome, arm: str, k: int, end: int = 0) -> str:
     return percent(found.arms[arm][end].pass_at[k].accuracy).removesuffix(" %")
 
@@ -88,6 +142,12 @@ def test_lesson_10_says_who_begins_and_who_ends_ahead() -> None:
     begin = [passed(one, arm, 1) for arm in ("rmt", "rpt", "base")]
     assert "models begin with {} and {} % right, the untrained one with {} %".format(*begin) in words
     assert f"its lead is gone: {first[1]} %, where RMT has {first[3]} %" in words
+    older = PostTraining.read(DATA / "micro/comparison").exams["micro"]
+    begin = [passed(older, arm, 1) for arm in ("rmt", "ntp", "base")]
+    assert begin[0] == begin[1]
+    assert f"begin with {begin[0]} % where the untrained one has {begin[2]}" in words
+    assert lead(older, 60).sign == -1  # "far behind"
+    assert (lead(every, 0).sign, lead(one, 0).sign) == (0, 1)  # "surely in one of them"
     assert all(abs(lead(found, 60).difference or 1) < 0.03 for found in (every, one))
     assert f"RMT's is ahead by {points(lead(one, 120))} points in one" in words
     assert lead(every, 120).sign == 0

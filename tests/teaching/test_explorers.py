@@ -66,14 +66,14 @@ def drawn_by(name: str) -> Any:
     if callable(EXPLORERS[name]):
         return EXPLORERS[name]
     lesson, *parts = EXPLORERS[name]
-    micro, folder = preset("micro"), FOLDER.parent / "data" / "micro" / "comparison"
-    old, new = (PostTraining.read(one).exams for one in (folder, FOLDER.parent / "data/abacus/comparison"))
+    micro, folder = preset("micro"), FOLDER.parent / "data/abacus/comparison"
+    old, new = (PostTraining.read(one).exams for one in (FOLDER.parent / "data/micro/comparison", folder))
     found = {"all read-outs": new["abacus-all"], "one word": new["abacus-text"], "new kinds": old["micro"]}
     given = {**vars(method), **vars(plots)} | {
         "EARLY": micro.tier_probs_early, "LATE": micro.tier_probs_late, "SHOWN": SHOWN, "trained_as": trained_as,
         "FOUND": Comparison.read(folder) if lesson.startswith("09") else found, "pass_at_k": pass_at_k, "torch": torch,
         "expected_half_width": expected_half_width, "expected_positions": expected_positions,
-        "preset": preset, "prepare": prepare,
+        "OLDER": Comparison.read(FOLDER.parent / "data/micro/comparison"), "preset": preset, "prepare": prepare,
     }  # fmt: skip
     return defined_by(lesson, *parts, **given)[parts[-1]]
 
@@ -259,7 +259,7 @@ def test_recorded_ablations_and_exams() -> None:
     ablations, exams = drawn_by("ablations"), drawn_by("exams")
     paired = recorded("comparison/comparison")["paired"]
     cell = next(one for one in paired if (one["b"], one["tier"]) == ("rmt-no-budget", "medium"))
-    assert f"RMT without budget {100 * cell['difference']:+.1f}" in ablations("medium", "ablations").alt
+    assert f"RMT without budget {100 * cell['difference']:+.1f}" in ablations("micro", "medium", "ablations").alt
     explorer, data = explorer_of("exams"), FOLDER.parent / "data"
     old, new = (PostTraining.read(data / name / "comparison").exams for name in ("micro", "abacus"))
     curves = [old["micro"].arms["rmt"], new["abacus-all"].arms["rmt"]]
