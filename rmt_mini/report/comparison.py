@@ -205,7 +205,10 @@ def _arm(answers: Sequence[Answer], way: str, folders: Sequence[Path]) -> files.
 
 
 def _curves(folders: Sequence[Path], way: str) -> dict[str, dict[int, Cell]]:
-    """Average the learning curves of an arm's runs, with intervals over runs: average or sort -> step -> accuracy."""
+    """Average the learning curves of an arm's runs, with intervals over runs: average or sort -> step -> accuracy.
+
+    Steps that some run did not reach are left out: an arm of equal compute takes more steps from one base than another.
+    """
     read = (files.read_lines(folder / "curve.jsonl", files.CurvePoint).good for folder in folders)
     found: dict[str, dict[int, list[float]]] = {}
     for point in (point for points in read for point in points):
@@ -215,6 +218,7 @@ def _curves(folders: Sequence[Path], way: str) -> dict[str, dict[int, Cell]]:
         part: {
             step: Cell(accuracy=fmean(runs), **statistics.as_accuracy(statistics.interval_of_mean(np.array(runs))))
             for step, runs in steps.items()
+            if len(runs) == len(folders)
         }
         for part, steps in found.items()
     }

@@ -83,6 +83,7 @@ def write_comparison_report(
     exams, table = exams or {}, macro(TABLES, "variants", variants, SYMBOLS) if variants else accuracy_table(found)
     figures = {"arms": plots.arms(_shown(found))}
     curves = {words: arm.curves["average"] for words, arm in _shown(found).items() if arm.curves}
+    curves = {words: steps for words, steps in curves.items() if max(steps) <= found.config.steps}  # of equal steps
     if curves and not variants:
         figures["curves"] = plots.levels(curves, "step", "next tokens right")
     for source, exam in exams.items():

@@ -77,6 +77,14 @@ def test_sentences_say_what_the_tables_show() -> None:
         "right at {} % of the probed calculable tokens after its own thought, and at {} to {} %".format(*ends) in page
     )
     assert f"gets it back, {100 * rmt.more['gated']['saying'].mean:.0f} % of sayings" in page
+    longer = found.arms["ntp-equal-compute"]
+    assert longer.compute is not None
+    against = {one.tier: one for one in found.paired if one.b == "ntp-equal-compute"}
+    assert (
+        f"by {points(against['average'])} points, which is inconclusive. In {longer.compute.steps:,.0f} steps" in page
+    )
+    mine, theirs = (100 * (one.sorts["calculable"].accuracy or 0) for one in (rmt, longer))
+    assert f"{theirs:.0f} % of calculable tokens where RMT has {mine:.0f} ({points(against['calculable'])})" in page
     without, pairs = found.arms["rmt-no-ntp"], {one.tier: one for one in found.paired if one.b == "rmt-no-ntp"}
     levels = [f"{100 * (one.average.accuracy or 0):.1f}" for one in (without, rpt)]
     lengths = [f"{one.thought_length:.0f}" for one in (without, rpt)]

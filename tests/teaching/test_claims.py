@@ -88,6 +88,12 @@ def test_lesson_9_says_what_the_comparison_shows() -> None:
     assert f"on calculable tokens it is {points(pairs['ntp', 'calculable'])}" in words
     assert f"on sayings it is {points(pairs['ntp', 'saying'])}, which is inconclusive" in words
     assert [pairs["ntp", tier].sign for tier in ("average", "calculable", "saying")] == [1, 1, 0]
+    longer = percent(found.arms["ntp-equal-compute"].sorts["calculable"].accuracy)
+    ours = percent(found.arms["rmt"].sorts["calculable"].accuracy).removesuffix(" %")
+    assert f"So it is here: the difference is {points(pairs['ntp-equal-compute', 'average'])}" in words
+    assert f"without a thought at {longer} of calculable tokens, where RMT has {ours}." in words
+    assert pairs["ntp-equal-compute", "average"].sign == 0
+    assert found.arms["ntp-equal-compute"].seeds == 1
     took = [found.arms[name].compute for name in ("rmt", "ntp")]
     assert took[0] is not None
     assert took[1] is not None
