@@ -214,13 +214,16 @@ def _curves(folders: Sequence[Path], way: str) -> dict[str, dict[int, Cell]]:
     for point in (point for points in read for point in points):
         for part, (plain, think) in ({"average": (point.plain, point.think)} | point.sorts).items():
             found.setdefault(part, {}).setdefault(point.step, []).append(think if way == "think" else plain)
+    reached = {
+        part: {step: runs for step, runs in steps.items() if len(runs) == len(folders)} for part, steps in found.items()
+    }
     return {
         part: {
             step: Cell(accuracy=fmean(runs), **statistics.as_accuracy(statistics.interval_of_mean(np.array(runs))))
             for step, runs in steps.items()
-            if len(runs) == len(folders)
         }
-        for part, steps in found.items()
+        for part, steps in reached.items()
+        if steps
     }
 
 

@@ -82,8 +82,11 @@ def write_comparison_report(
     """Write report.md and figures of a comparison, and its exams; returns the table of accuracies, or of variants."""
     exams, table = exams or {}, macro(TABLES, "variants", variants, SYMBOLS) if variants else accuracy_table(found)
     figures = {"arms": plots.arms(_shown(found))}
-    curves = {words: arm.curves["average"] for words, arm in _shown(found).items() if arm.curves}
-    curves = {words: steps for words, steps in curves.items() if max(steps) <= found.config.steps}  # of equal steps
+    curves = {
+        words: arm.curves["average"]
+        for words, arm in _shown(found).items()
+        if arm.curves and max(arm.curves["average"]) <= found.config.steps  # more steps would leave these no room
+    }
     if curves and not variants:
         figures["curves"] = plots.levels(curves, "step", "next tokens right")
     for source, exam in exams.items():

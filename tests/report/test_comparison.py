@@ -20,6 +20,7 @@ from rmt_mini.files import (
     Cell,
     Change,
     Comparison,
+    CurvePoint,
     Evaluation,
     ExamOutcome,
     ExamPlan,
@@ -29,6 +30,8 @@ from rmt_mini.files import (
     PostTraining,
     SortCell,
     Tiers,
+    as_lines,
+    read_lines,
     read_metrics,
 )
 from rmt_mini.method.schedule import budget_of, probabilities_of
@@ -136,6 +139,22 @@ def test_what_a_thought_is_worth_and_how_it_was_learned(whole: Comparison, tmp_p
     page = (tmp_path / "report.md").read_text()
     assert "| RMT | 80.0 [" in page.split("## What a thought is worth")[1].split("## What it took")[0]
     assert "](figures/curves.png)" in page
+
+
+def test_a_curve_has_the_steps_that_all_runs_reached_and_may_be_missing(tmp_path: Path) -> None:
+    runs = {"rmt": [a_run(tmp_path, "rmt", seed, 0.8, 5, 0.4) for seed in (0, 1)]}
+    longer = runs["rmt"][0] / "curve.jsonl"
+    first, last = read_lines(longer, CurvePoint).good
+    longer.write_text(as_lines([first, last, last.model_copy(update={"step": 20})]))
+
+    def found() -> Comparison:
+        return Comparison(**compare_runs(runs), config=BASE_CONFIG, seeds=[0, 1], machine={}, versions={})
+
+    assert list(found().arms["rmt"].curves["average"]) == [0, 10]
+    longer.unlink()
+    assert found().arms["rmt"].curves == {}
+    write_comparison_report(tmp_path / "report", found())
+    assert "figures/curves.png" not in (tmp_path / "report/report.md").read_text()
 
 
 def test_a_ratio_has_a_paired_interval(tmp_path: Path) -> None:
