@@ -19,7 +19,7 @@ from nbconvert import SlidesExporter
 from rmt_mini.errors import UserError
 from rmt_mini.files import write_keeping
 from rmt_mini.report.plots import pipeline
-from rmt_mini.teaching.lessons import FOLDER, lessons, number_of, read_notebook
+from rmt_mini.teaching.lessons import FOLDER, by_number, lessons, read_notebook
 
 GUIDE = FOLDER.parent / "docs" / "instructor.md"
 CHECKED = "# NBVAL_CHECK_OUTPUT"  # for tests, and not for readers
@@ -61,8 +61,8 @@ def talk(minutes: int) -> Any:
     )
     head = f"# {title[0].upper()}{title[1:]}\n\n{pipeline('midtraining')._repr_html_()}"
     made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(head)])
-    places = {number_of(path): path for path in lessons()}
-    of = cache(lambda number: sections(places[number]))  # several rows are of one lesson
+    numbered = by_number()
+    of = cache(lambda number: sections(numbered[number]))  # several rows are of one lesson
     for row in table.splitlines()[2:]:
         when, what, where = row.strip("| ").split(" | ")
         made.cells.append(nbformat.v4.new_markdown_cell(f"# {what}\n\nMinutes {when}"))

@@ -30,6 +30,11 @@ def number_of(path: Path) -> str:
     return re.sub(r"^0(?=\d)", "", path.stem.partition("_")[0])
 
 
+def by_number() -> dict[str, Path]:
+    """Return the lessons by their numbers, in order."""
+    return {number_of(path): path for path in lessons()}
+
+
 def read_notebook(path: Path) -> Any:
     """Read a notebook; a UserError if there is none, or it is not a notebook."""
     if not path.is_file():

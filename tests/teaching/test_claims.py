@@ -8,14 +8,13 @@ from statistics import fmean
 from rmt_mini.files import Comparison, Evaluation, ExamOutcome, ExamPair, PostTraining, read_metrics
 from rmt_mini.report.claims import claims, corrected
 from rmt_mini.report.markdown import points
-from rmt_mini.teaching.lessons import lessons, number_of, read_notebook
+from rmt_mini.teaching.lessons import by_number, read_notebook
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 
 
 def said(lesson: int) -> str:
-    (path,) = (path for path in lessons() if number_of(path) == str(lesson))
-    cells = read_notebook(path).cells
+    cells = read_notebook(by_number()[str(lesson)]).cells
     return " ".join(" ".join(cell.source for cell in cells if cell.cell_type == "markdown").split())
 
 
@@ -152,7 +151,7 @@ def test_lesson_10_says_who_begins_and_who_ends_ahead() -> None:
     begin = [passed(older, arm, 1) for arm in ("rmt", "ntp", "base")]
     assert begin[0] == begin[1]
     assert f"begin with {begin[0]} % where the untrained one has {begin[2]}" in words
-    assert lead(older, 60).sign == -1  # "far behind"
+    assert lead(older, 60).sign == -1  # "far below"
     assert (lead(every, 0).sign, lead(one, 0).sign) == (0, 1)  # "surely in one of them"
     assert all(abs(lead(found, 60).difference or 1) < 0.03 for found in (every, one))
     assert f"RMT's is ahead by {points(lead(one, 120))} points in one" in words

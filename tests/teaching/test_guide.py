@@ -11,7 +11,7 @@ import pytest
 from rmt_mini.arms import ARMS
 from rmt_mini.errors import UserError
 from rmt_mini.teaching.begin import recorded
-from rmt_mini.teaching.lessons import lessons, number_of
+from rmt_mini.teaching.lessons import by_number, lessons
 from rmt_mini.teaching.quiz import QUESTIONS
 from tests.guide import GUIDE, guide
 
@@ -20,8 +20,7 @@ OURS = re.sub(r"<!-- (\w+): begin -->.*?<!-- \1: end -->", "", TEXT, flags=re.DO
 
 
 def headings_of(number: str) -> set[str]:
-    (path,) = (one for one in lessons() if number_of(one) == number)
-    cells = nbformat.read(path, as_version=4).cells
+    cells = nbformat.read(by_number()[number], as_version=4).cells
     lines = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown").splitlines()
     return {line.lstrip("#").strip() for line in lines if line.startswith("#")}
 
@@ -39,7 +38,7 @@ def test_every_part_of_a_lesson_every_question_and_every_arm_that_is_named_exist
     named = re.findall(r"lesson (\w+), ((?:\*[^*]+\*(?: and )?)+)", OURS)
     parts = [(number, part) for number, listed in named for part in re.findall(r"\*([^*]+)\*", listed)]
     assert len(parts) > 50
-    assert {number for number, _ in parts} == {number_of(path) for path in lessons()}
+    assert {number for number, _ in parts} == set(by_number())
     for number, part in parts:
         assert part in headings_of(number), (number, part)
     (row,) = re.findall(r"^\| 46-50 .*$", OURS, re.MULTILINE)

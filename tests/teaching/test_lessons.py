@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from docs.make.slides import CHECKED
-from rmt_mini.teaching.lessons import FOLDER, METADATA, lessons, number_of, read_notebook
+from rmt_mini.teaching.lessons import FOLDER, METADATA, by_number, lessons, number_of, read_notebook
 from tests.guide import main, words_of
 from tests.lessons import MARK, digest, execute, run
 
@@ -34,7 +34,7 @@ def shown_by(cell: Any) -> list[str]:
 
 
 def test_every_lesson_is_there_and_leads_to_the_next() -> None:
-    assert [number_of(path) for path in lessons()] == [*map(str, range(8)), "7b", *map(str, range(8, 13))]
+    assert list(by_number()) == [*map(str, range(8)), "7b", *map(str, range(8, 13))]
     for here, following in pairwise(lessons()):
         assert f"]({following.name})" in words_of(here), here.name
 
