@@ -9,9 +9,9 @@ opening, ``</think>`` and a cue. Two formats of one protocol:
   paper's instruction and B_t, opens ``<think>``, and the answer is the last ``\boxed{}`` after ``</think>``, judged by
   RPT's byte prefix rule; leading white space need not be repeated inside the box.
 
-Difference from the paper: the instruction comes after the text, since what differs between steps must come after the
-trunk. Only sampled answer tokens are parsed, so neither text nor thought can fake a reward. Delimiters are recognised
-by token ID, not by spelling.
+Difference from the paper: the instruction comes after the text, since what differs between branches must come after
+the trunk. Only sampled answer tokens are parsed, so neither text nor thought can fake a reward. Delimiters are
+recognised by token ID, not by spelling.
 """
 
 import re

@@ -15,11 +15,11 @@ from rmt_mini.teaching.lessons import FOLDER, read_notebook
 MESSAGES = {
     "it never stops": "the first end token takes no loss, as if it were padding",
     "KL through the roof": "the log-ratio has the wrong sign",
-    "nan at once": "a group of one gets advantage nan: its deviation divides by G - 1, which is 0",
+    "smaller groups": "a group of one gets advantage nan: its deviation divides by G - 1, which is 0",
     "the text fades": "the targets are a view of them, and writing into it erases the text",
     "credit for the wrong one": "4 answers have 3 rewards: one that is no number got none",
     "a dip": "the last 2 are scaled as if 4",
-    "thoughts collapse": "the places where the thought went on take no loss: closing becomes likelier everywhere",
+    "learning when to close": "the places where the thought went on take no loss: closing becomes likelier everywhere",
 }
 TOKENS = torch.tensor([4, 5, 6])
 BY_HAND: dict[str, tuple[Callable[[Any], Any], list[float], list[float]]] = {  # a case; as found, repaired
@@ -29,11 +29,11 @@ BY_HAND: dict[str, tuple[Callable[[Any], Any], list[float], list[float]]] = {  #
         [2 - math.log(2) - 1],
         [0.5 + math.log(2) - 1],
     ),
-    "nan at once": (lambda f: f(torch.tensor([1.0, 0.0]), 2), [0.7071, -0.7071], [1.0, -1.0]),
+    "smaller groups": (lambda f: f(torch.tensor([1.0, 0.0]), 2), [0.7071, -0.7071], [1.0, -1.0]),
     "the text fades": (lambda f: [f(t := TOKENS.clone(), torch.tensor([True, False])), t][1], [4, 5, 0], [4, 5, 6]),
     "credit for the wrong one": (lambda f: f(("x", "7"), 7), [1.0], [0.0, 1.0]),
     "a dip": (lambda f: f([4.0, 4.0, 4.0], 2), [4.0, 2.0], [4.0, 4.0]),
-    "thoughts collapse": (
+    "learning when to close": (
         lambda f: f(torch.tensor([0.1, 0.5]).log()),
         [-math.log(0.5)],
         [-(math.log(0.9) + math.log(0.5)) / 2],

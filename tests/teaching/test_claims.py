@@ -30,7 +30,11 @@ def test_lesson_0_says_which_sort_gained_and_by_what() -> None:
     before, after = found.before, found.after
     thinking = [percent(one.think.sorts["calculable"].accuracy) for one in (before, after)]
     assert f"it was so before RMT: {thinking[0]} right before, {thinking[1]} after" in words
-    assert f"from {before.think.thought_length:.0f} tokens to {after.think.thought_length:.0f}" in words
+    lengths = [one.think.sorts["calculable"].thought_length for one in (before, after)]
+    everywhere = before.think.thought_length, after.think.thought_length
+    assert (
+        "from {:.0f} tokens to {:.0f} (over all positions from {:.0f} to {:.0f})".format(*lengths, *everywhere) in words
+    )
     ends = percent(before.ntp.sorts["saying"].accuracy), percent(after.think.sorts["saying"].accuracy)
     assert f"at sayings, from {ends[0]} to {ends[1]}" in words
     assert (
@@ -52,6 +56,17 @@ def test_lesson_3_says_how_far_thoughts_are_from_the_budget() -> None:
     assert 0.55 < single < 0.65
     assert "off by an eighth there while single thoughts still miss by three fifths of a budget" in words
     assert fmean(1 - one.length_reward for one in last) < single / 2  # "only late are both small"
+
+
+def test_lesson_3_says_how_thoughts_came_down() -> None:
+    metrics, words = read_metrics(DATA / "micro/seed0"), said(3)
+    closed = [percent(fmean(one.closed_share for one in metrics[start : start + 10])) for start in (0, 10, 100)]
+    assert "from {} in the first ten steps to {} in the next ten.".format(*closed) in words
+    assert f"the share rises to {closed[2]}." in words
+    reached = next(one.step for one in metrics if one.thought_length <= one.budget)
+    assert 0.55 < reached / len(metrics) < 0.7  # "after two thirds of the run"
+    assert f"From above: {metrics[0].thought_length:.0f} tokens at a budget of {metrics[0].budget}" in words
+    assert 0 < metrics[-1].budget - metrics[-1].thought_length < 1  # "slightly below"
 
 
 def test_lesson_4_says_what_rmt_did_to_calculable_tokens_and_noise() -> None:
@@ -159,3 +174,12 @@ def test_lesson_10_says_who_begins_and_who_ends_ahead() -> None:
     heads = [f"{100 * (lead(found, step).difference or 0):+.1f}" for found in (one, every) for step in (0, 120)]
     sentence = "{} points at the beginning and {} at the end when one word is asked for, {} and {} when all"
     assert sentence.format(*heads) in words
+
+
+def test_lesson_11_says_what_the_run_on_a_real_model_shows() -> None:
+    found, words = Evaluation.read(DATA / "laptop"), said(11)
+    gap = found.gain["think_minus_ntp_after"]
+    assert f"the difference is inconclusive ({points(gap)} points)" in words
+    assert gap.sign == 0
+    signal = percent(fmean(one.signal_groups for one in read_metrics(DATA / "laptop")))
+    assert f"{signal} of the groups of training had a signal" in words
