@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar, get_args
 
@@ -71,14 +70,6 @@ class File(Record):
         write_whole(folder / self.NAME, self.model_dump_json(indent=1, exclude_unset=True) + "\n")
 
 
-@dataclass(frozen=True)
-class Turn:
-    """What a chat template writes around a user's text, the start of the thought included."""
-
-    before: str
-    after: str
-
-
 class Notes(File, name="run.json", frozen=False):
     """run.json: what ran, with what, and how it ended; ``kind`` says which kind of run it is."""
 
@@ -101,7 +92,6 @@ class Notes(File, name="run.json", frozen=False):
     proxy_digest: str | None = None
     overlap: Overlap | None = None
     unknown_share: Share | None = None  # of the tokens; none of them is asked or trained on
-    chat_turn: Turn | None = None
     tracking_id: str | None = None  # under which ``report_to`` knows the run
     questions: str | None = None
     questions_left_out: int | None = None

@@ -14,7 +14,6 @@ from rmt_mini.engine.plain import PlainTree, choose_tree, gap
 from rmt_mini.engine.tree import DocumentTree
 from rmt_mini.engine.weights import BUNDLED, WORLD_MODELS, bundled_model
 from rmt_mini.errors import UserError, logger, out_of_memory
-from rmt_mini.files import Turn
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -30,7 +29,6 @@ class Policy:
     device: torch.device
     dtype: torch.dtype
     proxy: "Policy | None" = None  # a smaller model that measures entropies, where ``entropy_model`` names one
-    turn: Turn | None = None  # what the chat template writes around a text, once that is settled
 
     @property
     def head(self) -> nn.Module:

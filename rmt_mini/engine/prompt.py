@@ -16,15 +16,16 @@ recognised by token ID, not by spelling.
 
 import re
 from collections.abc import Sequence
+from datetime import date
 from typing import Any, Protocol
 
 from rmt_mini.errors import UserError
-from rmt_mini.files import Turn
 from rmt_mini.method.rewards import match_reward, prefix_match_reward
 
 TAIL_TOKENS = 8
 ANSWER_TOKENS = 16
 LOOKAHEAD_TOKENS = 8
+TODAY = date(2026, 1, 1)  # for templates that state it: a run that goes on another day reads the same tokens
 HALF = "\N{REPLACEMENT CHARACTER}"  # what a token that ends inside a character decodes to
 INSTRUCTION = (
     "\n\nThe text above breaks off. Reason about what its next token is{budget}, then give the next token alone in "
@@ -166,15 +167,19 @@ class Continuation:
         return match_reward(answer[0], trunk[index])
 
 
-def _render(tokenizer: Any) -> Turn:
-    """Return the turn of a tokenizer's template, with one thought open at its end, whether it thinks or not."""
+def _render(tokenizer: Any) -> tuple[str, str]:
+    """Return what a template writes before and after a user's text, with one thought open, whether it thinks or not."""
     marker = "\x02document\x03"
     thinks = {"enable_thinking": True, "thinking": True}  # of Qwen3, SmolLM3 and GLM; of DeepSeek and Granite
+    asks = r"strftime_now\((['\"])(.*?)\1\)"
+    template = re.sub(asks, lambda found: repr(TODAY.strftime(found[2])), tokenizer.get_chat_template())
     turn = [{"role": "user", "content": marker}]
-    rendered = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, **thinks)
+    rendered = tokenizer.apply_chat_template(
+        turn, chat_template=template, tokenize=False, add_generation_prompt=True, **thinks
+    )
     before, after = rendered.split(marker)
     after = re.sub(r"(<think>\s*)?</think>\s*$", "", after)
-    return Turn(before, after if after.rstrip().endswith("<think>") else after + "<think>\n")
+    return before, after if after.rstrip().endswith("<think>") else after + "<think>\n"
 
 
 class Chat:
@@ -183,19 +188,19 @@ class Chat:
     name = "chat"
     answer_limit = ANSWER_TOKENS
 
-    def __init__(self, tokenizer: Any, instruction: str = INSTRUCTION, turn: Turn | None = None) -> None:
+    def __init__(self, tokenizer: Any, instruction: str = INSTRUCTION) -> None:
         needs, other = "answer_format 'chat' needs a", "use answer_format 'continuation'"
         if not getattr(tokenizer, "chat_template", None):
             raise UserError(f"{needs} tokenizer with a chat template; {other}")
         self.tokenizer, self._instruction, self._codec = tokenizer, instruction, Codec(tokenizer)
         self.close = self._codec.close("<think>\n", "\\boxed{0123456789}")
         try:
-            self.turn = turn or _render(tokenizer)
+            before, self._after = _render(tokenizer)
         except Exception as error:  # a template is a program, and may raise any error
             reason = " ".join(str(error).split())[:100]
             found = f"{needs} chat template that takes a user's turn as it is, and this tokenizer's does not ({reason})"
             raise UserError(f"{found}; {other}") from error
-        self._header, self._cue = self._codec.encode(self.turn.before), self._codec.write("\n\n")
+        self._header, self._cue = self._codec.encode(before), self._codec.write("\n\n")
         if last_boxed(self._codec.read(self._codec.write("\\boxed{a}"))) != "a":
             raise UserError(f"{needs} tokenizer that gives \\boxed{{a}} back as it was; {other}")
 
@@ -204,7 +209,7 @@ class Chat:
 
     def opening(self, budget: int | None) -> list[int]:
         stated = "" if budget is None else BUDGET_INSTRUCTION.format(budget=budget)
-        return self._codec.write(self._instruction.format(budget=stated) + self.turn.after)
+        return self._codec.write(self._instruction.format(budget=stated) + self._after)
 
     def cue(self, trunk: Sequence[int], index: int) -> list[int]:
         return list(self._cue)
@@ -249,15 +254,11 @@ def last_boxed(text: str) -> str | None:
     return text[slice(*max(boxes))] if boxes else None
 
 
-def answer_format(
-    name: str, tokenizer: Any, parameters: int, prefix_match: bool = False, turn: Turn | None = None
-) -> AnswerFormat:
-    """Choose a format by name; "auto" is chat for models from 1B on with a template; ``turn`` was rendered before."""
+def answer_format(name: str, tokenizer: Any, parameters: int, prefix_match: bool = False) -> AnswerFormat:
+    """Choose a format by name; "auto" is chat for models from 1B on with a template."""
     if name == "auto":
         chat = parameters >= 1_000_000_000 and getattr(tokenizer, "chat_template", None)
         name = "chat" if chat else "continuation"
     if name == "chat":
-        return Chat(tokenizer, turn=turn)
-    if name == "continuation":
-        return Continuation(tokenizer, prefix_match)
-    raise UserError(f"answer_format {name!r} is unknown; use 'auto', 'continuation' or 'chat'")
+        return Chat(tokenizer)
+    return Continuation(tokenizer, prefix_match)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat, Chat, answer_format, encode_text
+from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat, answer_format, encode_text
 from rmt_mini.errors import UserError, logger
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.records import Document, Text
@@ -44,9 +44,7 @@ def endless(texts: Sequence[Text], seed: int, start: int = 0) -> Iterator[Text]:
 
 def format_for(policy: "Policy", config: RMTConfig, budget: int | None = None) -> AnswerFormat:
     """Return the answer format of the configuration, for its budgets and another ``budget`` that is stated, if any."""
-    form = answer_format(config.answer_format, policy.tokenizer, policy.parameters, config.prefix_match, policy.turn)
-    if isinstance(form, Chat):
-        policy.turn = form.turn  # a template that states today's date continues with the same one
+    form = answer_format(config.answer_format, policy.tokenizer, policy.parameters, config.prefix_match)
     config.replace(answer_format=form.name)  # refuses settings that do not fit the format that "auto" has chosen
     require_room(policy.name, getattr(policy.model, "config", None), form, config, budget)
     return form

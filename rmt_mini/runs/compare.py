@@ -33,7 +33,7 @@ from rmt_mini.config import WORLDS, RMTConfig
 from rmt_mini.engine.model import locate_model
 from rmt_mini.engine.weights import WORLD_MODELS
 from rmt_mini.errors import Stopped, UserError, logger
-from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, Turn, require_free
+from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, require_free
 from rmt_mini.report import comparison
 from rmt_mini.report.report import write_comparison_report
 from rmt_mini.runs import tracking
@@ -249,11 +249,5 @@ def _one(path: Path, stop: threading.Event | None) -> Path:
     config = arm.config(plan.config).replace(model=model_of(plan.config, base), seed=seed, out=str(path))
     if arm.compute_of:
         config = config.replace(steps=comparison.steps_for_compute_of(run_folder(folder, arm.compute_of, seed, base)))
-    run(config, progress=False, stop=stop, turn=turn_before(path.parent, config.model))
+    run(config, progress=False, stop=stop)
     return path
-
-
-def turn_before(runs: Path, model: str | None = None) -> Turn | None:
-    """Return the chat turn of a run there, of ``model`` if given: runs of different days state the same date."""
-    notes = [Notes.read(path.parent) for path in sorted(runs.glob("*/run.json"))]
-    return next((one.chat_turn for one in notes if model in (None, one.settings.model)), None)

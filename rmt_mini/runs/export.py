@@ -62,7 +62,7 @@ def card(run: Path, name: str) -> str:
     notes, evaluation = Notes.read(run), Evaluation.read(run)
     config = notes.settings
     tokenizer = AutoTokenizer.from_pretrained(run / "checkpoint", trust_remote_code=False)
-    form = answer_format(config.answer_format, tokenizer, notes.parameters or 0, config.prefix_match, notes.chat_turn)
+    form = answer_format(config.answer_format, tokenizer, notes.parameters or 0, config.prefix_match)
     budgets = [config.evaluation_budget or budget_of(config, step) for step in (0, config.steps)]
     origin = ORIGINS["models"].get(config.model.rpartition("-")[0] if config.model[-1:].isdigit() else config.model)
     local = origin is None and os.path.isabs(config.model)

@@ -28,12 +28,12 @@ from rmt_mini.arms import METHOD
 from rmt_mini.config import NO_EFFECT, NOT_IN_POSTTRAINING, PretrainConfig, preset
 from rmt_mini.engine.model import Policy, load_policy, locate_model
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import ComparisonPlan, ExamPlan, PostTraining, Turn, require_free
+from rmt_mini.files import ComparisonPlan, ExamPlan, PostTraining, require_free
 from rmt_mini.report.comparison import UNTRAINED, read_exams
 from rmt_mini.report.report import exam_table, write_exam_report
 from rmt_mini.runs import tracking
 from rmt_mini.runs.capacity import explained
-from rmt_mini.runs.compare import finish, in_name, is_done, model_of, report, run_folder, turn_before, usual_workers
+from rmt_mini.runs.compare import finish, in_name, is_done, model_of, report, run_folder, usual_workers
 from rmt_mini.runs.folder import RunFolder, folder_for
 from rmt_mini.runs.journal import first_notes, model_digest, now, token_digest
 from rmt_mini.runs.run import SPARE_BYTES, anywhere, step_bar
@@ -100,7 +100,6 @@ def posttrain_run(
     progress: bool = True,
     every: int = 0,
     stop: threading.Event | None = None,
-    turn: Turn | None = None,
 ) -> ExamResult:
     """Post-train a checkpoint by GRPO on questions; measure it before and after on questions held out.
 
@@ -113,7 +112,6 @@ def posttrain_run(
         progress: show progress bars.
         every: steps between measurements on the way, in answers.jsonl beside the first and the last; 0: none.
         stop: once set, the run ends after the current step and raises Stopped; it cannot be resumed.
-        turn: what a chat template wrote around a text in a run that this one is compared with.
     """
     nested = Path(checkpoint) / "checkpoint"
     given = dict(changes or {})
@@ -123,7 +121,6 @@ def posttrain_run(
     policy = load_policy(
         str(nested if nested.is_dir() else checkpoint), given.get("device", "auto"), given.get("dtype", "auto")
     )
-    policy.turn = turn
     usual = usual_source(policy.tokenizer)
     small = usual in WORLDS
     base = {"steps": 40, "documents_per_step": 20} if small else {"steps": 12, "documents_per_step": 8}
@@ -146,7 +143,6 @@ def posttrain_run(
         overlap=overlap([*map(as_document, train)], [*map(as_document, held_out)], calculations=source in OF_MICRO),
         model_digest=model_digest(policy),
         token_digest=token_digest(exam, [*training.texts, *exam.texts], config.budget_start),
-        chat_turn=policy.turn,
     )
     with _recorded(path, notes, policy, copies=2) as journal:
         journal.track()
@@ -250,6 +246,6 @@ def _sit(path: Path, stop: threading.Event | None) -> Path:
     plan, folder, (name, seed, base) = ExamPlan.read(path.parent), path.parents[2], in_name(path)
     untrained = model_of(ComparisonPlan.read(folder).config, base)
     checkpoint = untrained if name == UNTRAINED else str(run_folder(folder, name, seed, base) / "checkpoint")
-    changes, turn = plan.changes | {"seed": seed, "out": str(path)}, turn_before(path.parent)
-    posttrain_run(checkpoint, plan.source, plan.count, plan.samples, changes, False, plan.every, stop, turn)
+    changes = plan.changes | {"seed": seed, "out": str(path)}
+    posttrain_run(checkpoint, plan.source, plan.count, plan.samples, changes, False, plan.every, stop)
     return path

@@ -32,7 +32,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, absolute_name, load_policy
 from rmt_mini.engine.text import format_for, proxy_of, to_texts, unknown_share
 from rmt_mini.errors import Stopped, UserError, logger
-from rmt_mini.files import Evaluation, Measured, Notes, Positions, Preflight, Samples, Turn
+from rmt_mini.files import Evaluation, Measured, Notes, Positions, Preflight, Samples
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Answer, Overlap, Position, State, StepMetrics, Text
 from rmt_mini.report.report import write_report
@@ -87,16 +87,11 @@ class Inputs:
         return dict(zip(files.DIGESTS, values, strict=False))
 
 
-def prepare(config: RMTConfig, policy: Policy | None = None, turn: Turn | None = None) -> Inputs:
-    """Load the corpus, and the policy unless it is given; split by document, tokenize.
-
-    ``turn`` is what a chat template writes around a text, if an earlier run settled it: a template may state today's
-    date, and would give other tokens on another day.
-    """
+def prepare(config: RMTConfig, policy: Policy | None = None) -> Inputs:
+    """Load the corpus, and the policy unless it is given; split by document, tokenize."""
     corpus = corpus_for(config)  # first, since it fails fast
     train, held_out = corpus.split(config.evaluation_fraction)
     policy = policy or load_policy(config.model, config.device, config.dtype)
-    policy.turn = turn
     form = format_for(policy, config)
     training = to_texts(train, form, config, "training")
     asked = to_texts(held_out, form, config, "held-out")[: config.evaluation_documents]
@@ -121,20 +116,19 @@ def run(
     on_step: OnStep | None = None,
     progress: bool = True,
     stop: threading.Event | None = None,
-    turn: Turn | None = None,
 ) -> RunResult:
     """Run the whole of RMT once: cold start, mid-training, evaluation before and after, report.
 
     An empty ``config.out`` chooses a free folder under runs/. A policy already in memory is changed in place. Once
     ``stop`` is set, the run ends after the current step, saves its state and raises Stopped, as where it was
-    interrupted; ``resume`` continues it. ``turn`` is as for ``prepare``, of a run that this one is compared with.
+    interrupted; ``resume`` continues it.
     """
     config = anywhere(config)
     path = folder_for(config.out, f"{config.preset}-seed{config.seed}")
     tracking.require(config.report_to)
     files.require_free(path)  # before anything slow; the folder is made only when all else is ready
     began = time.perf_counter()
-    inputs = prepare(config, policy, turn)
+    inputs = prepare(config, policy)
     policy = inputs.policy
     unknown = unknown_share(policy.tokenizer, [*inputs.train, *inputs.held_out])
     if inputs.overlap.shared:
@@ -146,7 +140,6 @@ def run(
         **inputs.digests(),
         overlap=inputs.overlap,
         unknown_share=round(unknown, 4) if unknown else None,
-        chat_turn=policy.turn,
     )
     warn_of_little_memory(config, policy)
     # at most two checkpoints and two states, old and new, for a moment
@@ -193,7 +186,7 @@ def resume(
         if state is not None:
             before = {name: value for name, value in state.plain["config"].items() if name not in MAY_CHANGE}
             _require_same("setting ", path, before, json.loads(notes.settings.model_dump_json()))
-        inputs = prepare(config, policy, notes.chat_turn)
+        inputs = prepare(config, policy)
         digests = inputs.digests()
         _require_same("", path, {name: getattr(notes, name) for name in digests}, digests)
         warn_of_little_memory(config, inputs.policy)
@@ -242,7 +235,7 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
     # its positions are known, so the model that measured entropies is not needed
     config = notes.settings.replace(entropy_model="self")
     policy = load_policy(str(folder / "checkpoint"), config.device, config.dtype)
-    inputs = prepare(config, policy, notes.chat_turn)
+    inputs = prepare(config, policy)
     what = {"corpus_digest": f"corpus {config.corpus!r}", "token_digest": f"the tokenizer of {policy.name!r}"}
     for name, changed in what.items():
         if getattr(inputs, name) != getattr(notes, name):

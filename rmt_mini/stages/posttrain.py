@@ -38,10 +38,9 @@ class Exam:
     """An answer format for questions: asks as another format does, and judges by the question's own scorer."""
 
     def __init__(self, policy: Policy, questions: Sequence[Question], config: RMTConfig) -> None:
-        base: AnswerFormat = answer_format(config.answer_format, policy.tokenizer, policy.parameters, turn=policy.turn)
-        if isinstance(base, Chat):  # a template that states today's date goes on with the same one
-            policy.turn = base.turn
-            base = Chat(policy.tokenizer, QUESTION, policy.turn)
+        base: AnswerFormat = answer_format(config.answer_format, policy.tokenizer, policy.parameters)
+        if isinstance(base, Chat):
+            base = Chat(policy.tokenizer, QUESTION)
         self.name, self.tokenizer, self.close = base.name, policy.tokenizer, base.close
         self.trunk, self.opening, self.cue = base.trunk, base.opening, base.cue
         self.texts: list[Text] = []

@@ -17,7 +17,6 @@ from rmt_mini.engine.prompt import (
     LOOKAHEAD_TOKENS,
     Chat,
     Continuation,
-    Turn,
     answer_format,
     continuation_of,
     encode_text,
@@ -100,13 +99,10 @@ def test_chat_opens_one_thought_whatever_the_template_does(template: str, after:
     assert bytes(token for token in form.opening(None) if token < 256).count(b"think>") == 1
 
 
-def test_a_turn_that_was_settled_before_is_used_again() -> None:
-    tokenizer = byte_tokenizer(template="Today: {{ strftime_now('%s') }}" + ASKS)
-    first = Chat(tokenizer, turn=Turn("Today: 2 May<|user|>", "<|end|><|assistant|><think>\n"))
-    assert first.trunk("a")[0] == [*raw("Today: 2 May"), USER, 97]
-    assert first.opening(None)[-10:] == [END, ASSISTANT, *raw("<think>\n")]
-    assert Chat(tokenizer).trunk("a")[0] != first.trunk("a")[0]
-    assert answer_format("chat", tokenizer, 1, turn=first.turn).trunk("a") == first.trunk("a")
+def test_a_template_that_states_the_date_states_the_same_one_on_every_day() -> None:
+    form = Chat(byte_tokenizer(template="Today: {{ strftime_now('%d %b %Y') }}" + ASKS))
+    assert form.trunk("a")[0] == [*raw("Today: 01 Jan 2026"), USER, 97]
+    assert form.opening(None)[-10:] == [END, ASSISTANT, *raw("<think>\n")]
 
 
 @pytest.mark.parametrize(

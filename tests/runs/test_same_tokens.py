@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from rmt_mini.arms import Arm
 from rmt_mini.config import RMTConfig
-from rmt_mini.files import ComparisonPlan, Evaluation, Notes, Turn
+from rmt_mini.files import ComparisonPlan, Evaluation, Notes
 from rmt_mini.runs.compare import _one
 from rmt_mini.runs.run import evaluate_checkpoint, resume, run
 from tests.fakes import byte_tokenizer
@@ -53,7 +53,6 @@ def in_may(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_template_with_the_date_may_be_measured_on_another_day(in_may: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_date(monkeypatch, 2026, 12, 1)
     assert evaluate_checkpoint(in_may) == Evaluation.read(in_may).after
-    assert Notes.read(in_may).chat_turn == Turn("<|user|>02 May 2026: ", "<|end|>Saturday<|assistant|><think>\n")
 
 
 def test_a_template_with_the_date_may_be_resumed_on_another_day(
@@ -74,7 +73,6 @@ def test_arms_begun_on_different_days_are_asked_alike(tmp_path: Path, monkeypatc
     for day, arm in ((2, "rmt"), (30, "ntp")):
         set_date(monkeypatch, 2026, 9, day)
         notes.append(Notes.read(_one(tmp_path / "runs" / f"{arm}-seed0", None)))
-    assert notes[0].chat_turn == notes[1].chat_turn
     assert notes[0].token_digest == notes[1].token_digest
     positions = [(tmp_path / "runs" / f"{arm}-seed0" / "positions.json").read_bytes() for arm in ("rmt", "ntp")]
     assert positions[0] == positions[1]

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from rmt_mini.config import NOT_IN_POSTTRAINING, RMTConfig, preset
-from rmt_mini.engine.prompt import Turn
 from rmt_mini.errors import UserError
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import resume
@@ -182,20 +181,6 @@ def test_it_writes_a_run_folder(tmp_path, policy):
     assert sum(right) / questions == pytest.approx(evaluation["after"]["pass_at"]["1"]["accuracy"])
     with pytest.raises(UserError, match="is a post-training run, which cannot be taken up again"):
         resume(folder)
-
-
-def test_a_turn_that_states_another_date_makes_another_run(tmp_path, policy):
-    model = saved(policy, tmp_path / "model")
-
-    def notes(name, turn=None):
-        given = {**SMALL, "answer_format": "chat", "out": str(tmp_path / name)}
-        posttrain_run(model, "micro", 12, 2, given, progress=False, turn=turn)
-        return json.loads((tmp_path / name / "run.json").read_text())
-
-    one, dated = notes("one"), notes("dated", Turn("Today: 1 May ", "<think>\n"))
-    assert "<|user|>" in one["chat_turn"]["before"]
-    assert dated["chat_turn"]["before"] == "Today: 1 May "
-    assert dated["token_digest"] != one["token_digest"]
 
 
 @pytest.mark.parametrize("name", NOT_IN_POSTTRAINING)
