@@ -8,12 +8,9 @@ The first rows of any table are not arms: the untrained model, answering at once
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import floor
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rmt_mini.config import RMTConfig
+from rmt_mini.config import RMTConfig, data
 from rmt_mini.errors import UserError
 
 METHOD, BASELINE = "rmt", "rpt"
@@ -21,40 +18,28 @@ MAIN = {"ntp", BASELINE, METHOD, "rmt-no-budget", "rmt-no-curriculum", "rmt-no-n
 BASE = {"base-ntp": "ntp", "base-ntr": "think"}  # the untrained model's two rows, and how each answers
 
 # name -> "set" and "as_long_as", each where the arm has it
-ARMS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+ARMS: dict[str, dict[str, Any]] = data("arms.yaml")
 
 
-Changes = dict[str, Any]
-
-
-def _no_budget(base: RMTConfig) -> Changes:
-    # without a budget thoughts stop at 2 budget_start, which would cut the thoughts that nobody asked to be short
-    return {"budget_start": 2 * base.budget_start}
-
-
-def _short_budget(base: RMTConfig) -> Changes:
-    # B_T; its formula is in ``method.budget``, which this room may not import
-    return {"budget_start": max(base.budget_min, floor(base.budget_start * base.budget_decay + 1e-9))}
-
-
-def _mean_tiers(base: RMTConfig) -> Changes:
+def _mean_tiers(base: RMTConfig) -> dict[str, Any]:
     # rounded, so that run.json shows no 0.30000000000000004
     mean = tuple(round((a + b) / 2, 6) for a, b in zip(base.tier_probs_early, base.tier_probs_late, strict=True))
     return {"tier_probs_early": mean, "tier_probs_late": mean}
 
 
-def _reversed_tiers(base: RMTConfig) -> Changes:
-    return {"tier_probs_early": base.tier_probs_late, "tier_probs_late": base.tier_probs_early}
-
-
 # what an arm has instead that follows from the preset's settings
-COMPUTED: dict[str, Callable[[RMTConfig], Changes]] = {
-    "rpt": _no_budget,
-    "rlp": _no_budget,
-    "rmt-no-budget": _no_budget,
-    "rmt-short-budget": _short_budget,
+COMPUTED: dict[str, Callable[[RMTConfig], dict[str, Any]]] = {
+    # without a budget thoughts stop at 2 budget_start, which would cut the thoughts that nobody asked to be short
+    **dict.fromkeys(("rpt", "rlp", "rmt-no-budget"), lambda base: {"budget_start": 2 * base.budget_start}),
+    # B_T; its formula is in ``method.budget``, which this room may not import
+    "rmt-short-budget": lambda base: {
+        "budget_start": max(base.budget_min, floor(base.budget_start * base.budget_decay + 1e-9))
+    },
     "rmt-no-curriculum": _mean_tiers,
-    "rmt-reversed-curriculum": _reversed_tiers,
+    "rmt-reversed-curriculum": lambda base: {
+        "tier_probs_early": base.tier_probs_late,
+        "tier_probs_late": base.tier_probs_early,
+    },
 }
 
 

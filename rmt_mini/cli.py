@@ -89,10 +89,7 @@ Arms = Annotated[str | None, Parameter(help="names with commas between; rmt is a
 Fields = Annotated[str | None, Parameter(help="settings to vary, with commas between [default: all that can be]")]
 Over = Annotated[str | None, Parameter(help="FIELD=a,b,c: a map of the arms, or of ntp, rpt and rmt, over a setting")]
 Runs = Annotated[int, _from(1, "runs of each arm, --seed first")]
-Fewer = Annotated[
-    int | None,
-    Parameter(help="runs of an arm that is no ablation nor ntp, rpt, rmt", converter=_whole, validator=Number(gte=1)),
-]
+Fewer = Annotated[int | None, _from(1, "runs of an arm that is no ablation nor ntp, rpt, rmt")]
 Jobs = Annotated[int, _from(0, "runs side by side; 0: one a core for micro, else 1")]
 Redo = Annotated[bool, Parameter("--report-only", negative="", help="run nothing; write again the report of what ran")]
 Questions = Annotated[

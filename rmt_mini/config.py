@@ -281,9 +281,12 @@ class PretrainConfig(Settings):
         return self
 
 
-NOT_IN_POSTTRAINING: list[str] = yaml.safe_load(
-    Path(__file__).with_name("unused_in_posttraining.yaml").read_text("utf-8")
-)
+def data(name: str) -> Any:
+    """Read a YAML file of the package, by its path in it."""
+    return yaml.safe_load((Path(__file__).parent / name).read_text(encoding="utf-8"))
+
+
+NOT_IN_POSTTRAINING: list[str] = data("unused_in_posttraining.yaml")
 
 
 def _shown(value: object) -> str:

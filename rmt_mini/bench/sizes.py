@@ -1,15 +1,12 @@
 """The sizes of the step that a benchmark measures: flags of ``rmt-mini bench``, read without torch."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from rmt_mini.config import Count, Settings, Several, Text, group
+from rmt_mini.config import Count, Settings, Several, Text, data, group
 from rmt_mini.errors import UserError
 
-FIXED: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("contenders.yaml").read_text(encoding="utf-8"))
+FIXED: dict[str, Any] = data("bench/contenders.yaml")
 SWEEPS: dict[str, list[int]] = FIXED["sweeps"]
 ROWS: tuple[str, ...] = tuple(FIXED["takes"])
 _what, _size = group("What is measured"), group("Sizes of the step")

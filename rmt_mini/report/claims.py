@@ -6,14 +6,11 @@ claims corrects for their number. The sentences are in templates/findings.md.j2.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
 from rmt_mini.arms import BASELINE, METHOD
-from rmt_mini.config import RMTConfig
+from rmt_mini.config import RMTConfig, data
 from rmt_mini.files import TIMES, Comparison, Evaluation, ExamOutcome, Row
 from rmt_mini.records import StepMetrics
 from rmt_mini.report.comparison import UNTRAINED
@@ -22,7 +19,7 @@ from rmt_mini.stages.statistics import LEVEL
 
 VERDICTS = {1: "holds", -1: "does not hold", 0: "inconclusive"}
 FOLLOWED = 0.25  # a mean length within this share of the budget counts as following it
-_DATA: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text(encoding="utf-8"))
+_DATA: dict[str, Any] = data("report/paper.yaml")
 PAPER: dict[str, list[float]] = _DATA["accuracies"]  # next tokens right, %: easy, medium, hard, average
 PAPER_LENGTHS: dict[str, float] = _DATA["lengths"]
 PAPER_EXAMS: dict[str, list[list[float] | None]] = _DATA["exams"]

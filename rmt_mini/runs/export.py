@@ -11,11 +11,10 @@ from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import AutoTokenizer
 
 from rmt_mini import __version__
-from rmt_mini.config import RMTConfig
+from rmt_mini.config import RMTConfig, data
 from rmt_mini.engine.prompt import TAIL_TOKENS, answer_format
 from rmt_mini.errors import UserError
 from rmt_mini.files import Evaluation, Notes, Samples, require_free
@@ -24,17 +23,9 @@ from rmt_mini.method.schedule import budget_of
 from rmt_mini.report import claims, markdown
 from rmt_mini.runs.folder import whole
 
-ORIGINS: dict[str, dict[str, Any]] = yaml.safe_load(
-    (Path(markdown.__file__).parent / "origins.yaml").read_text("utf-8")
-)
+ORIGINS: dict[str, dict[str, Any]] = data("report/origins.yaml")
 PRIVATE = ("preset", "model", "corpus", "entropy_model", "out", "seed", "report_to")  # said elsewhere, or a path here
 EXAMPLE = "Two and two make four; four and four make"
-UNKNOWN = (
-    "The licence of the base model is not known to rmt_mini; it binds these weights too. Look it up before you share."
-)
-BOUND = (
-    "These weights are under the licence of the base model, {}. The text: {}. rmt_mini itself is under the MIT licence."
-)
 
 
 def export(run: Path, out: Path, push: str | None = None) -> str:
@@ -65,19 +56,21 @@ def card(run: Path, name: str) -> str:
     form = answer_format(config.answer_format, tokenizer, notes.parameters or 0, config.prefix_match)
     budgets = [config.evaluation_budget or budget_of(config, step) for step in (0, config.steps)]
     origin = ORIGINS["models"].get(config.model.rpartition("-")[0] if config.model[-1:].isdigit() else config.model)
-    local = origin is None and os.path.isabs(config.model)
+    local, on_hub = origin is None and os.path.isabs(config.model), config.corpus.startswith("hf:")
     hub = config.model if origin is None and not local else (origin or {}).get("hub")
     base = origin["shown"] if origin else "a model in a local folder" if local else config.model
-    text = ORIGINS["corpora"].get(config.corpus, config.corpus if _on_hub(config) else "a text of the author's own")
+    text = ORIGINS["corpora"].get(config.corpus, config.corpus if on_hub else "a text of the author's own")
     header = ModelCardData(
         license=origin["licence"] if origin else "other",
         library_name="transformers",
         pipeline_tag="text-generation",
         base_model=hub,
-        datasets=[config.corpus.removeprefix("hf:")] if _on_hub(config) else None,
+        datasets=[config.corpus.removeprefix("hf:")] if on_hub else None,
         tags=["reinforcement-mid-training", "reinforcement-learning", "rmt-mini", "arxiv:2509.24375"],
     )
     opening, rows = form.opening(budgets[1] if config.use_budget else None), claims.rows_of(evaluation)
+    usual = RMTConfig()
+    settings = {name: (value, getattr(usual, name)) for name, value in config if name not in PRIVATE}
     shown = Samples.find(run) if config.corpus in ("micro", "abacus") else None  # no other text is ours to print
     return markdown.render(
         "card.md.j2",
@@ -100,9 +93,9 @@ def card(run: Path, name: str) -> str:
         cue=form.cue([], 0),
         tail=TAIL_TOKENS,
         example=json.dumps(shown.after[0].context if shown and shown.after else EXAMPLE),
-        changed=_changed(config),
+        changed={name: pair for name, pair in settings.items() if pair[0] != pair[1]},
         generated=shown is not None,
-        licence=BOUND.format(base, text) if origin else UNKNOWN,
+        known=origin is not None,
         bibtex=bibtex(),
     )
 
@@ -110,17 +103,6 @@ def card(run: Path, name: str) -> str:
 def bibtex() -> str:
     """Return how paper and package are cited."""
     return markdown.render("bibtex.j2", version=__version__, description=metadata("rmt-mini")["Summary"]).strip()
-
-
-def _on_hub(config: RMTConfig) -> bool:
-    return config.corpus.startswith("hf:")
-
-
-def _changed(config: RMTConfig) -> dict[str, tuple[object, object]]:
-    """Return the settings that differ from their defaults, beside these."""
-    usual = RMTConfig().to_dict()
-    both = {name: (value, usual[name]) for name, value in config.to_dict().items() if name not in PRIVATE}
-    return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
 
 
 def _push(folder: Path, repository: str) -> str:

@@ -15,16 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field
 
-from rmt_mini.config import Count, Natural, Part, RMTConfig, Settings, Switch, group
+from rmt_mini.config import Count, Natural, Part, RMTConfig, Settings, Switch, data, group
 from rmt_mini.config import preset as preset_config
 from rmt_mini.errors import UserError
 
 Address = Annotated[str, Field(title="host:port, such as 10.0.0.2:8000", pattern=r"^.+:\d+$")]
 CONFIGS = Path(__file__).parent / "accelerate"
-TABLE = yaml.safe_load((CONFIGS / "grpo.yaml").read_text(encoding="utf-8"))
+TABLE = data("scale/accelerate/grpo.yaml")
 UNUSED: list[str] = TABLE["unused"]
 _work, _sampling = group("How the work is distributed"), group("What samples")
 
@@ -102,7 +101,7 @@ def grpo_settings(config: RMTConfig, settings: ScaleSettings, longest: int, out:
     return arguments
 
 
-DATA = yaml.safe_load((CONFIGS / "setups.yaml").read_text(encoding="utf-8"))
+DATA = data("scale/accelerate/setups.yaml")
 SETUPS = DATA["setups"]
 UNKNOWN = {"MAIN_ADDRESS": "--main-address", "VLLM_ADDRESS": "--server"}  # filled in where a command is printed
 OF_ENGINE = {"server": "vllm-server", "gpu_memory": "vllm-colocate", "tensor_parallel": "vllm-colocate"}

@@ -10,14 +10,12 @@ overlap. Within a factor of two of every step measured so far, on one CPU and on
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rmt_mini.config import RMTConfig
+from rmt_mini.config import RMTConfig, data
 from rmt_mini.engine.memory import Size, activation_bytes, measure
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.text import format_for
@@ -51,7 +49,7 @@ class Machine:
     sampling: float = 0.5  # share of the rate that reading and sampling reach
 
 
-DATA = yaml.safe_load(Path(__file__).with_name("machines.yaml").read_text(encoding="utf-8"))
+DATA = data("scale/machines.yaml")
 MACHINES = {name: Machine(name, **numbers) for name, numbers in DATA["machines"].items()}
 KNOWN = {name: Size(*numbers) for name, numbers in DATA["models"].items()}
 

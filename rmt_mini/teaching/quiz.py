@@ -8,12 +8,11 @@ first answer counts; others may be tried afterwards, for their explanations.
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import ipywidgets
-import yaml
 from pydantic import TypeAdapter
 
+from rmt_mini.config import data
 from rmt_mini.errors import UserError
 from rmt_mini.report.markdown import macro
 from rmt_mini.teaching.widgets.controls import alert, status
@@ -52,7 +51,7 @@ class QuizQuestion:
         return [option.right for option in self.options].index(True)
 
 
-_ENTRIES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_ENTRIES = data("teaching/quiz.yaml")
 QUESTIONS = TypeAdapter(tuple[QuizQuestion, ...]).validate_python(_ENTRIES)
 
 

@@ -12,16 +12,16 @@ The order of the solutions does not matter; the order of the unknowns does.
 import re
 from dataclasses import replace
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
-import yaml
 from math_verify import verify
 from math_verify.parser import LatexExtractionConfig, latex2sympy, normalize_latex
 from sympy import Float, Rational
 
+from rmt_mini.config import data
+
 LONGEST = 200  # characters of an answer that is worth reading
-TABLE: dict[str, Any] = yaml.safe_load(files(__package__).joinpath("answers.yaml").read_text("utf-8"))
+TABLE: dict[str, Any] = data("worlds/answers.yaml")
 NAME, THOUSANDS, REFUSED = (re.compile(TABLE[name]) for name in ("name", "thousands", "refused"))
 PRODUCT, NO_UNIT = re.compile(TABLE["product"]), re.compile(TABLE["no_unit"])
 REWRITTEN = [

@@ -26,13 +26,10 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 from itertools import count
 from typing import Any
 
-import yaml
-
-from rmt_mini.config import WORLDS as NAMES
+from rmt_mini import config
 from rmt_mini.records import Document, Span
 
 GRAMMAR, NOISE, CALCULABLE = SORTS = ("grammar", "noise", "calculable")  # that an aside may lead to
@@ -112,14 +109,14 @@ class World:
 
 
 def _world(name: str) -> World:
-    data = yaml.safe_load(files(__package__).joinpath(f"{name}.yaml").read_text("utf-8"))
+    data = config.data(f"worlds/{name}.yaml")
     own = "" if name == "micro" else f"{name}-"
     texts = {text: Habits(own + text, name, **habits) for text, habits in data.pop("texts").items()}
     kinds = {kind: (way, text) for way, found in data.pop("statements").items() for kind, text in found.items()}
     return World(name, texts["pretrain"], texts["midtrain"], texts["exam"], kinds, **data)
 
 
-WORLDS = {name: _world(name) for name in NAMES}
+WORLDS = {name: _world(name) for name in config.WORLDS}
 MICRO, ABACUS = WORLDS.values()
 TEXTS: dict[str, Habits] = {}
 for _name, _one in WORLDS.items():

@@ -7,12 +7,11 @@ widget, so a screen reader announces new numbers. Settings are written beside it
 import html
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ipywidgets
-import yaml
 
+from rmt_mini.config import data
 from rmt_mini.errors import UserError
 from rmt_mini.report.plots import Figured, Marked, Stack
 
@@ -22,7 +21,7 @@ _BUTTONS: dict[str, Any] = {
     "style": {"description_width": "15em", "button_width": "auto"},
     "layout": {"width": "100%", "max_width": "60em"},
 }
-_ENTRIES = yaml.safe_load(Path(__file__).with_name("explorers.yaml").read_text(encoding="utf-8"))
+_ENTRIES = data("teaching/widgets/explorers.yaml")
 _ALERT = "border-left: 4px solid #bd1f01; padding: 0.4em 0.8em; background: #fff; color: #000"
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import ipywidgets
-import yaml
 
 from rmt_mini.arms import arms_named
-from rmt_mini.config import RMTConfig, preset
+from rmt_mini.config import RMTConfig, data, preset
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import CurvePoint, Evaluation, Notes, RolloutLine, read_lines, read_metrics
 from rmt_mini.method.entropy import TIERS
@@ -30,7 +29,7 @@ from rmt_mini.teaching.widgets.explorers_model import tokens_of_step
 
 SHOWN = 4  # rollouts
 REDRAWN = 1.0  # seconds between two drawings, at least: a figure takes a tenth of one from the run
-_DATA = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_DATA = data("teaching/widgets/panel.yaml")
 LATE, LITTLE = _DATA["late"], _DATA["little"]
 RUNNING, PAUSED, STOPPED, DONE, FAILED = "running", "paused", "stopped", "done", "failed"
 Work = Callable[[Callable[[StepResult], None], threading.Event], RunResult]
