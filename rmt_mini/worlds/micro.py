@@ -117,7 +117,7 @@ def _world(name: str) -> World:
 
 
 WORLDS = {name: _world(name) for name in config.WORLDS}
-MICRO, ABACUS = WORLDS.values()
+MICRO, ABACUS = WORLDS["micro"], WORLDS["abacus"]
 TEXTS: dict[str, Habits] = {}
 for _name, _one in WORLDS.items():
     # a development text never has what the mid-training text holds out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,11 +20,11 @@ import rmt_mini.runs.compare as compare_module
 import rmt_mini.runs.pre_and_post as exams_module
 from rmt_mini.arms import arms_named
 from rmt_mini.cli import main
-from rmt_mini.config import RMTConfig
+from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Comparison, ExamPlan, Map, Notes, PostTraining
 from rmt_mini.runs import sweep
-from rmt_mini.runs.compare import compare, finish, go_on, in_name, is_done, report, run_folder
+from rmt_mini.runs.compare import compare, finish, go_on, in_name, is_done, report, require_bases, run_folder
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import run
 from tests.report.made import a_run, an_exam, notes
@@ -373,3 +374,13 @@ def test_interrupted_and_killed_in_the_middle(tmp_path: Path) -> None:
     assert process.returncode == 0, said
     assert before.items() <= stamps(folder).items()
     assert numbers(folder) == numbers(tmp_path / "whole" / "compared")
+
+
+def test_documented_comparisons_find_the_models_that_they_begin_with() -> None:
+    root = Path(__file__).resolve().parents[2]
+    pages = [root / "README.md", root / "data/PROTOCOL.md", *sorted((root / "docs").glob("*.md"))]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    commands = {(name, int(bases)) for name, bases in re.findall(r"rmt-mini compare (\w+).*?--bases (\d)", text)}
+    assert ("abacus", 3) in commands
+    for name, bases in commands:
+        require_bases(preset(name), bases)
