@@ -23,7 +23,7 @@ ARMS: dict[str, dict[str, Any]] = data("arms.yaml")
 
 def _mean_tiers(base: RMTConfig) -> dict[str, Any]:
     # rounded, so that run.json shows no 0.30000000000000004
-    mean = tuple(round((a + b) / 2, 6) for a, b in zip(base.tier_probs_early, base.tier_probs_late, strict=True))
+    mean = tuple(round((a + b) / 2, 9) for a, b in zip(base.tier_probs_early, base.tier_probs_late, strict=True))
     return {"tier_probs_early": mean, "tier_probs_late": mean}
 
 

@@ -203,7 +203,7 @@ def resume(folder: Path, /, *, branch_tokens: Tokens = None, on_nan: OnNan = Non
         if found is None:
             _show(folder, resume(folder, stop=stop, changes=changes).table)
         else:
-            _show(folder.parent if found is pre_and_post else folder, found.go_on(folder, stop=stop))
+            _show(folder.parents[1] if found is pre_and_post else folder, found.go_on(folder, stop=stop))
 
 
 @_command(RMTConfig, without=NOT_IN_POSTTRAINING)

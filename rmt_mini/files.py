@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from rmt_mini.arms import MAIN, Arm
 from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.errors import UserError, logger
-from rmt_mini.records import Answer, Overlap, Position, StepMetrics
+from rmt_mini.records import Answer, Overlap, Position, StepMetrics, whole_of
 
 LOCK, UNFINISHED = ".lock", "unfinished"
 UNBORN = (LOCK, ".run.json.")  # all that a process can leave that was killed before it wrote run.json
@@ -300,7 +300,8 @@ class AnswerLine(Record):
 
     def answer(self, position: Position, run: int = 0, base: int = 0) -> Answer:
         """Return it as a record; its rollout is not known any more."""
-        return Answer(position=position, run=run, base=base, **{name: getattr(self, name) for name in KEPT})
+        kept = {name: getattr(self, name) for name in KEPT}
+        return Answer(position=position, run=run, base=base, whole=whole_of(self.document), **kept)
 
 
 KEPT = {*AnswerLine.model_fields} & {*Answer.__slots__} - {"position"}  # of an answer, in its line
@@ -385,7 +386,7 @@ class ArmRow(Row):
     """One arm of a comparison; ``row`` says whether its result is plain prediction or thinking."""
 
     row: Literal["ntp", "think"]
-    thought_length_interval: tuple[float, float]
+    thought_length_interval: tuple[float, float] | None  # None where it is not known
     plain: Tiers
     more: dict[str, dict[str, Mean]] = {}
     curves: dict[str, dict[int, Cell]] = {}  # average or sort -> step -> accuracy

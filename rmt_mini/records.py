@@ -5,6 +5,7 @@ after thinking; a *rollout* is one sampled thought and answer there, grown as a 
 of one position are its *group*. A list of tokens is a tuple of ids; where no budget is stated, it is None.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,17 @@ class Text:
         return [index for index in every if index not in self.unknown] if self.unknown else every
 
 
+def whole_of(text: str) -> str:
+    """Return the id of the document that a text is a part of, by the text's id; "" where it is all of one.
+
+    Example:
+        >>> whole_of("a book (3 of 13)"), whole_of("a page")
+        ('a book', '')
+    """
+    found = re.fullmatch(r"(.+) \(\d+ of \d+\)", text)
+    return found[1] if found else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """One token of a text, to be predicted from the tokens before it."""
@@ -119,6 +131,7 @@ class Answer:
     sort: str = ""  # of the token, where the text is a generated one
     run: int = 0  # counts runs, where several are read together
     base: int = 0  # counts the models that those runs began with
+    whole: str = ""  # of what document its text is one of several parts, which are not independent
     confidence: float = 0.0  # probability of the likeliest token, plainly
     bits: float = 0.0  # -log2 of the true token's probability, plainly
     bits_after: float | None = None  # the same after a thought

@@ -232,6 +232,15 @@ class Chat:
         )
 
 
+def right_answer(form: AnswerFormat, trunk: Sequence[int], index: int) -> list[int]:
+    """Return the tokens of an answer that ``judge`` calls right: the text's next token, in a chat in its box."""
+    if not isinstance(form, Chat):
+        return [trunk[index]]
+    text, ends = continuation_of(form.tokenizer, trunk, index)
+    token = text.encode()[: ends[0]].decode() if ends else ""
+    return Codec(form.tokenizer).write(f"\\boxed{{{token.strip() or token}}}")
+
+
 def last_boxed(text: str) -> str | None:
     r"""Return the content of the last complete ``\boxed{...}`` with balanced braces, or None.
 

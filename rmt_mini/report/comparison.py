@@ -194,7 +194,7 @@ def _arm(answers: Sequence[Answer], way: str, folders: Sequence[Path]) -> files.
     return files.ArmRow(
         **both.think.model_dump(exclude={"budget"}, exclude_unset=True),
         row="think" if way == "think" else "ntp",
-        thought_length_interval=(length["low"], length["high"]),
+        thought_length_interval=None if length["low"] is None else (length["low"], length["high"]),
         plain=both.ntp,
         seeds=len({one.run for one in answers}) // len({one.base for one in answers}),
         compute=compute(folders) if folders else None,

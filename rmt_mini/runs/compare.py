@@ -31,6 +31,7 @@ from tqdm.std import tqdm as any_bar
 from rmt_mini.arms import Arm
 from rmt_mini.config import WORLDS, RMTConfig
 from rmt_mini.engine.model import locate_model
+from rmt_mini.engine.text import format_for
 from rmt_mini.engine.weights import WORLD_MODELS
 from rmt_mini.errors import Stopped, UserError, logger
 from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, require_free
@@ -228,7 +229,9 @@ def _open(folder: Path, plan: ComparisonPlan) -> None:
             raise UserError(f"folder {str(folder)!r} holds {holds}; choose another --out, or delete it")
     else:
         require_free(folder)
-        prepare(plan.config)  # a text or a model that is not there should leave no folder
+        policy = prepare(plan.config).policy  # a text or a model that is not there should leave no folder
+        for arm in plan.arms:
+            format_for(policy, arm.config(plan.config))  # nor an arm that its answer format rules out, hours of runs
     folder.mkdir(parents=True, exist_ok=True)
     plan.write(folder)
 

@@ -6,6 +6,7 @@ Hub, into a repository that is private if it is new.
 
 import json
 import os
+import re
 import shutil
 from importlib.metadata import metadata
 from pathlib import Path
@@ -56,7 +57,9 @@ def card(run: Path, name: str) -> str:
     form = answer_format(config.answer_format, tokenizer, notes.parameters or 0, config.prefix_match)
     budgets = [config.evaluation_budget or budget_of(config, step) for step in (0, config.steps)]
     origin = ORIGINS["models"].get(config.model.rpartition("-")[0] if config.model[-1:].isdigit() else config.model)
-    local, on_hub = origin is None and os.path.isabs(config.model), config.corpus.startswith("hf:")
+    local = origin is None and os.path.isabs(config.model)
+    address = config.corpus.removeprefix("hf:") if config.corpus.startswith("hf:") else ""
+    on_hub = address != "" and not os.path.isabs(address)
     hub = config.model if origin is None and not local else (origin or {}).get("hub")
     base = origin["shown"] if origin else "a model in a local folder" if local else config.model
     text = ORIGINS["corpora"].get(config.corpus, config.corpus if on_hub else "a text of the author's own")
@@ -65,7 +68,7 @@ def card(run: Path, name: str) -> str:
         library_name="transformers",
         pipeline_tag="text-generation",
         base_model=hub,
-        datasets=[config.corpus.removeprefix("hf:")] if on_hub else None,
+        datasets=[re.split("[:@]", address)[0]] if on_hub else None,
         tags=["reinforcement-mid-training", "reinforcement-learning", "rmt-mini", "arxiv:2509.24375"],
     )
     opening, rows = form.opening(budgets[1] if config.use_budget else None), claims.rows_of(evaluation)

@@ -25,7 +25,7 @@ from transformers import AutoTokenizer
 
 from rmt_mini import files
 from rmt_mini.arms import METHOD
-from rmt_mini.config import NO_EFFECT, NOT_IN_POSTTRAINING, PretrainConfig, preset
+from rmt_mini.config import NO_EFFECT, NOT_IN_POSTTRAINING, PretrainConfig, RMTConfig, preset
 from rmt_mini.engine.model import Policy, load_policy, locate_model
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import ComparisonPlan, ExamPlan, PostTraining, require_free
@@ -85,9 +85,9 @@ def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
     return path
 
 
-def usual_source(tokenizer: Any) -> str:
+def usual_source(model: str) -> str:
     """Return the source of the questions that a model is asked if none is named, by its tokenizer."""
-    known = tokenizer.get_vocab()
+    known = AutoTokenizer.from_pretrained(locate_model(model), trust_remote_code=False).get_vocab()
     return next((name for name, one in WORLDS.items() if make_tokenizer(one).get_vocab() == known), "gym:chain_sum")
 
 
@@ -118,15 +118,17 @@ def posttrain_run(
     for name in given:
         if name in NOT_IN_POSTTRAINING:
             raise UserError(f"{name} has no effect in post-training; leave it out")
-    policy = load_policy(
-        str(nested if nested.is_dir() else checkpoint), given.get("device", "auto"), given.get("dtype", "auto")
-    )
-    usual = usual_source(policy.tokenizer)
+    model = str(nested if nested.is_dir() else checkpoint)
+    usual, held_out_before = usual_source(model), _held_out_before(model)
     small = usual in WORLDS
     base = {"steps": 40, "documents_per_step": 20} if small else {"steps": 12, "documents_per_step": 8}
     source = source or usual
-    settings = {**posttrain.POSTTRAINING, **base, "model": checkpoint, "corpus": source, **given}
+    settings = {**posttrain.POSTTRAINING, **base, "model": model, "corpus": source, **held_out_before, **given}
     config = anywhere(preset(usual if small else "laptop", **settings))
+    if not source.startswith("gym:") and config.evaluation_fraction > held_out_before.get("evaluation_fraction", 1.0):
+        read = f"{checkpoint!r} held out no more than {held_out_before['evaluation_fraction']} and has read the rest"
+        raise UserError(f"evaluation_fraction is {config.evaluation_fraction}; {read}")
+    policy = load_policy(model, config.device, config.dtype)
     asked = load_questions(source, count, config.seed)
     questions = posttrain.answerable(policy, source, asked, config)
     train, held_out = split_questions(questions, config.evaluation_fraction)
@@ -179,6 +181,14 @@ def posttrain_run(
     return ExamResult(path, evaluation, table)
 
 
+def _held_out_before(model: str) -> dict[str, float]:
+    """Return, as a setting, the share that the run of a checkpoint held out; nothing where it is of no run."""
+    run = Path(model).parent
+    notes = files.Notes.find(run) if Path(model).name == "checkpoint" else None
+    known = notes is not None and isinstance(notes.config, RMTConfig)
+    return {"evaluation_fraction": notes.settings.evaluation_fraction} if notes and known else {}
+
+
 USUAL = ("ntp", "rpt")  # beside base and RMT
 
 
@@ -202,8 +212,7 @@ def exams(
     """
     comparison = ComparisonPlan.read(folder)
     if source is None:
-        model = locate_model(comparison.config.model)
-        source = usual_source(AutoTokenizer.from_pretrained(model, trust_remote_code=False))
+        source = usual_source(comparison.config.model)
     names = [arm.name for arm in comparison.arms]
     for name in arms:
         if name not in names:
@@ -227,6 +236,8 @@ def go_on(path: Path, workers: int = 0, progress: bool = True, stop: threading.E
     comparison = ComparisonPlan.read(folder)
     for name, run in itertools.product(plan.arms, comparison.all_runs):
         trained = run_folder(folder, name, *run)
+        if name != UNTRAINED and not comparison.has(name, run[0]):
+            raise UserError(f"arm {name!r} ran with fewer seeds than rmt, and an exam needs them all; leave it out")
         if name != UNTRAINED and not is_done(trained):
             raise UserError(f"the run {str(trained)!r} is not done; finish it with rmt-mini resume {folder}")
     folders = {name: [path / run_folder(path, name, *run).name for run in comparison.all_runs] for name in plan.arms}
@@ -244,8 +255,9 @@ def _sit(path: Path, stop: threading.Event | None) -> Path:
     if (path / "run.json").exists():  # unfinished, and only this module writes here
         shutil.rmtree(path)
     plan, folder, (name, seed, base) = ExamPlan.read(path.parent), path.parents[2], in_name(path)
-    untrained = model_of(ComparisonPlan.read(folder).config, base)
+    config = ComparisonPlan.read(folder).config
+    untrained, split = model_of(config, base), {"evaluation_fraction": config.evaluation_fraction}
     checkpoint = untrained if name == UNTRAINED else str(run_folder(folder, name, seed, base) / "checkpoint")
-    changes = plan.changes | {"seed": seed, "out": str(path)}
+    changes = split | plan.changes | {"seed": seed, "out": str(path)}
     posttrain_run(checkpoint, plan.source, plan.count, plan.samples, changes, False, plan.every, stop)
     return path

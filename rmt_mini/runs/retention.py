@@ -66,7 +66,7 @@ def benchmark(
     if before is None:
         raise UserError(f"{checkpoint!r} is no run folder, so what it began as is not known; give --against MODEL")
     after = str(folder / "checkpoint") if is_run else checkpoint
-    source = () if tasks else (usual_source(_tokenizer(after)),)
+    source = () if tasks else (usual_source(after),)
     with tempfile.TemporaryDirectory() as scratch:
         place = folder / "benchmark" if is_run else Path(scratch)
         names = [_task_file(place, task, limit or COUNT) for task in (*tasks, *source)]

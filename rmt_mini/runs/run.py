@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -243,6 +243,8 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
     positions = read_positions(folder, inputs.held_out)
     stated = budget or config.evaluation_budget or budget_of(config, config.steps)
     answers = evaluate.measure_all(policy, inputs.train, inputs.held_out, positions, config, stated)
+    if notes.settings.entropy_model != "self":  # which chose the training positions of the gate's threshold
+        answers = [replace(one, gated=None) for one in answers]
     return Measured.model_validate(summarize(answers, stated))
 
 

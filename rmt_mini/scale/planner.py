@@ -132,7 +132,11 @@ def estimate(
     # what the tree's runs do before and after
     warm = config.warmup_positions * ((config.budget_start + config.budget_min) // 2 + frame) + trunks
     before = tree * config.warmup_steps * warm * operations * (1 / machine.sampling + 3 / machine.training)
-    asked = (3 if config.warmup_steps else 2) * config.evaluation_positions * (config.budget_start + frame)
+    thoughts = config.evaluation_thoughts if config.use_thinking else 1
+    measured = (3 if config.warmup_steps else 2) * config.evaluation_positions * thoughts
+    if config.curve_every:
+        measured += config.checked_positions * (config.steps // config.curve_every)
+    asked = measured * (config.budget_start + frame)
     evaluation = tree * asked * operations / machine.sampling
     step = {"sampling": sampling, "update": update, "sending": sent / wire}
     what = f"{config.model}, {size.parameters / 1e9:.2f}B parameters, {processes} x {machine.name}, {way}"

@@ -72,7 +72,11 @@ def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
     if begun is not None:
         logger.info("going on from %s", begun)
     trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
-    trainer.save_model(str(out / "checkpoint"))
+    made = out / ".checkpoint.new"  # a run that was killed while it saves is not a finished one
+    trainer.save_model(str(made))
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        made.rename(out / "checkpoint")
     return out
 
 

@@ -12,6 +12,7 @@ trained only where thoughts end, it becomes all that the model says, and thought
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch import Tensor
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.logits import target_logprobs
 from rmt_mini.engine.model import Policy
-from rmt_mini.engine.prompt import AnswerFormat
+from rmt_mini.engine.prompt import AnswerFormat, right_answer
 from rmt_mini.engine.rollout import Asking, chunks, lay_out, read_branches, roll_out
 from rmt_mini.engine.text import endless, generator_for
 from rmt_mini.engine.tree import Trunks, backward_through_trunk
@@ -67,13 +68,18 @@ def _step(
         for place in sorted(torch.randperm(len(text.places), generator=generator)[:per_text].tolist())
     ]
     budgets, lengths = _draw_lengths(len(positions), config, generator)
+    if not config.use_thinking:
+        lengths = [0] * len(lengths)
     # capped by force, so that a thought is as long as it was drawn
     asking = Asking(budgets if config.use_budget else [None] * len(budgets), lengths, config.temperature, forced=True)
-    rollouts = roll_out(policy, form, trunks, positions, 1, asking, generator)
+    thoughts = roll_out(policy, form, trunks, positions, 1, asking, generator)
+    right = [right_answer(form, trunks.documents[one.trunk], one.index) for one in positions]
+    rollouts = [replace(one, answer=tuple(answer)) for one, answer in zip(thoughts, right, strict=True)]
     leaves = trunks.detached()
     sums = {"answer_loss": 0.0, "close_loss": 0.0}
     for chunk in chunks(rollouts, lambda rollout: rollout, form, config.branch_tokens):
         answer, close = _losses(policy, form, leaves, chunk)
+        close = close if config.use_thinking else torch.zeros_like(close)
         loss = (answer + close) / len(rollouts)
         require_finite("the cold start's loss", loss)
         loss.backward()
@@ -96,7 +102,7 @@ def _draw_lengths(count: int, config: RMTConfig, generator: torch.Generator) -> 
 
 
 def _losses(policy: Policy, form: AnswerFormat, trunks: Trunks, rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor]:
-    """Sums over rollouts of the answer's loss and of the mean closing loss."""
+    """Sums over rollouts of the mean losses of the right answer's tokens and of the closing decisions."""
     texts = [trunks.documents[rollout.position.trunk] for rollout in rollouts]
     branches = [lay_out(form, text, rollout) for text, rollout in zip(texts, rollouts, strict=True)]
     hidden, starts = read_branches(policy, trunks, branches)
@@ -105,9 +111,10 @@ def _losses(policy: Policy, form: AnswerFormat, trunks: Trunks, rollouts: Sequen
         return torch.tensor(values, device=policy.device)
 
     located = list(zip(starts, branches, strict=True))
-    answering = tensor([start + branch.answering[0] for start, branch in located])
-    truths = tensor([text[rollout.position.index] for text, rollout in zip(texts, rollouts, strict=True)])
-    right = target_logprobs(policy.head, hidden[answering], truths)
+    answering = tensor([start + place for start, branch in located for place in branch.answering])
+    truths = tensor([token for rollout in rollouts for token in rollout.answer])
+    tokens = tensor([len(rollout.answer) for rollout in rollouts])
+    right = target_logprobs(policy.head, hidden[answering], truths) / torch.repeat_interleave(tokens, tokens)
     thinking = tensor([start + place for start, branch in located for place in branch.thinking])
     close = target_logprobs(policy.head, hidden[thinking], torch.full_like(thinking, form.close[0]))
     size = tensor([len(branch.thinking) for branch in branches])

@@ -25,7 +25,7 @@ from rmt_mini.engine.tree import Trunks
 from rmt_mini.errors import UserError
 from rmt_mini.files import CurvePoint
 from rmt_mini.method import TIERS, budgets_for
-from rmt_mini.records import Answer, Position, Rollout, Text
+from rmt_mini.records import Answer, Position, Rollout, Text, whole_of
 from rmt_mini.stages.difficulty import Difficulty
 from rmt_mini.stages.midtrain import asking_for
 from rmt_mini.stages.optimizer import require_finite
@@ -126,6 +126,7 @@ def answer_positions(
                     length=fmean(one.length for one in thoughts),
                     closed=fmean(one.closed for one in thoughts),
                     sort=text.sorts[position.index] if text.sorts else "",
+                    whole=whole_of(text.id),
                     confidence=float(logprobs.max().exp()),
                     bits=-float(logprobs[truth]) / LN2,
                     bits_after=fmean(bits_after) if bits_after else None,

@@ -87,8 +87,6 @@ def step_metrics(work: Work, policy: Policy, form: AnswerFormat, config: RMTConf
     trained = [branch_tokens(form, work.texts, update.branches) for update in updates]
     referred = [trunk + own for own, update in zip(trained, updates, strict=True) if update.by_reference]
     sampled = branch_tokens(form, work.texts, [one.rollout for one in judged], size)
-    if config.reward_rule == "information-gain":  # whole thoughts are read again, for the text's token after each
-        sampled += branch_tokens(form, work.texts, [one.rollout for one in judged])
     probed = branch_tokens(form, work.texts, work.chosen.probes, PROBES) + work.chosen.trunk_reads * trunk
     last = updates[-1] if updates else Update(0.0, 0.0, 0.0, 0, (), False)
     logprobs = [logprob for one in judged for logprob in one.rollout.logprobs]

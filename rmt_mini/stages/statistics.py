@@ -61,7 +61,7 @@ def by_base(answers: Sequence[Answer]) -> list[float]:
 def spread_of(answers: Sequence[Answer], added: np.ndarray, tiers: Sequence[int]) -> Spread | None:
     """Return the spread of a mean with this ``influence``; None where all answers are of one document."""
     asked = [place for place, answer in enumerate(answers) if answer.position.tier in tiers]
-    keys = [(answers[n].position.trunk, answers[n].run, answers[n].base) for n in asked]
+    keys = [(answers[n].whole or answers[n].position.trunk, answers[n].run, answers[n].base) for n in asked]
     document, run, base = (np.unique(key, return_inverse=True)[1] for key in zip(*keys, strict=True))
     documents, runs, bases = (np.bincount(key, added[asked]) for key in (document, run, base))
     if len(documents) < 2:
@@ -89,6 +89,7 @@ def interval(
 ) -> dict[str, Any]:
     """Mean over tiers of a value per answer, {"mean", "low", "high", "n"}; all None but n where there is no answer.
 
+    One document has no spread: then the ends are None.
     If ``tested`` also "p": how unlikely a mean as far from zero would be if it were zero; None for one document.
     """
     asked = sum(answer.position.tier in tiers for answer in answers)
@@ -96,11 +97,10 @@ def interval(
         return {"mean": None, "low": None, "high": None, "n": 0}
     mean, added = influence(answers, values, tiers)
     found = spread_of(answers, added, tiers)
-    if found is None:  # one document has no spread
-        known = {"mean": mean, "low": 0.0 if values.min() >= 0 else -1.0, "high": 1.0, "n": asked}
-    else:
+    known = {"mean": mean, "low": None, "high": None, "n": asked}
+    if found is not None:
         half = found.half_width()
-        known = {"mean": mean, "low": mean - half, "high": mean + half, "n": asked}
+        known |= {"low": mean - half, "high": mean + half}
     return known | ({"p": found and found.p_value(mean)} if tested else {})
 
 
@@ -115,7 +115,7 @@ def interval_of_mean(values: np.ndarray) -> dict[str, Any]:
 
 
 def as_accuracy(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an interval of values between 0 and 1, which its ends do not leave.
+    """Return an interval of values between 0 and 1, which its ends do not leave; [0, 1] where it is not known.
 
     Values that are all alike have no spread, and yet others are possible: of n right answers the interval then is that
     of n tosses (Clopper and Pearson).
@@ -124,8 +124,10 @@ def as_accuracy(found: Mapping[str, Any]) -> dict[str, Any]:
         >>> as_accuracy({"mean": 1.0, "low": 1.0, "high": 1.0, "n": 3})["low"]
         0.292...
     """
-    if found["low"] is None:
+    if found["n"] == 0:
         return dict(found)
+    if found["low"] is None:  # all that is known of it
+        return {**found, "low": 0.0, "high": 1.0}
     reach = 1 - (LEVEL / 2) ** (1 / found["n"]) if found["low"] == found["high"] else 0.0
     return {**found, "low": max(0.0, found["low"] - reach), "high": min(1.0, found["high"] + reach)}
 
@@ -228,7 +230,4 @@ def summarize_all(measured: Measured) -> dict[str, Any]:
 
 
 def _longer(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, Any]:
-    found = difference(as_one_tier(after), [a.length for a in before], [a.length for a in after])
-    if len({answer.position.trunk for answer in after}) < 2:  # a length has no bounds that would serve instead
-        found |= {"low": None, "high": None}
-    return found
+    return difference(as_one_tier(after), [a.length for a in before], [a.length for a in after])

@@ -54,7 +54,7 @@ class Corpus:
         Near-duplicates have one key and go together; new documents move no old ones, unless they connect some. No two
         held-out documents are equal. But a side that would be empty gets the text with the nearest share; and of one
         long document that is more than half of the corpus, such as a book, the last ``evaluation_fraction`` of its
-        characters is held out.
+        characters is held out, and its near-duplicates are left out.
 
         Example:
             >>> train, held_out = Corpus("mine", tuple(Document(str(n), f"Page {n}.") for n in range(8))).split(0.25)
@@ -66,7 +66,8 @@ class Corpus:
         book = max(self.documents, key=lambda one: len(one.text))
         if len(book.text) > LONG and 2 * len(book.text) > sum(map(len, {one.text for one in self.documents})):
             start, end = _in_two(book.text, 1 - evaluation_fraction)
-            others = tuple(one for one in self.documents if one.text != book.text)
+            near = {*_shares(book)}  # what nearly repeats the book may have words of either part, so it is left out
+            others = tuple(one for one in self.documents if near.isdisjoint(_shares(one)))
             train, held_out = Corpus(self.source, others)._by_share(evaluation_fraction)
             return (Document(book.id, start), *train), (Document(book.id, end), *held_out)
         distinct = sorted({share for one in self.documents for share in _shares(one)})

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,12 +22,14 @@ import rmt_mini.runs.pre_and_post as exams_module
 from rmt_mini.arms import arms_named
 from rmt_mini.cli import main
 from rmt_mini.config import RMTConfig, preset
+from rmt_mini.engine.model import Policy
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import Comparison, ExamPlan, Map, Notes, PostTraining
+from rmt_mini.files import Comparison, ComparisonPlan, ExamPlan, Map, Notes, PostTraining
 from rmt_mini.runs import sweep
 from rmt_mini.runs.compare import compare, finish, go_on, in_name, is_done, report, require_bases, run_folder
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import run
+from tests.fakes import byte_tokenizer
 from tests.report.made import a_run, an_exam, notes
 from tests.runs.test_resume import command, environment
 from tests.runs.test_resume import flags as config_flags
@@ -139,10 +142,12 @@ def test_few_positions_are_warned_of(
     assert "For that take 421 positions" in said
 
 
-SITTING = {"steps": 2, "documents_per_step": 3, "group_size": 4, "budget_start": 4, "evaluation_fraction": 0.5}
+SITTING = {"steps": 2, "documents_per_step": 3, "group_size": 4, "budget_start": 4, "evaluation_fraction": 0.25}
 
 
-def test_exams_are_taken_by_all_and_once(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exams_are_taken_by_all_and_once(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(exams_module, "go_on", lambda *_: "")
         exams_module.exams(whole)  # of a model that is not the micro-world's
@@ -163,6 +168,7 @@ def test_exams_are_taken_by_all_and_once(whole: Path, monkeypatch: pytest.Monkey
     first = path / "base-seed5/run.json"
     stamp = first.stat().st_mtime_ns
     main(["resume", str(path)])
+    assert f"Report       {whole / 'report.md'}" in capsys.readouterr().out
     assert first.stat().st_mtime_ns == stamp
     found = PostTraining.read(whole).exams["micro"]
     assert list(found.arms) == ["base", "rmt"]
@@ -173,6 +179,11 @@ def test_exams_are_taken_by_all_and_once(whole: Path, monkeypatch: pytest.Monkey
     assert json.loads((whole / "posttraining.json").read_text()).keys() == {"micro", "micro-text"}
     assert (whole / "report.md").read_text().count("## Post-training") == 2
     assert Notes.read(path / "rmt-seed6").settings.model == str(run_folder(whole, "rmt", 6) / "checkpoint")
+    plan = ComparisonPlan.read(whole)
+    plan.model_copy(update={"control_seeds": 1}).write(whole)
+    with pytest.raises(UserError, match="arm 'ntp-equal-compute' ran with fewer seeds than rmt"):
+        exams_module.exams(whole, ["ntp-equal-compute"], workers=1, progress=False, **(settings | {"source": "abacus"}))
+    plan.write(whole)
     saving = settings | {"changes": SITTING | {"save_every": 1}}  # which changes no result
     exams_module.exams(whole, ["rmt"], workers=1, **saving)
     for changes, words in (({"count": 14}, "other settings \\(count\\)"), ({"arms": ["sft"]}, "arm 'sft' is not in")):
@@ -205,7 +216,12 @@ def test_arms_begin_with_every_base(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         an_exam(path.parent, path.name.removesuffix(f"-seed{changes['seed']}"), changes["seed"], {0: 1, 1: 2})
         notes(RMTConfig(seed=changes["seed"])).write(path)
 
-    for name, value in (("run", made), ("prepare", lambda *_: None), ("locate_model", lambda _: None)):
+    for name, value in (
+        ("run", made),
+        ("prepare", lambda *_: SimpleNamespace(policy=None)),
+        ("format_for", lambda *_: None),
+        ("locate_model", lambda _: None),
+    ):
         monkeypatch.setattr(compare_module, name, value)
     monkeypatch.setattr(exams_module, "posttrain_run", sat)
     config = small_one(tmp_path, model="micro")
@@ -374,6 +390,17 @@ def test_interrupted_and_killed_in_the_middle(tmp_path: Path) -> None:
     assert process.returncode == 0, said
     assert before.items() <= stamps(folder).items()
     assert numbers(folder) == numbers(tmp_path / "whole" / "compared")
+
+
+def test_an_arm_that_the_answer_format_rules_out_is_refused_before_any_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_one(tmp_path, answer_format="auto")
+    byte_tokenizer(template="<|user|>{{ messages[0].content }}<|end|><|assistant|>").save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(Policy, "parameters", 2 * 10**9)  # "auto" is a chat then
+    with pytest.raises(UserError, match=r"information-gain.* needs answers of one token"):
+        compare(config, arms_named(config, ["ntp", "rlp"]), seeds=1, workers=1, progress=False)
+    assert not (tmp_path / "compared").exists()
 
 
 def test_documented_comparisons_find_the_models_that_they_begin_with() -> None:

@@ -88,6 +88,8 @@ def test_the_card_says_what_was_done_and_no_path(done: Path, tmp_path: Path) -> 
             "Qwen/Qwen3-0.6B",
             "hf&#58;some/text|hf:some/text",
         ),
+        ({"corpus": "hf:some/text:config@test"}, "other", None, "some/text(:|&#58;)config"),
+        ({"corpus": "hf:/home/someone/saved@train"}, "other", None, "a text of the author"),
     ],
 )
 def test_licence_and_base_are_those_of_what_it_was_made_of(
@@ -100,7 +102,8 @@ def test_licence_and_base_are_those_of_what_it_was_made_of(
     text = card(tmp_path / "run", "model")
     header = header_of(text)
     assert (header["license"], header.get("base_model")) == (licence, base)
-    assert header.get("datasets") == (["some/text"] if "hf:" in changes["corpus"] else None)
+    assert header.get("datasets") == (["some/text"] if "hf:some" in changes["corpus"] else None)
+    assert "/home/someone" not in text
     assert re.search(said, text)
 
 

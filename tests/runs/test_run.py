@@ -289,7 +289,9 @@ def test_a_proxy_has_the_dtype_and_the_vocabulary_of_the_run_and_is_not_needed_t
     assert result.policy.proxy is not None
     assert result.policy.proxy.dtype == torch.float32
     (tmp_path / "proxy").rename(tmp_path / "gone")
-    assert evaluate_checkpoint(tmp_path / "run").think == after(result).think
+    again = evaluate_checkpoint(tmp_path / "run")
+    assert again.think == after(result).think
+    assert "gated" not in again.more  # its threshold is of positions that the proxy chose
 
 
 @pytest.mark.parametrize("runs", [interrupted, lambda config: run(config, progress=False)], ids=["resumed", "whole"])

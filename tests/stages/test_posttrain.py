@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from rmt_mini.config import NOT_IN_POSTTRAINING, RMTConfig, preset
+from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import UserError
+from rmt_mini.files import Notes
+from rmt_mini.runs.journal import first_notes
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import resume
 from rmt_mini.stages.posttrain import (
@@ -181,6 +184,30 @@ def test_it_writes_a_run_folder(tmp_path, policy):
     assert sum(right) / questions == pytest.approx(evaluation["after"]["pass_at"]["1"]["accuracy"])
     with pytest.raises(UserError, match="is a post-training run, which cannot be taken up again"):
         resume(folder)
+
+
+def test_what_a_run_held_out_its_exam_holds_out(tmp_path, monkeypatch):
+    """A text held out by mid-training's share alone is no text that mid-training has read."""
+    run = tmp_path / "run"
+    saved(make_tiny_policy(tokenizer=make_tokenizer()), run / "checkpoint")
+    notes = first_notes("mid-training", preset("micro", evaluation_fraction=0.1))
+    notes.write(run)
+    loaded = []
+
+    def load(*given):
+        loaded.append(given)
+        return load_policy(*given)
+
+    monkeypatch.setattr("rmt_mini.runs.pre_and_post.load_policy", load)
+    given = {**SMALL, "steps": 1, "out": str(tmp_path / "exam")}
+    del given["dtype"]
+    folder = posttrain_run(str(run), "micro", 40, 2, given, progress=False).folder
+    settings = Notes.read(folder).settings
+    assert settings.evaluation_fraction == 0.1
+    assert settings.model == str(run / "checkpoint")  # which every command can open
+    assert loaded == [(str(run / "checkpoint"), "auto", "float32")]  # the preset's dtype, as run.json says
+    with pytest.raises(UserError, match=r"evaluation_fraction is 0\.5; .* held out no more than 0\.1"):
+        posttrain_run(str(run), "micro", 40, 2, {**given, "evaluation_fraction": 0.5}, progress=False)
 
 
 @pytest.mark.parametrize("name", NOT_IN_POSTTRAINING)

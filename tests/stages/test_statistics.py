@@ -74,6 +74,21 @@ def test_the_interval_holds_the_mean_and_narrows_with_more_documents() -> None:
     assert many["high"] - many["low"] < 0.5 * (few["high"] - few["low"])
 
 
+def test_parts_of_a_document_count_as_one() -> None:
+    apart = [answer(d, 0, float(d % 3 > 0)) for d in range(12)]
+    parts = [replace(one, whole=f"book {n // 4}") for n, one in enumerate(apart)]
+    added = influence(parts, matches(parts), [0])[1]
+    freedom = [spread.freedom for some in (apart, parts) if (spread := spread_of(some, added, [0]))]
+    assert freedom == [(11,), (2,)]
+
+
+def test_of_one_document_nothing_is_known_but_that_accuracy_is_a_share() -> None:
+    alone = [replace(answer(0, 0, 1.0, length=9), bits=6.0, bits_after=2.5) for _ in range(3)]
+    found = summarize(alone, 8)
+    assert [found["more"][name]["average"]["low"] for name in ("bits", "gain")] == [None, None]
+    assert (found["think"]["average"]["low"], found["think"]["average"]["high"]) == (0.0, 1.0)
+
+
 def test_documents_count_and_not_positions() -> None:
     """Two documents of a hundred equal answers each say as little as two answers."""
     answers = [answer(d, 0, float(d)) for d in range(2) for _ in range(100)]
@@ -94,7 +109,8 @@ def test_a_tier_of_a_few_documents_has_an_interval_that_json_can_hold() -> None:
     found = summarize(answers, 4)["think"]["hard"]
     assert (found["accuracy"], found["low"], found["high"]) == (0.5, 0.0, 1.0)
     once = [one for one in answers if one.position != Position(1, 1, 2, 0.0)]
-    assert interval(once, matches(once), [2]) == {"mean": 1.0, "low": 0.0, "high": 1.0, "n": 1}
+    assert interval(once, matches(once), [2]) == {"mean": 1.0, "low": None, "high": None, "n": 1}
+    assert as_accuracy(interval(once, matches(once), [2])) == {"mean": 1.0, "low": 0.0, "high": 1.0, "n": 1}
     json.dumps(summarize(answers, 4), allow_nan=False)
 
 
@@ -213,13 +229,13 @@ def test_all_measurements_together() -> None:
     assert summarize_all(one)["length_change"]["all"] == {"difference": -6.0, "low": None, "high": None}
 
 
-def test_two_documents_have_a_spread_and_one_has_the_bounds() -> None:
+def test_two_documents_have_a_spread_and_one_has_none() -> None:
     answers = [answer(document, 0, 0.0) for document in (0, 1)]
     found = interval(answers, np.array([-0.2, 0.4]))
     wanted = stats.ttest_1samp([-0.2, 0.4], 0).confidence_interval()
     assert (found["mean"], found["low"], found["high"]) == pytest.approx((0.1, *wanted))
     alone = interval([answer(0, 0, 0.0), answer(0, 0, 0.0)], np.array([-0.2, 0.4]))
-    assert (alone["low"], alone["high"]) == (-1.0, 1.0)
+    assert (alone["low"], alone["high"]) == (None, None)
     times = {"before": 1, "after": 3}
     measured = {when: (5, [answer(d, 0, 0.0, length=n * (d + 1)) for d in (0, 1)]) for when, n in times.items()}
     low, high = stats.ttest_1samp([2.0, 4.0], 0).confidence_interval()

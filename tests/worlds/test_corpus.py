@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rmt_mini.records import Document
 from rmt_mini.worlds.corpus import Corpus, absolute, load_corpus
+from rmt_mini.worlds.overlap import grouped
 from tests.outcomes import either
 
 
@@ -256,6 +257,15 @@ def test_a_book_is_cut_in_two_where_a_piece_ends(between: str) -> None:
     else:
         assert (len(start.text), start.text + end.text) == (4530, "".join(pieces))
     assert (start.id, end.id) == ("0", "0")
+
+
+def test_what_nearly_repeats_a_book_is_on_neither_side() -> None:
+    book = " ".join(f"word{n}" for n in range(900))
+    chapter, other = " ".join(f"word{n}" for n in range(860, 900)), " ".join(f"other{n}" for n in range(20))
+    found = grouped([Document("book", book), Document("chapter", chapter), Document("other", other)])
+    sides = Corpus("mine", tuple(found)).split(0.25)
+    assert [one.id for side in sides for one in side if one.id != "book"] == ["other"]
+    assert [side[0].id for side in sides] == ["book", "book"]
 
 
 def test_names_of_files_are_made_absolute_and_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
