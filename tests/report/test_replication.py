@@ -55,7 +55,9 @@ def test_the_recorded_report_follows_from_the_recorded_answers(tmp_path: Path) -
 def test_sentences_have_no_other_intervals_than_the_record(page: Path) -> None:
     own = QUOTED.sub("", page.read_text(encoding="utf-8")).partition("## A real model")[0]
     found = re.findall(r"[-+]?\d+\.\d \[[-+]?\d+\.\d, [-+]?\d+\.\d\]", own)
-    differences = [points(pair) for pair in Comparison.read(MAIN).paired if pair.difference is not None]  # by sort, too
+    compared = Comparison.read(MAIN)
+    differences = [points(pair) for pair in compared.paired if pair.difference is not None]  # by sort, too
+    differences += [points(change, 1) for change in compared.lengths.values()]
     recorded = "\n".join([(MAIN / "report.md").read_text(encoding="utf-8"), *differences])
     assert found
     assert [one for one in found if one not in recorded] == []
@@ -94,6 +96,20 @@ def test_sentences_say_what_the_tables_show() -> None:
     gaps = points(pairs["saying"]), points(pairs["calculable"])
     assert "sayings differ by {} points, calculable tokens by {}.".format(*gaps) in page
     assert 0.45 < rmt.thought_length / rpt.thought_length < 0.55  # "half"
+    long, pairs = found.arms["rmt-no-budget"], {one.tier: one for one in found.paired if one.b == "rmt-no-budget"}
+    assert long.compute is not None
+    more = 100 * (long.compute.rl_tokens / rmt.compute.rl_tokens - 1)
+    lengths = [f"{one.thought_length:.0f}" for one in (long, rmt)]
+    brief = points(found.lengths["rmt-no-budget"], 1)
+    assert "they take {} tokens where RMT's take {} ({}), for {:.0f} % more".format(*lengths, brief, more) in page
+    gaps = [points(pairs[part]) for part in ("average", "saying", "calculable", "gated")]
+    sentence = (
+        "ahead by {} points, from every base and in five runs of six: sayings differ by {}, calculable tokens by {}."
+    )
+    assert sentence.format(*gaps[:3]) in page
+    assert f"does as well without a budget ({gaps[3]})" in page
+    assert all(mine > its for mine, its in zip(rmt.by_base, long.by_base, strict=True))
+    assert 1.7 < long.thought_length / rmt.thought_length < 1.9  # "nearly twice as long"
     untrained = found.arms["base-ntp"].sorts["calculable"].accuracy
     assert untrained is not None
     assert max(others) < untrained  # "no more often than before training"
@@ -111,6 +127,8 @@ def test_rmt_is_ahead_of_reading_alone_and_of_itself_without_reading_in_every_ru
         rmt, without = (after[f"{arm}{run}"].think.average.accuracy or 0 for arm in ("rmt", "rmt-no-ntp"))
         assert rmt > (after[f"ntp{run}"].ntp.average.accuracy or 1)
         assert rmt > without
+    ends = {name: one.think.average.accuracy or 0 for name, one in after.items()}
+    assert sum(ends[f"rmt{run}"] > ends[f"rmt-no-budget{run}"] for run in runs) == 5
 
 
 def test_sentences_on_post_training_say_what_the_exams_show() -> None:

@@ -128,6 +128,8 @@ def test_lesson_9_says_what_the_comparison_shows() -> None:
     }
     reading = [points(pairs["rmt-no-ntp", sort]) for sort in ("calculable", "saying")]
     assert "by {} points on calculable tokens and by {} on sayings".format(*reading) in words
+    short = [points(pairs["rmt-no-budget", sort]) for sort in ("calculable", "saying")]
+    assert "The budget changes RMT by {} points on calculable tokens and by {} on sayings".format(*short) in words
 
 
 def test_lesson_9_says_what_the_older_text_shows() -> None:
