@@ -470,6 +470,7 @@ class Variant(Record):
     value: str
     default: str
     accuracy: Change
+    p: Share | None = None  # that accuracy is the method's
     thought_length: Change
     operations: float
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rmt_mini.arms import BASELINE, METHOD
 from rmt_mini.config import RMTConfig, data
-from rmt_mini.files import TIMES, Comparison, Evaluation, ExamOutcome, Row
+from rmt_mini.files import TIMES, Comparison, Evaluation, ExamOutcome, Row, Variant
 from rmt_mini.records import StepMetrics
 from rmt_mini.report.comparison import UNTRAINED
 from rmt_mini.report.markdown import points, render
@@ -105,6 +105,11 @@ def exam_claims(found: ExamOutcome, source: str) -> list[Claim]:
         for pair in found.paired
         if (pair.step, pair.k) == (last, 1)
     ]
+
+
+def variant_claim(one: Variant) -> Claim:
+    """Return the claim that a variant's accuracy is another than the method's."""
+    return Claim(f"{one.setting}={one.value}", one.accuracy.sign, "", one.p)
 
 
 def rows_of(evaluation: Evaluation) -> dict[str, Row]:

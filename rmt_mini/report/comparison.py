@@ -274,6 +274,7 @@ def sensitivities(found: Comparison, base: RMTConfig) -> list[files.Variant]:
                 value=value,
                 default=value_name(getattr(base, field)),
                 accuracy=_turned(average[name]),
+                p=average[name].p,
                 thought_length=_turned(found.lengths[name]),
                 operations=arm.compute.operations / method.operations,
             )

@@ -506,6 +506,12 @@ def test_what_each_variant_changed(tmp_path: Path) -> None:
     assert text.startswith("# RMT, one setting changed at a time: preset custom, text champ, 2 seeds")
     assert "**Accuracy depends on gamma (0.1 +30.0)**: points against the preset's value." in text
     assert "**Whether it depends on G is inconclusive** from changes of this size." in text
+    assert "Verdicts are corrected for their number (1, variants 3) by Holm's method" in text
+    assert first.p is not None
+    assert first.p < 0.05 / 3
+    many = [first.model_copy(update={"p": 0.03, "value": str(n)}) for n in range(2)]  # each alone would be a verdict
+    write_comparison_report(tmp_path, found, variants=many)
+    assert "Whether it depends on gamma is inconclusive" in (tmp_path / "report.md").read_text()
     assert table in text
     assert (tmp_path / "figures" / "sensitivity.png").exists()
     alt = plots.tornado(rows).alt
