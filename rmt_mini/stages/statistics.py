@@ -205,8 +205,10 @@ def change(
 
 
 def difference(answers: Sequence[Answer], first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
-    """Second minus first on the same positions: mean of tiers and paired interval."""
-    return change(answers, np.array(second) - np.array(first))
+    """Accuracy, second minus first on the same positions: mean of tiers and paired interval, [-1, 1] if not known."""
+    found = change(answers, np.array(second) - np.array(first))
+    known = found["low"] is not None or found["difference"] is None
+    return found if known else {**found, "low": -1.0, "high": 1.0}
 
 
 def summarize_all(measured: Measured) -> dict[str, Any]:
@@ -230,4 +232,4 @@ def summarize_all(measured: Measured) -> dict[str, Any]:
 
 
 def _longer(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, Any]:
-    return difference(as_one_tier(after), [a.length for a in before], [a.length for a in after])
+    return change(as_one_tier(after), np.array([a.length for a in after]) - [a.length for a in before])

@@ -87,6 +87,9 @@ def test_of_one_document_nothing_is_known_but_that_accuracy_is_a_share() -> None
     found = summarize(alone, 8)
     assert [found["more"][name]["average"]["low"] for name in ("bits", "gain")] == [None, None]
     assert (found["think"]["average"]["low"], found["think"]["average"]["high"]) == (0.0, 1.0)
+    everything = summarize_all({"before": (8, alone), "after": (8, alone)})
+    assert everything["length_change"]["all"] == {"difference": 0.0, "low": None, "high": None}
+    assert everything["gain"]["think_after_minus_before"] == {"difference": 0.0, "low": -1.0, "high": 1.0}
 
 
 def test_documents_count_and_not_positions() -> None:
