@@ -1,6 +1,8 @@
 """Load a policy: a causal language model, its tokenizer, and the tree that runs it."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,20 +56,12 @@ def load_policy(name: str, device: str | None = None, dtype: str | None = None) 
     wanted = choose_dtype(target, dtype)
     if target.type == "cpu":
         keep_freed_memory()
-    try:
+    with _opening(name):
         # None, the default, would ask on the terminal whether a model's own code may run
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where, dtype=wanted, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
-    except Exception as error:  # a broken config or tokenizer may raise any error
-        if out_of_memory(error):
-            raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        found = f"cannot be opened ({reason}); check the folder or the hub id"
-        if "custom code" in reason:
-            found = "needs code of its own, which is never executed; choose one that transformers knows"
-        raise UserError(f"model {name!r} {found}") from error
     model, report = loaded
     if missing := sorted(report["missing_keys"]):  # transformers would go on with random weights
         raise UserError(f"model {name!r} misses {len(missing)} of its weights ({missing[0]}); is the copy complete?")
@@ -77,6 +71,29 @@ def load_policy(name: str, device: str | None = None, dtype: str | None = None) 
     model.to(target).eval()
     _require_causal(name, model)
     return make_policy(name, model, tokenizer)
+
+
+def load_tokenizer(name: str) -> Any:
+    """Load the tokenizer of a model alone; name and errors are those of ``load_policy``."""
+    from transformers import AutoTokenizer
+
+    where = locate_model(name)
+    with _opening(name):
+        return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+
+
+@contextmanager
+def _opening(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # a broken config or tokenizer may raise any error
+        if out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        found = f"cannot be opened ({reason}); check the folder or the hub id"
+        if "custom code" in reason:
+            found = "needs code of its own, which is never executed; choose one that transformers knows"
+        raise UserError(f"model {name!r} {found}") from error
 
 
 def make_policy(name: str, model: Any, tokenizer: Any) -> Policy:

@@ -107,9 +107,12 @@ def exam_claims(found: ExamOutcome, source: str) -> list[Claim]:
     ]
 
 
-def variant_claim(one: Variant) -> Claim:
-    """Return the claim that a variant's accuracy is another than the method's."""
-    return Claim(f"{one.setting}={one.value}", one.accuracy.sign, "", one.p)
+def moved(variants: Sequence[Variant]) -> list[Variant]:
+    """Return the variants whose accuracy is another than the method's, after the correction for their number."""
+    named = {f"{one.setting}={one.value}": one for one in variants}
+    judged = corrected([Claim(name, one.accuracy.sign, "", one.p) for name, one in named.items()])
+    kept = {claim.text for claim in judged if claim.sign}
+    return [one for name, one in named.items() if name in kept]
 
 
 def rows_of(evaluation: Evaluation) -> dict[str, Row]:

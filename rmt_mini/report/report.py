@@ -108,7 +108,7 @@ def write_comparison_report(
         trained_as=trained_as,
         as_file_name=as_file_name,
         variants=variants,
-        moved={one.text for one in claims.corrected([*map(claims.variant_claim, variants)]) if one.sign},
+        moved=claims.moved(variants),
         table=table,
         paper=paper_table(),
         paper_exams=paper_exam_table(),

@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from rmt_mini import files
 from rmt_mini.arms import METHOD
-from rmt_mini.config import NO_EFFECT, NOT_IN_POSTTRAINING, PretrainConfig, RMTConfig, preset
-from rmt_mini.engine.model import Policy, load_policy, locate_model
+from rmt_mini.config import NO_EFFECT, NOT_IN_POSTTRAINING, PretrainConfig, preset
+from rmt_mini.engine.model import Policy, load_policy, load_tokenizer
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import ComparisonPlan, ExamPlan, PostTraining, require_free
 from rmt_mini.report.comparison import UNTRAINED, read_exams
@@ -87,7 +86,7 @@ def pretrain_run(config: PretrainConfig, progress: bool = True) -> Path:
 
 def usual_source(model: str) -> str:
     """Return the source of the questions that a model is asked if none is named, by its tokenizer."""
-    known = AutoTokenizer.from_pretrained(locate_model(model), trust_remote_code=False).get_vocab()
+    known = load_tokenizer(model).get_vocab()
     return next((name for name, one in WORLDS.items() if make_tokenizer(one).get_vocab() == known), "gym:chain_sum")
 
 
@@ -183,10 +182,10 @@ def posttrain_run(
 
 def _held_out_before(model: str) -> dict[str, float]:
     """Return, as a setting, the share that the run of a checkpoint held out; nothing where it is of no run."""
-    run = Path(model).parent
-    notes = files.Notes.find(run) if Path(model).name == "checkpoint" else None
-    known = notes is not None and isinstance(notes.config, RMTConfig)
-    return {"evaluation_fraction": notes.settings.evaluation_fraction} if notes and known else {}
+    notes = files.Notes.find(Path(model).parent) if Path(model).name == "checkpoint" else None
+    if notes is None or notes.kind == "pre-training":
+        return {}
+    return {"evaluation_fraction": notes.settings.evaluation_fraction}
 
 
 USUAL = ("ntp", "rpt")  # beside base and RMT

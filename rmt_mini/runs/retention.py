@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
-from rmt_mini.engine.model import locate_model
+from rmt_mini.engine.model import load_tokenizer, locate_model
 from rmt_mini.errors import UserError
 from rmt_mini.files import Benchmark, Change, Mean, Notes, Retained
 from rmt_mini.report.markdown import macro
@@ -78,10 +78,6 @@ def benchmark(
     return found, macro("tables.md.j2", "retained", found.tasks)
 
 
-def _tokenizer(name: str) -> Any:
-    return AutoTokenizer.from_pretrained(locate_model(name), trust_remote_code=False)
-
-
 def _task_file(folder: Path, task: str, count: int) -> str:
     """Write a source of questions as a task of lm-eval, for ``--include_path``; any other name is lm-eval's own."""
     try:
@@ -110,7 +106,7 @@ def _values(model: str, tasks: Sequence[str], files: Path, cache: Path, limit: i
     datasets.config.HF_DATASETS_CACHE = cache  # questions of today are no one's tomorrow
     weights: Any = AutoModelForCausalLM.from_pretrained(locate_model(model), trust_remote_code=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    lm = HFLM(pretrained=weights.to(device).eval(), tokenizer=_tokenizer(model), batch_size=16)
+    lm = HFLM(pretrained=weights.to(device).eval(), tokenizer=load_tokenizer(model), batch_size=16)
     own = all((files / f"{task}.yaml").exists() for task in tasks)  # else lm-eval reads its own thousands, too
     manager = TaskManager(include_path=str(files) if files.exists() else None, include_defaults=not own)
     try:

@@ -7,8 +7,9 @@ trained, close here or do not close here, and nothing else of it:
 
     loss = -log p(answer) - [ log p(close) at the end + sum over earlier places log(1 - p(close)) ] / places
 
-Without training of the closing tag every thought reaches its cap, and the length reward has no spread. With the tag
-trained only where thoughts end, it becomes all that the model says, and thoughts collapse to nothing.
+Of an answer of several tokens, a chat's in its box, the first term is the mean. Without training of the closing tag
+every thought reaches its cap, and the length reward has no spread. With the tag trained only where thoughts end, it
+becomes all that the model says, and thoughts collapse to nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -68,8 +69,6 @@ def _step(
         for place in sorted(torch.randperm(len(text.places), generator=generator)[:per_text].tolist())
     ]
     budgets, lengths = _draw_lengths(len(positions), config, generator)
-    if not config.use_thinking:
-        lengths = [0] * len(lengths)
     # capped by force, so that a thought is as long as it was drawn
     asking = Asking(budgets if config.use_budget else [None] * len(budgets), lengths, config.temperature, forced=True)
     thoughts = roll_out(policy, form, trunks, positions, 1, asking, generator)
@@ -93,12 +92,12 @@ def _step(
 
 
 def _draw_lengths(count: int, config: RMTConfig, generator: torch.Generator) -> tuple[list[int], list[int]]:
-    """Draw budgets log-uniformly over all that RMT will state, and lengths around them."""
+    """Draw budgets log-uniformly over all that RMT will state, and lengths around them; 0 where no one thinks."""
     low, high = float(config.budget_min), float(config.budget_start)
     budgets = (low * (high / low) ** torch.rand(count, generator=generator)).round()
     lengths = budgets * (1 + LENGTH_SPREAD * torch.randn(count, generator=generator))
     lengths = lengths.round().clamp(min=1).minimum((1.5 * budgets).ceil())
-    return [int(budget) for budget in budgets], [int(length) for length in lengths]
+    return [int(budget) for budget in budgets], [int(length) * config.use_thinking for length in lengths]
 
 
 def _losses(policy: Policy, form: AnswerFormat, trunks: Trunks, rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from rmt_mini.engine.prompt import Chat, Continuation, encode_text
 from rmt_mini.engine.text import format_for, to_texts
 from rmt_mini.errors import UserError
 from rmt_mini.method.schedule import outside
-from rmt_mini.records import Document, Span, Text
+from rmt_mini.records import Document, Span, Text, whole_of
 from rmt_mini.scale.sampling import Positions
 from rmt_mini.stages import coldstart as warmup
 from rmt_mini.stages.evaluate import plan_positions
@@ -42,6 +42,7 @@ def test_a_long_document_gives_parts_of_equal_length_and_first_parts_come_first(
         ("long (2 of 3)", "def"),
         ("long (3 of 3)", "ghij"),
     ]
+    assert [whole_of(text.id) for text in texts] == ["long", "", "", "long", "long"]
     assert all(list(text.places) == [*range(1, len(text.ids))] for text in texts)
 
 

@@ -186,6 +186,13 @@ def test_it_writes_a_run_folder(tmp_path, policy):
         resume(folder)
 
 
+def test_a_model_whose_tokenizer_cannot_be_read_is_refused_in_one_line(tmp_path, policy):
+    model = saved(policy, tmp_path / "model")
+    (tmp_path / "model/tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match=r"^model '.*model' cannot be opened \("):
+        posttrain_run(model, "micro", 12, 2, SMALL, progress=False)
+
+
 def test_what_a_run_held_out_its_exam_holds_out(tmp_path, monkeypatch):
     """A text held out by mid-training's share alone is no text that mid-training has read."""
     run = tmp_path / "run"
