@@ -38,6 +38,7 @@ def record(folder: Path, out: Path) -> list[str]:
             text = path.read_text(encoding="utf-8")
             if path.name == "run.json":
                 text = re.sub(r'"command": "\S+ ', '"command": "rmt-mini ', text).replace(f"{folder.resolve()}/", "")
+                text = text.replace(f"{Path.cwd()}/", "")
             entry = tarfile.TarInfo(str(path.relative_to(folder)))
             entry.size = len(text.encode())
             archive.addfile(entry, io.BytesIO(text.encode()))

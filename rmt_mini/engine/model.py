@@ -17,6 +17,7 @@ from rmt_mini.engine.tree import DocumentTree
 from rmt_mini.engine.weights import BUNDLED, WORLD_MODELS, bundled_model
 from rmt_mini.errors import UserError, logger, out_of_memory
 
+BASE = "{base}"  # in a name: the number of a model, where a comparison begins with several of a kind
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -157,7 +158,8 @@ def locate_model(name: str) -> str:
 def absolute_name(name: str) -> str:
     """Return a model's name as it means the same everywhere: a folder by its whole path, others as they are."""
     path = os.path.expanduser(name)
-    return os.path.abspath(path) if name not in (BUNDLED, *WORLD_MODELS) and os.path.isdir(path) else name
+    found = os.path.isdir(path.replace(BASE, "0"))
+    return os.path.abspath(path) if name not in (BUNDLED, *WORLD_MODELS) and found else name
 
 
 def _require_sound(name: str, model: Any, tokenizer: Any) -> None:

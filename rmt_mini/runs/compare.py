@@ -30,7 +30,7 @@ from tqdm.std import tqdm as any_bar
 
 from rmt_mini.arms import Arm
 from rmt_mini.config import WORLDS, RMTConfig
-from rmt_mini.engine.model import locate_model
+from rmt_mini.engine.model import BASE, locate_model
 from rmt_mini.engine.text import format_for
 from rmt_mini.engine.weights import WORLD_MODELS
 from rmt_mini.errors import Stopped, UserError, logger
@@ -67,7 +67,8 @@ def compare(
         progress: show a progress bar.
         stop: once set, the runs end. It raises Stopped, as where it was interrupted; the same call, or ``go_on``,
             continues it.
-        bases: pre-trained models that runs begin with, each with every seed; only "micro" and "abacus" have several.
+        bases: pre-trained models that runs begin with, each with every seed. A world has several; of others, "{base}"
+            in ``config.model`` stands for the number of a base, from 0.
         control_seeds: how many of the seeds an arm that is not in ``arms.MAIN`` has; None: all.
     """
     config = anywhere(config)
@@ -119,15 +120,16 @@ def report(folder: Path) -> str:
 
 def require_bases(config: RMTConfig, bases: int) -> None:
     """Refuse more pre-trained models than there are of a kind."""
-    if bases > 1 and config.model not in WORLDS:
-        raise UserError(f"bases is {bases}, but only {' and '.join(WORLDS)} have several, not {config.model!r}; give 1")
+    if bases > 1 and config.model not in WORLDS and BASE not in config.model:
+        found = f"bases is {bases}, but {config.model!r} is one model"
+        raise UserError(f"{found}; give {' or '.join(map(repr, WORLDS))}, or {BASE} in a folder's name for its number")
     for base in range(1, bases):
         locate_model(model_of(config, base))
 
 
 def model_of(config: RMTConfig, base: int) -> str:
-    """Return the name of the model that runs from a base begin with; base 0 is that of the settings."""
-    return f"{config.model}-{base}" if base else config.model
+    """Return the name of the model that runs from a base begin with; of a world, base 0 has the world's name."""
+    return config.model.replace(BASE, str(base)) if BASE in config.model or not base else f"{config.model}-{base}"
 
 
 def comparison_folder(config: RMTConfig) -> Path:
@@ -229,7 +231,8 @@ def _open(folder: Path, plan: ComparisonPlan) -> None:
             raise UserError(f"folder {str(folder)!r} holds {holds}; choose another --out, or delete it")
     else:
         require_free(folder)
-        policy = prepare(plan.config).policy  # a text or a model that is not there should leave no folder
+        # a text or a model that is not there should leave no folder
+        policy = prepare(plan.config.replace(model=model_of(plan.config, 0))).policy
         for arm in plan.arms:
             format_for(policy, arm.config(plan.config))  # nor an arm that its answer format rules out, hours of runs
     folder.mkdir(parents=True, exist_ok=True)

@@ -120,7 +120,7 @@ def over(
     if before is None:
         require_free(folder)
         for one in configs:
-            prepare(one)
+            prepare(one.replace(model=compare.model_of(one, 0)))
     elif before.field != field or plain.differences(before.config):
         raise UserError(f"folder {str(folder)!r} holds another map or other settings; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,8 @@ from tests.fakes import byte_tokenizer
 from tests.report.made import a_run, an_exam, notes
 from tests.runs.test_resume import command, environment
 from tests.runs.test_resume import flags as config_flags
-from tests.runs.test_run import settings
+from tests.runs.test_run import save, settings
+from tests.stages.tiny import closing
 
 NAMES = ("ntp", "ntp-equal-compute", "rpt", "rmt")
 
@@ -407,7 +408,25 @@ def test_documented_comparisons_find_the_models_that_they_begin_with() -> None:
     root = Path(__file__).resolve().parents[2]
     pages = [root / "README.md", root / "data/PROTOCOL.md", *sorted((root / "docs").glob("*.md"))]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
-    commands = {(name, int(bases)) for name, bases in re.findall(r"rmt-mini compare (\w+).*?--bases (\d)", text)}
-    assert ("abacus", 3) in commands
-    for name, bases in commands:
-        require_bases(preset(name), bases)
+    commands = set(re.findall(r"rmt-mini compare (\w+)(?: --model '(.*?)')?.*?--bases (\d)", text))
+    assert ("abacus", "", "3") in commands
+    for name, model, bases in commands:
+        if model:  # a command before it makes them
+            folder = model.removesuffix("/checkpoint")
+            assert all(f"--out {folder.replace('{base}', str(base))}\n" in text for base in range(int(bases)))
+        else:
+            require_bases(preset(name), int(bases))
+
+
+def test_bases_of_ones_own_are_numbered_folders(tmp_path: Path) -> None:
+    for base, seed in enumerate((1, 2)):
+        save(closing(seed=seed), tmp_path / "mine" / str(base))
+    config = small_one(tmp_path, model=str(tmp_path / "mine" / "{base}"))
+    with pytest.raises(UserError, match=r"mine/2' is neither"):
+        compare(config, arms_named(config, ["rmt"]), seeds=1, workers=1, progress=False, bases=3)
+    folder, _ = compare(config, arms_named(config, ["rmt"]), seeds=1, workers=1, progress=False, bases=2)
+    runs = [Notes.read(run_folder(folder, "rmt", 5, base)) for base in (0, 1)]
+    assert [run.config.model for run in runs] == [str(tmp_path / "mine" / str(base)) for base in (0, 1)]
+    assert runs[0].model_digest != runs[1].model_digest
+    with pytest.raises(UserError, match=r"bases is 2, but 'laptop' is one model; give 'micro' or 'abacus', or {base}"):
+        require_bases(config.replace(model="laptop"), 2)
