@@ -140,6 +140,23 @@ def test_lesson_9_says_what_the_older_text_shows() -> None:
     assert [pairs[name].sign for name in ("ntp", "ntp-equal-compute")] == [-1, -1]
     controls = ("rmt-shuffled-reward", "rl-no-think", "rmt-random-tokens")
     assert [pairs[name].sign for name in controls] == [1, 1, 0]
+    calculable = {one.b: one for one in older.paired if one.tier == "calculable"}
+    for name, sentence in (
+        ("rpt", "on calculable tokens RPT is ahead of RMT there, by {0:.1f} points [{2:.1f}, {1:.1f}]"),
+        ("rl-no-think", "show what a thought adds, {0:+.1f} [{1:+.1f}, {2:+.1f}]"),
+    ):
+        one, sign = calculable[name], 1 if "{0:+" in sentence else -1
+        assert one.sign == sign
+        assert sentence.format(*(100 * sign * (end or 0) for end in (one.difference, one.low, one.high))) in words
+    read = next(one for one in older.paired if (one.b, one.tier) == ("rl-no-think", "saying"))
+    share = older.arms["rmt"].sorts["saying"].n / older.arms["rmt"].average.n
+    whole = pairs["rl-no-think"].difference or 0
+    assert f"ahead of it by {100 * whole:.1f} points, but nearly all of that is sayings" in words
+    assert 0.95 < share * (read.difference or 0) / whole < 1.05
+    chosen = pairs["rmt-random-tokens"], calculable["rmt-random-tokens"]
+    widths = [50 * ((one.high or 0) - (one.low or 0)) for one in chosen]
+    assert widths[0] < 1.3  # "by little more than a point"
+    assert f"{widths[1]:.0f} points either way would look the same" in words
 
 
 def passed(found: ExamOutcome, arm: str, k: int, end: int = 0) -> str:
