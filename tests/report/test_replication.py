@@ -9,7 +9,7 @@ from statistics import fmean
 import pytest
 
 from rmt_mini.files import Comparison, Evaluation, ExamEvaluation, ExamStep, PostTraining
-from rmt_mini.report.claims import SHOWN
+from rmt_mini.report.claims import PAPER, SHOWN
 from rmt_mini.report.markdown import points, share
 from rmt_mini.runs.compare import report
 from rmt_mini.runs.pre_and_post import go_on
@@ -110,6 +110,20 @@ def test_sentences_say_what_the_tables_show() -> None:
     assert f"does as well without a budget ({gaps[3]})" in page
     assert all(mine > its for mine, its in zip(rmt.by_base, long.by_base, strict=True))
     assert 1.7 < long.thought_length / rmt.thought_length < 1.9  # "nearly twice as long"
+    flat, pairs = (
+        found.arms["rmt-no-curriculum"],
+        {one.tier: one for one in found.paired if one.b == "rmt-no-curriculum"},
+    )
+    gaps = [points(pairs[part]) for part in ("average", "calculable", "saying")]
+    lengths = [f"{one.thought_length:.1f}" for one in (flat, rmt)]
+    sentence = (
+        "in no order give {} points for the curriculum, {} on calculable tokens and {} on sayings, with thoughts as "
+        "long ({} and {} tokens)"
+    )
+    assert sentence.format(*gaps, *lengths) in page
+    paper = PAPER["rmt"][3] - PAPER["rmt-no-curriculum"][3]
+    assert f"the paper's {paper:+.2f} is outside the interval" in page
+    assert 100 * (pairs["average"].high or 0) < paper
     untrained = found.arms["base-ntp"].sorts["calculable"].accuracy
     assert untrained is not None
     assert max(others) < untrained  # "no more often than before training"

@@ -130,6 +130,10 @@ def test_lesson_9_says_what_the_comparison_shows() -> None:
     assert "by {} points on calculable tokens and by {} on sayings".format(*reading) in words
     short = [points(pairs["rmt-no-budget", sort]) for sort in ("calculable", "saying")]
     assert "The budget changes RMT by {} points on calculable tokens and by {} on sayings".format(*short) in words
+    assert (
+        f"can be seen: on average {points(pairs['rmt-no-curriculum', 'average'])}, where the paper has +3.65" in words
+    )
+    assert {one.sign for one in found.paired if one.b == "rmt-no-curriculum"} == {0}
 
 
 def test_lesson_9_says_what_the_older_text_shows() -> None:
