@@ -5,6 +5,7 @@ Each skips where PyTorch sees none. ``pytest -m gpu`` runs them, and those of th
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -117,6 +118,7 @@ def test_the_tree_serves_qwen3_at_its_own_widths() -> None:
 def test_memory_that_runs_out_is_reported_and_the_run_goes_on(tmp_path: Path) -> None:
     """A real one: the process may take 500 MB of the GPU, and an update on 1,280 rollouts at once wants more."""
     config = micro(tmp_path / "run", device="cuda", dtype="float32", group_size=64, branch_tokens=65536, steps=1)
+    gc.collect()  # graphs of other tests' policies
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(500e6 / torch.cuda.get_device_properties(0).total_memory)
     try:
@@ -133,7 +135,8 @@ def test_the_layer_on_trl_trains_on_a_gpu_and_goes_on(tmp_path: Path) -> None:
     """As ``rmt-mini launch --setup one-gpu`` starts it: through accelerate, in bfloat16."""
     out = tmp_path / "out"
     command = [sys.executable, "-c", "from rmt_mini.cli import main; main()", "launch", "micro", "--setup", "one-gpu"]
-    command += ["--steps", "4", "--documents-per-step", "4", "--save-every", "2", "--out", str(out), "--run"]
+    command += ["--steps", "4", "--documents-per-step", "4", "--save-every", "2", "--dtype", "bfloat16"]
+    command += ["--out", str(out), "--run"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     for begun in (0, 2):
         done = subprocess.run(

@@ -102,6 +102,8 @@ def make_policy(name: str, model: Any, tokenizer: Any) -> Policy:
     model.eval()
     model.config.use_cache = False
     weight = model.get_input_embeddings().weight
+    if weight.device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)  # it plans half a second for every new shape, and here most are new
     return Policy(name, model, tokenizer, choose_tree(model), weight.device, weight.dtype)
 
 

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from rmt_mini.engine.logits import sample, target_logprobs
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.prompt import TAIL_TOKENS, AnswerFormat
-from rmt_mini.engine.static import think_in_steps
+from rmt_mini.engine.static import fits, think_in_steps
 from rmt_mini.engine.tree import DocumentTree, Trunks
 from rmt_mini.records import Position, Rollout
 
@@ -131,7 +131,7 @@ def roll_out(
     """Sample ``group_size`` thoughts and answers at each position, sorted by trunk; a group is side by side.
 
     The generator is on the CPU, so that a seed means the same on every device. Everywhere else thoughts are sampled
-    ``in_steps`` of fixed shapes (``engine/static.py``).
+    ``in_steps`` of fixed shapes (``engine/static.py``), where memory allows it.
     """
     asked = zip(positions, asking.budgets, strict=True)
     rows = [begin(form, trunks.documents[position.trunk], position, budget) for position, budget in asked]
@@ -144,8 +144,9 @@ def roll_out(
         logits = logits.repeat_interleave(group_size, dim=0)
         # a number for each row and decision, so that nothing a row draws depends on which others are still growing
         uniform = torch.rand(len(batch.rows), decisions, generator=generator).to(policy.device)
-        in_steps = policy.device.type != "cpu" if in_steps is None else in_steps
-        if in_steps and isinstance(policy.tree, DocumentTree):
+        if in_steps is None:
+            in_steps = policy.device.type != "cpu" and isinstance(policy.tree, DocumentTree) and fits(batch.grown)
+        if in_steps:
             sampling = (form.close[0], asking.temperature, asking.forced)
             thoughts = think_in_steps(policy, batch.grown, batch.caps, logits, uniform, sampling)
             for row, (thought, logprobs, closed) in zip(batch.rows, thoughts.found(), strict=True):
@@ -201,7 +202,8 @@ def _compare(batch: _Batch, logits: Tensor, trunks: Trunks) -> None:
     places = [row.position for row in batch.rows]
     own = [trunks.documents[at.trunk][at.index : at.index + 1] for at in places]
     if batch.form.name == "continuation" and all(own):
-        truths, wide = torch.tensor(own, device=logits.device), logits.float()
+        truths = torch.tensor(own, device=logits.device)
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         logprobs = wide.gather(-1, truths)[:, 0] - wide.logsumexp(-1)
         for row, logprob in zip(batch.rows, logprobs.tolist(), strict=True):
             row.truth = logprob

@@ -6,25 +6,29 @@ on tensors that keep their place. A row that is done stays and is computed for n
 and moves the rows that still think to smaller tensors once they are half of a document's or fewer.
 """
 
+import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from rmt_mini.engine.logits import sample
+from rmt_mini.engine.memory import free_memory
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.tree import DocumentTree, GrowingBranches, Trunks
-from rmt_mini.errors import logger
+from rmt_mini.errors import logger, out_of_memory
 from rmt_mini.records import Position
 
 STRIDE = 8  # steps before the CPU looks
 ROOM = 64  # trunk and own tokens are rounded up to a multiple, so that few shapes are captured
 Sizes = tuple[int, ...]  # of a step: documents, rows of each, trunk tokens, own tokens, decisions
 Sampling = tuple[int, float, bool]  # the token that closes a thought, temperature, whether thoughts are forced
-KEPT = 6  # steps of a model, each with keys and values of its own
+KEPT = 6  # steps of a model, each with keys and values of its own,
+SHARE = 1 / 3  # which take this part of the device's memory at most
 
 
 @dataclass
@@ -87,7 +91,8 @@ class Step:
     """A decoding step of N x M rows, on tensors of its own; keys and values are of the kind of those of ``like``."""
 
     def __init__(self, policy: Policy, tree: DocumentTree, like: Trunks, sizes: Sizes, sampling: Sampling) -> None:
-        self.policy, self.tree, self.sampling, device = policy, tree, sampling, policy.device
+        self.head, self.sampling, device = policy.head, sampling, policy.device
+        self.tree = weakref.proxy(tree)  # which keeps the step: a circle would keep graphs until Python collects it
         documents, rows, trunk_tokens, capacity, decisions = sizes
         kept = [
             [layer.new_zeros(documents, layer.shape[1], trunk_tokens, layer.shape[3]) for layer in layers]
@@ -98,7 +103,14 @@ class Step:
         self.grown = GrowingBranches(trunks, positions, capacity)
         self.thoughts = Thoughts.begin(torch.zeros(len(positions), decisions, device=device), [0] * len(positions))
         self.rows = torch.arange(len(positions), device=device)
-        self.replay = self.run
+        self.graph: Any = None  # the step as a CUDA graph
+
+    def replay(self) -> None:
+        """Do the step, as captured where it is."""
+        if self.graph is None:
+            self.run()
+        else:
+            self.graph.replay()
 
     def run(self) -> None:
         """Read the last token of every row and sample the next."""
@@ -106,33 +118,60 @@ class Step:
         position_ids = self.grown.aim(self.rows, 1, reach=self.grown.keys.shape[3])
         hidden = self.tree.run(self.thoughts.last, position_ids, self.grown)
         self.grown.lengths += on
-        self.thoughts.draw(self.policy.head(hidden), *self.sampling)
+        self.thoughts.draw(self.head(hidden), *self.sampling)
 
     def capture(self) -> None:
         """Capture the step as a CUDA graph, while nobody thinks, so that trying it out changes nothing."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):  # libraries set themselves up on their first calls
-                self.run()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.run()
-        self.replay = graph.replay
+        cuda: Any = torch.cuda
+        with cuda.device(self.rows.device):
+            before, stream = cuda.current_stream(), cuda.Stream()
+            stream.wait_stream(before)
+            with cuda.stream(stream):
+                self.run()  # libraries set themselves up on their first calls
+                mode = cuda.get_sync_debug_mode()
+                cuda.set_sync_debug_mode("error")  # what asks the CPU fails here, where nothing is half captured
+                try:
+                    self.run()
+                finally:
+                    cuda.set_sync_debug_mode(mode)
+            before.wait_stream(stream)
+            graph, pool = cuda.CUDAGraph(), cuda.graph_pool_handle()
+            _forget_workspaces()
+            try:
+                with cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                    self.run()
+            except BaseException:  # where a capture cannot be ended, PyTorch leaves its stream and its pool in use
+                cuda.set_stream(before)
+                with suppress(RuntimeError):
+                    torch._C._cuda_endAllocateToPool(cuda.current_device(), pool)
+                raise
+            finally:
+                _forget_workspaces()
+        self.graph = graph
 
     def load(self, grown: GrowingBranches, thoughts: Thoughts, rows: Tensor) -> None:
         """Copy in ``rows``, M for each of N documents."""
-        taken, ours = grown.take(rows), self.grown
-        used, longest = taken.rectangle.used, taken.rectangle.longest
+        ours, shape, places = self.grown, grown.shape(rows), rows.to(self.rows.device)
+        source = grown.slot[places]
         for name in ("keys", "values"):
-            for kept, layer in zip(getattr(ours.trunks, name), getattr(taken.trunks, name), strict=True):
-                kept[:, :, :longest] = (layer if used is None else layer[used])[:, :, :longest]
-            getattr(ours, name)[:, :, :, : taken.keys.shape[3]] = getattr(taken, name)
-        ours.rectangle.index.copy_(taken.rectangle.index)
-        ours.start.copy_(taken.start)
-        ours.lengths.copy_(taken.lengths)
-        self.thoughts.put(slice(None), thoughts, rows.to(self.rows.device))
+            for kept, layer in zip(getattr(ours.trunks, name), getattr(grown.trunks, name), strict=True):
+                used = layer if shape.used is None else layer[shape.used]
+                kept[:, :, : shape.longest] = used[:, :, : shape.longest]
+            own, theirs = getattr(ours, name), getattr(grown, name)
+            for kept, layer in zip(own, theirs, strict=True):  # a layer at a time: all together are a copy more
+                kept[:, :, : layer.shape[2]] = layer.index_select(0, source)
+        ours.rectangle.index.copy_(shape.index)
+        ours.start.copy_(grown.start[places])
+        ours.lengths.copy_(grown.lengths[places])
+        self.thoughts.put(slice(None), thoughts, places)
+
+
+def _forget_workspaces() -> None:
+    """Let cuBLAS take workspaces anew: graphs that share one crash where the graph it belongs to is dropped.
+
+    That is https://github.com/pytorch/pytorch/issues/193402, and what torch.compile does.
+    """
+    torch._C._cuda_clearCublasWorkspaces()
 
 
 def _rounded(count: int, unit: int = 8) -> int:
@@ -173,7 +212,21 @@ def think_in_steps(
         at = torch.tensor(places, device=policy.device)
         grown.put(torch.tensor(rows), step.grown, at)
         thoughts.put(torch.tensor(rows, device=policy.device), step.thoughts, at)
+        del step  # its memory may be needed by the next one
     return thoughts
+
+
+def fits(grown: GrowingBranches) -> bool:
+    """Whether a step for all rows, which copies their keys and values, fits into its share of the memory."""
+    return 2 * grown.keys.nbytes <= SHARE * free_memory(grown.keys.device)[1]
+
+
+def _bytes(sizes: Sizes, like: Trunks) -> int:
+    """Return the memory of a step's keys and values."""
+    documents, rows, trunk_tokens, capacity, _ = sizes
+    layer = like.keys[0]
+    numbers = documents * layer.shape[1] * (rows * capacity + trunk_tokens) * layer.shape[3]
+    return 2 * len(like.keys) * numbers * layer.itemsize
 
 
 def can_capture(tree: DocumentTree) -> bool:
@@ -185,13 +238,16 @@ def _step(policy: Policy, tree: DocumentTree, like: Trunks, sizes: Sizes, sampli
     """Return the step of these sizes, captured where that is possible."""
     key = (sizes, sampling)
     if key not in tree.steps:
-        while len(tree.steps) >= KEPT:
+        room = SHARE * free_memory(policy.device)[1] - _bytes(sizes, like)
+        while tree.steps and (len(tree.steps) >= KEPT or sum(_bytes(one[0], like) for one in tree.steps) > room):
             del tree.steps[next(iter(tree.steps))]
         tree.steps[key] = step = Step(policy, tree, like, sizes, sampling)
         if can_capture(tree):
             try:
                 step.capture()
             except Exception as error:  # an unknown architecture may ask the CPU, which cannot be captured
+                if out_of_memory(error):
+                    raise
                 tree.captures = False
                 reason = " ".join(str(error).split())[:200]
                 logger.warning("A decoding step cannot be captured as a CUDA graph (%s); sampling is slower", reason)

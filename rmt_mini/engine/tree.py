@@ -202,6 +202,10 @@ class GrowingBranches:
         self.keys, self.values = (trunks.keys[0].new_zeros(shape) for _ in range(2))
         self.lengths = torch.zeros(len(positions), dtype=torch.long, device=self.keys.device)  # own tokens so far
 
+    def shape(self, rows: Tensor) -> _Rectangle:
+        """Return how ``rows`` (ascending; on the CPU) lie beside their trunks."""
+        return _Rectangle(self.trunks, self.trunk[rows], self.index[rows])
+
     def _lay_out(self) -> None:
         self.rectangle = _Rectangle(self.trunks, self.trunk, self.index)
         device = self.trunks.ids[0].device

@@ -98,14 +98,14 @@ def memory_advice(config: RMTConfig | PretrainConfig, policy: Policy) -> str:
     needs = ""
     if isinstance(config, RMTConfig):
         needs = f"the run needs about {_gigabytes(memory_needed(config, policy))} (rmt-mini plan); "
-    free, whole = map(_gigabytes, free_memory(gpu=policy.device.type == "cuda"))
+    free, whole = map(_gigabytes, free_memory(policy.device))
     less = [f"--{name.replace('_', '-')} ({getattr(config, name)})" for name in LESS_MEMORY if hasattr(config, name)]
     return f"out of memory; {needs}{free} of {whole} are free now; lower {', '.join(less)}, or close other programs"
 
 
 def warn_of_little_memory(config: RMTConfig, policy: Policy) -> None:
     """Warn before a run that memory will hardly do: the system kills a process that takes too much, without a word."""
-    free, needed = free_memory()[0], memory_needed(config, policy)
+    free, needed = free_memory(policy.device)[0], memory_needed(config, policy)
     if policy.device.type == "cpu" and needed > free + resident_memory():
         logger.warning(
             "This run needs about %s, and %s are free; if it is killed: rmt-mini resume with --branch-tokens below %d",

@@ -12,7 +12,8 @@ The stages in order (``_Run.stages``), and what each leaves in the run folder:
     report                                      report.md, figures/
 
 A run that was stopped, or killed at any moment, is continued by ``resume``: stages that left a result are not repeated,
-and what follows is byte for byte what an unbroken run would have done. (Only measured seconds and memory differ.)
+and what follows is byte for byte what an unbroken run would have done. (Only measured seconds and memory differ; and on
+a GPU last digits may, since its sums have no order.)
 """
 
 import json

@@ -52,11 +52,13 @@ def require_installed(engine: str, packages: Sequence[str] = ()) -> None:
             raise UserError(f"package {name!r} is not installed; {remedy}")
 
 
-def require_supported(config: RMTConfig) -> None:
-    """Raise a UserError for a setting that this trainer would not follow."""
+def require_supported(config: RMTConfig, cpu: bool = False) -> None:
+    """Raise a UserError for a setting that this trainer would not follow, on a CPU or not."""
     for name, only in TABLE["only"].items():
         if (value := getattr(config, name)) != only:
             raise UserError(f"{name} is {value!r}; on TRL it can only be {only!r}: use rmt-mini run for others")
+    if config.dtype == "float64" or (cpu and config.dtype == "bfloat16"):
+        raise UserError(f"dtype is {config.dtype!r}, and TRL computes in float32{'' if cpu else ' or bfloat16'} here")
     if config.warmup_steps:
         where = "the cold start runs on one machine: give its checkpoint with --model, and --warmup-steps 0"
         raise UserError(f"warmup_steps is {config.warmup_steps}; {where}")
@@ -74,6 +76,11 @@ def micro_steps(config: RMTConfig, micro_batch: int, processes: int) -> int:
     return steps
 
 
+def in_bfloat16(config: RMTConfig, settings: ScaleSettings) -> bool:
+    """Whether products are computed in bfloat16, beside weights in float32."""
+    return not settings.cpu and config.dtype in ("auto", "bfloat16")
+
+
 def grpo_settings(config: RMTConfig, settings: ScaleSettings, longest: int, out: str) -> dict[str, Any]:
     """Return the arguments of TRL's GRPOConfig for a run in folder ``out``; ``longest`` row in tokens."""
     passes = micro_steps(config, settings.micro_batch, int(os.environ.get("WORLD_SIZE", "1")))  # set by accelerate
@@ -89,7 +96,7 @@ def grpo_settings(config: RMTConfig, settings: ScaleSettings, longest: int, out:
         # a mean over the sampled tokens of the whole step, or the paper's sum over a rollout
         "loss_type": "dapo" if config.loss_per == "token" else "luspo",
         "epsilon": config.clip_epsilon or 0.2,  # off means one update, where the ratio is 1 and nothing is clipped
-        "bf16": not settings.cpu and config.dtype in ("auto", "bfloat16"),
+        "bf16": in_bfloat16(config, settings),
         "save_strategy": "steps" if config.save_every else "no",
         "save_steps": max(1, config.save_every) * config.updates_per_step,
     }
@@ -138,11 +145,14 @@ def commands(config: RMTConfig, setup: Setup, main_address: str = "") -> dict[st
 
     What differs from the preset's settings and the default scale is passed as JSON.
     """
-    require_supported(config)
+    require_supported(config, setup.scale.cpu)
     scale, processes = setup.scale, setup.gpus * setup.machines
     micro_steps(config, scale.micro_batch, processes)
     if main_address and setup.machines == 1:
         raise UserError("main_address is of use with several machines only; leave it out, or give --machines")
+    from rmt_mini.engine.model import locate_model  # with PyTorch, for which no help should wait
+
+    config = config.replace(model=locate_model(config.model))  # last, since it may fetch one
     own = []
     usual = {"--changes": (config, preset_config(config.preset)), "--scale": (scale, ScaleSettings())}
     for flag, (given, plain) in usual.items():

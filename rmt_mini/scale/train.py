@@ -18,7 +18,7 @@ from typing import Any
 from rmt_mini.config import RMTConfig, preset
 from rmt_mini.errors import UserError, logger
 from rmt_mini.files import File, require_free
-from rmt_mini.scale.launch import ScaleSettings, require_installed, require_supported
+from rmt_mini.scale.launch import ScaleSettings, in_bfloat16, require_installed, require_supported
 from rmt_mini.worlds.corpus import corpus_for
 
 
@@ -57,11 +57,13 @@ def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:
     out = Path(config.out or f"runs/{config.preset}-trl-seed{config.seed}")
     started = Started(config=config.replace(out=""), scale=settings.to_dict())
     require_same(out, started.config)
-    require_supported(config)
+    require_supported(config, settings.cpu)
     require_installed(settings.engine)
     documents, _ = corpus_for(config).split(config.evaluation_fraction)
     from rmt_mini.scale.trainer import RMTGRPOTrainer, latest_checkpoint
 
+    # accelerate's own file says bf16 for every GPU, and goes before what the trainer's arguments say
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if in_bfloat16(config, settings) else "no"
     opened = open_model(config, settings)
     trainer = RMTGRPOTrainer(config, settings, *opened, documents, str(out), lora(settings.lora_rank), **options)
     if trainer.accelerator.is_main_process:

@@ -31,15 +31,17 @@ def test_peak_memory_is_that_of_the_device_asked_about(monkeypatch: pytest.Monke
     assert peak_memory_mb(torch.device("cpu")) > 50
 
 
-def test_a_gpu_reads_as_many_tokens_at_once_as_half_of_its_free_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_reads_as_many_tokens_at_once_as_a_quarter_of_its_free_memory_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     each = 30 * 576 * ACTIVATION_NUMBERS * 2  # bytes a token, of SmolLM2-135M in bfloat16
     shape = SimpleNamespace(num_hidden_layers=30, hidden_size=576, num_attention_heads=9)
     config = SimpleNamespace(get_text_config=lambda: shape)
     model = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16, config=config, num_parameters=lambda: 0)
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 3 * each)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: each)
-    for free, tokens in ((0, 100), (2 * 150 * each, 151), (10**6 * each, 400)):
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 10**12))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 3 * each)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: each)
+    for free, tokens in ((0, 100), (4 * 150 * each - 2 * each, 150), (10**6 * each, 400)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 10**12))
         assert chunk_tokens(model, 100) == tokens
     model.device = torch.device("cpu")
     assert chunk_tokens(model, 100) == 100

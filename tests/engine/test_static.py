@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -79,6 +82,35 @@ def test_a_step_serves_later_calls_of_its_shape() -> None:
     assert len(policy.tree.steps) == static.KEPT
 
 
+def test_steps_take_their_share_of_the_memory_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = closing_policy("llama", torch.float64)
+    form = FORMS["continuation"](policy.tokenizer)
+    expected = [rollouts(policy, form, Asking(BUDGETS, CAPS), in_steps=False, size=size) for size in (4, 20)]
+    monkeypatch.setattr(static, "free_memory", lambda _: (0, 3))  # a byte for steps: each has room for itself alone
+    for size, wanted in zip((4, 20), expected, strict=True):
+        assert_same(rollouts(policy, form, Asking(BUDGETS, CAPS), in_steps=True, size=size), wanted)
+        assert len(policy.tree.steps) == 1
+    _, trunks, positions = set_up(policy, form, TEXTS)
+    grown = policy.tree.branches(trunks, positions, 9)
+    for total, enough in ((6 * grown.keys.nbytes - 3, False), (6 * grown.keys.nbytes, True)):
+        monkeypatch.setattr(static, "free_memory", lambda _, total=total: (0, total))
+        assert static.fits(grown) is enough
+
+
+def test_steps_go_with_their_model_at_once() -> None:
+    policy = closing_policy("llama")
+    rollouts(policy, FORMS["continuation"](policy.tokenizer), Asking(BUDGETS, CAPS), in_steps=True)
+    kept = [weakref.ref(step) for step in policy.tree.steps.values()]
+    gc.collect()
+    gc.disable()
+    try:
+        del policy
+        assert [step() for step in kept] == [None] * len(kept)
+    finally:
+        gc.enable()
+    assert kept
+
+
 def test_what_cannot_be_captured_runs_as_it_is(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -89,8 +121,16 @@ def test_what_cannot_be_captured_runs_as_it_is(
     def refuse(step: static.Step) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(static.Step, "capture", refuse)
+    def out_of_memory(step: static.Step) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
     monkeypatch.setattr(static, "can_capture", lambda tree: tree.captures)
+    monkeypatch.setattr(static.Step, "capture", out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        rollouts(policy, form, Asking(BUDGETS, CAPS), in_steps=True)
+    assert policy.tree.captures
+    policy.tree.steps.clear()
+    monkeypatch.setattr(static.Step, "capture", refuse)
     with caplog.at_level(logging.WARNING):
         for size in (4, 4, 9):
             found = rollouts(policy, form, Asking(BUDGETS, CAPS), in_steps=True, size=size)
@@ -108,7 +148,7 @@ def test_a_step_is_tried_out_while_nobody_thinks(monkeypatch: pytest.MonkeyPatch
     def capture(step: static.Step) -> None:
         for _ in range(3):
             step.run()
-        step.replay = lambda: (replayed.append(step), step.run())[1]
+        step.graph = SimpleNamespace(replay=lambda: (replayed.append(step), step.run()))
 
     monkeypatch.setattr(static.Step, "capture", capture)
     monkeypatch.setattr(static, "can_capture", lambda tree: True)

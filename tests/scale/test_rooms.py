@@ -134,6 +134,8 @@ def test_printing_a_command_needs_no_extra() -> None:
         ("launch gpu --gpus 2", "gpus is 2, and setup 'one-gpu' is for one; use --setup one-node"),
         ("launch paper --setup one-node --machines 2", "machines is 2, and setup 'one-node' is for one; use --setup n"),
         ("launch gpu --server gpu7", "server is 'gpu7'; give host:port"),
+        ("launch gpu --dtype float64", "dtype is 'float64', and TRL computes in float32 or bfloat16 here"),
+        ("launch micro --setup cpu --dtype bfloat16", "dtype is 'bfloat16', and TRL computes in float32 here"),
         ("launch gpu --gpu-memory 0.5", "gpu_memory is of use with engine 'vllm-colocate' only"),
         ("launch gpu --branch-tokens 9", "branch_tokens has no effect on TRL"),
         ("launch gpu --main-address 10.0.0.1", "main_address is of use with several machines only"),
