@@ -22,15 +22,20 @@ ARMS: dict[str, dict[str, Any]] = data("arms.yaml")
 
 
 def _mean_tiers(base: RMTConfig) -> dict[str, Any]:
-    # rounded, so that run.json shows no 0.30000000000000004
-    mean = tuple(round((a + b) / 2, 9) for a, b in zip(base.tier_probs_early, base.tier_probs_late, strict=True))
+    # p_early until t1 and p_late from t2 on; rounded, so that run.json shows no 0.30000000000000004
+    early, ends = (base.curriculum_start + base.curriculum_end) / 2, (base.tier_probs_early, base.tier_probs_late)
+    mean = tuple(round(early * a + (1 - early) * b, 9) for a, b in zip(*ends, strict=True))
     return {"tier_probs_early": mean, "tier_probs_late": mean}
+
+
+def _doubled(base: RMTConfig) -> dict[str, Any]:
+    return {"budget_start": 2 * base.budget_start} if base.use_budget else {}
 
 
 # what an arm has instead that follows from the preset's settings
 COMPUTED: dict[str, Callable[[RMTConfig], dict[str, Any]]] = {
     # without a budget thoughts stop at 2 budget_start, which would cut the thoughts that nobody asked to be short
-    **dict.fromkeys(("rpt", "rlp", "rmt-no-budget"), lambda base: {"budget_start": 2 * base.budget_start}),
+    **dict.fromkeys(("rpt", "rlp", "rmt-no-budget"), _doubled),
     # B_T; its formula is in ``method.budget``, which this room may not import
     "rmt-short-budget": lambda base: {
         "budget_start": max(base.budget_min, floor(base.budget_start * base.budget_decay + 1e-9))

@@ -168,11 +168,11 @@ def _show(folder: Path, table: str) -> None:
 
 
 @_command(PretrainConfig, without=("world",))
-def pretrain(world: WorldName = "micro", /, **flags: Any) -> None:
+def pretrain(world: WorldName | None = None, /, **flags: Any) -> None:
     """Train a world's model from scratch, on 2 cores in some 4 minutes (abacus: 8), or go on from --model."""
     from rmt_mini.runs.pre_and_post import pretrain_run
 
-    folder = pretrain_run(PretrainConfig(**{**_given(flags), "world": world}))
+    folder = pretrain_run(PretrainConfig(**_given(flags) | ({"world": world} if world else {})))
     print(f"Checkpoint   {folder / 'checkpoint'}")
 
 
@@ -195,6 +195,7 @@ def resume(folder: Path, /, *, branch_tokens: Tokens = None, on_nan: OnNan = Non
 
     given = {"branch_tokens": branch_tokens, "on_nan": on_nan, "report_to": report_to}
     changes = {name: value for name, value in given.items() if value is not None}
+    folder = folder.resolve()  # what it belongs to may be above it
     several = {"compare.json": compare, "over.json": sweep, "exams.json": pre_and_post}
     found = next((room for name, room in several.items() if (folder / name).exists()), None)
     if changes and found:
@@ -289,7 +290,9 @@ def exams(
     folder: Path,
     /,
     *,
-    arms: Annotated[str, Parameter(help="names with commas between; base and rmt are always there")] = "ntp,rpt",
+    arms: Annotated[
+        str | None, Parameter(help="names with commas between, beside base and rmt [default: ntp,rpt]")
+    ] = None,
     questions: Questions = None,
     count: Several = 400,
     k: Answers = 8,

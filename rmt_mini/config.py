@@ -57,6 +57,7 @@ WorldName = Literal["micro", "abacus"]
 WORLDS: tuple[str, ...] = typing.get_args(WorldName)
 Difficulty = Literal["entropy", "loss", "pass-rate", "learning-progress", "random"]
 NO_EFFECT = {"out", "report_to", "rollouts_logged", "save_every", "state_seconds"}  # settings that change no result
+MAY_CHANGE = ("branch_tokens", "on_nan", "report_to")  # in a run under way; the first may change last digits
 
 
 def group(title: str) -> Callable[[Any, str], Any]:
@@ -113,13 +114,14 @@ class Settings(BaseModel):
             raise UserError(f"{name} is {_shown(getattr(self, name))}; {remedy}")
 
     def differences(self, other: Self) -> list[str]:
-        """Return the names of the fields in which results may differ from those of other settings.
+        """Return the names of the fields in which results may differ from those of other settings, by more than digits.
 
         Example:
             >>> RMTConfig(steps=5, report_to="wandb").differences(RMTConfig(steps=6))
             ['steps']
         """
-        return [name for name, value in self if name not in NO_EFFECT and value != getattr(other, name)]
+        ignored = {*NO_EFFECT, *MAY_CHANGE}
+        return [name for name, value in self if name not in ignored and value != getattr(other, name)]
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, checked again."""

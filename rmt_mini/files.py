@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self,
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
-from rmt_mini.arms import MAIN, Arm
+from rmt_mini.arms import ARMS, MAIN, Arm
 from rmt_mini.config import PretrainConfig, RMTConfig
 from rmt_mini.errors import UserError, logger
 from rmt_mini.records import Answer, Overlap, Position, StepMetrics, whole_of
@@ -352,6 +352,17 @@ class ComparisonPlan(File, name="compare.json"):
     seeds: Count
     bases: Count = 1
     control_seeds: Count | None = None  # of arms that are not in arms.MAIN; None: as many as the others
+
+    def added_to(self, before: Self) -> Self:
+        """Return this plan with the arms, seeds and bases of another one too, so that none of its runs is left out."""
+        names = {arm.name for arm in self.arms}
+        arms = [*self.arms, *(arm for arm in before.arms if arm.name not in names)]
+        order = [*ARMS, *(arm.name for arm in arms)]  # of the package; variants as they came
+        seeds, bases = (max(getattr(self, name), getattr(before, name)) for name in ("seeds", "bases"))
+        fewer = max(one.control_seeds or one.seeds for one in (self, before))
+        arms.sort(key=lambda arm: order.index(arm.name))
+        control = fewer if fewer < seeds else None
+        return self.model_copy(update={"arms": arms, "seeds": seeds, "bases": bases, "control_seeds": control})
 
     def has(self, arm: str, seed: int) -> bool:
         """Say whether an arm runs with a seed."""

@@ -107,7 +107,7 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
             r"--over gives every arm all seeds; leave out --control-seeds",
         ),
         ("compare micro --bases 4", r'"4" for --bases. Must be <= 3'),
-        ("compare --bases 2", r"bases is 2, but only micro and abacus have several, not 'smollm2-135m'; give 1"),
+        ("compare --bases 2", r"bases is 2, but 'smollm2-135m' is one model; give 'micro' or 'abacus', or {base}"),
         ("compare micro --over lr=1,2", r"'lr' is not a setting that is a number; give FIELD=a,b,c, as in"),
         ("compare micro --over seed=1,2", r"'seed' is not a setting that is a number"),
         ("compare micro --over use_rl=0,1", r"'use_rl' is not a setting that is a number"),

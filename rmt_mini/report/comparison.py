@@ -54,6 +54,8 @@ def across_seeds(folders: Sequence[Path]) -> Evaluation:
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"the runs have seeds {seeds}; give runs of different seeds")
     for folder, note in zip(folders, notes, strict=True):
+        if note.kind != "mid-training":
+            raise UserError(f"{str(folder)!r} is a {note.kind} run; give those of mid-training")
         if note.status != "done" or not (folder / "answers.jsonl").exists():
             raise UserError(f"the run in {str(folder)!r} is {note.status} or has no answers.jsonl; rerun it")
         differ = sorted({*note.settings.differences(notes[0].settings)} - {"seed"})

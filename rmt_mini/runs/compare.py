@@ -23,14 +23,15 @@ from typing import Any
 
 import psutil
 import torch
-from loky import ProcessPoolExecutor
+from loky import ProcessPoolExecutor, cpu_count
 from pydantic_core import to_jsonable_python as _plain
 from tqdm.auto import tqdm
 from tqdm.std import tqdm as any_bar
 
-from rmt_mini.arms import Arm
+from rmt_mini.arms import METHOD, Arm
 from rmt_mini.config import WORLDS, RMTConfig
-from rmt_mini.engine.model import BASE, locate_model
+from rmt_mini.engine.memory import free_memory
+from rmt_mini.engine.model import BASE, choose_device, locate_model
 from rmt_mini.engine.text import format_for
 from rmt_mini.engine.weights import WORLD_MODELS
 from rmt_mini.errors import Stopped, UserError, logger
@@ -42,6 +43,7 @@ from rmt_mini.runs.journal import machine, versions
 from rmt_mini.runs.run import anywhere, prepare, resume, run
 
 SMALLEST_GAP = 0.0365  # between the paper's RMT-R1 and its closest ablation (no curriculum)
+RUN_BYTES = 4 * 10**9  # of a GPU's memory, for a run of a small model beside others
 GLANCE = 0.2  # seconds between two looks at a request to stop
 
 Job = Callable[[Path, threading.Event | None], Path]  # does the run that belongs in a folder, and returns the folder
@@ -75,7 +77,8 @@ def compare(
     tracking.require(config.report_to)
     folder = comparison_folder(config)
     for arm in arms:
-        arm.config(config)  # complains now and not in an hour
+        if arm.config(config) == config and arm.name != METHOD and not arm.compute_of:
+            raise UserError(f"under these settings arm {arm.name!r} is the method itself; leave it out of --arms")
     require_bases(config, bases)
     fewer = None if control_seeds is None or control_seeds >= seeds else control_seeds
     plan = ComparisonPlan(config=config.replace(out=""), arms=list(arms), seeds=seeds, bases=bases, control_seeds=fewer)
@@ -154,7 +157,10 @@ def is_done(path: Path) -> bool:
 
 def usual_workers(config: RMTConfig) -> int:
     """Return how many runs go side by side if no one says: one thread serves the micro model nearly as well as all."""
-    return os.cpu_count() or 1 if config.model in WORLD_MODELS else 1
+    if config.model not in WORLD_MODELS:
+        return 1
+    device, cores = choose_device(config.device), int(cpu_count())
+    return cores if device.type == "cpu" else max(1, min(cores, free_memory(device)[0] // RUN_BYTES))
 
 
 def finish(
@@ -188,7 +194,7 @@ def finish(
 
 
 def _side_by_side(job: Job, paths: Sequence[Path], workers: int, stop: threading.Event | None) -> Iterator[Path]:
-    executor = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(os.getpid(),))
+    executor = ProcessPoolExecutor(min(workers, max(1, len(paths))), initializer=_start_worker, initargs=(os.getpid(),))
     try:
         left = {executor.submit(job, path, None) for path in paths}
         while left:
@@ -229,6 +235,7 @@ def _open(folder: Path, plan: ComparisonPlan) -> None:
         if differ:
             holds = f"a comparison with other settings ({', '.join(differ)})"
             raise UserError(f"folder {str(folder)!r} holds {holds}; choose another --out, or delete it")
+        plan = plan.added_to(before)
     else:
         require_free(folder)
         # a text or a model that is not there should leave no folder

@@ -117,7 +117,7 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
 
     def append(self, name: str, records: Sequence[object]) -> None:
         """Append lines to a .jsonl file, and report them; they reach the disk before any state that counts on them."""
-        with (self.path / name).open("a", encoding="utf-8") as file:
+        with (self.path / name).open("a", encoding="utf-8", newline="\n") as file:
             file.write(as_lines(records))
             file.flush()
             os.fsync(file.fileno())
@@ -197,6 +197,7 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
 @contextlib.contextmanager
 def whole(final: Path) -> Iterator[Path]:
     """Give a new folder to write into, which takes the place of ``final`` once all of it is on disk."""
+    final = final.resolve()  # "." has no name
     made, old = (final.with_name(f".{final.name}.{end}") for end in ("new", "old"))
     shutil.rmtree(made, ignore_errors=True)
     try:

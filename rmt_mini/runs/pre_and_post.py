@@ -118,7 +118,7 @@ def posttrain_run(
         if name in NOT_IN_POSTTRAINING:
             raise UserError(f"{name} has no effect in post-training; leave it out")
     model = str(nested if nested.is_dir() else checkpoint)
-    usual, held_out_before = usual_source(model), _held_out_before(model)
+    usual, held_out_before = usual_source(model), _mid_trained(model)
     small = usual in WORLDS
     base = {"steps": 40, "documents_per_step": 20} if small else {"steps": 12, "documents_per_step": 8}
     source = source or usual
@@ -180,14 +180,15 @@ def posttrain_run(
     return ExamResult(path, evaluation, table)
 
 
-def _held_out_before(model: str) -> dict[str, float]:
-    """Return, as a setting, the share that the run of a checkpoint held out; nothing where it is of no run."""
+def _mid_trained(model: str) -> dict[str, Any]:
+    """Return what the run of a checkpoint held out and how it answered, as settings; nothing where it is of no run."""
     notes = files.Notes.find(Path(model).parent) if Path(model).name == "checkpoint" else None
     if notes is None or notes.kind == "pre-training":
         return {}
-    return {"evaluation_fraction": notes.settings.evaluation_fraction}
+    return {name: getattr(notes.settings, name) for name in KEPT}
 
 
+KEPT = ("evaluation_fraction", "answer_format")  # settings of mid-training that post-training goes on with
 USUAL = ("ntp", "rpt")  # beside base and RMT
 
 
@@ -218,14 +219,18 @@ def exams(
             raise UserError(f"arm {name!r} is not in the comparison {str(folder)!r}; it has {', '.join(names)}")
     chosen = [UNTRAINED, *(name for name in names if name in {*(arms or USUAL), METHOD})]
     plan = ExamPlan(arms=chosen, source=source, count=count, samples=samples, every=every, changes=dict(changes or {}))
+    if plan.changes.get("evaluation_fraction", 0.0) > (read := comparison.config.evaluation_fraction):
+        raise UserError(f"evaluation_fraction is {plan.changes['evaluation_fraction']}; mid-training held out {read}")
     path = folder / "exams" / as_file_name(source)
     other: dict[str, Any] = {"arms": True, "changes": NO_EFFECT}  # what may differ
-    before, now = (one.model_dump(mode="json", exclude=other) for one in (ExamPlan.find(path) or plan, plan))
+    found = ExamPlan.find(path) or plan
+    before, now = (one.model_dump(mode="json", exclude=other) for one in (found, plan))
     differ = [name for name, value in before.items() if value != now[name]]
     if differ:
         raise UserError(f"{str(path)!r} holds exams with other settings ({', '.join(differ)}); delete it")
     path.mkdir(parents=True, exist_ok=True)
-    plan.write(path)
+    both = [name for name in (UNTRAINED, *names) if name in {*found.arms, *chosen}]
+    plan.model_copy(update={"arms": both}).write(path)
     return go_on(path, workers, progress, stop)
 
 
@@ -255,8 +260,8 @@ def _sit(path: Path, stop: threading.Event | None) -> Path:
         shutil.rmtree(path)
     plan, folder, (name, seed, base) = ExamPlan.read(path.parent), path.parents[2], in_name(path)
     config = ComparisonPlan.read(folder).config
-    untrained, split = model_of(config, base), {"evaluation_fraction": config.evaluation_fraction}
+    untrained, kept = model_of(config, base), {name: getattr(config, name) for name in KEPT}
     checkpoint = untrained if name == UNTRAINED else str(run_folder(folder, name, seed, base) / "checkpoint")
-    changes = split | plan.changes | {"seed": seed, "out": str(path)}
+    changes = kept | plan.changes | {"seed": seed, "out": str(path)}
     posttrain_run(checkpoint, plan.source, plan.count, plan.samples, changes, False, plan.every, stop)
     return path

@@ -29,7 +29,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from rmt_mini import files
-from rmt_mini.config import RMTConfig
+from rmt_mini.config import MAY_CHANGE, RMTConfig
 from rmt_mini.engine.model import Policy, absolute_name, load_policy
 from rmt_mini.engine.text import format_for, proxy_of, to_texts, unknown_share
 from rmt_mini.errors import Stopped, UserError, logger
@@ -54,7 +54,6 @@ SAMPLES = 12
 CHECKED_STEPS = 10  # first steps that the pre-flight's prediction is compared with
 SPARE_BYTES = 50_000_000
 ANEW = "; without its folder state/ the run trains again from the start"
-MAY_CHANGE = ("branch_tokens", "on_nan", "report_to")  # in a run under way; the first may change last digits
 
 OnStep = Callable[[StepResult], None]
 
@@ -233,6 +232,8 @@ def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
     """
     folder = path.parent if path.name == "checkpoint" else path
     notes = Notes.read(folder)
+    if notes.kind != "mid-training":
+        raise UserError(f"{str(folder)!r} is a {notes.kind} run; give one of mid-training")
     # its positions are known, so the model that measured entropies is not needed
     config = notes.settings.replace(entropy_model="self")
     policy = load_policy(str(folder / "checkpoint"), config.device, config.dtype)

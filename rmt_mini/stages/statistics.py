@@ -61,7 +61,8 @@ def by_base(answers: Sequence[Answer]) -> list[float]:
 def spread_of(answers: Sequence[Answer], added: np.ndarray, tiers: Sequence[int]) -> Spread | None:
     """Return the spread of a mean with this ``influence``; None where all answers are of one document."""
     asked = [place for place, answer in enumerate(answers) if answer.position.tier in tiers]
-    keys = [(answers[n].whole or answers[n].position.trunk, answers[n].run, answers[n].base) for n in asked]
+    # a part's whole has a text as its name, which may be a number
+    keys = [(answers[n].whole or f"\0{answers[n].position.trunk}", answers[n].run, answers[n].base) for n in asked]
     document, run, base = (np.unique(key, return_inverse=True)[1] for key in zip(*keys, strict=True))
     documents, runs, bases = (np.bincount(key, added[asked]) for key in (document, run, base))
     if len(documents) < 2:

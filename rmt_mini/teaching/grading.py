@@ -104,12 +104,12 @@ def _sources(path: Path) -> list[str] | str:
 
 
 def _graded(path: Path, sources: Sequence[str], limit: float, seed: str) -> Report:
-    """Mark all exercises, also deleted ones, of the lessons that a notebook defines some of, or else checks."""
+    """Mark all exercises, also deleted ones, of the lessons that a notebook defines and checks some of, or else one."""
     defined, checked = (
         {EXERCISES[name].stem for name in re.findall(pattern, "\n".join(sources), re.MULTILINE) if name in EXERCISES}
         for pattern in (r"^(?:def|class)\s+(\w+)", r"^check\(\s*(\w+)")
     )
-    exercises = [one for one in EXERCISES.values() if one.stem in (defined or checked)]
+    exercises = [one for one in EXERCISES.values() if one.stem in (defined & checked or defined or checked)]
     if not exercises:
         return Report(str(path), (), "it has no exercise; a cell of one ends in check(...)")
     try:

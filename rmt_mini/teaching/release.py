@@ -85,7 +85,7 @@ def lesson_copy(lesson: Any, stem: str) -> Any:
         made.cells.append(cell)
         if cell.cell_type == "markdown" and "**Predict" in cell.source:
             asked += 1
-            open_ones = [f"{stem[:2]}-{asked}"]
+            open_ones = [f"{stem.partition('_')[0]}-{asked}"]
             code(f'Prediction("{open_ones[0]}")')
         elif cell.cell_type == "code" and "import begin" in cell.source:
             cell.source += "\n\nfrom rmt_mini.teaching.widgets.prediction import Prediction, outcome"

@@ -197,8 +197,9 @@ class Panel(ipywidgets.HBox):  # type: ignore[misc]  # ipywidgets has no annotat
         self._say(f"Running in {self.run.folder}. The model is measured before the first step.")
 
     def _keep(self, run: LiveRun) -> None:
-        self.earlier[run.folder.name] = run
+        self.earlier[run.folder.name], chosen = run, self.against.value
         self.against.options = [("no other run", ""), *((one.label, name) for name, one in self.earlier.items())]
+        self.against.value = chosen  # new options choose the first
 
     def _changed(self) -> None:
         """Draw in the kernel's own thread; called in the run's."""
