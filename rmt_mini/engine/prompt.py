@@ -226,10 +226,9 @@ class Chat:
         text, boundaries = continuation_of(self.tokenizer, trunk, index)
         bare = text.lstrip()
         shift = len(text.encode()) - len(bare.encode())
-        return max(
-            prefix_match_reward(boxed, text, boundaries),
-            prefix_match_reward(boxed, bare, [end - shift for end in boundaries if end > shift]),
-        )
+        ends = [end - shift for end in boundaries if end > shift]
+        read = {boxed, re.sub(r"\\([{}\\])", r"\1", boxed)}  # a lone brace of the text cannot be boxed but escaped
+        return max(prefix_match_reward(one, *of_text) for one in read for of_text in ((text, boundaries), (bare, ends)))
 
 
 def right_answer(form: AnswerFormat, trunk: Sequence[int], index: int) -> list[int]:
@@ -238,7 +237,9 @@ def right_answer(form: AnswerFormat, trunk: Sequence[int], index: int) -> list[i
         return [trunk[index]]
     text, ends = continuation_of(form.tokenizer, trunk, index)
     token = text.encode()[: ends[0]].decode() if ends else ""
-    return Codec(form.tokenizer).write(f"\\boxed{{{token.strip() or token}}}")
+    token, codec = token.strip() or token, Codec(form.tokenizer)
+    plain, escaped = (codec.write(f"\\boxed{{{one}}}") for one in (token, re.sub(r"([{}\\])", r"\\\1", token)))
+    return plain if form.judge(plain, trunk, index) else escaped
 
 
 def last_boxed(text: str) -> str | None:

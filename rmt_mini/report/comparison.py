@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise, product
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -138,7 +137,9 @@ def compare_runs(found: Mapping[str, Sequence[Path | None]], bases: int = 1) -> 
         "paired": [pair for name, row in others.items() for pair in _paired(method[name], row, name)],
         "relative": {name: _relative(method[name], row) for name, row in others.items()},
         "lengths": {
-            name: statistics.change(statistics.as_one_tier(method[name]), _gap(method[name], row, "length"))
+            name: statistics.change(
+                statistics.as_one_tier(method[name]), _gap(method[name], row, "length"), limits=None
+            )
             for name, row in others.items()
         },
         "overlap": Notes.read(there[METHOD][0]).overlap,
@@ -221,8 +222,9 @@ def _curves(folders: Sequence[Path], way: str) -> dict[str, dict[int, Cell]]:
     }
     return {
         part: {
-            step: Cell(accuracy=fmean(runs), **statistics.as_accuracy(statistics.interval_of_mean(np.array(runs))))
+            step: Cell(accuracy=found.pop("mean"), **found)
             for step, runs in steps.items()
+            for found in [statistics.interval_of_mean(np.array(runs), statistics.SHARE)]
         }
         for part, steps in reached.items()
         if steps
@@ -322,13 +324,18 @@ def crossings(arms: Mapping[str, Mapping[float, Cell]]) -> list[files.Crossing]:
 def read_exams(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[str, Any]:
     """Read the post-training runs of several models: arms, paired, along and samples of ``ExamOutcome``.
 
-    Arguments are as for ``compare_runs``; ``found`` may have "base". "along" is the mean over all steps measured except
-    the first, which is before post-training: whoever needs fewer steps is ahead there, though both end alike.
+    Arguments are as for ``compare_runs``; ``found`` may have "base". A question counts where all models of a run were
+    asked it: a busy machine may have left one out. "along" is the mean over all steps measured except the first, which
+    is before post-training: whoever needs fewer steps is ahead there, though both end alike.
     """
     lines = {
         name: [files.read_lines(one / "answers.jsonl", files.ExamLine).good for one in runs]
         for name, runs in found.items()
     }
+    for together in zip(*lines.values(), strict=True):  # of one base and seed
+        shared = set.intersection(*({line.question for line in part} for part in together))
+        for part in together:
+            part[:] = [line for line in part if line.question in shared]
     samples, question = lines[METHOD][0][0].samples, dict[str, int]()
     steps, ks = sorted({line.step for line in lines[METHOD][0]}), sorted({1, samples})
     arms: dict[str, list[files.ExamStep]] = {name: [] for name in found}
@@ -342,8 +349,8 @@ def read_exams(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[str,
                 Answer(place, 0, pass_at_k(line.right, samples, k), 0, True, "", run, run * bases // len(lines[name]))
                 for place, (run, line) in zip(places, mine, strict=True)
             ]
-            one = statistics.interval(answers, np.array([answer.match for answer in answers]))
-            cells[k] = Cell(accuracy=one.pop("mean"), **statistics.as_accuracy(one))
+            one = statistics.interval(answers, np.array([one.match for one in answers]), limits=statistics.SHARE)
+            cells[k] = Cell(accuracy=one.pop("mean"), **one)
         length = float(np.mean([line.thought_length for _, line in mine]))
         parts = statistics.by_base(answered[step, name, 1])
         arms[name].append(files.ExamStep(step=step, pass_at=cells, thought_length=length, by_base=parts))

@@ -28,7 +28,7 @@ from rmt_mini.files import Benchmark, Change, Mean, Notes, Retained
 from rmt_mini.report.markdown import macro
 from rmt_mini.runs.journal import versions
 from rmt_mini.runs.pre_and_post import usual_source
-from rmt_mini.stages.statistics import interval_of_mean
+from rmt_mini.stages.statistics import GAP, SHARE, interval_of_mean
 from rmt_mini.worlds.questions import as_file_name, load_questions
 
 COUNT, SEED = 200, 1  # of questions that are generated
@@ -126,6 +126,8 @@ def _values(model: str, tasks: Sequence[str], files: Path, cache: Path, limit: i
 def _changes(before: dict[str, list[float]], after: dict[str, list[float]]) -> Iterator[tuple[str, Retained]]:
     for metric in before:
         old, new = np.array(before[metric]), np.array(after[metric])
-        ends = [Mean(mean=float(one.mean()), **interval_of_mean(one)) for one in (old, new)]
-        difference = Change(difference=float((new - old).mean()), **interval_of_mean(new - old))
+        share = all(0 <= value <= 1 for value in (*old, *new)) and metric != NATS
+        ends = [Mean(**interval_of_mean(one, SHARE if share else None)) for one in (old, new)]
+        gap = interval_of_mean(new - old, GAP if share else None)
+        difference = Change(difference=gap.pop("mean"), **gap)
         yield metric, Retained(before=ends[0], after=ends[1], change=difference)

@@ -108,7 +108,7 @@ def answer_positions(
     """Answer every position plainly and after each of evaluation_thoughts sampled thoughts under ``budget``."""
     form, answers = format_for(policy, config, budget), []
     budgets = dict(zip(positions, budgets_for(config, budget, positions), strict=True))
-    count = config.evaluation_thoughts if config.use_thinking else 1
+    count, in_one_token = config.evaluation_thoughts if config.use_thinking else 1, form.name == "continuation"
     for trunks, batch, generator in in_batches(policy, texts, positions, config, "evaluate", count):
         asking = asking_for(config, [budgets[position] for position in batch], answer_temperature=0.0)
         rollouts = roll_out(policy, form, trunks, batch, count, asking, generator)
@@ -117,11 +117,12 @@ def answer_positions(
             own = slice(number * count, (number + 1) * count)
             text, thoughts = texts[position.trunk], rollouts[own]
             truth, logprobs = text.ids[position.index], policy.head(hidden).double().log_softmax(-1)
+            guess = int(logprobs.argmax())
             bits_after = [-one.truth / LN2 for one in thoughts if one.truth is not None]
             answers.append(
                 Answer(
                     position,
-                    plain=float(int(logprobs.argmax()) == truth),
+                    plain=form.judge([guess], text.ids, position.index) if in_one_token else float(guess == truth),
                     match=fmean(right[own]),
                     length=fmean(one.length for one in thoughts),
                     closed=fmean(one.closed for one in thoughts),
@@ -160,8 +161,7 @@ def probed(
         "generic": {at: filled(one, generic) for at, one in own.items()},
         "blank": {at: filled(one, blank) for at, one in own.items()},
     }
-    truth = {at: texts[at.trunk].ids[at.index] for at in own}
-    found = {at: {"own": float(one.answer == (truth[at],))} for at, one in own.items()}
+    found = {at: {"own": form.judge(one.answer, texts[at.trunk].ids, at.index)} for at, one in own.items()}
     for trunks, batch, _ in in_batches(policy, texts, list(own), config, "probe"):
         for name, thoughts in asked.items():
             for chunk in chunks([thoughts[at] for at in batch], lambda one: one, form, config.branch_tokens):
@@ -169,8 +169,8 @@ def probed(
                 hidden, starts = read_branches(policy, trunks, branches)
                 ends = [start + branch.answering[0] for start, branch in zip(starts, branches, strict=True)]
                 likeliest = policy.head(hidden[torch.tensor(ends, device=policy.device)]).argmax(-1).tolist()
-                for branch, token in zip(branches, likeliest, strict=True):
-                    found[branch.position][name] = float(token == truth[branch.position])
+                for at, token in zip((branch.position for branch in branches), likeliest, strict=True):
+                    found[at][name] = form.judge([token], texts[at.trunk].ids, at.index)
     return [replace(one, probe=found[one.position]) for one in answers]
 
 

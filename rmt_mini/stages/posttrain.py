@@ -24,7 +24,7 @@ from rmt_mini.method.schedule import budget_of
 from rmt_mini.records import Position, Rollout, Text
 from rmt_mini.stages.evaluate import in_batches, matches
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult, asking_for
-from rmt_mini.stages.statistics import as_accuracy, interval_of_mean
+from rmt_mini.stages.statistics import GAP, SHARE, interval_of_mean
 from rmt_mini.worlds.questions import Question
 
 NONSENSE = ("", "?", "xyzzy", "I do not know")  # right answers to no question
@@ -136,8 +136,8 @@ def answer_questions(policy: Policy, exam: Exam, config: RMTConfig, samples: int
 
 def summarize_exam(right: torch.Tensor, rollouts: Sequence[Rollout]) -> PassRow:
     """Return pass@k for k = 1, 2, 4, ... and all samples, with 95 % intervals over questions; thought length."""
-    found = {k: (float(own.mean()), as_accuracy(interval_of_mean(own))) for k, own in _passes(right).items()}
-    cells = {k: Cell(accuracy=mean, **interval) for k, (mean, interval) in found.items()}
+    found = {k: interval_of_mean(own, SHARE) for k, own in _passes(right).items()}
+    cells = {k: Cell(accuracy=interval.pop("mean"), **interval) for k, interval in found.items()}
     length, closed = (float(np.mean([getattr(one, name) for one in rollouts])) for name in ("length", "closed"))
     counts = {"questions": len(right), "samples": right.shape[1]}
     return PassRow(pass_at=cells, **counts, thought_length=length, closed_share=closed)
@@ -156,8 +156,8 @@ def exam_lines(step: int, exam: Exam, right: torch.Tensor, rollouts: Sequence[Ro
 def exam_gain(before: torch.Tensor, after: torch.Tensor) -> dict[int, Change]:
     """Differences of pass@k, question by question, with 95 % intervals."""
     first = _passes(before)
-    gaps = {k: last - first[k] for k, last in _passes(after).items()}
-    return {k: Change(difference=float(own.mean()), **interval_of_mean(own)) for k, own in gaps.items()}
+    gaps = {k: interval_of_mean(last - first[k], GAP) for k, last in _passes(after).items()}
+    return {k: Change(difference=gap.pop("mean"), **gap) for k, gap in gaps.items()}
 
 
 def _passes(right: torch.Tensor) -> dict[int, np.ndarray]:

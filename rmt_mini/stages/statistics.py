@@ -20,6 +20,9 @@ from rmt_mini.records import Answer
 
 IN_BITS = ("bits", "bits_after", "gain")  # the other measures are shares of right answers
 LEVEL = 0.05  # chance that an interval misses the truth
+Limits = tuple[float, float]  # of values
+SHARE: Limits = (0.0, 1.0)  # of an accuracy,
+GAP: Limits = (-1.0, 1.0)  # and of a difference of two
 
 Measured = Mapping[str, tuple[int, Sequence[Answer]]]  # "before", "after" -> budget and answers, in the same order
 
@@ -86,11 +89,15 @@ def _between(sums: np.ndarray) -> tuple[float, int]:
 
 
 def interval(
-    answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2), tested: bool = False
+    answers: Sequence[Answer],
+    values: np.ndarray,
+    tiers: Sequence[int] = (0, 1, 2),
+    tested: bool = False,
+    limits: Limits | None = None,
 ) -> dict[str, Any]:
     """Mean over tiers of a value per answer, {"mean", "low", "high", "n"}; all None but n where there is no answer.
 
-    One document has no spread: then the ends are None.
+    ``limits`` are those of the values. One document has no spread: then the ends are the limits, or None.
     If ``tested`` also "p": how unlikely a mean as far from zero would be if it were zero; None for one document.
     """
     asked = sum(answer.position.tier in tiers for answer in answers)
@@ -98,44 +105,51 @@ def interval(
         return {"mean": None, "low": None, "high": None, "n": 0}
     mean, added = influence(answers, values, tiers)
     found = spread_of(answers, added, tiers)
-    known = {"mean": mean, "low": None, "high": None, "n": asked}
+    known = {"mean": mean, "low": None, "high": None, "n": asked} | ({"p": None} if tested else {})
     if found is not None:
         half = found.half_width()
-        known |= {"low": mean - half, "high": mean + half}
-    return known | ({"p": found and found.p_value(mean)} if tested else {})
+        known |= {"low": mean - half, "high": mean + half} | ({"p": found.p_value(mean)} if tested else {})
+    return known if limits is None else _within(known, limits, found.freedom[0] + 1 if found else 1)
 
 
-def interval_of_mean(values: np.ndarray) -> dict[str, Any]:
-    """Interval of the mean of a value per document or question, and their number, {"low", "high", "n"}."""
+def interval_of_mean(values: np.ndarray, limits: Limits | None = None) -> dict[str, Any]:
+    """Interval of the mean of a value per document or question, and their number, {"mean", "low", "high", "n"}.
+
+    ``limits`` are as for ``interval``.
+    """
     count, mean = len(values), float(values.mean())
-    if count < 2:  # a single value says nothing of its spread
-        return {"low": -1.0 if mean < 0 else 0.0, "high": 1.0, "n": count}
-    variance, freedom = _between((values - mean) / count)
-    half = Spread((variance,), (freedom,)).half_width()
-    return {"low": mean - half, "high": mean + half, "n": count}
+    found = {"mean": mean, "low": None, "high": None, "n": count}
+    if count > 1:  # a single value says nothing of its spread
+        variance, freedom = _between((values - mean) / count)
+        half = Spread((variance,), (freedom,)).half_width()
+        found |= {"low": mean - half, "high": mean + half}
+    return found if limits is None else _within(found, limits, count)
 
 
-def as_accuracy(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an interval of values between 0 and 1, which its ends do not leave; [0, 1] where it is not known.
+def _within(found: dict[str, Any], limits: Limits, documents: int) -> dict[str, Any]:
+    """Keep an interval within limits.
 
-    Values that are all alike have no spread, and yet others are possible: of n right answers the interval then is that
-    of n tosses (Clopper and Pearson).
+    Where ``documents`` are all alike they have no spread, and yet others are possible: of n right answers the interval
+    is that of n tosses then (Clopper and Pearson), and a difference has the p of a sign test.
 
     Example:
-        >>> as_accuracy({"mean": 1.0, "low": 1.0, "high": 1.0, "n": 3})["low"]
+        >>> _within({"mean": 1.0, "low": 1.0, "high": 1.0}, SHARE, 3)["low"]
         0.292...
     """
-    if found["n"] == 0:
-        return dict(found)
+    low, high = limits
     if found["low"] is None:  # all that is known of it
-        return {**found, "low": 0.0, "high": 1.0}
-    reach = 1 - (LEVEL / 2) ** (1 / found["n"]) if found["low"] == found["high"] else 0.0
-    return {**found, "low": max(0.0, found["low"] - reach), "high": min(1.0, found["high"] + reach)}
+        return {**found, "low": low, "high": high}
+    mean = found["mean"]
+    if found["high"] - found["low"] < 1e-9:
+        reach = 1 - (LEVEL / 2) ** (1 / documents)
+        found = {**found, "low": mean - reach * (mean - low), "high": mean + reach * (high - mean)}
+        found |= {"p": 2 * 0.5**documents if abs(mean) > 1e-9 else 1.0} if "p" in found else {}
+    return {**found, "low": max(low, found["low"]), "high": min(high, found["high"])}
 
 
 def _cell(answers: Sequence[Answer], name: str, tiers: Sequence[int]) -> dict[str, Any]:
-    found = interval(answers, np.array([getattr(answer, name) for answer in answers]), tiers)
-    return {"accuracy": found.pop("mean"), **as_accuracy(found)}
+    found = interval(answers, np.array([getattr(answer, name) for answer in answers]), tiers, limits=SHARE)
+    return {"accuracy": found.pop("mean"), **found}
 
 
 def _row(answers: Sequence[Answer], name: str, thinks: bool, budget: int) -> dict[str, Any]:
@@ -173,11 +187,11 @@ def _more(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
     for name in dict.fromkeys(name for one in measured for name in one):
         some = [answer for answer, one in zip(answers, measured, strict=True) if name in one]
         values = np.array([one[name] for one in measured if name in one])
-        found[name] = {"average": interval(some, values)}
+        limits = None if name in IN_BITS else SHARE
+        found[name] = {"average": interval(some, values, limits=limits)}
         for sort in sorts_in(some):
-            found[name][sort] = interval(of_sort(some, sort), values[[one.sort == sort for one in some]])
-        if name not in IN_BITS:
-            found[name] = {part: as_accuracy(one) for part, one in found[name].items()}
+            own = values[[one.sort == sort for one in some]]
+            found[name][sort] = interval(of_sort(some, sort), own, limits=limits)
     return found
 
 
@@ -197,19 +211,21 @@ def as_one_tier(answers: Sequence[Answer]) -> list[Answer]:
 
 
 def change(
-    answers: Sequence[Answer], values: np.ndarray, tiers: Sequence[int] = (0, 1, 2), tested: bool = False
+    answers: Sequence[Answer],
+    values: np.ndarray,
+    tiers: Sequence[int] = (0, 1, 2),
+    tested: bool = False,
+    limits: Limits | None = GAP,
 ) -> dict[str, Any]:
-    """Interval of a difference per answer, {"difference", "low", "high"}, and "p" if ``tested``."""
-    found = interval(answers, values, tiers, tested)
+    """Interval of a difference per answer, of accuracies if not said, {"difference", "low", "high"} and "p"."""
+    found = interval(answers, values, tiers, tested, limits)
     del found["n"]
     return {"difference": found.pop("mean"), **found}
 
 
 def difference(answers: Sequence[Answer], first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     """Accuracy, second minus first on the same positions: mean of tiers and paired interval, [-1, 1] if not known."""
-    found = change(answers, np.array(second) - np.array(first))
-    known = found["low"] is not None or found["difference"] is None
-    return found if known else {**found, "low": -1.0, "high": 1.0}
+    return change(answers, np.array(second) - np.array(first))
 
 
 def summarize_all(measured: Measured) -> dict[str, Any]:
@@ -233,4 +249,5 @@ def summarize_all(measured: Measured) -> dict[str, Any]:
 
 
 def _longer(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, Any]:
-    return change(as_one_tier(after), np.array([a.length for a in after]) - [a.length for a in before])
+    longer = np.array([a.length for a in after]) - [a.length for a in before]
+    return change(as_one_tier(after), longer, limits=None)

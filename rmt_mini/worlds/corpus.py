@@ -136,7 +136,7 @@ def absolute(source: str) -> str:
     """Return a source under a name that means the same in every folder; names that are no paths stay."""
     prefix = "hf:" if source.startswith("hf:") else ""
     path = os.path.expanduser(source.removeprefix(prefix))
-    name = re.split("[:@]", path)[0] if prefix else path
+    name = _named(path) if prefix else path
     found = source not in NAMED and os.path.exists(name)
     return f"{prefix}{os.path.abspath(name)}{path[len(name) :]}" if found else source
 
@@ -252,12 +252,13 @@ def _text_of(row: Mapping[str, Any], column: str, where: str) -> str:
 
 
 def _hugging_face(address: str, column: str) -> Iterator[Document]:
-    where, parts = f"Hugging Face dataset {address!r}", ADDRESS.fullmatch(address)
+    where, name = f"Hugging Face dataset {address!r}", _named(address)
+    parts = ADDRESS.fullmatch(f"-{address[len(name) :]}") if name else None
     if parts is None:
         raise UserError(f"{where} is incomplete; give hf:NAME[:CONFIG][@SPLIT]")
     if importlib.util.find_spec("datasets") is None:
         raise UserError(f"{where} needs the extra 'data'; install it: pip install -e '.[data]'")
-    name, config, split = parts.groups()
+    config, split = parts.groups()[1:]
     try:
         dataset = _open_dataset(name, config, split)
     except Exception as error:  # of many kinds: from the network, the hub, the files
@@ -267,6 +268,12 @@ def _hugging_face(address: str, column: str) -> Iterator[Document]:
     wanted = [each for each in dataset.column_names if each in (column, *column.split("+"))]
     for number, row in enumerate(dataset.select_columns(wanted)):
         yield Document(f"{Path(name).name}:{number}", _text_of(row, column, f"{where} row {number}"))
+
+
+def _named(address: str) -> str:
+    """Return NAME of NAME[:CONFIG][@SPLIT]; the name of a folder may have such signs, as C: has."""
+    ends = [found.start() for found in re.finditer("[:@]|$", address)]
+    return next((address[:end] for end in reversed(ends) if os.path.exists(address[:end])), address[: ends[0]])
 
 
 def _open_dataset(name: str, config: str | None, split: str | None) -> Any:

@@ -180,4 +180,5 @@ def _champ() -> list[Question]:
 def _champ_scorer() -> Callable[[str, str, str], float]:
     from rmt_mini.worlds.mathematics import score
 
+    score("1", "1", "")  # the first takes a second or more, which no answer should be charged for
     return lambda gold, question, given: score(given, gold, question)

@@ -15,8 +15,8 @@ from importlib import import_module
 from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
-SECONDS = 3.0  # for one answer
-START_SECONDS = 300.0  # for the imports; the machine may be busy
+SECONDS = 10.0  # for one answer; the machine may be busy
+START_SECONDS = 300.0  # for the imports
 
 
 class Referee:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -21,6 +22,7 @@ from rmt_mini.engine.prompt import (
     continuation_of,
     encode_text,
     last_boxed,
+    right_answer,
 )
 from tests.fakes import SPECIALS, byte_signs, byte_tokenizer
 
@@ -237,13 +239,23 @@ def test_the_formats_agree_with_the_bytes(wordy, text: str, other: str, data: st
     said = data.draw(st.sampled_from([*following, after, after[:1], after.lstrip(), after.strip(), other, f"{after}a"]))
     boxed = encode_text(wordy, f"\\boxed{{{said}}}")
     inside = obviously_last_boxed(f"\\boxed{{{said}}}")
-    right = bool(inside) and (inside in following or inside in {one.lstrip() for one in following})
+    read = {inside, re.sub(r"\\([{}\\])", r"\1", inside)} - {""} if inside else set()
+    right = not read.isdisjoint([*following, *(one.lstrip() for one in following)])
     assert chat.judge(boxed, trunk, index + first - 1) == float(right)
     token = encode_text(wordy, said)[:1]
     if token:
         (spelt,) = bytes_of(wordy, token)
         assert continuation.judge(token, bare, index) == float(spelt in [one.encode() for one in following])
         assert Continuation(wordy).judge(token, bare, index) == float(token[0] == bare[index])
+
+
+def test_what_a_box_cannot_hold_as_it_is_can_be_boxed_escaped(wordy) -> None:
+    chat = Chat(wordy)
+    trunk, first = chat.trunk(r"so {x} and \alpha \\ or }{ end")
+    for index in range(first, len(trunk)):
+        answer = right_answer(chat, trunk, index)
+        if continuation_of(wordy, trunk, index)[1]:  # a token that is a part of a letter cannot be asked for
+            assert chat.judge(answer, trunk, index) == 1, wordy.decode(answer)
 
 
 # --- encoding --------------------------------------------------------------------------------------------------

@@ -314,6 +314,15 @@ def test_arms_change_what_they_are_named_for() -> None:
         arms_named(base, ["rpt", "rlhf"])
 
 
+def test_without_a_curriculum_tiers_are_drawn_as_often_over_all_steps() -> None:
+    for start, end in ((0.3, 0.7), (0.0, 0.2), (0.5, 0.9)):
+        base = RMTConfig(curriculum_start=start, curriculum_end=end, steps=1000)
+        flat = configs_of(base)["rmt-no-curriculum"]
+        drawn = np.mean([probabilities_of(base, step) for step in range(1000)], axis=0)
+        assert probabilities_of(flat, 0) == pytest.approx(probabilities_of(flat, 999))
+        assert probabilities_of(flat, 0) == pytest.approx(drawn, abs=1e-3)
+
+
 def configs_of(base: RMTConfig) -> dict[str, RMTConfig]:
     return {arm.name: arm.config(base) for arm in arms_named(base)}
 
@@ -591,6 +600,15 @@ def exam(tmp_path: Path) -> ExamOutcome:
     runs = {name: [an_exam(tmp_path, name, seed, right) for seed in (0, 1)] for name, right in given.items()}
     plan = ExamPlan(arms=list(given), source="gym:chain_sum", count=90, samples=4, every=20)
     return ExamOutcome(**read_exams(runs), seeds=[0, 1], settings=plan)
+
+
+def test_a_question_that_one_model_was_not_asked_counts_for_none(tmp_path: Path) -> None:
+    runs = {name: [an_exam(tmp_path, name, 0, {0: 1, 20: right})] for name, right in {"base": 0, "rmt": 4}.items()}
+    answers = runs["base"][0] / "answers.jsonl"
+    answers.write_text("".join(line for line in answers.read_text().splitlines(True) if '"q1"' not in line))
+    found = read_exams(runs)
+    assert [found["arms"][name][1].pass_at[1].n for name in runs] == [29, 29]
+    assert found["arms"]["rmt"][1].pass_at[1].accuracy == pytest.approx(14 / 29)  # q1 was right
 
 
 def test_pass_at_k_over_seeds_and_questions(exam: ExamOutcome) -> None:

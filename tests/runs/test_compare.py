@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import rmt_mini.runs.compare as compare_module
 import rmt_mini.runs.pre_and_post as exams_module
@@ -26,7 +27,17 @@ from rmt_mini.engine.model import Policy
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Comparison, ComparisonPlan, ExamPlan, Map, Notes, PostTraining
 from rmt_mini.runs import sweep
-from rmt_mini.runs.compare import compare, finish, go_on, in_name, is_done, report, require_bases, run_folder
+from rmt_mini.runs.compare import (
+    compare,
+    finish,
+    go_on,
+    in_name,
+    is_done,
+    report,
+    require_bases,
+    run_folder,
+    usual_workers,
+)
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import run
 from tests.fakes import byte_tokenizer
@@ -129,6 +140,42 @@ def test_arms_and_seeds_may_be_added_but_settings_not_changed(tmp_path: Path) ->
         with pytest.raises(UserError, match=words):
             compare(other, arms_named(other), seeds=1, workers=1, progress=False)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_plan_given_again_leaves_no_run_out() -> None:
+    config = preset("micro")
+    first, then = (
+        ComparisonPlan(config=config, arms=arms_named(config, names), seeds=seeds, bases=1, control_seeds=fewer)
+        for names, seeds, fewer in ((["rpt", "rmt-no-ntp"], 2, None), (["ntp", "rlp"], 5, 1))
+    )
+    both = then.added_to(first)
+    assert [arm.name for arm in both.arms] == ["ntp", "rpt", "rlp", "rmt", "rmt-no-ntp"]
+    assert (both.seeds, both.control_seeds) == (5, 2)
+    assert first.added_to(then) == both
+    assert first.added_to(first) == first
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"use_budget": False}, "rmt-no-budget"),
+        ({"use_ntp": False}, "rmt-no-ntp"),
+        ({"budget_decay": 1.0}, "rmt-short-budget"),
+    ],
+)
+def test_an_arm_that_is_the_method_is_refused(changes: dict[str, Any], name: str, tmp_path: Path) -> None:
+    config = preset("micro", out=str(tmp_path / "made"), **changes)
+    with pytest.raises(UserError, match=f"arm '{name}' is the method itself; leave it out"):
+        compare(config, arms_named(config, [name]), seeds=1)
+    assert not (tmp_path / "made").exists()
+
+
+def test_small_models_share_the_cores_and_a_gpu_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_module, "cpu_count", lambda: 16)
+    monkeypatch.setattr(compare_module, "free_memory", lambda _: (9 * 10**9, 10**11))
+    assert [usual_workers(preset(name)) for name in ("abacus", "laptop")] == [16, 1]
+    monkeypatch.setattr(compare_module, "choose_device", torch.device)
+    assert [usual_workers(preset(name, device="cuda")) for name in ("abacus", "laptop")] == [2, 1]
 
 
 def test_few_positions_are_warned_of(

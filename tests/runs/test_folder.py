@@ -18,7 +18,7 @@ from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import NonFiniteError, UserError
 from rmt_mini.files import write_whole
 from rmt_mini.records import State
-from rmt_mini.runs.folder import RunFolder, drop_states, load_state, save_state
+from rmt_mini.runs.folder import RunFolder, drop_states, load_state, save_state, whole
 from rmt_mini.runs.journal import first_notes
 from rmt_mini.stages.midtrain import RMTTrainer
 from tests.fakes import make_tiny_policy
@@ -108,6 +108,14 @@ def test_a_kill_between_two_renames_loses_no_checkpoint(tmp_path: Path, monkeypa
     again = RunFolder(tmp_path / "run", NOTES, resume=True)
     assert (again.path / "checkpoint" / "model.safetensors").read_bytes() == before
     assert sorted(path.name for path in again.path.iterdir()) == sorted([".lock", "checkpoint", *users])
+
+
+def test_the_current_folder_is_replaced_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "made").mkdir()
+    monkeypatch.chdir(tmp_path / "made")
+    with whole(Path()) as made:
+        (made / "a").write_text("new")
+    assert (tmp_path / "made" / "a").read_text() == "new"
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from rmt_mini.engine.prompt import Continuation
 from rmt_mini.engine.rollout import lay_out
 from rmt_mini.engine.text import format_for
 from rmt_mini.errors import UserError
@@ -121,6 +122,16 @@ def test_an_answer_is_the_mean_over_its_thoughts(monkeypatch: pytest.MonkeyPatch
     drawn.clear()
     asked(config.replace(use_thinking=False))  # an answer without a thought is always the same
     assert len(drawn) == 15
+
+
+def test_plain_predictions_and_probes_are_judged_as_thoughts_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small(evaluation_positions=12, evaluation_thoughts=1, prefix_match=True)
+    judged = []
+    monkeypatch.setattr(Continuation, "judge", lambda *given: float(not judged.append(given[1:])))
+    policy, texts, positions, answers = asked(config, sentences=ARROWS)
+    assert [(one.plain, one.match) for one in answers] == [(1, 1)] * len(positions)
+    assert all(set(one.probe.values()) == {1} for one in probed(policy, texts, answers, config, 4))
+    assert len(judged) == 6 * len(positions)
 
 
 def test_a_probe_answers_after_other_thoughts(monkeypatch: pytest.MonkeyPatch) -> None:

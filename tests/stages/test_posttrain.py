@@ -197,7 +197,7 @@ def test_what_a_run_held_out_its_exam_holds_out(tmp_path, monkeypatch):
     """A text held out by mid-training's share alone is no text that mid-training has read."""
     run = tmp_path / "run"
     saved(make_tiny_policy(tokenizer=make_tokenizer()), run / "checkpoint")
-    notes = first_notes("mid-training", preset("micro", evaluation_fraction=0.1))
+    notes = first_notes("mid-training", preset("micro", evaluation_fraction=0.1, answer_format="continuation"))
     notes.write(run)
     loaded = []
 
@@ -210,7 +210,7 @@ def test_what_a_run_held_out_its_exam_holds_out(tmp_path, monkeypatch):
     del given["dtype"]
     folder = posttrain_run(str(run), "micro", 40, 2, given, progress=False).folder
     settings = Notes.read(folder).settings
-    assert settings.evaluation_fraction == 0.1
+    assert (settings.evaluation_fraction, settings.answer_format) == (0.1, "continuation")
     assert settings.model == str(run / "checkpoint")  # which every command can open
     assert loaded == [(str(run / "checkpoint"), "auto", "float32")]  # the preset's dtype, as run.json says
     with pytest.raises(UserError, match=r"evaluation_fraction is 0\.5; .* held out no more than 0\.1"):

@@ -10,9 +10,10 @@ from scipy import stats
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Answer, Position
 from rmt_mini.stages.statistics import (
+    SHARE,
     Spread,
-    as_accuracy,
     by_base,
+    change,
     influence,
     interval,
     interval_of_mean,
@@ -113,7 +114,7 @@ def test_a_tier_of_a_few_documents_has_an_interval_that_json_can_hold() -> None:
     assert (found["accuracy"], found["low"], found["high"]) == (0.5, 0.0, 1.0)
     once = [one for one in answers if one.position != Position(1, 1, 2, 0.0)]
     assert interval(once, matches(once), [2]) == {"mean": 1.0, "low": None, "high": None, "n": 1}
-    assert as_accuracy(interval(once, matches(once), [2])) == {"mean": 1.0, "low": 0.0, "high": 1.0, "n": 1}
+    assert interval(once, matches(once), [2], limits=SHARE) == {"mean": 1.0, "low": 0.0, "high": 1.0, "n": 1}
     json.dumps(summarize(answers, 4), allow_nan=False)
 
 
@@ -252,7 +253,8 @@ def test_an_interval_is_students_over_documents_whose_tiers_weigh_alike() -> Non
     wanted = stats.ttest_1samp(values, 0).confidence_interval()
     found = interval(answers, values)
     assert [found["low"], found["high"]] == pytest.approx(list(wanted))
-    assert interval_of_mean(values) == {"low": pytest.approx(wanted[0]), "high": pytest.approx(wanted[1]), "n": 6}
+    ends = {"low": pytest.approx(wanted[0]), "high": pytest.approx(wanted[1])}
+    assert interval_of_mean(values) == {"mean": pytest.approx(values.mean()), **ends, "n": 6}
     # the second tier has one answer a document, the first two: each answer of the second weighs twice as much
     doubled = [answer(d, 0, 0.0) for d in range(6) for _ in range(2)] + [answer(d, 1, 0.0) for d in range(6)]
     mean, added = influence(doubled, np.concatenate([np.repeat(values, 2), np.zeros(6)]), (0, 1, 2))
@@ -261,17 +263,36 @@ def test_an_interval_is_students_over_documents_whose_tiers_weigh_alike() -> Non
     assert added[12:] == pytest.approx(np.zeros(6))
 
 
-def test_accuracies_stay_between_0_and_1() -> None:
-    assert as_accuracy({"mean": 0.95, "low": 0.85, "high": 1.05, "n": 9}) == {
-        "mean": 0.95,
-        "low": 0.85,
-        "high": 1.0,
-        "n": 9,
-    }
-    nothing = {"mean": None, "low": None, "high": None, "n": 0}
-    assert as_accuracy(nothing) == nothing
-    wrong = as_accuracy({"mean": 0.0, "low": 0.0, "high": 0.0, "n": 11})
-    assert (wrong["low"], wrong["high"]) == pytest.approx(tuple(stats.binomtest(0, 11).proportion_ci()))
+def test_accuracies_stay_between_0_and_1_and_their_differences_between_minus_1_and_1() -> None:
+    two = [answer(0, 0, 0.0), answer(1, 0, 1.0)]
+    assert [interval(two, matches(two), [0], limits=SHARE)[end] for end in ("low", "high")] == [0, 1]
+    assert [change(two, matches(two), [0])[end] for end in ("low", "high")] == [-1, 1]
+    assert change(two, matches(two), [0], limits=None)["high"] > 1
+    assert interval_of_mean(np.array([0.9, 1.0, 0.8]), SHARE)["high"] == 1
+    assert interval([], np.array([]), limits=SHARE) == {"mean": None, "low": None, "high": None, "n": 0}
+
+
+@pytest.mark.parametrize("value", [0.0, 1 / 3, 1.0])
+def test_documents_that_are_all_alike_leave_room_for_others(value: float) -> None:
+    """It is theirs and not that of their answers, which say as little as one each."""
+    answers = [answer(d, 0, value, run=run) for d in range(6) for run in (0, 1, 2) for _ in range(5)]
+    found = interval(answers, matches(answers), [0], limits=SHARE)
+    reach = stats.binomtest(0, 6).proportion_ci().high
+    assert (found["low"], found["high"]) == pytest.approx((value * (1 - reach), value + reach * (1 - value)))
+    assert interval_of_mean(np.full(6, value), SHARE)["high"] == pytest.approx(found["high"])
+    gap = change(answers, matches(answers), [0], tested=True)
+    assert (gap["low"], gap["high"]) == pytest.approx((value - reach * (value + 1), value + reach * (1 - value)))
+    assert gap["p"] == pytest.approx(stats.binomtest(6, 6).pvalue if value else 1)
+
+
+def test_a_document_whose_name_is_a_number_is_no_other_document() -> None:
+    answers = [replace(answer(0, 0, 1.0), whole="1"), answer(1, 0, 0.0), answer(2, 0, 1.0)]
+    spread = spread_of(answers, influence(answers, matches(answers), [0])[1], [0])
+    assert spread is not None
+    assert spread.freedom == (2,)
+
+
+def test_an_interval_of_accuracies_that_reaches_1_ends_there() -> None:
     found = summarize([answer(d, 0, float(d > 0)) for d in range(20)], 5)["think"]["easy"]
     assert (found["accuracy"], found["high"]) == (0.95, 1.0)
 

@@ -265,6 +265,7 @@ def test_a_submission_cannot_pass_by_its_own_words(tmp_path: Path) -> None:
     ("source", "lessons"),
     [
         ("check(token_entropy)\n\ndef length_reward(length, budget):\n    return 1", {3}),
+        ("def token_entropy(a):\n    return 1\ncheck(token_entropy)\ndef length_reward(a, b):\n    return 1", {2}),
         ("def match_reward(a, b):\n    return 1\ndef length_reward(a, b):\n    return 1", {1, 3}),
         ("check( length_reward )\ncheck(match_reward, 5.0);  # ok", {1, 3}),
         ("def mine():\n    pass\n\nprint(check(length_reward))", set()),

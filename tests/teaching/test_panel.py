@@ -132,6 +132,8 @@ def test_buttons_serve_only_where_they_can_and_a_stopped_run_stays_for_compariso
         gate.set()
     assert panel.run.wait(LONG)
     assert panel.run.state == DONE
+    panel._keep(panel.run)
+    assert panel.against.value == "a"  # still
     assert side_by_side({"this run": panel.run.metrics, label: earlier}, 3).alt in html.unescape(panel.view.value)
 
 

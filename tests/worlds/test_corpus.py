@@ -271,11 +271,12 @@ def test_what_nearly_repeats_a_book_is_on_neither_side() -> None:
 def test_names_of_files_are_made_absolute_and_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("a.txt", "saved", "micro"):  # the world's name comes first
+    for name in ("a.txt", "saved", "micro", "me@work:1"):  # the world's name comes first
         Path(name).mkdir()
     for source, expected in {
         "a.txt": f"{tmp_path}/a.txt",
         "~/a.txt": f"{tmp_path}/a.txt",
+        "hf:me@work:1:main@train": f"hf:{tmp_path}/me@work:1:main@train",
         "hf:saved@train[:5]": f"hf:{tmp_path}/saved@train[:5]",
         **{name: name for name in ("champ", "micro", "absent.txt", "hf:owner/name:config@test", "hf:")},
     }.items():
