@@ -56,6 +56,7 @@ WITH_KNOBS = ("abacus", "abacus-dev")
 WorldName = Literal["micro", "abacus"]
 WORLDS: tuple[str, ...] = typing.get_args(WorldName)
 Difficulty = Literal["entropy", "loss", "pass-rate", "learning-progress", "random"]
+MAY_CHANGE = ("branch_tokens", "on_nan", "report_to")  # in a run under way; the first may change last digits
 NO_EFFECT = {"out", "report_to", "rollouts_logged", "save_every", "state_seconds"}  # settings that change no result
 MAY_CHANGE = ("branch_tokens", "on_nan", "report_to")  # in a run under way; the first may change last digits
 

@@ -118,12 +118,7 @@ class Cell(Record):
     low: Share | None
     high: Share | None
     n: Count
-
-
-class SortCell(Cell):
-    """The same for one sort of token of a generated text."""
-
-    thought_length: float
+    thought_length: float | None = None  # of one sort of token of a generated text
 
 
 class Tiers(Record):
@@ -144,7 +139,7 @@ class Row(Tiers):
 
     thought_length: float
     closed_share: Share
-    sorts: dict[str, SortCell] = {}
+    sorts: dict[str, Cell] = {}
     budget: Count = 0
 
 
@@ -407,11 +402,16 @@ class ArmRow(Row):
 
 
 class Pair(Change):
-    """A difference a minus b, on one tier, sort or the average; p is that of no difference."""
+    """A difference a minus b, on a tier, sort or the average, or of pass@k at a step or, without one, along the way.
+
+    p is that of no difference.
+    """
 
     a: str
     b: str
-    tier: str
+    tier: str | None = None
+    k: Count | None = None
+    step: int | None = None
     p: Share | None = None
 
 
@@ -513,22 +513,12 @@ class ExamStep(Record):
     by_base: list[Share] = []  # pass@1
 
 
-class ExamPair(Change):
-    """A difference of pass@k, a minus b, and its p; without a step it is the mean along the way."""
-
-    a: str
-    b: str
-    k: Count
-    step: int | None = None
-    p: Share | None = None
-
-
 class ExamOutcome(Record):
     """What became of one exam: every model at every step measured."""
 
     arms: dict[str, list[ExamStep]]
-    paired: list[ExamPair]
-    along: list[ExamPair]
+    paired: list[Pair]
+    along: list[Pair]
     samples: Count
     seeds: list[int]
     bases: Count = 1

@@ -9,7 +9,7 @@ compares a model's states and gradients with transformers' before it uses these 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,6 @@ from torch.nn import functional as F
 NAMES = {"input_layernorm", "post_attention_layernorm", *(f"mlp.{name}_proj" for name in ("gate", "up", "down"))}
 NAMES |= {"mlp.act_fn", *(f"self_attn.{name}_proj" for name in "qkvo")}
 OPTIONAL = {"self_attn.q_norm", "self_attn.k_norm"}
-
-
-class Pass(Protocol):
-    """Where a layer's queries, keys and values go."""
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Attend from packed tokens, each (heads, tokens, D), to (tokens, heads, D)."""
 
 
 def one_dnn(like: Tensor, packed: bool = False) -> bool:
@@ -203,7 +196,7 @@ class LlamaLayers:
         if model.dtype not in (torch.float32, torch.bfloat16):
             raise ValueError(f"{model.dtype}: transformers' norms compute in float32")
 
-    def __call__(self, tokens: Tensor, position_ids: Tensor, tree_pass: Pass) -> Tensor:
+    def __call__(self, tokens: Tensor, position_ids: Tensor, tree_pass: Any) -> Tensor:
         """Return the hidden states (n, d) of packed tokens (n,) at their positions (n,)."""
         x: Tensor = self.decoder.embed_tokens(tokens)
         cos, sin = (part[0, :, None] for part in self.decoder.rotary_emb(x[None], position_ids[None]))

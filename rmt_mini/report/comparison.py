@@ -359,9 +359,9 @@ def read_exams(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[str,
         for name, k in product([name for name in found if name != METHOD], ks)
     }
 
-    def pair(name: str, k: int, gap: np.ndarray, step: int | None) -> files.ExamPair:
+    def pair(name: str, k: int, gap: np.ndarray, step: int | None) -> files.Pair:
         found = statistics.change(answered[steps[0], METHOD, k], gap, tested=True)
-        return files.ExamPair(a=METHOD, b=name, step=step, k=k, **found)
+        return files.Pair(a=METHOD, b=name, step=step, k=k, **found)
 
     paired = [pair(*key, gap[n], step) for n, step in enumerate(steps) for key, gap in gaps.items()]
     along = [pair(*key, np.mean(gap[1:], axis=0), None) for key, gap in gaps.items()]

@@ -16,7 +16,6 @@ import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +41,6 @@ from rmt_mini.stages.pretrain import new_policy, pretrain
 from rmt_mini.worlds.micro import WORLDS, make_tokenizer
 from rmt_mini.worlds.overlap import overlap
 from rmt_mini.worlds.questions import OF_MICRO, as_document, as_file_name, load_questions, split_questions
-
-
-@dataclass(frozen=True)
-class ExamResult:
-    """What a post-training run leaves: its folder, what it measured, the final table as text."""
-
-    folder: Path
-    evaluation: files.ExamEvaluation
-    table: str
 
 
 @contextmanager
@@ -99,8 +89,10 @@ def posttrain_run(
     progress: bool = True,
     every: int = 0,
     stop: threading.Event | None = None,
-) -> ExamResult:
+) -> tuple[Path, str]:
     """Post-train a checkpoint by GRPO on questions; measure it before and after on questions held out.
+
+    Returns the run's folder and its table.
 
     Args:
         checkpoint: a run folder, a checkpoint, or any name of a model.
@@ -173,11 +165,9 @@ def posttrain_run(
         journal.save_checkpoint(policy)
         with journal.timed("evaluation"):
             after, last = examine(config.steps)
-        evaluation = files.ExamEvaluation(before=first, after=last, gain=posttrain.exam_gain(before, after))
-        evaluation.write(path)
+        files.ExamEvaluation(before=first, after=last, gain=posttrain.exam_gain(before, after)).write(path)
         journal.note(status="done", end=now())  # before the report, which shows it
-        table = write_exam_report(path)
-    return ExamResult(path, evaluation, table)
+        return path, write_exam_report(path)
 
 
 def _mid_trained(model: str) -> dict[str, Any]:

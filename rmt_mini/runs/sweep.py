@@ -53,20 +53,16 @@ def _values(base: RMTConfig, field: str) -> Iterator[Any]:
     if isinstance(value, str):
         found = list(get_args(kind))
     elif isinstance(value, tuple):
-        found = [tuple(_round(one * by) for one in value) for by in (0.5, 2.0)]
+        found = [tuple(round(one * by, 6) for one in value) for by in (0.5, 2.0)]
     elif field.startswith("curriculum"):
-        found = [_round(max(0.0, min(1.0, value + shift))) for shift in (-SHIFT, SHIFT)]
+        found = [round(max(0.0, min(1.0, value + shift)), 6) for shift in (-SHIFT, SHIFT)]
     else:
-        found = [_round(value / 2) if isinstance(value, float) else value // 2, _round(2 * value)]
+        found = [round(value / 2, 6) if isinstance(value, float) else value // 2, round(2 * value, 6)]
     for one in found:
         with suppress(UserError):
             base.replace(**{field: one})
             if one != value:
                 yield one
-
-
-def _round(value: float) -> float:
-    return round(value, 6)  # no float dust in names
 
 
 def over_values(base: RMTConfig, text: str) -> tuple[str, list[int | float]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
@@ -40,11 +41,6 @@ def require_sound(policy: Policy) -> None:
 Weight = tuple[str, nn.Parameter, Tensor]  # name, parameter and master
 
 
-def _norm(gradient: Tensor) -> Tensor:
-    size: Tensor = torch.linalg.vector_norm(gradient, dtype=torch.promote_types(gradient.dtype, torch.float32))
-    return size
-
-
 class MasterAdamW:
     """AdamW over a model's parameters, in float32 whatever their dtype; gradients are clipped to a global norm."""
 
@@ -63,7 +59,8 @@ class MasterAdamW:
     def step(self) -> float:
         """Apply the model's gradients, if finite, and clear them; returns their norm before clipping."""
         gradients = {name: parameter.grad for name, parameter, _ in self.weights if parameter.grad is not None}
-        norm = torch.linalg.vector_norm(torch.stack([_norm(gradient) for gradient in gradients.values()] or [ZERO]))
+        norms = [vector_norm(one, dtype=torch.promote_types(one.dtype, torch.float32)) for one in gradients.values()]
+        norm = vector_norm(torch.stack(norms or [ZERO]))
         if not bool(torch.isfinite(norm)):
             for name, gradient in gradients.items():
                 require_finite(f"the gradient of {name}", gradient)

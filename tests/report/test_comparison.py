@@ -28,7 +28,6 @@ from rmt_mini.files import (
     OverPlan,
     Pair,
     PostTraining,
-    SortCell,
     Tiers,
     as_lines,
     read_lines,
@@ -536,7 +535,11 @@ def at_value(rmt: float, rpt: float, calculable: dict[str, float]) -> Comparison
     arms, tiers = {}, Tiers(easy=cell(0.5), medium=cell(0.5), hard=cell(0.5), average=cell(0.5))
     for name, right in {"base-ntp": 0.1, "rpt": rpt, "rmt": rmt}.items():
         values = {**dict(row(0.5)), "average": cell(right), "row": "think", "plain": tiers, "seeds": 1}
-        sorts = {"calculable": SortCell(**dict(cell(calculable[name])), thought_length=3)} if name in calculable else {}
+        sorts = (
+            {"calculable": cell(calculable[name]).model_copy(update={"thought_length": 3})}
+            if name in calculable
+            else {}
+        )
         arms[name] = ArmRow(**values | {"sorts": sorts}, thought_length_interval=(1, 2))
     gaps = {"average": rmt - rpt, **({"calculable": calculable["rmt"] - calculable["rpt"]} if calculable else {})}
     ends_of = {tier: {"difference": gap, "low": gap - 0.01, "high": gap + 0.01} for tier, gap in gaps.items()}

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from rmt_mini.config import RMTConfig
-from rmt_mini.files import Change, Evaluation, ExamEvaluation, PassRow, Preflight, Samples, SortCell, as_lines
+from rmt_mini.files import Cell, Change, Evaluation, ExamEvaluation, PassRow, Preflight, Samples, as_lines
 from rmt_mini.records import Overlap
 from rmt_mini.report import report
 from rmt_mini.report.claims import findings
@@ -143,9 +143,9 @@ def test_settings_that_change_what_is_said(changes: dict[str, Any], sentence: st
 def test_thinking_where_a_calculation_determines_the_token(
     reported: Reported, tmp_path: Path, change_: float, verdict: str
 ) -> None:
-    def sorts(calculable: float, length: float) -> dict[str, SortCell]:
+    def sorts(calculable: float, length: float) -> dict[str, Cell]:
         values = {"calculable": calculable, "noise": 0.25}
-        return {name: SortCell(**dict(cell(value)), thought_length=length) for name, value in values.items()}
+        return {name: cell(value).model_copy(update={"thought_length": length}) for name, value in values.items()}
 
     whole = evaluation().model_dump()
     for when, think, length in (("before", 0.30, 24.0), ("cold_start", 0.3, 24.0), ("after", 0.20 + change_, 9.5)):

@@ -168,7 +168,7 @@ def test_it_writes_a_run_folder(tmp_path, policy):
         saved(policy, tmp_path / "model"),
         {**SMALL, "out": str(tmp_path / "run"), "evaluation_fraction": 0.5},
     )
-    folder = posttrain_run(model, "micro", count=12, samples=6, changes=changes, progress=False, every=1).folder
+    folder = posttrain_run(model, "micro", count=12, samples=6, changes=changes, progress=False, every=1)[0]
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert set(evaluation) == {"before", "after", "gain"}
     assert set(evaluation["after"]["pass_at"]) == set(evaluation["gain"]) == {"1", "2", "4", "6"}
@@ -208,7 +208,7 @@ def test_what_a_run_held_out_its_exam_holds_out(tmp_path, monkeypatch):
     monkeypatch.setattr("rmt_mini.runs.pre_and_post.load_policy", load)
     given = {**SMALL, "steps": 1, "out": str(tmp_path / "exam")}
     del given["dtype"]
-    folder = posttrain_run(str(run), "micro", 40, 2, given, progress=False).folder
+    folder = posttrain_run(str(run), "micro", 40, 2, given, progress=False)[0]
     settings = Notes.read(folder).settings
     assert (settings.evaluation_fraction, settings.answer_format) == (0.1, "continuation")
     assert settings.model == str(run / "checkpoint")  # which every command can open

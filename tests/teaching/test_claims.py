@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import fmean
 
-from rmt_mini.files import Comparison, Evaluation, ExamOutcome, ExamPair, PostTraining, read_metrics
+from rmt_mini.files import Comparison, Evaluation, ExamOutcome, Pair, PostTraining, read_metrics
 from rmt_mini.report.claims import claims, corrected
 from rmt_mini.report.markdown import points
 from rmt_mini.teaching.lessons import by_number, read_notebook
@@ -167,7 +167,7 @@ def passed(found: ExamOutcome, arm: str, k: int, end: int = 0) -> str:
     return percent(found.arms[arm][end].pass_at[k].accuracy).removesuffix(" %")
 
 
-def lead(found: ExamOutcome, step: int) -> ExamPair:
+def lead(found: ExamOutcome, step: int) -> Pair:
     """RMT's model minus the untrained one."""
     return next(one for one in found.paired if (one.b, one.step, one.k) == ("base", step, 1))
 
