@@ -7,6 +7,7 @@ import logging
 import weakref
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -155,6 +156,57 @@ def test_a_step_is_tried_out_while_nobody_thinks(monkeypatch: pytest.MonkeyPatch
     asking = Asking(BUDGETS, CAPS)
     assert_same(*(rollouts(policy, form, asking, in_steps) for in_steps in (True, False)))
     assert {*map(id, replayed)} == {*map(id, policy.tree.steps.values())}
+
+
+class FakeCuda:
+    """Notes what is asked of CUDA, in order; ``asks`` says in which run of the step it asks the CPU."""
+
+    def __init__(self, asks: int | None = None) -> None:
+        self.noted: list[str] = []
+        self.asks, self.runs = asks, 0
+
+    def __getattr__(self, name: str) -> Any:
+        def note(*given: Any, **more: Any) -> Any:
+            self.noted.append(" ".join([name, *(str(one) for one in given if isinstance(one, str))]))
+            return MagicMock() if name != "get_sync_debug_mode" else "as before"
+
+        return note
+
+    def run(self) -> None:
+        self.runs += 1
+        self.noted.append("run")
+        if self.runs == self.asks:
+            raise RuntimeError("called a synchronizing operation")
+
+
+@pytest.mark.parametrize(
+    ("asks", "graphs"), [(None, 1), (2, 0), (3, 1)], ids=["captured", "asks the CPU", "fails late"]
+)
+def test_a_capture_leaves_nothing_behind_where_it_fails(
+    asks: int | None, graphs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = closing_policy("llama")
+    rollouts(policy, FORMS["continuation"](policy.tokenizer), Asking(BUDGETS, CAPS), in_steps=True)
+    (step, *_), fake = policy.tree.steps.values(), FakeCuda(asks)
+    step.run = fake.run
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "cuda", fake)
+        patch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: fake.noted.append("forget"), raising=False)
+        patch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *_: fake.noted.append("end pool"))
+        if asks is None:
+            step.capture()
+        else:
+            with pytest.raises(RuntimeError, match="synchronizing"):
+                step.capture()
+    assert (step.graph is None) is (asks is not None)
+    assert fake.noted.count("CUDAGraph") == graphs
+    modes = [one for one in fake.noted if one.startswith("set_sync_debug_mode")]
+    assert modes == ["set_sync_debug_mode error", "set_sync_debug_mode as before"]
+    if graphs:  # workspaces are the graph's own
+        assert fake.noted.count("forget") == 2
+        inside = fake.noted[fake.noted.index("forget") : len(fake.noted) - fake.noted[::-1].index("forget")]
+        assert [one for one in inside if one in ("graph", "run")] == ["graph", "run"]
+    assert fake.noted.count("set_stream") == fake.noted.count("end pool") == int(asks == 3)
 
 
 @pytest.mark.gpu
