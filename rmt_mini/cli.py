@@ -220,7 +220,7 @@ def compare(
     *,
     arms: Arms = None,
     seeds: Runs = 3,
-    bases: Annotated[int, _from(1, "models to begin with: abacus has 3; yours are --model 'mine/{base}'", 3)] = 1,
+    bases: Annotated[int, _from(1, "models to begin with: abacus has 3; yours are --model 'mine/{base}'")] = 1,
     control_seeds: Fewer = None,
     over: Over = None,
     workers: Jobs = 0,

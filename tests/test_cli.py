@@ -106,8 +106,11 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
             "compare micro --control-seeds 1 --over seed=1,2",
             r"--over gives every arm all seeds; leave out --control-seeds",
         ),
-        ("compare micro --bases 4", r'"4" for --bases. Must be <= 3'),
-        ("compare --bases 2", r"bases is 2, but 'smollm2-135m' is one model; give 'micro' or 'abacus', or {base}"),
+        ("compare micro --bases 4", "bases is 4, but of 'micro' there are 3; give fewer, or {base} in a folder's name"),
+        (
+            "compare --bases 2",
+            "bases is 2, but of 'smollm2-135m' there is one; give fewer, or {base} in a folder's name",
+        ),
         ("compare micro --over lr=1,2", r"'lr' is not a setting that is a number; give FIELD=a,b,c, as in"),
         ("compare micro --over seed=1,2", r"'seed' is not a setting that is a number"),
         ("compare micro --over use_rl=0,1", r"'use_rl' is not a setting that is a number"),

@@ -33,7 +33,7 @@ from rmt_mini.config import WORLDS, RMTConfig
 from rmt_mini.engine.memory import free_memory
 from rmt_mini.engine.model import BASE, choose_device, locate_model
 from rmt_mini.engine.text import format_for
-from rmt_mini.engine.weights import WORLD_MODELS
+from rmt_mini.engine.weights import BASES, WORLD_MODELS
 from rmt_mini.errors import Stopped, UserError, logger
 from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sensitivity, require_free
 from rmt_mini.report import comparison
@@ -123,9 +123,10 @@ def report(folder: Path) -> str:
 
 def require_bases(config: RMTConfig, bases: int) -> None:
     """Refuse more pre-trained models than there are of a kind."""
-    if bases > 1 and config.model not in WORLDS and BASE not in config.model:
-        found = f"bases is {bases}, but {config.model!r} is one model"
-        raise UserError(f"{found}; give {' or '.join(map(repr, WORLDS))}, or {BASE} in a folder's name for its number")
+    most = BASES if config.model in WORLDS else 1
+    if bases > most and BASE not in config.model:
+        found = f"bases is {bases}, but of {config.model!r} there {'is one' if most == 1 else f'are {most}'}"
+        raise UserError(f"{found}; give fewer, or {BASE} in a folder's name for the number of each")
     for base in range(1, bases):
         locate_model(model_of(config, base))
 

@@ -475,5 +475,5 @@ def test_bases_of_ones_own_are_numbered_folders(tmp_path: Path) -> None:
     runs = [Notes.read(run_folder(folder, "rmt", 5, base)) for base in (0, 1)]
     assert [run.config.model for run in runs] == [str(tmp_path / "mine" / str(base)) for base in (0, 1)]
     assert runs[0].model_digest != runs[1].model_digest
-    with pytest.raises(UserError, match=r"bases is 2, but 'laptop' is one model; give 'micro' or 'abacus', or {base}"):
+    with pytest.raises(UserError, match=r"bases is 2, but of 'laptop' there is one; give fewer, or {base}"):
         require_bases(config.replace(model="laptop"), 2)
