@@ -23,6 +23,8 @@ ARMS: dict[str, dict[str, Any]] = data("arms.yaml")
 
 def _mean_tiers(base: RMTConfig) -> dict[str, Any]:
     # p_early until t1 and p_late from t2 on; rounded, so that run.json shows no 0.30000000000000004
+    if not base.use_curriculum:
+        return {}
     early, ends = (base.curriculum_start + base.curriculum_end) / 2, (base.tier_probs_early, base.tier_probs_late)
     mean = tuple(round(early * a + (1 - early) * b, 9) for a, b in zip(*ends, strict=True))
     return {"tier_probs_early": mean, "tier_probs_late": mean}
@@ -41,10 +43,11 @@ COMPUTED: dict[str, Callable[[RMTConfig], dict[str, Any]]] = {
         "budget_start": max(base.budget_min, floor(base.budget_start * base.budget_decay + 1e-9))
     },
     "rmt-no-curriculum": _mean_tiers,
-    "rmt-reversed-curriculum": lambda base: {
-        "tier_probs_early": base.tier_probs_late,
-        "tier_probs_late": base.tier_probs_early,
-    },
+    "rmt-reversed-curriculum": lambda base: (
+        {"tier_probs_early": base.tier_probs_late, "tier_probs_late": base.tier_probs_early}
+        if base.use_curriculum
+        else {}
+    ),
 }
 
 
@@ -64,8 +67,8 @@ class Arm:
 def arms_named(base: RMTConfig, names: Iterable[str] = ()) -> list[Arm]:
     """Return arms of these names in the order of ARMS, always with "rmt"; rows of the untrained model are skipped.
 
-    Without names: all, but not "rlp" in a chat, since its reward needs answers of one token. An unknown one is a
-    UserError.
+    Without names: all, but not "rlp" in a chat, since its reward needs answers of one token, nor those that are the
+    method itself under these settings. One of these by name, or an unknown one, is a UserError.
 
     Example:
         >>> {arm.name: dict(arm.changes) for arm in arms_named(RMTConfig(budget_start=16), ["rmt-no-budget"])}
@@ -75,10 +78,13 @@ def arms_named(base: RMTConfig, names: Iterable[str] = ()) -> list[Arm]:
     wanted = {*(tuple(names) or usual), METHOD} - BASE.keys()
     for name in sorted(wanted - ARMS.keys()):
         raise UserError(f"arm {name!r} is unknown; the arms are {', '.join(ARMS)}")
-    return [
-        Arm(
-            name, parts.get("set", {}) | (COMPUTED[name](base) if name in COMPUTED else {}), parts.get("as_long_as", "")
-        )
-        for name, parts in ARMS.items()
-        if name in wanted
-    ]
+    found = []
+    for name, parts in ARMS.items():
+        changes = parts.get("set", {}) | (COMPUTED[name](base) if name in COMPUTED else {})
+        arm = Arm(name, changes, parts.get("as_long_as", ""))
+        differs = name == METHOD or arm.compute_of or any(getattr(base, key) != new for key, new in changes.items())
+        if name in wanted and names and not differs:
+            raise UserError(f"under these settings arm {name!r} is the method itself; leave it out of --arms")
+        if name in wanted and differs:
+            found.append(arm)
+    return found

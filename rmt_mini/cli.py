@@ -24,7 +24,6 @@ from rmt_mini import __version__
 from rmt_mini.arms import Arm, arms_named
 from rmt_mini.bench.sizes import ROWS, Setting, rows_named
 from rmt_mini.config import (
-    MAY_CHANGE,
     NOT_IN_POSTTRAINING,
     PRESETS,
     PretrainConfig,
@@ -98,6 +97,9 @@ Questions = Annotated[
 ]
 Several = Annotated[int, _from(2, "questions, held-out ones included")]
 Answers = Annotated[int, _from(1, "answers to each held-out question")]
+Tokens = Annotated[int | None, Parameter(help="continue with fewer where memory ran out", converter=_whole)]
+OnNan = Annotated[str | None, Parameter(help="continue with 'skip' where a step was not finite")]
+ReportTo = Annotated[str | None, Parameter(help="show metrics in tensorboard, wandb or trackio as well, or none")]
 Share = Annotated[float | None, Parameter(help="half an interval: 0.03 is 3 points", validator=Number(gt=0, lte=1))]
 Budget = Annotated[int | None, _from(1, "stated budget, tokens [default: B_T of the run]")]
 File = Annotated[Path | None, Parameter(help="also write the result here, as JSON")]
@@ -167,7 +169,7 @@ def _show(folder: Path, table: str) -> None:
 
 @_command(PretrainConfig, without=("world",))
 def pretrain(world: WorldName | None = None, /, **flags: Any) -> None:
-    """Train a world's model from scratch, on 2 cores in some 4 minutes (abacus: 8), or go on from --model."""
+    """Train a world's model, micro if none is named, from scratch (4 minutes; abacus: 8), or --model's further."""
     from rmt_mini.runs.pre_and_post import pretrain_run
 
     folder = pretrain_run(PretrainConfig(**_given(flags) | ({"world": world} if world else {})))
@@ -185,20 +187,22 @@ def run(name: Name = None, /, **flags: Any) -> None:
     _show(result.folder, result.table)
 
 
-@_command(RMTConfig, without=("config", *RMTConfig.model_fields.keys() - MAY_CHANGE))
-def resume(folder: Path, /, **flags: Any) -> None:
+@app.command
+def resume(folder: Path, /, *, branch_tokens: Tokens = None, on_nan: OnNan = None, report_to: ReportTo = None) -> None:
     """Continue the run, comparison (--over values, too) or exams in FOLDER, which was stopped or killed."""
     from rmt_mini.runs import compare, pre_and_post, sweep
     from rmt_mini.runs.run import resume
 
+    given = {"branch_tokens": branch_tokens, "on_nan": on_nan, "report_to": report_to}
+    changes = {name: value for name, value in given.items() if value is not None}
     folder = folder.resolve()  # what it belongs to may be above it
     several = {"compare.json": compare, "over.json": sweep, "exams.json": pre_and_post}
     found = next((room for name, room in several.items() if (folder / name).exists()), None)
-    if flags and found:
-        raise UserError(f"{next(iter(flags))} is of use with a single run; resume that run by itself")
+    if changes and found:
+        raise UserError(f"{next(iter(changes))} is of use with a single run; resume that run by itself")
     with _stopping() as stop:
         if found is None:
-            _show(folder, resume(folder, stop=stop, changes=flags).table)
+            _show(folder, resume(folder, stop=stop, changes=changes).table)
         else:
             _show(folder.parents[1] if found is pre_and_post else folder, found.go_on(folder, stop=stop))
 

@@ -56,9 +56,9 @@ WITH_KNOBS = ("abacus", "abacus-dev")
 WorldName = Literal["micro", "abacus"]
 WORLDS: tuple[str, ...] = typing.get_args(WorldName)
 Difficulty = Literal["entropy", "loss", "pass-rate", "learning-progress", "random"]
-MAY_CHANGE = ("branch_tokens", "on_nan", "report_to")  # in a run under way; the first may change last digits
 NO_EFFECT = {"out", "report_to", "rollouts_logged", "save_every", "state_seconds"}  # settings that change no result
 MAY_CHANGE = ("branch_tokens", "on_nan", "report_to")  # in a run under way; the first may change last digits
+IGNORED = NO_EFFECT | {*MAY_CHANGE}  # where two runs are compared
 
 
 def group(title: str) -> Callable[[Any, str], Any]:
@@ -115,14 +115,15 @@ class Settings(BaseModel):
             raise UserError(f"{name} is {_shown(getattr(self, name))}; {remedy}")
 
     def differences(self, other: Self) -> list[str]:
-        """Return the names of the fields in which results may differ from those of other settings, by more than digits.
+        """Return the names of the fields in which results may differ from those of other settings.
+
+        Those that may change in a run under way are left out.
 
         Example:
             >>> RMTConfig(steps=5, report_to="wandb").differences(RMTConfig(steps=6))
             ['steps']
         """
-        ignored = {*NO_EFFECT, *MAY_CHANGE}
-        return [name for name, value in self if name not in ignored and value != getattr(other, name)]
+        return [name for name, value in self if name not in IGNORED and value != getattr(other, name)]
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, checked again."""

@@ -349,12 +349,13 @@ class ComparisonPlan(File, name="compare.json"):
     control_seeds: Count | None = None  # of arms that are not in arms.MAIN; None: as many as the others
 
     def added_to(self, before: Self) -> Self:
-        """Return this plan with the arms, seeds and bases of another one too, so that none of its runs is left out."""
+        """Return this plan with the arms, seeds and bases of another one, too: what either has, every arm gets."""
         names = {arm.name for arm in self.arms}
         arms = [*self.arms, *(arm for arm in before.arms if arm.name not in names)]
         order = [*ARMS, *(arm.name for arm in arms)]  # of the package; variants as they came
         seeds, bases = (max(getattr(self, name), getattr(before, name)) for name in ("seeds", "bases"))
-        fewer = max(one.control_seeds or one.seeds for one in (self, before))
+        controls = [one for one in (self, before) if {arm.name for arm in one.arms} - MAIN] or [self]
+        fewer = max(one.control_seeds or one.seeds for one in controls)
         arms.sort(key=lambda arm: order.index(arm.name))
         control = fewer if fewer < seeds else None
         return self.model_copy(update={"arms": arms, "seeds": seeds, "bases": bases, "control_seeds": control})

@@ -145,7 +145,9 @@ def roll_out(
         # a number for each row and decision, so that nothing a row draws depends on which others are still growing
         uniform = torch.rand(len(batch.rows), decisions, generator=generator).to(policy.device)
         if in_steps is None:
-            in_steps = policy.device.type != "cpu" and isinstance(policy.tree, DocumentTree) and fits(batch.grown)
+            in_steps = (
+                policy.device.type != "cpu" and isinstance(policy.tree, DocumentTree) and fits(batch.grown, decisions)
+            )
         if in_steps:
             sampling = (form.close[0], asking.temperature, asking.forced)
             thoughts = think_in_steps(policy, batch.grown, batch.caps, logits, uniform, sampling)

@@ -27,8 +27,8 @@ STRIDE = 8  # steps before the CPU looks
 ROOM = 64  # trunk and own tokens are rounded up to a multiple, so that few shapes are captured
 Sizes = tuple[int, ...]  # of a step: documents, rows of each, trunk tokens, own tokens, decisions
 Sampling = tuple[int, float, bool]  # the token that closes a thought, temperature, whether thoughts are forced
-KEPT = 6  # steps of a model, each with keys and values of its own,
-SHARE = 1 / 3  # which take this part of the device's memory at most
+KEPT = 6  # steps of a model, each with keys and values of its own
+SHARE = 1 / 3  # part of the device's memory for the keys and values of all kept steps
 
 
 @dataclass
@@ -134,7 +134,7 @@ class Step:
                     self.run()
                 finally:
                     cuda.set_sync_debug_mode(mode)
-            before.wait_stream(stream)
+                    before.wait_stream(stream)
             graph, pool = cuda.CUDAGraph(), cuda.graph_pool_handle()
             _forget_workspaces()
             try:
@@ -151,7 +151,7 @@ class Step:
 
     def load(self, grown: GrowingBranches, thoughts: Thoughts, rows: Tensor) -> None:
         """Copy in ``rows``, M for each of N documents."""
-        ours, shape, places = self.grown, grown.shape(rows), rows.to(self.rows.device)
+        ours, shape, places = self.grown, grown.rectangle_of(rows), rows.to(self.rows.device)
         source = grown.slot[places]
         for name in ("keys", "values"):
             for kept, layer in zip(getattr(ours.trunks, name), getattr(grown.trunks, name), strict=True):
@@ -194,13 +194,11 @@ def think_in_steps(
     thoughts = Thoughts.begin(uniform, caps)
     thoughts.draw(logits, *sampling)
     while rows := thoughts.thinking.nonzero()[:, 0].tolist():
-        by_document = [list(found) for _, found in groupby(rows, key=lambda row: int(grown.trunk[row]))]
-        most = _rounded(max(map(len, by_document)))
+        by_document, sizes = _laid_out(grown, rows, uniform.shape[1])
+        most = sizes[1]
         # a document with fewer repeats a row, which is computed for nothing
         padded = torch.tensor([found[min(n, len(found) - 1)] for found in by_document for n in range(most)])
         places = [most * n + place for n, found in enumerate(by_document) for place in range(len(found))]
-        longest = _rounded(int(grown.index[rows].max()), ROOM)
-        sizes = (len(by_document), most, longest, *(_rounded(n, ROOM) for n in (grown.keys.shape[3], uniform.shape[1])))
         step = _step(policy, tree, grown.trunks, sizes, sampling)
         step.load(grown, thoughts, padded)
         left = most
@@ -216,9 +214,18 @@ def think_in_steps(
     return thoughts
 
 
-def fits(grown: GrowingBranches) -> bool:
-    """Whether a step for all rows, which copies their keys and values, fits into its share of the memory."""
-    return 2 * grown.keys.nbytes <= SHARE * free_memory(grown.keys.device)[1]
+def _laid_out(grown: GrowingBranches, rows: Sequence[int], decisions: int) -> tuple[list[list[int]], Sizes]:
+    """Return rows by document, and the sizes of a step for them, in which every document has as many."""
+    by_document = [list(found) for _, found in groupby(rows, key=lambda row: int(grown.trunk[row]))]
+    longest = _rounded(int(grown.index[list(rows)].max()), ROOM)
+    room = (_rounded(count, ROOM) for count in (grown.keys.shape[3], decisions))
+    return by_document, (len(by_document), _rounded(max(map(len, by_document))), longest, *room)
+
+
+def fits(grown: GrowingBranches, decisions: int) -> bool:
+    """Whether the keys and values of a step for all rows fit into their share of the memory."""
+    sizes = _laid_out(grown, range(len(grown.index)), decisions)[1]
+    return _bytes(sizes, grown.trunks) <= SHARE * free_memory(grown.keys.device)[1]
 
 
 def _bytes(sizes: Sizes, like: Trunks) -> int:
@@ -247,6 +254,7 @@ def _step(policy: Policy, tree: DocumentTree, like: Trunks, sizes: Sizes, sampli
                 step.capture()
             except Exception as error:  # an unknown architecture may ask the CPU, which cannot be captured
                 if out_of_memory(error):
+                    del tree.steps[key]
                     raise
                 tree.captures = False
                 reason = " ".join(str(error).split())[:200]

@@ -202,7 +202,7 @@ class GrowingBranches:
         self.keys, self.values = (trunks.keys[0].new_zeros(shape) for _ in range(2))
         self.lengths = torch.zeros(len(positions), dtype=torch.long, device=self.keys.device)  # own tokens so far
 
-    def shape(self, rows: Tensor) -> _Rectangle:
+    def rectangle_of(self, rows: Tensor) -> _Rectangle:
         """Return how ``rows`` (ascending; on the CPU) lie beside their trunks."""
         return _Rectangle(self.trunks, self.trunk[rows], self.index[rows])
 

@@ -222,9 +222,9 @@ def _curves(folders: Sequence[Path], way: str) -> dict[str, dict[int, Cell]]:
     }
     return {
         part: {
-            step: Cell(accuracy=found.pop("mean"), **found)
+            step: Cell(accuracy=over_runs.pop("mean"), **over_runs)
             for step, runs in steps.items()
-            for found in [statistics.interval_of_mean(np.array(runs), statistics.SHARE)]
+            for over_runs in [statistics.interval_of_mean(np.array(runs), statistics.SHARE)]
         }
         for part, steps in reached.items()
         if steps

@@ -28,8 +28,8 @@ from pydantic_core import to_jsonable_python as _plain
 from tqdm.auto import tqdm
 from tqdm.std import tqdm as any_bar
 
-from rmt_mini.arms import METHOD, Arm
-from rmt_mini.config import WORLDS, RMTConfig
+from rmt_mini.arms import Arm
+from rmt_mini.config import MAY_CHANGE, WORLDS, RMTConfig
 from rmt_mini.engine.memory import free_memory
 from rmt_mini.engine.model import BASE, choose_device, locate_model
 from rmt_mini.engine.text import format_for
@@ -77,8 +77,7 @@ def compare(
     tracking.require(config.report_to)
     folder = comparison_folder(config)
     for arm in arms:
-        if arm.config(config) == config and arm.name != METHOD and not arm.compute_of:
-            raise UserError(f"under these settings arm {arm.name!r} is the method itself; leave it out of --arms")
+        arm.config(config)  # complains now and not in an hour
     require_bases(config, bases)
     fewer = None if control_seeds is None or control_seeds >= seeds else control_seeds
     plan = ComparisonPlan(config=config.replace(out=""), arms=list(arms), seeds=seeds, bases=bases, control_seeds=fewer)
@@ -236,7 +235,10 @@ def _open(folder: Path, plan: ComparisonPlan) -> None:
         if differ:
             holds = f"a comparison with other settings ({', '.join(differ)})"
             raise UserError(f"folder {str(folder)!r} holds {holds}; choose another --out, or delete it")
-        plan = plan.added_to(before)
+        both = plan.added_to(before)
+        if both != plan.model_copy(update={"control_seeds": both.control_seeds}):
+            logger.info("The folder has more arms, seeds or bases than asked for; all of them go on")
+        plan = both
     else:
         require_free(folder)
         # a text or a model that is not there should leave no folder
@@ -257,7 +259,7 @@ def _one(path: Path, stop: threading.Event | None) -> Path:
     folder, (name, seed, base) = path.parents[1], in_name(path)
     plan = ComparisonPlan.read(folder)
     if (path / Notes.NAME).exists():
-        resume(path, progress=False, stop=stop, changes={"report_to": plan.config.report_to})
+        resume(path, progress=False, stop=stop, changes={key: getattr(plan.config, key) for key in MAY_CHANGE})
         return path
     arm = next(arm for arm in plan.arms if arm.name == name)
     config = arm.config(plan.config).replace(model=model_of(plan.config, base), seed=seed, out=str(path))

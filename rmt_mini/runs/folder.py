@@ -197,7 +197,9 @@ class RunFolder(contextlib.AbstractContextManager["RunFolder"]):
 @contextlib.contextmanager
 def whole(final: Path) -> Iterator[Path]:
     """Give a new folder to write into, which takes the place of ``final`` once all of it is on disk."""
-    final = final.resolve()  # "." has no name
+    if final.resolve() == Path.cwd():  # a folder that is renamed would take the user along
+        raise UserError("the current folder cannot be replaced; choose another --out")
+    final = final.resolve()
     made, old = (final.with_name(f".{final.name}.{end}") for end in ("new", "old"))
     shutil.rmtree(made, ignore_errors=True)
     try:

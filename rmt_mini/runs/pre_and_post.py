@@ -23,7 +23,7 @@ import torch
 
 from rmt_mini import files
 from rmt_mini.arms import METHOD
-from rmt_mini.config import NO_EFFECT, NOT_IN_POSTTRAINING, PretrainConfig, preset
+from rmt_mini.config import IGNORED, NOT_IN_POSTTRAINING, PretrainConfig, preset
 from rmt_mini.engine.model import Policy, load_policy, load_tokenizer
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import ComparisonPlan, ExamPlan, PostTraining, require_free
@@ -202,7 +202,7 @@ def exams(
     """
     comparison = ComparisonPlan.read(folder)
     if source is None:
-        source = usual_source(comparison.config.model)
+        source = usual_source(model_of(comparison.config, 0))
     names = [arm.name for arm in comparison.arms]
     for name in arms:
         if name not in names:
@@ -212,7 +212,7 @@ def exams(
     if plan.changes.get("evaluation_fraction", 0.0) > (read := comparison.config.evaluation_fraction):
         raise UserError(f"evaluation_fraction is {plan.changes['evaluation_fraction']}; mid-training held out {read}")
     path = folder / "exams" / as_file_name(source)
-    other: dict[str, Any] = {"arms": True, "changes": NO_EFFECT}  # what may differ
+    other: dict[str, Any] = {"arms": True, "changes": IGNORED}  # what may differ
     found = ExamPlan.find(path) or plan
     before, now = (one.model_dump(mode="json", exclude=other) for one in (found, plan))
     differ = [name for name, value in before.items() if value != now[name]]

@@ -119,6 +119,10 @@ def over(
             prepare(one.replace(model=compare.model_of(one, 0)))
     elif before.field != field or plain.differences(before.config):
         raise UserError(f"folder {str(folder)!r} holds another map or other settings; choose another --out")
+    else:
+        most = {name: max(getattr(plan, name), getattr(before, name)) for name in ("seeds", "bases")}
+        both = {name: [*dict.fromkeys((*getattr(before, name), *getattr(plan, name)))] for name in ("values", "arms")}
+        plan = plan.model_copy(update=most | both | {"values": sorted(both["values"])})
     folder.mkdir(parents=True, exist_ok=True)
     plan.write(folder)
     return folder, go_on(folder, workers, progress, stop)

@@ -24,22 +24,21 @@ Part = Literal["rollout", "update", "trunk"]  # a step's two halves, and what of
 class Clock:
     """Seconds of a step's parts; a part may come several times, or lie inside another."""
 
-    def __init__(self) -> None:
-        self.seconds: defaultdict[Part, float] = defaultdict(float)
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seconds = device, defaultdict[Part, float](float)
 
     @contextmanager
     def __call__(self, part: Part) -> Iterator[None]:
         """Add what the block takes."""
-        began = _now()
+        began = self._now()
         yield
-        self.seconds[part] += _now() - began
+        self.seconds[part] += self._now() - began
 
-
-def _now() -> float:
-    """Return the time at which a GPU has done all that it was given: else a part would wait for the one before."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-    return time.perf_counter()
+    def _now(self) -> float:
+        """Return the time at which a GPU has done all that it was given: else a part waits for the one before."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
 
 @dataclass(frozen=True, slots=True)

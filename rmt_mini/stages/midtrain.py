@@ -159,7 +159,7 @@ class RMTTrainer:
 
     def step(self, step: int, texts: Sequence[Text]) -> StepResult:
         """Run step ``step`` on some texts; after a NonFiniteError the weights are as before."""
-        config, clock = self.config, Clock()
+        config, clock = self.config, Clock(self.policy.device)
         judged: list[Judged] = []
         gains = None
         with clock("rollout"):

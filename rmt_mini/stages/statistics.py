@@ -21,8 +21,8 @@ from rmt_mini.records import Answer
 IN_BITS = ("bits", "bits_after", "gain")  # the other measures are shares of right answers
 LEVEL = 0.05  # chance that an interval misses the truth
 Limits = tuple[float, float]  # of values
-SHARE: Limits = (0.0, 1.0)  # of an accuracy,
-GAP: Limits = (-1.0, 1.0)  # and of a difference of two
+SHARE: Limits = (0.0, 1.0)  # of an accuracy
+GAP: Limits = (-1.0, 1.0)  # of a difference of two accuracies
 
 Measured = Mapping[str, tuple[int, Sequence[Answer]]]  # "before", "after" -> budget and answers, in the same order
 
@@ -130,7 +130,7 @@ def _within(found: dict[str, Any], limits: Limits, documents: int) -> dict[str, 
     """Keep an interval within limits.
 
     Where ``documents`` are all alike they have no spread, and yet others are possible: of n right answers the interval
-    is that of n tosses then (Clopper and Pearson), and a difference has the p of a sign test.
+    is that of n tosses then (Clopper and Pearson). "p" is that of a difference.
 
     Example:
         >>> _within({"mean": 1.0, "low": 1.0, "high": 1.0}, SHARE, 3)["low"]
@@ -143,7 +143,7 @@ def _within(found: dict[str, Any], limits: Limits, documents: int) -> dict[str, 
     if found["high"] - found["low"] < 1e-9:
         reach = 1 - (LEVEL / 2) ** (1 / documents)
         found = {**found, "low": mean - reach * (mean - low), "high": mean + reach * (high - mean)}
-        found |= {"p": 2 * 0.5**documents if abs(mean) > 1e-9 else 1.0} if "p" in found else {}
+        found |= {"p": min(1.0, 2 / (1 + abs(mean)) ** documents)} if "p" in found else {}  # whose end is zero
     return {**found, "low": max(low, found["low"]), "high": min(high, found["high"])}
 
 

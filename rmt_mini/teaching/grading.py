@@ -104,12 +104,17 @@ def _sources(path: Path) -> list[str] | str:
 
 
 def _graded(path: Path, sources: Sequence[str], limit: float, seed: str) -> Report:
-    """Mark all exercises, also deleted ones, of the lessons that a notebook defines and checks some of, or else one."""
+    """Mark all exercises, also deleted ones, of the lessons that a notebook is about.
+
+    These are lessons of which it defines several exercises, or one that it checks a cell of. Without any: those of
+    which it defines one, which may also be a helper of that name, or else those that it checks.
+    """
     defined, checked = (
-        {EXERCISES[name].stem for name in re.findall(pattern, "\n".join(sources), re.MULTILINE) if name in EXERCISES}
+        [EXERCISES[name].stem for name in {*re.findall(pattern, "\n".join(sources), re.MULTILINE)} & EXERCISES.keys()]
         for pattern in (r"^(?:def|class)\s+(\w+)", r"^check\(\s*(\w+)")
     )
-    exercises = [one for one in EXERCISES.values() if one.stem in (defined & checked or defined or checked)]
+    sure = {stem for stem in defined if stem in checked or defined.count(stem) > 1}
+    exercises = [one for one in EXERCISES.values() if one.stem in (sure or defined or checked)]
     if not exercises:
         return Report(str(path), (), "it has no exercise; a cell of one ends in check(...)")
     try:

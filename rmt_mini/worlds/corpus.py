@@ -32,7 +32,7 @@ from rmt_mini.worlds.overlap import grouped
 
 ACCEPTED = "'champ', 'micro', 'abacus', a .txt or .jsonl file, a folder of .txt files, or hf:NAME[:CONFIG][@SPLIT]"
 NAMED = ("champ", *micro.TEXTS)  # names that are no paths
-ADDRESS = re.compile(r"([^:@]+)(?::([^:@]+))?(?:@(.+))?")  # NAME[:CONFIG][@SPLIT]
+PARTS = re.compile(r"(?::([^:@]+))?(?:@(.+))?")  # of NAME[:CONFIG][@SPLIT], after NAME
 LONG = 4000  # characters; a document must be longer to be cut in two by ``split``
 
 
@@ -253,12 +253,12 @@ def _text_of(row: Mapping[str, Any], column: str, where: str) -> str:
 
 def _hugging_face(address: str, column: str) -> Iterator[Document]:
     where, name = f"Hugging Face dataset {address!r}", _named(address)
-    parts = ADDRESS.fullmatch(f"-{address[len(name) :]}") if name else None
+    parts = PARTS.fullmatch(address, len(name)) if name else None
     if parts is None:
         raise UserError(f"{where} is incomplete; give hf:NAME[:CONFIG][@SPLIT]")
     if importlib.util.find_spec("datasets") is None:
         raise UserError(f"{where} needs the extra 'data'; install it: pip install -e '.[data]'")
-    config, split = parts.groups()[1:]
+    config, split = parts.groups()
     try:
         dataset = _open_dataset(name, config, split)
     except Exception as error:  # of many kinds: from the network, the hub, the files

@@ -93,9 +93,13 @@ def test_steps_take_their_share_of_the_memory_and_no_more(monkeypatch: pytest.Mo
         assert len(policy.tree.steps) == 1
     _, trunks, positions = set_up(policy, form, TEXTS)
     grown = policy.tree.branches(trunks, positions, 9)
-    for total, enough in ((6 * grown.keys.nbytes - 3, False), (6 * grown.keys.nbytes, True)):
+    by_document, sizes = static._laid_out(grown, range(len(positions)), 12)
+    assert sizes[:2] == (len(by_document), 8)  # as many rows in each, rounded up
+    step = static.Step(policy, policy.tree, grown.trunks, sizes, (0, 1.0, False))
+    kept = 2 * (step.grown.keys.nbytes + sum(layer.nbytes for layer in step.grown.trunks.keys))
+    for total, enough in ((3 * kept - 3, False), (3 * kept, True)):
         monkeypatch.setattr(static, "free_memory", lambda _, total=total: (0, total))
-        assert static.fits(grown) is enough
+        assert static.fits(grown, 12) is enough
 
 
 def test_steps_go_with_their_model_at_once() -> None:
@@ -130,7 +134,7 @@ def test_what_cannot_be_captured_runs_as_it_is(
     with pytest.raises(torch.OutOfMemoryError):
         rollouts(policy, form, Asking(BUDGETS, CAPS), in_steps=True)
     assert policy.tree.captures
-    policy.tree.steps.clear()
+    assert not policy.tree.steps
     monkeypatch.setattr(static.Step, "capture", refuse)
     with caplog.at_level(logging.WARNING):
         for size in (4, 4, 9):

@@ -146,34 +146,40 @@ def test_a_plan_given_again_leaves_no_run_out() -> None:
     config = preset("micro")
     first, then = (
         ComparisonPlan(config=config, arms=arms_named(config, names), seeds=seeds, bases=1, control_seeds=fewer)
-        for names, seeds, fewer in ((["rpt", "rmt-no-ntp"], 2, None), (["ntp", "rlp"], 5, 1))
+        for names, seeds, fewer in ((["rpt", "sft"], 2, None), (["ntp", "rlp"], 5, 1))
     )
     both = then.added_to(first)
-    assert [arm.name for arm in both.arms] == ["ntp", "rpt", "rlp", "rmt", "rmt-no-ntp"]
+    assert [arm.name for arm in both.arms] == ["ntp", "sft", "rpt", "rlp", "rmt"]
     assert (both.seeds, both.control_seeds) == (5, 2)
+    without = first.model_copy(update={"arms": arms_named(config, ["rpt"])})  # has no control, so it asks for no seeds
+    assert then.added_to(without).control_seeds == 1
     assert first.added_to(then) == both
     assert first.added_to(first) == first
 
 
 @pytest.mark.parametrize(
-    ("changes", "name"),
+    ("changes", "names"),
     [
-        ({"use_budget": False}, "rmt-no-budget"),
-        ({"use_ntp": False}, "rmt-no-ntp"),
-        ({"budget_decay": 1.0}, "rmt-short-budget"),
+        ({"use_budget": False}, ["rmt-no-budget"]),
+        ({"budget_decay": 1.0}, ["rmt-short-budget"]),
+        ({"use_curriculum": False}, ["rmt-no-curriculum", "rmt-reversed-curriculum"]),
+        ({"preset": "paper"}, ["rmt-paper"]),
     ],
 )
-def test_an_arm_that_is_the_method_is_refused(changes: dict[str, Any], name: str, tmp_path: Path) -> None:
-    config = preset("micro", out=str(tmp_path / "made"), **changes)
-    with pytest.raises(UserError, match=f"arm '{name}' is the method itself; leave it out"):
-        compare(config, arms_named(config, [name]), seeds=1)
-    assert not (tmp_path / "made").exists()
+def test_an_arm_that_is_the_method_is_left_out_or_refused_by_name(changes: dict[str, Any], names: list[str]) -> None:
+    given = {"preset": "micro"} | changes
+    config = preset(given.pop("preset"), **given)
+    left = {arm.name for arm in arms_named(preset("micro"))} - {arm.name for arm in arms_named(config)}
+    assert {*names} <= left
+    for name in names:
+        with pytest.raises(UserError, match=f"arm '{name}' is the method itself; leave it out of --arms"):
+            arms_named(config, [name])
 
 
 def test_small_models_share_the_cores_and_a_gpu_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare_module, "cpu_count", lambda: 16)
     monkeypatch.setattr(compare_module, "free_memory", lambda _: (9 * 10**9, 10**11))
-    assert [usual_workers(preset(name)) for name in ("abacus", "laptop")] == [16, 1]
+    assert [usual_workers(preset(name, device="cpu")) for name in ("abacus", "laptop")] == [16, 1]
     monkeypatch.setattr(compare_module, "choose_device", torch.device)
     assert [usual_workers(preset(name, device="cuda")) for name in ("abacus", "laptop")] == [2, 1]
 

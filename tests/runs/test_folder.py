@@ -110,12 +110,11 @@ def test_a_kill_between_two_renames_loses_no_checkpoint(tmp_path: Path, monkeypa
     assert sorted(path.name for path in again.path.iterdir()) == sorted([".lock", "checkpoint", *users])
 
 
-def test_the_current_folder_is_replaced_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "made").mkdir()
-    monkeypatch.chdir(tmp_path / "made")
-    with whole(Path()) as made:
-        (made / "a").write_text("new")
-    assert (tmp_path / "made" / "a").read_text() == "new"
+def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (".", str(tmp_path), "../" + tmp_path.name):
+        with pytest.raises(UserError, match="the current folder cannot be replaced"), whole(Path(name)):
+            pass
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:

@@ -112,7 +112,9 @@ def test_an_update_reports_the_dual_objective() -> None:
     texts = trainer.texts[:2]
     trunks = trainer.policy.tree.read([text.ids for text in texts])
     judged = by_answer(ROLLOUTS, trainer.form, trunks, trainer.config)
-    update = trainer._backward(texts, trunks, Pool([one.position for one in ROLLOUTS]), judged, Clock())
+    update = trainer._backward(
+        texts, trunks, Pool([one.position for one in ROLLOUTS]), judged, Clock(trainer.policy.device)
+    )
     assert update.rl != 0
     assert update.loss == pytest.approx(update.rl + 0.7 * update.ntp)
     assert update.ntp_tokens == sum(len(text.ids) - text.first for text in texts) - 1

@@ -282,7 +282,9 @@ def test_documents_that_are_all_alike_leave_room_for_others(value: float) -> Non
     assert interval_of_mean(np.full(6, value), SHARE)["high"] == pytest.approx(found["high"])
     gap = change(answers, matches(answers), [0], tested=True)
     assert (gap["low"], gap["high"]) == pytest.approx((value - reach * (value + 1), value + reach * (1 - value)))
-    assert gap["p"] == pytest.approx(stats.binomtest(6, 6).pvalue if value else 1)
+    assert gap["p"] == pytest.approx(min(1, 2 / (1 + value) ** 6))
+    assert (gap["p"] < 0.05) == (gap["low"] > 0)
+    assert stats.binomtest(6, 6).pvalue == pytest.approx(2 / 2**6)  # what it is where one is always right
 
 
 def test_a_document_whose_name_is_a_number_is_no_other_document() -> None:

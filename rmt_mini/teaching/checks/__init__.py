@@ -131,17 +131,17 @@ def judge(function: Callable[..., Any], limit: float = LIMIT, seed: str = "") ->
     verdict = verdict_on(exercise, cases, attempts(name, function, [case.args for case in cases], limit), limit)
     unclear = not verdict.passed and verdict.slip in ("", CONSTANT, BROADCAST)
     for (i, one), (j, other) in combinations(enumerate(signature(exercise.build()).parameters if unclear else ()), 2):
-        turns = {i: j, j: i}
-
-        def turned(*args: Any, turns: dict[int, int] = turns) -> Any:
-            return function(*(args[turns.get(place, place)] for place in range(len(args))))
-
+        turned = _turned(function, i, j)
         with suppress(TooSlow), time_limit(limit):
             if not any(_complaint(exercise, case, _read(case, attempt(name, turned, case.args))) for case in cases):
                 said = verdict.message.partition("\nLikely slip")[0]
                 message = f"{said}\nLikely slip: you use {one} for {other}, and {other} for {one}."
                 return Verdict(name, False, message, SWAPPED)
     return verdict
+
+
+def _turned(function: Callable[..., Any], i: int, j: int) -> Callable[..., Any]:
+    return lambda *args: function(*(args[{i: j, j: i}.get(place, place)] for place in range(len(args))))
 
 
 def verdict_on(exercise: Exercise, cases: Sequence[Case], tried: Sequence[Trial], limit: float = LIMIT) -> Verdict:
