@@ -28,7 +28,8 @@ def record(folder: Path, out: Path) -> list[str]:
         if path.is_dir():
             shutil.copytree(path, out / path.name, dirs_exist_ok=True)
         elif path.exists():
-            shutil.copyfile(path, out / path.name)
+            text = path.read_text(encoding="utf-8").replace(f"{Path.cwd()}/", "")  # of models in folders
+            (out / path.name).write_text(text, encoding="utf-8")
     done = [path for path in sorted((folder / "runs").iterdir()) if is_done(path)]
     sat = [path for path in sorted(folder.glob("exams/*/*")) if is_done(path)]
     files = [run / name for name in OF_A_RUN for run in done]  # by name first: files that are alike stand together
