@@ -9,14 +9,14 @@ from statistics import fmean
 import pytest
 
 from rmt_mini.files import Comparison, Evaluation, ExamEvaluation, ExamStep, PostTraining
-from rmt_mini.report.claims import PAPER, SHOWN
+from rmt_mini.report.claims import PAPER, SHOWN, claims, corrected
 from rmt_mini.report.markdown import points, share
 from rmt_mini.runs.compare import report
 from rmt_mini.runs.pre_and_post import go_on
 from tests.quotes import PAGE, QUOTED, ROOT, quoted, section
 from tests.record import record
 
-MAIN = ROOT / "data/abacus/comparison"
+MAIN, SECOND = ROOT / "data/abacus/comparison", ROOT / "data/abacus/second"
 OF_RMT = re.compile(r"rmt(-base\d)?-seed\d+")  # a run's name
 
 
@@ -35,30 +35,33 @@ def test_a_quotation_follows_its_report() -> None:
         section("abacus/dry", "No such heading")
 
 
-def test_the_recorded_report_follows_from_the_recorded_answers(tmp_path: Path) -> None:
-    shutil.copy(MAIN / "compare.json", tmp_path)
-    with tarfile.open(MAIN / "runs.tar.xz") as archive:
+@pytest.mark.parametrize("home", [MAIN, SECOND], ids=["main", "second"])
+def test_the_recorded_report_follows_from_the_recorded_answers(home: Path, tmp_path: Path) -> None:
+    shutil.copy(home / "compare.json", tmp_path)
+    with tarfile.open(home / "runs.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     report(tmp_path)
-    for exam in sorted((tmp_path / "exams").iterdir()):
+    for exam in sorted(tmp_path.glob("exams/*")):
         go_on(exam, progress=False)
-    assert PostTraining.read(tmp_path) == PostTraining.read(MAIN)
-    again, recorded = Comparison.read(tmp_path), Comparison.read(MAIN)
+    assert PostTraining.find(tmp_path) == PostTraining.find(home)
+    again, recorded = Comparison.read(tmp_path), Comparison.read(home)
     where = {"machine": recorded.machine, "versions": recorded.versions}
     assert again.model_copy(update=where).model_dump_json() == recorded.model_dump_json()
-    assert (tmp_path / "report.md").read_text() == (MAIN / "report.md").read_text()
+    assert (tmp_path / "report.md").read_text() == (home / "report.md").read_text()
     record(tmp_path, tmp_path / "again")
-    assert (tmp_path / "again/runs.tar.xz").read_bytes() == (MAIN / "runs.tar.xz").read_bytes()
+    assert (tmp_path / "again/runs.tar.xz").read_bytes() == (home / "runs.tar.xz").read_bytes()
 
 
 @pytest.mark.parametrize("page", [PAGE, ROOT / "README.md"])
 def test_sentences_have_no_other_intervals_than_the_record(page: Path) -> None:
     own = QUOTED.sub("", page.read_text(encoding="utf-8")).partition("## A real model")[0]
     found = re.findall(r"[-+]?\d+\.\d \[[-+]?\d+\.\d, [-+]?\d+\.\d\]", own)
-    compared = Comparison.read(MAIN)
-    differences = [points(pair) for pair in compared.paired if pair.difference is not None]  # by sort, too
-    differences += [points(change, 1) for change in compared.lengths.values()]
-    recorded = "\n".join([(MAIN / "report.md").read_text(encoding="utf-8"), *differences])
+    recorded = ""
+    for home in (MAIN, SECOND):
+        compared = Comparison.read(home)
+        differences = [points(pair) for pair in compared.paired if pair.difference is not None]  # by sort, too
+        differences += [points(change, 1) for change in compared.lengths.values()]
+        recorded += "\n".join([(home / "report.md").read_text(encoding="utf-8"), *differences])
     assert found
     assert [one for one in found if one not in recorded] == []
 
@@ -180,6 +183,39 @@ def test_what_is_said_of_every_run_of_an_exam() -> None:
     assert max(gaps) > sum(gaps) / 2  # "mostly one run"
 
 
+def test_sentences_on_the_second_comparison_say_what_it_shows() -> None:
+    found, page = Comparison.read(SECOND), " ".join(PAGE.read_text(encoding="utf-8").split())
+    pairs = {(one.b, one.tier): one for one in found.paired}
+    rmt, rpt, ntp = (found.arms[name] for name in ("rmt", "rpt", "ntp"))
+    ahead = [sum(m > o for m, o in zip(rmt.by_base, other.by_base, strict=True)) for other in (rpt, ntp)]
+    gaps = [points(pairs["rpt", part]) for part in ("average", "saying", "calculable")]
+    lengths = [f"{one.thought_length:.0f}" for one in (rmt, rpt)]
+    sentence = "ahead by {} points, from {} of 5 bases, with {} tokens where RPT has {}. All of it is reading"
+    assert sentence.format(gaps[0], ahead[0], *lengths) in page
+    assert "sayings differ by {}, calculable tokens by {}.".format(*gaps[1:]) in page
+    average, gated = points(pairs["ntp", "average"]), points(pairs["ntp", "gated"])
+    assert f"ahead of NTP only from {ahead[1]} of 5 bases, and {average} on average" in page
+    assert f"RMT is right {gated} points more often than NTP only under the same gate" in page
+    signs = {claim.text: claim.sign for claim in corrected(claims(found))}
+    assert sorted(signs.values()) == [0, 1, 1, 1]
+    assert signs["RMT is more than training on the text (NTP only, equal steps)"] == 0
+    runs = _evaluations(SECOND)
+
+    def calculable(run: str, when: str) -> float:
+        row = getattr(runs[run], when).think.sorts["calculable"]
+        return round(100 * (row.accuracy or 0))
+
+    four = ["rmt-seed5300", *(f"rmt-base{base}-seed5300" for base in (1, 2, 3))]
+    begin, end = ([calculable(run, when) for run in four] for when in ("before", "after"))
+    edges = min(begin), max(begin), min(end), max(end)
+    sentence = "at {} to {} % of calculable tokens after a thought before they are trained, and end at {} to {} %"
+    assert sentence.format(*edges) in page
+    moments = (("rmt", "before"), ("rmt", "after"), ("rpt", "after"))
+    last = [calculable(f"{arm}-base4-seed5300", when) for arm, when in moments]
+    assert "begins at {} % and ends at {} under RMT and at {} under RPT".format(*last) in page
+    assert f"RMT loses {100 * (ntp.by_base[4] - rmt.by_base[4]):.0f} points to reading alone" in page
+
+
 def _ends(exam: str) -> dict[str, float]:
     """Return pass@1 at the end of an exam, run by run."""
     with tarfile.open(MAIN / "runs.tar.xz") as archive:
@@ -189,8 +225,8 @@ def _ends(exam: str) -> dict[str, float]:
     return {name: one.after.pass_at[1].accuracy or 0.0 for name, one in read.items()}
 
 
-def _evaluations() -> dict[str, Evaluation]:
-    with tarfile.open(MAIN / "runs.tar.xz") as archive:
+def _evaluations(home: Path = MAIN) -> dict[str, Evaluation]:
+    with tarfile.open(home / "runs.tar.xz") as archive:
         names = [one for one in archive.getnames() if re.fullmatch(r"runs/[\w-]+/evaluation\.json", one)]
         found = {name: archive.extractfile(name) for name in names}
         return {path.split("/")[1]: Evaluation.model_validate_json(file.read()) for path, file in found.items() if file}

@@ -114,6 +114,10 @@ def test_lesson_9_says_what_the_comparison_shows() -> None:
     assert round(took[0].operations / took[1].operations) == 7  # "two, seven, or seventy?"
     assert f"and still the difference is {points(pairs['rpt', 'average'])} points" in words
     assert all(a > b for a, b in zip(found.arms["rmt"].by_base, found.arms["rpt"].by_base, strict=True))
+    second = Comparison.read(DATA / "abacus/second")
+    again = next(one for one in second.paired if (one.b, one.tier) == ("rpt", "average"))
+    verdict = {claim.text: claim.sign for claim in corrected(claims(second))}["RMT is more accurate than RPT"]
+    assert f"{points(again)} points for RMT over RPT, which {('is inconclusive', 'holds')[verdict]} after" in words
     calculable = [percent(found.arms[arm].sorts["calculable"].accuracy) for arm in ("rpt", "rmt")]
     assert f"RPT is best on calculable tokens, with {calculable[0]}, RMT nearly level" in words
     assert pairs["rpt", "calculable"].sign == 0
