@@ -361,12 +361,14 @@ def launch(
     **flags: Any,
 ) -> None:
     """Print, or with --run start, the accelerate command that trains by the same method on TRL, on many GPUs."""
+    from rmt_mini.engine.model import locate_model
     from rmt_mini.scale import launch
 
     spread = {field: flags.pop(field) for field in ScaleSettings.model_fields if field in flags}
     config = _settings(name, flags)
     where = launch.setup_for(config.preset, setup or "", gpus, machines, **spread)
-    made = launch.commands(config, where, main_address or "")
+    launch.commands(config, where, main_address or "")  # complains before a model is fetched
+    made = launch.commands(config.replace(model=locate_model(config.model)), where, main_address or "")
     if start:
         sys.exit(launch.start(made, where, machine_rank or 0))
     if machine_rank is not None:

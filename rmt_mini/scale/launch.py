@@ -150,9 +150,6 @@ def commands(config: RMTConfig, setup: Setup, main_address: str = "") -> dict[st
     micro_steps(config, scale.micro_batch, processes)
     if main_address and setup.machines == 1:
         raise UserError("main_address is of use with several machines only; leave it out, or give --machines")
-    from rmt_mini.engine.model import locate_model  # with PyTorch, for which no help should wait
-
-    config = config.replace(model=locate_model(config.model))  # last, since it may fetch one
     own = []
     usual = {"--changes": (config, preset_config(config.preset)), "--scale": (scale, ScaleSettings())}
     for flag, (given, plain) in usual.items():
