@@ -6,7 +6,6 @@ Hub, into a repository that is private if it is new.
 
 import json
 import os
-import re
 import shutil
 from importlib.metadata import metadata
 from pathlib import Path
@@ -23,6 +22,7 @@ from rmt_mini.method import thought_cap
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.report import claims, markdown
 from rmt_mini.runs.folder import whole
+from rmt_mini.worlds.corpus import dataset_name
 
 ORIGINS: dict[str, dict[str, Any]] = data("report/origins.yaml")
 PRIVATE = ("preset", "model", "corpus", "entropy_model", "out", "seed", "report_to")  # said elsewhere, or a path here
@@ -59,7 +59,7 @@ def card(run: Path, name: str) -> str:
     origin = ORIGINS["models"].get(config.model.rpartition("-")[0] if config.model[-1:].isdigit() else config.model)
     local = origin is None and os.path.isabs(config.model)
     address = config.corpus.removeprefix("hf:") if config.corpus.startswith("hf:") else ""
-    dataset = None if os.path.isabs(address) else re.match("[^:@]+", address)
+    dataset = None if os.path.isabs(address) else dataset_name(address)
     hub = config.model if origin is None and not local else (origin or {}).get("hub")
     base = origin["shown"] if origin else "a model in a local folder" if local else config.model
     text = ORIGINS["corpora"].get(config.corpus, config.corpus if dataset else "a text of the author's own")
@@ -68,7 +68,7 @@ def card(run: Path, name: str) -> str:
         library_name="transformers",
         pipeline_tag="text-generation",
         base_model=hub,
-        datasets=[dataset[0]] if dataset else None,
+        datasets=[dataset] if dataset else None,
         tags=["reinforcement-mid-training", "reinforcement-learning", "rmt-mini", "arxiv:2509.24375"],
     )
     opening, rows = form.opening(budgets[1] if config.use_budget else None), claims.rows_of(evaluation)

@@ -247,5 +247,10 @@ def load_state(folder: Path) -> State | None:
     return None
 
 
+def drop_states(folder: Path) -> None:
+    """Remove all states: a finished run needs none."""
+    shutil.rmtree(folder / "state", ignore_errors=True)
+
+
 def _saved(folder: Path) -> list[Path]:
     return sorted((folder / "state").glob("step-*"))

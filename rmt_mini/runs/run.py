@@ -17,7 +17,6 @@ a GPU last digits may, since its sums have no order.)
 """
 
 import json
-import shutil
 import sys
 import threading
 import time
@@ -40,7 +39,7 @@ from rmt_mini.records import Answer, Overlap, Position, State, StepMetrics, Text
 from rmt_mini.report.report import write_report
 from rmt_mini.runs import journal, tracking
 from rmt_mini.runs.capacity import explained, warn_of_little_memory
-from rmt_mini.runs.folder import RunFolder, folder_for, load_state, save_state
+from rmt_mini.runs.folder import RunFolder, drop_states, folder_for, load_state, save_state
 from rmt_mini.stages import evaluate
 from rmt_mini.stages.coldstart import cold_start
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
@@ -212,7 +211,7 @@ def _result_of(path: Path, config: RMTConfig) -> RunResult:
     policy = load_policy(str(path / "checkpoint"), config.device, config.dtype)
     with explained(config, policy, path):
         table = write_report(path)
-    shutil.rmtree(path / "state", ignore_errors=True)
+    drop_states(path)
     return RunResult(path, Evaluation.read(path), files.read_metrics(path), table, policy)
 
 
@@ -309,7 +308,7 @@ class _Run:
         evaluation.write(self.path)
         self.folder.note(status="done", end=journal.now())  # before the report, which shows it
         table = write_report(self.path)
-        shutil.rmtree(self.path / "state", ignore_errors=True)  # a finished run needs none
+        drop_states(self.path)
         return RunResult(self.path, evaluation, metrics, table, policy)
 
     def check_stop(self) -> None:

@@ -136,7 +136,7 @@ def absolute(source: str) -> str:
     """Return a source under a name that means the same in every folder; names that are no paths stay."""
     prefix = "hf:" if source.startswith("hf:") else ""
     path = os.path.expanduser(source.removeprefix(prefix))
-    name = _named(path) if prefix else path
+    name = dataset_name(path) if prefix else path
     found = source not in NAMED and os.path.exists(name)
     return f"{prefix}{os.path.abspath(name)}{path[len(name) :]}" if found else source
 
@@ -252,7 +252,7 @@ def _text_of(row: Mapping[str, Any], column: str, where: str) -> str:
 
 
 def _hugging_face(address: str, column: str) -> Iterator[Document]:
-    where, name = f"Hugging Face dataset {address!r}", _named(address)
+    where, name = f"Hugging Face dataset {address!r}", dataset_name(address)
     parts = PARTS.fullmatch(address, len(name)) if name else None
     if parts is None:
         raise UserError(f"{where} is incomplete; give hf:NAME[:CONFIG][@SPLIT]")
@@ -270,7 +270,7 @@ def _hugging_face(address: str, column: str) -> Iterator[Document]:
         yield Document(f"{Path(name).name}:{number}", _text_of(row, column, f"{where} row {number}"))
 
 
-def _named(address: str) -> str:
+def dataset_name(address: str) -> str:
     """Return NAME of NAME[:CONFIG][@SPLIT]; the name of a folder may have such signs, as C: has."""
     ends = [found.start() for found in re.finditer("[:@]|$", address)]
     return next((address[:end] for end in reversed(ends) if os.path.exists(address[:end])), address[: ends[0]])
