@@ -5,16 +5,38 @@ Both come in many forms: Python's exceptions, PyTorch's RuntimeError, or, where 
 """
 
 import errno
+import importlib.util
 import logging
 import os
 import shlex
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 logger = logging.getLogger("rmt_mini")  # of all rooms: what a user may want to know, though nothing is wrong
 
 
 class UserError(Exception):
     """Say in one line what is wrong, where, and the remedy; the command line exits with code 2."""
+
+
+@contextmanager
+def refusing(found: str, remedy: str) -> Iterator[None]:
+    """Turn any error of another program in this block into a UserError of what was found, why, and a remedy."""
+    try:
+        yield
+    except Exception as error:  # a broken file, an unknown architecture or a network may raise any error
+        if isinstance(error, UserError) or out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        raise UserError(f"{found} ({reason}); {remedy}") from error
+
+
+def require_package(name: str, user: str, remedy: str) -> None:
+    """Raise a UserError that names who needs a package that is not installed."""
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None:  # a folder ./wandb is no package
+        raise UserError(f"{user} needs the package {name!r}, which is not installed; install it: {remedy}")
 
 
 class NonFiniteError(UserError):

@@ -1,8 +1,6 @@
 """Load a policy: a causal language model, its tokenizer, and the tree that runs it."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,10 @@ from rmt_mini.engine.memory import keep_freed_memory
 from rmt_mini.engine.plain import PlainTree, choose_tree, gap
 from rmt_mini.engine.tree import DocumentTree
 from rmt_mini.engine.weights import BUNDLED, WORLD_MODELS, bundled_model
-from rmt_mini.errors import UserError, logger, out_of_memory
+from rmt_mini.errors import UserError, logger, refusing
 
 BASE = "{base}"  # in a name: the number of a model, where a comparison begins with several of a kind
+OPENED = "check the folder or the hub id; a model's own code is never executed"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -51,15 +50,14 @@ def load_policy(name: str, device: str | None = None, dtype: str | None = None) 
     Weights are read from safetensors only, and hub code is never executed. Device and dtype are chosen by the hardware
     unless given. A UserError says why a model cannot be used.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     target, where = choose_device(device), locate_model(name)
     wanted = choose_dtype(target, dtype)
     if target.type == "cpu":
         keep_freed_memory()
-    with _opening(name):
-        # None, the default, would ask on the terminal whether a model's own code may run
-        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    tokenizer = load_tokenizer(where)
+    with refusing(f"model {name!r} cannot be opened", OPENED):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where, dtype=wanted, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
@@ -79,22 +77,9 @@ def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     where = locate_model(name)
-    with _opening(name):
+    with refusing(f"model {name!r} cannot be opened", OPENED):
+        # None, the default, would ask on the terminal whether a model's own code may run
         return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-
-
-@contextmanager
-def _opening(name: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # a broken config or tokenizer may raise any error
-        if out_of_memory(error):
-            raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        found = f"cannot be opened ({reason}); check the folder or the hub id"
-        if "custom code" in reason:
-            found = "needs code of its own, which is never executed; choose one that transformers knows"
-        raise UserError(f"model {name!r} {found}") from error
 
 
 def make_policy(name: str, model: Any, tokenizer: Any) -> Policy:
@@ -193,7 +178,7 @@ def _require_causal(name: str, model: Any) -> None:
     def enlarged(logits: Tensor) -> Tensor:
         return logits * (100 / logits.abs().max())
 
-    try:
+    with refusing(f"model {name!r} does not run as a causal language model", advice):
         model.config.get_text_config()  # none, or several, where a model is not of text
         seen, unseen = (model.get_decoder()(input_ids=one, use_cache=False).last_hidden_state for one in (ids, other))
         ours, theirs = head(seen), model(input_ids=ids, use_cache=False).logits
@@ -206,9 +191,6 @@ def _require_causal(name: str, model: Any) -> None:
         expected = theirs[0, :-1].float().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
         looks_ahead = gap(unseen[:, :-1], seen[:, :-1])
         differs = max(gap(ours, theirs), gap(enlarged(ours), capped), gap(logprobs, expected))
-    except Exception as error:  # an unknown architecture may raise any error
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"model {name!r} does not run as a causal language model ({reason}); {advice}") from error
     most = 1e-2 if ours.dtype in (torch.bfloat16, torch.float16) else 1e-4
     if looks_ahead > most:
         raise UserError(f"model {name!r} sees the token that it is to predict, as encoders like BERT do; {advice}")

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any, Protocol
 
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, refusing
 from rmt_mini.method.rewards import match_reward, prefix_match_reward
 
 TAIL_TOKENS = 8
@@ -194,12 +194,9 @@ class Chat:
             raise UserError(f"{needs} tokenizer with a chat template; {other}")
         self.tokenizer, self._instruction, self._codec = tokenizer, instruction, Codec(tokenizer)
         self.close = self._codec.close("<think>\n", "\\boxed{0123456789}")
-        try:
+        found = f"{needs} chat template that takes a user's turn as it is, and this tokenizer's does not"
+        with refusing(found, other):
             before, self._after = _render(tokenizer)
-        except Exception as error:  # a template is a program, and may raise any error
-            reason = " ".join(str(error).split())[:100]
-            found = f"{needs} chat template that takes a user's turn as it is, and this tokenizer's does not ({reason})"
-            raise UserError(f"{found}; {other}") from error
         self._header, self._cue = self._codec.encode(before), self._codec.write("\n\n")
         if last_boxed(self._codec.read(self._codec.write("\\boxed{a}"))) != "a":
             raise UserError(f"{needs} tokenizer that gives \\boxed{{a}} back as it was; {other}")

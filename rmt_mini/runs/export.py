@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from rmt_mini import __version__
 from rmt_mini.config import RMTConfig, data
 from rmt_mini.engine.prompt import TAIL_TOKENS, answer_format
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, refusing
 from rmt_mini.files import Evaluation, Notes, Samples, require_free
 from rmt_mini.method import thought_cap
 from rmt_mini.method.schedule import budget_of
@@ -111,11 +111,8 @@ def bibtex() -> str:
 def _push(folder: Path, repository: str) -> str:
     from huggingface_hub import HfApi
 
-    try:
+    with refusing(f"push to {repository!r} failed", f"the folder {str(folder)!r} is complete"):
         api = HfApi()
         url = api.create_repo(repository, private=True, exist_ok=True)
         api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message=f"Upload by rmt-mini {__version__}")
-    except Exception as error:  # of the network, the Hub, a login, or a name; each has a class of its own
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"push to {repository!r} failed ({reason}); the folder {str(folder)!r} is complete") from error
     return str(url)

@@ -9,7 +9,6 @@ thought, and would greedy decoding give it? That needs no network; other tasks l
 Hub. Both models get the same questions, so the interval of a difference is that of paired differences.
 """
 
-import importlib.util
 import json
 import logging
 import tempfile
@@ -23,7 +22,7 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from rmt_mini.engine.model import load_tokenizer, locate_model
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, refusing, require_package
 from rmt_mini.files import Benchmark, Change, Mean, Notes, Retained
 from rmt_mini.report.markdown import macro
 from rmt_mini.runs.journal import versions
@@ -58,8 +57,7 @@ def benchmark(
 
     Raises a UserError where lm-eval is not installed, a task is unknown or its data cannot be loaded.
     """
-    if importlib.util.find_spec("lm_eval") is None:
-        raise UserError("lm-eval is not installed: pip install 'lm-eval[hf]'")
+    require_package("lm_eval", "benchmark", "pip install 'lm-eval[hf]'")
     folder = Path(checkpoint)
     is_run = (folder / Notes.NAME).is_file()
     before = against or (Notes.read(folder).settings.model if is_run else None)
@@ -109,11 +107,8 @@ def _values(model: str, tasks: Sequence[str], files: Path, cache: Path, limit: i
     lm = HFLM(pretrained=weights.to(device).eval(), tokenizer=load_tokenizer(model), batch_size=16)
     own = all((files / f"{task}.yaml").exists() for task in tasks)  # else lm-eval reads its own thousands, too
     manager = TaskManager(include_path=str(files) if files.exists() else None, include_defaults=not own)
-    try:
+    with refusing(f"lm-eval cannot run {', '.join(tasks)}", "check their names, or name others as --tasks"):
         found = simple_evaluate(lm, tasks=[*tasks], limit=limit, task_manager=manager, bootstrap_iters=0)
-    except Exception as error:  # an unknown task, no network, a metric that needs another package
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"lm-eval cannot run {', '.join(tasks)} ({type(error).__name__}: {reason})") from error
     values = Values()
     for task, samples in found["samples"].items():
         for metric in samples[0]["metrics"]:

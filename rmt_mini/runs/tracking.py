@@ -13,14 +13,13 @@ A run that begins to report when it is resumed sends its earlier steps first.
 """
 
 import contextlib
-import importlib.util
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rmt_mini.errors import UserError, logger
+from rmt_mini.errors import logger, refusing, require_package
 from rmt_mini.files import CurvePoint, Notes
 from rmt_mini.method import TIERS
 from rmt_mini.records import StepMetrics
@@ -69,9 +68,8 @@ def scalars(record: StepMetrics | CurvePoint) -> dict[str, float]:
 
 def require(report_to: str) -> None:
     """Raise a UserError if the tracker that ``report_to`` names is not installed."""
-    found = None if report_to == "none" else importlib.util.find_spec(report_to)
-    if report_to != "none" and getattr(found, "origin", None) is None:  # a folder ./wandb is no package
-        raise UserError(f"report_to is {report_to!r}, which is not installed: pip install {report_to}")
+    if report_to != "none":
+        require_package(report_to, f"report_to {report_to!r}", f"pip install {report_to}")
 
 
 def start(folder: Path, notes: Notes, step: int) -> Tracker | None:
@@ -79,11 +77,8 @@ def start(folder: Path, notes: Notes, step: int) -> Tracker | None:
     name = notes.settings.report_to
     if name == "none":
         return None
-    try:
+    with refusing(f"{name} does not start", "set it up, or go on with report_to none"):
         return OPEN[name](folder, notes, step)
-    except Exception as error:  # no key, no network, a database that is locked
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{name} does not start ({reason}); set it up, or go on with report_to none") from error
 
 
 def _tensorboard(folder: Path, notes: Notes, step: int) -> Tracker:

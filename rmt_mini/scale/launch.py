@@ -4,7 +4,6 @@ What TRL does not support is refused in one line. The command is for one GPU, on
 accelerate/setups.yaml.
 """
 
-import importlib.util
 import json
 import os
 import shlex
@@ -19,7 +18,7 @@ from pydantic import Field
 
 from rmt_mini.config import Count, Natural, Part, RMTConfig, Settings, Switch, data, group
 from rmt_mini.config import preset as preset_config
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, require_package
 
 Address = Annotated[str, Field(title="host:port, such as 10.0.0.2:8000", pattern=r"^.+:\d+$")]
 CONFIGS = Path(__file__).parent / "accelerate"
@@ -43,13 +42,12 @@ class ScaleSettings(Settings):
 
 def require_installed(engine: str, packages: Sequence[str] = ()) -> None:
     """Raise a UserError that says how to install what a run needs and is missing."""
-    remedies = dict.fromkeys(("trl", "accelerate", "peft", "datasets"), "pip install -e '.[scale]'")
-    remedies |= {name: f"this setup needs it: pip install {name}" for name in packages}
+    for name in ("trl", "accelerate", "peft", "datasets"):
+        require_package(name, "training on TRL", "pip install -e '.[scale]'")
+    for name in packages:
+        require_package(name, "this setup", f"pip install {name}")
     if engine != "transformers":
-        remedies["vllm"] = f"engine {engine!r} needs it: pip install 'trl[vllm]', or use --engine transformers"
-    for name, remedy in remedies.items():
-        if importlib.util.find_spec(name) is None:
-            raise UserError(f"package {name!r} is not installed; {remedy}")
+        require_package("vllm", f"engine {engine!r}", "pip install 'trl[vllm]', or use --engine transformers")
 
 
 def require_supported(config: RMTConfig, cpu: bool = False) -> None:

@@ -19,7 +19,7 @@ from rmt_mini.config import RMTConfig, data
 from rmt_mini.engine.memory import Size, activation_bytes, measure
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.text import format_for
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, refusing
 from rmt_mini.method import budget_of, thought_cap
 from rmt_mini.report.markdown import macro
 from rmt_mini.runs.capacity import RUNTIME_BYTES, memory_needed, product_rate
@@ -58,13 +58,11 @@ def size_of(name: str) -> Size:
     """Return the size of a known model, or of one in a folder by its config.json; no weights are loaded."""
     if name in KNOWN:
         return KNOWN[name]
-    try:
+    with refusing(f"the size of model {name!r} is not known", f"give a folder, or one of {[*KNOWN]}"):
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=True)
         with torch.device("meta"):
             made: Any = AutoModelForCausalLM
             return measure(made.from_config(config))
-    except (OSError, ValueError) as error:
-        raise UserError(f"model {name!r}: its size is not known; give a folder, or one of {[*KNOWN]}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rmt_mini.config import RMTConfig, preset
-from rmt_mini.errors import UserError, logger
+from rmt_mini.errors import UserError, logger, refusing
 from rmt_mini.files import File, require_free
 from rmt_mini.scale.launch import ScaleSettings, in_bfloat16, require_installed, require_supported
 from rmt_mini.worlds.corpus import corpus_for
@@ -44,12 +44,9 @@ def open_model(config: RMTConfig, settings: ScaleSettings) -> tuple[Any, Any]:
 
     light = settings.lora_rank > 0 and not settings.cpu and config.dtype != "float32"
     weights = {"dtype": "bfloat16" if light else "float32", "use_safetensors": True}
-    try:
+    with refusing(f"model {config.model!r} cannot be opened", "check the folder or the hub id"):
         tokenizer = AutoTokenizer.from_pretrained(config.model, trust_remote_code=False)
         return AutoModelForCausalLM.from_pretrained(config.model, trust_remote_code=False, **weights), tokenizer
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"model {config.model!r} cannot be opened ({reason}); check the folder or hub id") from error
 
 
 def train(config: RMTConfig, settings: ScaleSettings, **options: Any) -> Path:

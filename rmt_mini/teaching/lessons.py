@@ -6,7 +6,7 @@ from typing import Any
 
 import nbformat
 
-from rmt_mini.errors import UserError
+from rmt_mini.errors import UserError, refusing
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 METADATA = {
@@ -39,11 +39,8 @@ def read_notebook(path: Path) -> Any:
     """Read a notebook; a UserError if there is none, or it is not a notebook."""
     if not path.is_file():
         raise UserError(f"there is no notebook {str(path)!r}")
-    try:
+    with refusing(f"{path} is not a notebook", "save it again in JupyterLab"):
         return nbformat.read(path, as_version=4)
-    except Exception as error:  # nbformat raises whatever its reader meets
-        reason = (str(error).splitlines() or [type(error).__name__])[0]  # some say nothing
-        raise UserError(f"{path} is not a notebook: {reason}") from error
 
 
 def number_cells(notebook: Any) -> None:

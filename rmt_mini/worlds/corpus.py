@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from rmt_mini.config import KNOBS, WITH_KNOBS, RMTConfig
-from rmt_mini.errors import UserError, logger
+from rmt_mini.errors import UserError, logger, refusing, require_package
 from rmt_mini.records import Document
 from rmt_mini.worlds import micro
 from rmt_mini.worlds.micro import share_of
@@ -256,14 +256,10 @@ def _hugging_face(address: str, column: str) -> Iterator[Document]:
     parts = PARTS.fullmatch(address, len(name)) if name else None
     if parts is None:
         raise UserError(f"{where} is incomplete; give hf:NAME[:CONFIG][@SPLIT]")
-    if importlib.util.find_spec("datasets") is None:
-        raise UserError(f"{where} needs the extra 'data'; install it: pip install -e '.[data]'")
+    require_package("datasets", where, "pip install -e '.[data]'")
     config, split = parts.groups()
-    try:
+    with refusing(f"{where} does not load", "give hf:NAME[:CONFIG][@SPLIT]"):
         dataset = _open_dataset(name, config, split)
-    except Exception as error:  # of many kinds: from the network, the hub, the files
-        reason = " ".join(str(error).split())[:200].rstrip(".")
-        raise UserError(f"{where} does not load: {reason}; give hf:NAME[:CONFIG][@SPLIT]") from error
     _text_of(dict.fromkeys(dataset.column_names, ""), column, where)
     wanted = [each for each in dataset.column_names if each in (column, *column.split("+"))]
     for number, row in enumerate(dataset.select_columns(wanted)):

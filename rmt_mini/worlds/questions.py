@@ -9,7 +9,6 @@
 A question's text ends where its answer begins.
 """
 
-import importlib.util
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from rmt_mini.errors import UserError, logger
+from rmt_mini.errors import UserError, logger, refusing, require_package
 from rmt_mini.records import Document
 from rmt_mini.worlds import micro
 from rmt_mini.worlds.corpus import champ_problems, load_corpus
@@ -30,6 +29,7 @@ UNREAD = 3_000_000  # a page of the mid-training text that no run reads up to, a
 OF_MICRO = {name: (one.exam, 0) for name, one in micro.WORLDS.items()}  # what is asked, from which page on
 OF_MICRO |= {f"{name}-text": (one.midtrain, UNREAD) for name, one in micro.WORLDS.items()}
 OF_MICRO[ALL] = OF_MICRO["abacus-text"]
+EXTRA = "pip install -e '.[posttrain]'"
 ANSWER_CUE = "\nAnswer:"
 OTHER_FORM = re.compile(r", or (?:equivalently|approximately|an equivalent form such as) ")  # of an answer of CHAMP
 GLOSS = re.compile(r" is the only possible value$| \((?:i\.e\.|no).*\)$")  # what follows such an answer
@@ -113,23 +113,16 @@ def _equal(right: str, given: str) -> float:
     return float(given.strip() == right)
 
 
-def _require(package: str, source: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise UserError(f"questions {source!r} need the extra 'posttrain'; install it: pip install -e '.[posttrain]'")
-
-
 def _gym(task: str, count: int, seed: int) -> Iterator[Question]:
-    _require("reasoning_gym", f"gym:{task}")
+    require_package("reasoning_gym", f"questions 'gym:{task}'", EXTRA)
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
     if task not in DATASETS:
         raise UserError(f"reasoning-gym has no task {task!r}; it has {', '.join(sorted(DATASETS)[:8])} and others")
-    try:
+    # 'composite', say, wants settings of its own
+    with refusing(f"questions 'gym:{task}' cannot be made", "choose another task"):
         data = reasoning_gym.create_dataset(task, size=count, seed=seed)
-    except Exception as error:  # 'composite', say, wants settings of its own
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"questions 'gym:{task}' cannot be made ({reason}); choose another task") from error
     referee = Referee(_gym_scorer, task, count, seed)
     for number, entry in enumerate(data):
         text = entry["question"].strip() + ANSWER_CUE
@@ -159,7 +152,7 @@ def _bare(text: str) -> str:
 
 
 def _champ() -> list[Question]:
-    _require("math_verify", "champ")
+    require_package("math_verify", "questions 'champ'", EXTRA)
     from rmt_mini.worlds.mathematics import is_readable
 
     referee, problems, found = Referee(_champ_scorer), champ_problems(), []

@@ -117,7 +117,7 @@ def test_a_models_own_code_does_not_run(
         code, out, lines = outcome(["plan", "--model", str(model)], capsys)
         assert (code, out) == (2, "")
         (line,) = lines
-        assert line.endswith("needs code of its own, which is never executed; choose one that transformers knows")
+        assert line.endswith("a model's own code is never executed")
     assert not mark.exists()
 
 

@@ -213,7 +213,7 @@ def in_wandb(path: Path) -> Logged:
 def test_a_tracker_that_is_not_installed_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = settings(tmp_path, report_to="wandb")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="report_to is 'wandb', which is not installed: pip install wandb"):
+    with pytest.raises(UserError, match="report_to 'wandb' needs the package 'wandb'"):
         run(config, progress=False)
     assert not (tmp_path / "run").exists()
 

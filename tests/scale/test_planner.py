@@ -92,7 +92,7 @@ def test_several_gpus_divide_time_share_memory_and_send() -> None:
     assert one.step["update"] == pytest.approx(8 * eight.step["update"])
     assert one.sent == 0 < few.sent < many.sent  # smaller passes gather more often
     assert eight.sent > few.sent  # weights are gathered for every sampled token
-    with pytest.raises(UserError, match="model 'who/knows': its size is not known; give a folder"):
+    with pytest.raises(UserError, match="the size of model 'who/knows' is not known"):
         size_of("who/knows")
 
 

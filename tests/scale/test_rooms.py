@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -31,16 +32,21 @@ def test_texts_must_have_enough_positions() -> None:
         Positions(settings_of_run(positions_per_document=11), texts)
 
 
+FOUND = ModuleSpec("any", None, origin="a file")
+
+
 @pytest.mark.parametrize(
     ("missing", "engine", "message"),
     [
-        ("trl", "transformers", r"package 'trl' is not installed; pip install -e '.\[scale\]'"),
-        ("vllm", "vllm-colocate", "package 'vllm' is not installed; engine 'vllm-colocate' needs it"),
-        ("deepspeed", "transformers", "package 'deepspeed' is not installed; this setup needs it"),
+        ("trl", "transformers", r"training on TRL needs the package 'trl', .*: pip install -e '.\[scale\]'"),
+        ("vllm", "vllm-colocate", "engine 'vllm-colocate' needs the package 'vllm'"),
+        ("deepspeed", "transformers", "this setup needs the package 'deepspeed'"),
     ],
 )
 def test_missing_packages_are_named(missing: str, engine: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else name)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == missing else ModuleSpec(name, None, origin=name)
+    )
     with pytest.raises(UserError, match=message):
         require_installed(engine, ["deepspeed"])
 
