@@ -1,5 +1,6 @@
 """The replication report quotes what was recorded, and its sentences have no other numbers."""
 
+import json
 import re
 import shutil
 import tarfile
@@ -214,6 +215,28 @@ def test_sentences_on_the_second_comparison_say_what_it_shows() -> None:
     last = [calculable(f"{arm}-base4-seed5300", when) for arm, when in moments]
     assert "begins at {} % and ends at {} under RMT and at {} under RPT".format(*last) in page
     assert f"RMT loses {100 * (ntp.by_base[4] - rmt.by_base[4]):.0f} points to reading alone" in page
+
+
+def test_the_table_of_thoughts_is_the_record_and_its_sentences_follow() -> None:
+    page = " ".join(PAGE.read_text(encoding="utf-8").split())
+    made = json.loads((SECOND / "thoughts.json").read_text(encoding="utf-8"))
+    parts = ("calculates", "start", "moves", "steps", "whole", "right")
+    for base, (before, after) in enumerate(zip(made["before"], made["after"], strict=True)):
+        shown = ["-" if one is None else f"{100 * one:.0f}" for part in parts for one in (before[part], after[part])]
+        cells = [f"{shown[place]} -> {shown[place + 1]}" for place in range(0, len(shown), 2)]
+        assert f"| {base} | {' | '.join(cells)} |" in page
+    *others, last = made["before"]
+    assert min(one["calculates"] for one in others) < last["calculates"] < max(one["calculates"] for one in others)
+    assert last["steps"] > others[2]["steps"]
+    assert last["start"] < 0.5 * min(one["start"] for one in others)
+    assert last["moves"] < 0.5 * min(one["moves"] for one in others)
+    assert f"so that {100 * last['whole']:.0f} % of its calculations are right" in page
+    with tarfile.open(SECOND / "runs.tar.xz") as archive:
+        names = [f"runs/rmt{base}-seed5300/metrics.jsonl" for base in ("", *(f"-base{base}" for base in range(1, 5)))]
+        found = [archive.extractfile(name) for name in names]
+        lines = [[json.loads(line) for line in file or ()] for file in found]
+    *signals, guessed = (f"{100 * fmean(line['signal_groups'] for line in run):.0f}" for run in lines)
+    assert f"{guessed} % of base 4's over all steps, {min(signals)} to {max(signals)} % of the others'" in page
 
 
 def _ends(exam: str) -> dict[str, float]:
