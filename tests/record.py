@@ -21,8 +21,11 @@ OF_A_RUN = ("run.json", "evaluation.json", "answers.jsonl", "metrics.jsonl", "cu
 OF_AN_EXAM = ("run.json", "evaluation.json", "answers.jsonl")
 
 
-def record(folder: Path, out: Path) -> list[str]:
-    """Copy and pack a comparison; returns the names of the runs in the archive, which is the same for the same runs."""
+def record(folder: Path, out: Path, preset: int = 9) -> list[str]:
+    """Copy and pack a comparison; returns the names of the runs in the archive, which is the same for the same runs.
+
+    ``preset`` is how hard xz tries; it changes the size alone.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for path in (folder / name for name in OF_ALL):
         if path.is_dir():
@@ -34,7 +37,7 @@ def record(folder: Path, out: Path) -> list[str]:
     sat = [path for path in sorted(folder.glob("exams/*/*")) if is_done(path)]
     files = [run / name for name in OF_A_RUN for run in done]  # by name first: files that are alike stand together
     files += sorted(folder.glob("exams/*/exams.json")) + [run / name for name in OF_AN_EXAM for run in sat]
-    with tarfile.open(out / "runs.tar.xz", "w:xz", preset=9) as archive:
+    with tarfile.open(out / "runs.tar.xz", "w:xz", preset=preset) as archive:
         for path in filter(Path.exists, files):
             text = path.read_text(encoding="utf-8")
             if path.name == "run.json":

@@ -14,6 +14,7 @@ from rmt_mini.bench.sizes import Setting
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy, make_policy
 from rmt_mini.engine.text import format_for, longest_branch
+from rmt_mini.report.plots import Figured
 from rmt_mini.runs import pre_and_post
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import evaluate_checkpoint, run
@@ -75,7 +76,8 @@ def test_what_is_let_through_fits(rule: str) -> None:
     assert len(RMTTrainer(config, policy, texts).fit()) == 1
 
 
-def test_evaluate_asks_for_the_room_of_its_own_budget(tmp_path: Path) -> None:
+def test_evaluate_asks_for_the_room_of_its_own_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Figured, "png", lambda _: b"")  # other tests draw
     config = settings(tmp_path, steps=1, warmup_steps=0, preflight_positions=3, evaluation_positions=6)
     run(config, make_tiny_policy(max_position_embeddings=NEEDED), progress=False)
     assert evaluate_checkpoint(tmp_path / "run", 6).think.budget == 6
@@ -141,6 +143,7 @@ def test_post_training_refuses_before_there_is_a_folder(
     policy.model.save_pretrained(tmp_path / "model")
     policy.tokenizer.save_pretrained(tmp_path / "model")
     questions = [question(300 if n == {"first": 0, "last": 7}[long] else 10 + n) for n in range(8)]
+    monkeypatch.setattr(pre_and_post, "usual_source", lambda _: "gym:chain_sum")  # which makes every world's tokenizer
     monkeypatch.setattr(pre_and_post, "load_questions", lambda *_: questions)
     monkeypatch.setattr(pre_and_post, "split_questions", lambda asked, _: (asked[:4], asked[4:]))
     changes = {"steps": 1, "out": str(tmp_path / "out"), "dtype": "float32", "device": "cpu"}

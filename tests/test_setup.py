@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
@@ -233,16 +234,15 @@ def test_imports_of_the_package_and_its_command_line_load_nothing_heavy() -> Non
 
 def test_public_names_resolve_and_are_the_same_in_both_lists() -> None:
     for name, home in rmt_mini._HOME.items():
+        module = import_module(home)  # first, and it does not take the name's place
         assert name in dir(rmt_mini)
-        assert getattr(rmt_mini, name) is getattr(sys.modules[home], name)
+        assert getattr(rmt_mini, name) is getattr(module, name)
     branches = [one for one in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(one, ast.If)]
     (for_checkers,) = [one for one in branches if isinstance(one.test, ast.Name)]
     imported = [node for node in for_checkers.body if isinstance(node, ast.ImportFrom)]
     assert {alias.name: node.module for node in imported for alias in node.names} == rmt_mini._HOME
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = rmt_mini.nonsense
-    code = "import sys, rmt_mini.runs.run; print(rmt_mini.run is sys.modules['rmt_mini.runs.run'].run)"
-    assert python(code) == "True"
 
 
 # What the repository holds
@@ -266,7 +266,8 @@ def test_no_file_names_a_registry_or_this_machine() -> None:
     found = []
     for path in tracked_files():
         text = path.read_bytes().decode("utf-8", errors="ignore")
-        found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in re.finditer(pattern, text)]
+        if any(word in text for word in (*hosts, *folders)):  # which is found sooner than the pattern
+            found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in re.finditer(pattern, text)]
     assert found == []
 
 

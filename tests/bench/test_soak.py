@@ -81,10 +81,10 @@ def test_the_command_writes_its_readings(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Figured, "png", lambda _: b"")  # other tests draw
     monkeypatch.setattr(room, "preset", lambda _, **given: settings(tmp_path, **given))
     monkeypatch.setattr(room, "SMALL", {"evaluation_positions": 9, "warmup_steps": 0})
-    monkeypatch.setattr(sys, "argv", ["soak", "--steps", "6", "--out", str(tmp_path / "out")])
+    monkeypatch.setattr(sys, "argv", ["soak", "--steps", "4", "--out", str(tmp_path / "out")])
     main()
     found = Soak(**json.loads((tmp_path / "out" / "soak.json").read_text(encoding="utf-8")))
-    assert found.line().startswith("6 steps: memory ")
+    assert found.line().startswith("4 steps: memory ")
     assert not [text for text, count in found.warnings.items() if count > 1]
 
 

@@ -1,19 +1,23 @@
 """The replication report quotes what was recorded, and its sentences have no other numbers."""
 
 import json
+import lzma
 import re
 import shutil
 import tarfile
+from functools import cache
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 
-from rmt_mini.files import Comparison, Evaluation, ExamEvaluation, ExamStep, PostTraining
+from rmt_mini.files import Comparison, Evaluation, ExamEvaluation, ExamStep, Pair, PostTraining
 from rmt_mini.report.claims import PAPER, SHOWN, claims, corrected
 from rmt_mini.report.markdown import points, share
+from rmt_mini.report.plots import Figured
+from rmt_mini.runs import pre_and_post
 from rmt_mini.runs.compare import report
-from rmt_mini.runs.pre_and_post import go_on
 from tests.quotes import PAGE, QUOTED, ROOT, quoted, section
 from tests.record import record
 
@@ -37,20 +41,25 @@ def test_a_quotation_follows_its_report() -> None:
 
 
 @pytest.mark.parametrize("home", [MAIN, SECOND], ids=["main", "second"])
-def test_the_recorded_report_follows_from_the_recorded_answers(home: Path, tmp_path: Path) -> None:
+def test_the_recorded_report_follows_from_the_recorded_answers(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Figured, "png", lambda _: b"")  # other tests draw
+    monkeypatch.setattr(pre_and_post, "report", lambda _: "")  # one report at the end has all exams
     shutil.copy(home / "compare.json", tmp_path)
     with tarfile.open(home / "runs.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
-    report(tmp_path)
     for exam in sorted(tmp_path.glob("exams/*")):
-        go_on(exam, progress=False)
+        pre_and_post.go_on(exam, workers=1, progress=False)
+    report(tmp_path)
     assert PostTraining.find(tmp_path) == PostTraining.find(home)
     again, recorded = Comparison.read(tmp_path), Comparison.read(home)
     where = {"machine": recorded.machine, "versions": recorded.versions}
     assert again.model_copy(update=where).model_dump_json() == recorded.model_dump_json()
     assert (tmp_path / "report.md").read_text() == (home / "report.md").read_text()
-    record(tmp_path, tmp_path / "again")
-    assert (tmp_path / "again/runs.tar.xz").read_bytes() == (home / "runs.tar.xz").read_bytes()
+    record(tmp_path, tmp_path / "again", preset=0)
+    unpacked = [lzma.decompress((path / "runs.tar.xz").read_bytes()) for path in (tmp_path / "again", home)]
+    assert unpacked[0] == unpacked[1]
 
 
 @pytest.mark.parametrize("page", [PAGE, ROOT / "README.md"])
@@ -68,31 +77,28 @@ def test_sentences_have_no_other_intervals_than_the_record(page: Path) -> None:
 
 
 def test_sentences_say_what_the_tables_show() -> None:
-    found, page = Comparison.read(MAIN), " ".join(PAGE.read_text(encoding="utf-8").split())
+    found, page = Comparison.read(MAIN), _said()
     rmt, ntp, rpt = (found.arms[name] for name in ("rmt", "ntp", "rpt"))
     assert rmt.compute is not None
     assert ntp.compute is not None
     assert round(rmt.compute.operations / ntp.compute.operations) == 7
-    plain, alone, thinking = (
-        f"{100 * accuracy:.0f}"
-        for accuracy in (fmean(_plain_sayings()), ntp.sorts["saying"].accuracy or 0, rmt.sorts["saying"].accuracy or 0)
-    )
-    assert f"sayings plainly as well as NTP alone ({plain} and {alone} %), but only {thinking} % of them" in page
+    runs = _recorded(MAIN, "runs", Evaluation).items()
+    plain = fmean(one.after.ntp.sorts["saying"].accuracy for name, one in runs if OF_RMT.fullmatch(name))
+    alone, thinking = (one.sorts["saying"].accuracy for one in (ntp, rmt))
+    sayings = [f"{100 * (accuracy or 0):.0f}" for accuracy in (plain, alone, thinking)]
+    assert "sayings plainly as well as NTP alone ({} and {} %), but only {} % of them".format(*sayings) in page
     own, *others = (rmt.more[name]["calculable"].mean for name in ("own", "other", "generic", "blank"))
-    ends = [f"{100 * end:.0f}" for end in (own, min(others), max(others))]
-    assert (
-        "right at {} % of the probed calculable tokens after its own thought, and at {} to {} %".format(*ends) in page
-    )
+    probed = [f"{100 * end:.0f}" for end in (own, min(others), max(others))]
+    sentence = "right at {} % of the probed calculable tokens after its own thought, and at {} to {} %"
+    assert sentence.format(*probed) in page
     assert f"gets it back, {100 * rmt.more['gated']['saying'].mean:.0f} % of sayings" in page
     longer = found.arms["ntp-equal-compute"]
     assert longer.compute is not None
-    against = {one.tier: one for one in found.paired if one.b == "ntp-equal-compute"}
-    assert (
-        f"by {points(against['average'])} points, which is inconclusive. In {longer.compute.steps:,.0f} steps" in page
-    )
+    pairs = _pairs(found, "ntp-equal-compute")
+    assert f"by {points(pairs['average'])} points, which is inconclusive. In {longer.compute.steps:,.0f} steps" in page
     mine, theirs = (100 * (one.sorts["calculable"].accuracy or 0) for one in (rmt, longer))
-    assert f"{theirs:.0f} % of calculable tokens where RMT has {mine:.0f} ({points(against['calculable'])})" in page
-    without, pairs = found.arms["rmt-no-ntp"], {one.tier: one for one in found.paired if one.b == "rmt-no-ntp"}
+    assert f"{theirs:.0f} % of calculable tokens where RMT has {mine:.0f} ({points(pairs['calculable'])})" in page
+    without, pairs = found.arms["rmt-no-ntp"], _pairs(found, "rmt-no-ntp")
     levels = [f"{100 * (one.average.accuracy or 0):.1f}" for one in (without, rpt)]
     lengths = [f"{one.thought_length:.0f}" for one in (without, rpt)]
     assert "{} % where RPT has {}, with {} tokens where RPT has {}.".format(*levels, *lengths) in page
@@ -100,7 +106,7 @@ def test_sentences_say_what_the_tables_show() -> None:
     gaps = points(pairs["saying"]), points(pairs["calculable"])
     assert "sayings differ by {} points, calculable tokens by {}.".format(*gaps) in page
     assert 0.45 < rmt.thought_length / rpt.thought_length < 0.55  # "half"
-    long, pairs = found.arms["rmt-no-budget"], {one.tier: one for one in found.paired if one.b == "rmt-no-budget"}
+    long, pairs = found.arms["rmt-no-budget"], _pairs(found, "rmt-no-budget")
     assert long.compute is not None
     more = 100 * (long.compute.rl_tokens / rmt.compute.rl_tokens - 1)
     lengths = [f"{one.thought_length:.0f}" for one in (long, rmt)]
@@ -114,10 +120,7 @@ def test_sentences_say_what_the_tables_show() -> None:
     assert f"does as well without a budget ({gaps[3]})" in page
     assert all(mine > its for mine, its in zip(rmt.by_base, long.by_base, strict=True))
     assert 1.7 < long.thought_length / rmt.thought_length < 1.9  # "nearly twice as long"
-    flat, pairs = (
-        found.arms["rmt-no-curriculum"],
-        {one.tier: one for one in found.paired if one.b == "rmt-no-curriculum"},
-    )
+    flat, pairs = found.arms["rmt-no-curriculum"], _pairs(found, "rmt-no-curriculum")
     gaps = [points(pairs[part]) for part in ("average", "calculable", "saying")]
     lengths = [f"{one.thought_length:.1f}" for one in (flat, rmt)]
     sentence = (
@@ -138,7 +141,7 @@ def test_sentences_say_what_the_tables_show() -> None:
 
 
 def test_rmt_is_ahead_of_reading_alone_and_of_itself_without_reading_in_every_run() -> None:
-    after = {name: one.after for name, one in _evaluations().items() if one.after}
+    after = {name: one.after for name, one in _recorded(MAIN, "runs", Evaluation).items() if one.after}
     runs = [name.removeprefix("rmt") for name in after if OF_RMT.fullmatch(name)]
     assert len(runs) == 6
     for run in runs:
@@ -150,8 +153,8 @@ def test_rmt_is_ahead_of_reading_alone_and_of_itself_without_reading_in_every_ru
 
 
 def test_sentences_on_post_training_say_what_the_exams_show() -> None:
-    exams, page = PostTraining.read(MAIN).exams, " ".join(PAGE.read_text(encoding="utf-8").split())
-    one, every = ({name: steps for name, steps in exams[name].arms.items()} for name in ("abacus-text", "abacus-all"))
+    exams, page = PostTraining.read(MAIN).exams, _said()
+    one, every = (exams[name].arms for name in ("abacus-text", "abacus-all"))
 
     def right(steps: list[ExamStep], place: int) -> str:
         return f"{100 * (steps[place].pass_at[1].accuracy or 0):.0f}"
@@ -179,28 +182,28 @@ def test_what_is_said_of_every_run_of_an_exam() -> None:
     assert sum(one[f"ntp{run}"] > one[f"base{run}"] for run in runs) == 2
     worst = min(one[f"ntp{run}"] for run in runs)
     sentence = f"the difference is mostly one run, which ends at {100 * worst:.0f} %, while two end above."
-    assert sentence in " ".join(PAGE.read_text(encoding="utf-8").split())
+    assert sentence in _said()
     gaps = [one[f"base{run}"] - one[f"ntp{run}"] for run in runs]
     assert max(gaps) > sum(gaps) / 2  # "mostly one run"
 
 
 def test_sentences_on_the_second_comparison_say_what_it_shows() -> None:
-    found, page = Comparison.read(SECOND), " ".join(PAGE.read_text(encoding="utf-8").split())
-    pairs = {(one.b, one.tier): one for one in found.paired}
+    found, page = Comparison.read(SECOND), _said()
+    over_rpt, over_ntp = (_pairs(found, name) for name in ("rpt", "ntp"))
     rmt, rpt, ntp = (found.arms[name] for name in ("rmt", "rpt", "ntp"))
     ahead = [sum(m > o for m, o in zip(rmt.by_base, other.by_base, strict=True)) for other in (rpt, ntp)]
-    gaps = [points(pairs["rpt", part]) for part in ("average", "saying", "calculable")]
+    gaps = [points(over_rpt[part]) for part in ("average", "saying", "calculable")]
     lengths = [f"{one.thought_length:.0f}" for one in (rmt, rpt)]
     sentence = "ahead by {} points, from {} of 5 bases, with {} tokens where RPT has {}. All of it is reading"
     assert sentence.format(gaps[0], ahead[0], *lengths) in page
     assert "sayings differ by {}, calculable tokens by {}.".format(*gaps[1:]) in page
-    average, gated = points(pairs["ntp", "average"]), points(pairs["ntp", "gated"])
+    average, gated = points(over_ntp["average"]), points(over_ntp["gated"])
     assert f"ahead of NTP only from {ahead[1]} of 5 bases, and {average} on average" in page
     assert f"RMT is right {gated} points more often than NTP only under the same gate" in page
     signs = {claim.text: claim.sign for claim in corrected(claims(found))}
     assert sorted(signs.values()) == [0, 1, 1, 1]
     assert signs["RMT is more than training on the text (NTP only, equal steps)"] == 0
-    runs = _evaluations(SECOND)
+    runs = _recorded(SECOND, "runs", Evaluation)
 
     def calculable(run: str, when: str) -> float:
         row = getattr(runs[run], when).think.sorts["calculable"]
@@ -218,7 +221,7 @@ def test_sentences_on_the_second_comparison_say_what_it_shows() -> None:
 
 
 def test_the_table_of_thoughts_is_the_record_and_its_sentences_follow() -> None:
-    page = " ".join(PAGE.read_text(encoding="utf-8").split())
+    page = _said()
     made = json.loads((SECOND / "thoughts.json").read_text(encoding="utf-8"))
     parts = ("calculates", "start", "moves", "steps", "whole", "right")
     for base, (before, after) in enumerate(zip(made["before"], made["after"], strict=True)):
@@ -239,24 +242,25 @@ def test_the_table_of_thoughts_is_the_record_and_its_sentences_follow() -> None:
     assert f"{guessed} % of base 4's over all steps, {min(signals)} to {max(signals)} % of the others'" in page
 
 
+def _said() -> str:
+    return " ".join(PAGE.read_text(encoding="utf-8").split())
+
+
+def _pairs(found: Comparison, arm: str) -> dict[str, Pair]:
+    """Return RMT minus an arm, by tier and sort."""
+    return {one.tier: one for one in found.paired if one.b == arm}
+
+
 def _ends(exam: str) -> dict[str, float]:
     """Return pass@1 at the end of an exam, run by run."""
-    with tarfile.open(MAIN / "runs.tar.xz") as archive:
-        names = [one for one in archive.getnames() if re.fullmatch(rf"exams/{exam}/.*/evaluation\.json", one)]
-        found = {name.split("/")[2]: archive.extractfile(name) for name in names}
-        read = {name: ExamEvaluation.model_validate_json(file.read()) for name, file in found.items() if file}
-    return {name: one.after.pass_at[1].accuracy or 0.0 for name, one in read.items()}
+    found = _recorded(MAIN, f"exams/{exam}", ExamEvaluation)
+    return {name: one.after.pass_at[1].accuracy or 0.0 for name, one in found.items()}
 
 
-def _evaluations(home: Path = MAIN) -> dict[str, Evaluation]:
+@cache
+def _recorded(home: Path, folder: str, kind: Any) -> dict[str, Any]:
+    """Return what the runs in a folder of an archive came to; to unpack it takes a second."""
     with tarfile.open(home / "runs.tar.xz") as archive:
-        names = [one for one in archive.getnames() if re.fullmatch(r"runs/[\w-]+/evaluation\.json", one)]
-        found = {name: archive.extractfile(name) for name in names}
-        return {path.split("/")[1]: Evaluation.model_validate_json(file.read()) for path, file in found.items() if file}
-
-
-def _plain_sayings() -> list[float]:
-    rows = [
-        one.after.ntp.sorts["saying"] for name, one in _evaluations().items() if OF_RMT.fullmatch(name) and one.after
-    ]
-    return [row.accuracy for row in rows if row.accuracy is not None]
+        members = [one for one in archive if re.fullmatch(rf"{folder}/[\w-]+/evaluation\.json", one.name)]
+        texts = {Path(one.name).parent.name: archive.extractfile(one).read() for one in members}
+    return {name: kind.model_validate_json(text) for name, text in texts.items()}

@@ -143,7 +143,6 @@ def test_printing_a_command_needs_no_extra() -> None:
         ("launch gpu --dtype float64", "dtype is 'float64', and TRL computes in float32 or bfloat16 here"),
         ("launch micro --setup cpu --dtype bfloat16", "dtype is 'bfloat16', and TRL computes in float32 here"),
         ("launch gpu --gpu-memory 0.5", "gpu_memory is of use with engine 'vllm-colocate' only"),
-        ("launch gpu --branch-tokens 9", "branch_tokens has no effect on TRL"),
         ("launch gpu --main-address 10.0.0.1", "main_address is of use with several machines only"),
         ("launch paper --gpus 3 --micro-batch 2", "micro_batch is 2; the 1024 rollouts .* evenly over 6 processes"),
         ("plan gpu --gpus 1 --gpu v100", "gpu is 'v100'; use one of a100, h100, h200"),
