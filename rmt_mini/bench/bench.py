@@ -85,7 +85,7 @@ def measure(setting: Setting, rows: Collection[str]) -> Iterator[Json]:
     if "long" in rows:
         contenders["tree_long"] = known[long.replace(steps=1)] = run_part("tree", long) | {"prefix": long.prefix}
         yield so_far()
-        way = {"dtype": max(rates, key=rates.get), "micro_batch": min(setting.rollouts, LEAST)}
+        way = {"dtype": max(rates, key=rates.get), "micro_batch": [*micro_batches(setting), setting.rollouts][0]}
         way |= {name: one for name, one in contenders.get("trl", {}).items() if name in way}
         contenders["trl_long"] = run_part("trl", long.replace(steps=setting.trl_steps), **way) | {"prefix": long.prefix}
         yield so_far()
@@ -146,10 +146,16 @@ def run_part(name: str, setting: Setting, seconds: float | None = None, **more: 
     return found
 
 
+def micro_batches(setting: Setting) -> list[int]:
+    """Return sizes of a micro-batch, smallest first, that divide the rollouts: TRL leaves out a last part of one."""
+    wholes = [setting.rollouts // share for share in SHARES if setting.rollouts % share == 0]
+    return [size for size in wholes if size >= LEAST]
+
+
 def climb(setting: Setting, name: str, ways: Sequence[Json] = ({},)) -> Iterator[list[Json]]:
     """Measure every way with the smallest micro-batch, the fastest with ever larger ones; yield all after each."""
     found: list[Json] = []
-    sizes = [size for size in (setting.rollouts // share for share in SHARES) if size >= LEAST]
+    sizes = micro_batches(setting)
     for way in ways if sizes else ():
         found.append(run_part(name, setting, **way, micro_batch=sizes[0]))
         yield found

@@ -18,7 +18,7 @@ import torch
 
 from rmt_mini.bench import bench as room
 from rmt_mini.bench import parts
-from rmt_mini.bench.bench import bench, best, climb, lay_out_results, limited, ratios, run_part
+from rmt_mini.bench.bench import bench, best, climb, lay_out_results, limited, micro_batches, ratios, run_part
 from rmt_mini.bench.parts import (
     LOOP,
     PARTS,
@@ -146,6 +146,13 @@ def test_micro_batches_grow_while_they_are_faster(
     assert [one["micro_batch"] for one in found] == asked
     assert best(found)["micro_batch"] == fastest
     assert list(climb(Setting(documents=1, positions=1, group_size=2), "trl")) == []
+
+
+def test_a_micro_batch_divides_the_rollouts() -> None:
+    assert micro_batches(Setting()) == [8, 16, 32, 64]
+    # with 8 at a time TRL would train on 32 of 34, and it refuses 26 of 27, which are no whole groups of 3
+    assert micro_batches(Setting(documents=1, positions=17, group_size=2)) == [17, 34]
+    assert micro_batches(Setting(documents=1, positions=9, group_size=3)) == [27]
 
 
 def test_only_the_faster_dtype_grows(monkeypatch: pytest.MonkeyPatch) -> None:
