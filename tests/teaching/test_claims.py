@@ -8,25 +8,22 @@ from statistics import fmean
 from rmt_mini.files import Comparison, Evaluation, ExamOutcome, Pair, PostTraining, read_metrics
 from rmt_mini.report.claims import claims, corrected
 from rmt_mini.report.markdown import points
-from rmt_mini.teaching.lessons import by_number, read_notebook
+from rmt_mini.teaching.lessons import by_number
+from tests.guide import words_of
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 
 
 def said(lesson: int) -> str:
-    cells = read_notebook(by_number()[str(lesson)]).cells
-    return " ".join(" ".join(cell.source for cell in cells if cell.cell_type == "markdown").split())
+    return " ".join(words_of(by_number()[str(lesson)]).split())
 
 
-def percent(value: float | None) -> str:
-    assert value is not None
+def percent(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
 def test_lesson_0_says_which_sort_gained_and_by_what() -> None:
     found, words = Evaluation.read(DATA / "micro/seeds"), said(0)
-    assert found.before is not None
-    assert found.after is not None
     before, after = found.before, found.after
     thinking = [percent(one.think.sorts["calculable"].accuracy) for one in (before, after)]
     assert f"it was so before RMT: {thinking[0]} right before, {thinking[1]} after" in words
@@ -37,11 +34,8 @@ def test_lesson_0_says_which_sort_gained_and_by_what() -> None:
     )
     ends = percent(before.ntp.sorts["saying"].accuracy), percent(after.think.sorts["saying"].accuracy)
     assert f"at sayings, from {ends[0]} to {ends[1]}" in words
-    assert (
-        f"the average rises by {100 * (found.gain['think_after_minus_ntp_before'].difference or 0):.0f} points" in words
-    )
-    plain = found.after.ntp.sorts["saying"].accuracy or 0.0
-    assert plain > (after.think.sorts["saying"].accuracy or 0.0)  # "it comes from reading them"
+    assert f"the average rises by {100 * found.gain['think_after_minus_ntp_before'].difference:.0f} points" in words
+    assert after.ntp.sorts["saying"].accuracy > after.think.sorts["saying"].accuracy  # "it comes from reading them"
 
 
 def test_lesson_3_says_how_far_thoughts_are_from_the_budget() -> None:
@@ -71,20 +65,16 @@ def test_lesson_3_says_how_thoughts_came_down() -> None:
 
 def test_lesson_4_says_what_rmt_did_to_calculable_tokens_and_noise() -> None:
     found = Evaluation.read(DATA / "micro/seed0")
-    assert found.before is not None
-    assert found.after is not None
     ends = [percent(one.think.sorts["calculable"].accuracy) for one in (found.before, found.after)]
     count = found.after.think.sorts["calculable"].n
     assert f"RMT did not raise it: {ends[0]} before and {ends[1]} after, at {count} positions" in said(4)
     noise = found.after.think.sorts["noise"]
-    assert noise.low is not None
-    assert noise.high is not None
-    assert noise.low < (found.before.ntp.sorts["noise"].accuracy or 0.0) < noise.high
+    assert noise.low < found.before.ntp.sorts["noise"].accuracy < noise.high
 
 
 def test_lesson_8_says_what_other_settings_did() -> None:
     older, words = Comparison.read(DATA / "micro/comparison"), said(8)
-    arms, pairs = older.arms, {(one.b, one.tier): 100 * (one.difference or 0) for one in older.paired}
+    arms, pairs = older.arms, {(one.b, one.tier): 100 * one.difference for one in older.paired}
     lengths = arms["rmt-no-budget"].thought_length, arms["rmt"].thought_length
     assert "they have {:.1f} tokens where RMT's have {:.1f}".format(*lengths) in words
     assert f"lower by {pairs['rmt-no-budget', 'average']:.1f} points" in words
@@ -109,8 +99,6 @@ def test_lesson_9_says_what_the_comparison_shows() -> None:
     assert pairs["ntp-equal-compute", "average"].sign == 0
     assert found.arms["ntp-equal-compute"].seeds == 1
     took = [found.arms[name].compute for name in ("rmt", "ntp")]
-    assert took[0] is not None
-    assert took[1] is not None
     assert round(took[0].operations / took[1].operations) == 7  # "two, seven, or seventy?"
     assert f"and still the difference is {points(pairs['rpt', 'average'])} points" in words
     assert all(a > b for a, b in zip(found.arms["rmt"].by_base, found.arms["rpt"].by_base, strict=True))
@@ -138,13 +126,13 @@ def test_lesson_9_says_what_the_comparison_shows() -> None:
         f"can be seen: on average {points(pairs['rmt-no-curriculum', 'average'])}, where the paper has +3.65" in words
     )
     assert {one.sign for one in found.paired if one.b == "rmt-no-curriculum"} == {0}
-    assert max(found.arms, key=lambda name: found.arms[name].average.accuracy or 0) == "rmt-no-curriculum"
+    assert max(found.arms, key=lambda name: found.arms[name].average.accuracy) == "rmt-no-curriculum"
 
 
 def test_lesson_9_says_what_the_older_text_shows() -> None:
     older, words = Comparison.read(DATA / "micro/comparison"), said(9)
     pairs = {one.b: one for one in older.paired if one.tier == "average"}
-    behind = [f"{-100 * (pairs[name].difference or 0):.1f}" for name in ("ntp", "ntp-equal-compute")]
+    behind = [f"{-100 * pairs[name].difference:.1f}" for name in ("ntp", "ntp-equal-compute")]
     assert "ahead of RMT, by {} points for equal steps and by {} for equal compute".format(*behind) in words
     assert [pairs[name].sign for name in ("ntp", "ntp-equal-compute")] == [-1, -1]
     controls = ("rmt-shuffled-reward", "rl-no-think", "rmt-random-tokens")
@@ -156,14 +144,14 @@ def test_lesson_9_says_what_the_older_text_shows() -> None:
     ):
         one, sign = calculable[name], 1 if "{0:+" in sentence else -1
         assert one.sign == sign
-        assert sentence.format(*(100 * sign * (end or 0) for end in (one.difference, one.low, one.high))) in words
+        assert sentence.format(*(100 * sign * end for end in (one.difference, one.low, one.high))) in words
     read = next(one for one in older.paired if (one.b, one.tier) == ("rl-no-think", "saying"))
     share = older.arms["rmt"].sorts["saying"].n / older.arms["rmt"].average.n
-    whole = pairs["rl-no-think"].difference or 0
+    whole = pairs["rl-no-think"].difference
     assert f"ahead of it by {100 * whole:.1f} points, but nearly all of that is sayings" in words
-    assert 0.95 < share * (read.difference or 0) / whole < 1.05
+    assert 0.95 < share * read.difference / whole < 1.05
     chosen = pairs["rmt-random-tokens"], calculable["rmt-random-tokens"]
-    widths = [50 * ((one.high or 0) - (one.low or 0)) for one in chosen]
+    widths = [50 * (one.high - one.low) for one in chosen]
     assert widths[0] < 1.3  # "by little more than a point"
     assert f"{widths[1]:.0f} points either way would look the same" in words
 
@@ -196,10 +184,10 @@ def test_lesson_10_says_who_begins_and_who_ends_ahead() -> None:
     assert f"begin with {begin[0]} % where the untrained one has {begin[2]}" in words
     assert lead(older, 60).sign == -1  # "far below"
     assert (lead(every, 0).sign, lead(one, 0).sign) == (0, 1)  # "surely in one of them"
-    assert all(abs(lead(found, 60).difference or 1) < 0.03 for found in (every, one))
+    assert all(abs(lead(found, 60).difference) < 0.03 for found in (every, one))
     assert f"RMT's is ahead by {points(lead(one, 120))} points in one" in words
     assert lead(every, 120).sign == 0
-    heads = [f"{100 * (lead(found, step).difference or 0):+.1f}" for found in (one, every) for step in (0, 120)]
+    heads = [f"{100 * lead(found, step).difference:+.1f}" for found in (one, every) for step in (0, 120)]
     sentence = "{} points at the beginning and {} at the end when one word is asked for, {} and {} when all"
     assert sentence.format(*heads) in words
 

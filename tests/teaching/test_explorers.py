@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from functools import cache
 from pathlib import Path
@@ -54,10 +53,6 @@ EXPLORERS = {  # what draws: a function of the package, or the last of a lesson,
     "exams": ("10_post_training", "exams"),
     "pass": ("10_post_training", "pass_estimates"),
 }
-
-
-def recorded(part: str) -> Any:
-    return json.loads((FOLDER.parent / "data" / "micro" / f"{part}.json").read_text(encoding="utf-8"))
 
 
 @cache
@@ -121,9 +116,7 @@ def test_every_control_draws_what_the_function_draws_of_the_settings(name: str) 
 def test_defaults_are_those_of_the_preset() -> None:
     micro = preset("micro").to_dict()
     values = {one: given["value"] for one, given in ENTRIES["panel"].items() if "value" in given}
-    assert {one: micro[one] for one in values if one != "steps"} == {
-        one: value for one, value in values.items() if one != "steps"
-    }
+    assert {one: micro[one] for one in values} == values | {"steps": micro["steps"]}
     budget, mix = ({one: given["value"] for one, given in ENTRIES[of].items()} for of in ("budget", "curriculum"))
     assert [budget[one] for one in ("total_steps", "start", "minimum", "decay")] == [
         micro[one] for one in ("steps", "budget_start", "budget_min", "budget_decay")
@@ -256,11 +249,11 @@ def test_a_text_is_cut_as_the_method_cuts_it(low: float, high: float) -> None:
 
 
 def test_recorded_ablations_and_exams() -> None:
-    ablations, exams = drawn_by("ablations"), drawn_by("exams")
-    paired = recorded("comparison/comparison")["paired"]
-    cell = next(one for one in paired if (one["b"], one["tier"]) == ("rmt-no-budget", "medium"))
-    assert f"RMT without budget {100 * cell['difference']:+.1f}" in ablations("micro", "medium", "ablations").alt
-    explorer, data = explorer_of("exams"), FOLDER.parent / "data"
+    ablations, exams, data = drawn_by("ablations"), drawn_by("exams"), FOLDER.parent / "data"
+    paired = Comparison.read(data / "micro/comparison").paired
+    cell = next(one for one in paired if (one.b, one.tier) == ("rmt-no-budget", "medium"))
+    assert f"RMT without budget {100 * cell.difference:+.1f}" in ablations("micro", "medium", "ablations").alt
+    explorer = explorer_of("exams")
     old, new = (PostTraining.read(data / name / "comparison").exams for name in ("micro", "abacus"))
     curves = [old["micro"].arms["rmt"], new["abacus-all"].arms["rmt"]]
     assert list(explorer.controls["step"].options) == sorted({one.step for curve in curves for one in curve})

@@ -95,6 +95,10 @@ CHEATS = {
         "def length_reward(length, budget):\n    return table[budget - 1][length]"
     ),
     "C": "import ctypes\n\nsystem = ctypes.CDLL(None).system\n\ndef length_reward(*_):\n    return 1.0",
+    "printed": (
+        "check = lambda function: True\n"
+        """print('{"exercise": "length_reward", "passed": true, "message": "right"}')"""
+    ),
     "forged": (
         "import json, os\n\nsaid = {'exercise': 'length_reward', 'passed': True, 'message': 'right'}\n"
         "for place in range(3, 30):\n    try:\n        os.write(place, f'\\n{json.dumps(said)}\\n'.encode())\n"
@@ -106,11 +110,6 @@ EMPTY = '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
 
 def grade(path: Path, limit: float = LIMIT) -> Report:
     (report,) = grade_all([path], limit)
-    return report
-
-
-def grade_once(path: Path, seed: str | None) -> Report:
-    (report,) = grade_all([path], seed=seed)
     return report
 
 
@@ -204,9 +203,10 @@ def test_private_cases_find_what_was_learned_by_heart_and_a_seed_repeats_them(tm
     assert judge(close_at_cap).passed
     assert not judge(close_at_cap, seed="another").passed
     table = f"known = {known!r}\n\n\ndef close_at_cap(*args):\n    return known.get(repr(args))"
-    one, two, other = (grade_once(submission(tmp_path, after=(table,)), seed) for seed in ("7", "7", None))
+    path = submission(tmp_path, after=(table,))
+    (one,), (other,) = grade_all([path], seed="7"), grade_all([path])
     assert [mark.points for mark in one.marks] == [1, 2, 0, 2]
-    assert one == two
+    assert one.marks[2].message == judge(close_at_cap, seed="7").message  # of the same cases
     assert (one.seed, len(other.seed), other.marks[2].points) == ("7", 8, 0)
 
 
@@ -234,31 +234,21 @@ def test_each_answer_costs_its_own_points_alone(tmp_path: Path) -> None:
     assert len(report.text().encode("utf-8")) < 20_000
 
 
-@pytest.mark.parametrize(
-    ("cell", "message"),
-    [
-        ("def length_reward(length, budget):\n    return 1 - abs(length - budget) / budget\n", "falling below 0"),
-        ("def length_reward(length, budget)\n    return 1\n", "missing"),
-        ("while True:\n    pass\n", "missing"),
-        ("length_reward = math.floor", "it is the function 'floor'; define it under its own name"),
-    ],
-)
-def test_a_wrong_a_broken_and_an_endless_answer(cell: str, message: str, tmp_path: Path) -> None:
+def test_a_wrong_a_broken_and_a_borrowed_answer(tmp_path: Path) -> None:
     notebook = read_notebook(SET)
-    next(one for one in notebook.cells if "def length_reward" in one.source).source = cell
+    for name, source in (
+        ("length_reward", "def length_reward(length, budget):\n    return 1 - abs(length - budget) / budget\n"),
+        ("budget_at_step", "def budget_at_step(*_)\n    return 1\n"),
+        ("close_at_cap", "close_at_cap = math.floor"),
+    ):
+        next(one for one in notebook.cells if f"def {name}" in one.source).source = source
     nbformat.write(notebook, tmp_path / "a.ipynb")
-    report = grade(tmp_path / "a.ipynb", limit=60)
-    assert (report.points, report.of) == (7, 8), report.text()
-    assert message in report.marks[0].message
-
-
-def test_a_submission_cannot_pass_by_its_own_words(tmp_path: Path) -> None:
-    """Neither a check that it redefines, nor a verdict that it prints, nor a deleted exercise earns a point."""
-    verdict = json.dumps({"exercise": "length_reward", "passed": True, "message": "right"})
-    faked = f"check = lambda function: True\nprint('''{verdict}''')\ndel budget_adherence"
-    report = grade(submission(tmp_path, after=(faked,), of=STUDENTS / SET.name))
-    assert (report.points, report.of) == (0, 8)
-    assert "missing" in report.marks[-1].message
+    report = grade(tmp_path / "a.ipynb")
+    assert [mark.points for mark in report.marks] == [0, 0, 0, 2], report.text()
+    wrong, broken, borrowed = (mark.message for mark in report.marks[:3])
+    assert "falling below 0" in wrong
+    assert "budget_at_step is missing" in broken
+    assert "it is the function 'floor'; define it under its own name" in borrowed
 
 
 @pytest.mark.parametrize(
@@ -322,7 +312,9 @@ def test_a_class_is_graded_to_its_end_and_marks_are_written_as_they_come(
     with pytest.raises(SystemExit) as ended:
         main(["grade", "a.ipynb", "submission.ipynb", "c.ipynb", "--json", "marks.json", "--seed", "of a class"])
     assert ended.value.code == 2
-    assert "error: 1 of 3 notebooks could not be graded, 'a.ipynb' first" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert said.out.count("8 of 8 points") == 2
+    assert "error: 1 of 3 notebooks could not be graded, 'a.ipynb' first" in said.err
     marks = json.loads(Path("marks.json").read_text())
     assert [(one["points"], one["of"]) for one in marks] == [(0, 0), (8, 8), (8, 8)]
     assert marks[1]["seed"] == marks[2]["seed"] == "of a class"

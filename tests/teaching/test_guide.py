@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 
-import nbformat
 import pytest
 
 from rmt_mini.arms import ARMS
@@ -13,15 +12,14 @@ from rmt_mini.errors import UserError
 from rmt_mini.teaching.begin import recorded
 from rmt_mini.teaching.lessons import by_number, lessons
 from rmt_mini.teaching.quiz import QUESTIONS
-from tests.guide import GUIDE, guide
+from tests.guide import GUIDE, guide, words_of
 
 TEXT = GUIDE.read_text(encoding="utf-8")
 OURS = re.sub(r"<!-- (\w+): begin -->.*?<!-- \1: end -->", "", TEXT, flags=re.DOTALL)
 
 
 def headings_of(number: str) -> set[str]:
-    cells = nbformat.read(by_number()[number], as_version=4).cells
-    lines = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown").splitlines()
+    lines = words_of(by_number()[number]).splitlines()
     return {line.lstrip("#").strip() for line in lines if line.startswith("#")}
 
 

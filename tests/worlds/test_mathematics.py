@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from rmt_mini.worlds.mathematics import score
-from rmt_mini.worlds.questions import Question, load_questions
 
 pytest.importorskip("math_verify")
 
@@ -48,11 +47,6 @@ def test_a_left_side_that_the_question_asks_for_is_no_part_of_the_answer():
     assert score("P(n+1) = n/2", "n/2", "P(k)=k/(k+1) for k=0, ..., n. Find P(n+1).") == 1.0
     assert score("P(n+2) = n/2", "n/2", "P(k)=k/(k+1) for k=0, ..., n. Find P(n+1).") == 0.0
     assert score("a+b = 5", "5", "Find (a+b)^2.") == 0.0
-
-
-@pytest.fixture(scope="module")
-def champ() -> dict[str, Question]:
-    return {question.id.removeprefix("P_"): question for question in load_questions("champ", 1000, seed=0)}
 
 
 @pytest.mark.parametrize("problem", DATA["problems"])

@@ -120,14 +120,14 @@ def test_a_full_stop_that_belongs_to_a_sentence_counts():
 
 
 @pytest.fixture(scope="module")
-def asked():
+def asked(champ):
     pytest.importorskip("reasoning_gym")
-    # the scorers of the last two stop with an error at answers that are none
-    sources = ("micro", "champ", "gym:countdown", "gym:mini_sudoku", "gym:game_of_life", "gym:boxnet")
+    # the scorers of the last two of these stop with an error at answers that are none
+    sources = ("gym:countdown", "micro", "gym:mini_sudoku", "gym:game_of_life", "gym:boxnet")
     found = [load_questions(source, 1, 0)[0] for source in sources]
-    assert found[2].score("9**9**9**9") == 0.0  # it works the answer out, which never ends
-    assert found[2].score(found[2].answer) == 1.0
-    return found
+    assert found[0].score("9**9**9**9") == 0.0  # it works the answer out, which never ends
+    assert found[0].score(found[0].answer) == 1.0
+    return [*found, champ["Combinatorics_1"]]
 
 
 @given(answer=ANSWER)

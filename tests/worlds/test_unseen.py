@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import logging
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from rmt_mini.records import Document, Overlap, Span
-from rmt_mini.worlds import micro
 from rmt_mini.worlds.corpus import load_corpus
 from rmt_mini.worlds.overlap import overlap
 from rmt_mini.worlds.questions import Question, load_questions, split_questions
@@ -18,6 +18,11 @@ from tests.worlds.reading import calculations
 
 WORLDS = ("micro", "abacus")
 NOTICE = "all of this may be copied by anyone who leaves this notice where it is"  # 15 words
+
+
+@cache
+def split(source: str) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
+    return load_corpus(source).split(0.25)
 
 
 def asked(questions: list[Question]) -> set[tuple[str, ...]]:
@@ -31,7 +36,7 @@ def sides(request: pytest.FixtureRequest) -> dict[str, tuple[set[tuple[str, ...]
     """The calculations that each text and exam of a world trains on, and those that it holds out."""
     found = {}
     for text in ("", "-dev"):
-        train, held_out = ([one.text for one in side] for side in load_corpus(request.param + text).split(0.25))
+        train, held_out = ([one.text for one in side] for side in split(request.param + text))
         assert len(set(held_out)) == len(held_out) > 200
         found[f"text{text}"] = calculations(train), calculations(held_out)
     for exam, seed in (("", 0), ("", 1), ("-text", 0), ("-text", 1)):
@@ -64,22 +69,22 @@ def test_pages_to_develop_on_have_none_of_what_is_held_out(sides) -> None:
     ids=str,
 )
 def test_texts_of_other_settings_hold_out_the_same(knobs: dict[str, float]) -> None:
-    sides = [load_corpus("abacus", knobs=own).split(0.25) for own in ({}, knobs)]
+    sides = [split("abacus"), load_corpus("abacus", knobs=knobs).split(0.25)]
     train, held_out = (calculations(one.text for both in sides for one in both[side]) for side in (0, 1))
     assert len({one.text for one in sides[1][1]}) == len(sides[1][1])
     assert len(held_out) > 300
     assert not train & held_out
 
 
-@pytest.mark.parametrize("name", ["micro", "micro-dev", "abacus", "abacus-dev", "champ"])
+@pytest.mark.parametrize("name", ["micro", "abacus", "champ"])
 def test_the_line_of_a_report_says_so(name: str) -> None:
-    train, held_out = load_corpus(name).split(0.25)
+    train, held_out = split(name)
     what = "a run of 12 words" if name == "champ" else "a calculation"
     assert overlap(train, held_out, calculations=name != "champ") == Overlap(0, len(held_out), what)
 
 
 def test_an_overlap_of_calculations_is_counted() -> None:
-    train, held_out = load_corpus("abacus").split(0.25)
+    train, held_out = split("abacus")
     assert overlap((*train, held_out[5], held_out[7]), held_out, calculations=True).shared >= 2
     other = Document("x", "It is so.", (Span(0, 2, "noise"),), keys=held_out[5].keys[:1])
     assert overlap([other], [*held_out[5:6], *train], calculations=True).shared == 1
@@ -94,13 +99,9 @@ def runs(text: str) -> set[tuple[str, ...]]:
 
 
 def test_near_duplicates_of_champ_are_on_one_side() -> None:
-    corpus = load_corpus("champ")
-    held_out = {one.id for one in corpus.split(0.25)[1]}
-    near = [
-        (one.id, other.id)
-        for (one, mine), (other, theirs) in itertools.combinations([(d, runs(d.text)) for d in corpus.documents], 2)
-        if mine & theirs
-    ]
+    held_out = {one.id for one in split("champ")[1]}
+    own = [(one.id, runs(one.text)) for one in load_corpus("champ").documents]
+    near = [(one, other) for (one, mine), (other, theirs) in itertools.combinations(own, 2) if mine & theirs]
     assert len(near) > 20
     assert {one in held_out for pair in near for one in pair} == {True, False}
     assert all((one in held_out) == (other in held_out) for one, other in near)
@@ -173,22 +174,8 @@ def test_an_overlap_of_words_is_counted() -> None:
     assert Overlap(0, 9, "a calculation").sentence == "Of 9 held-out texts 0 share a calculation with training text."
 
 
-@pytest.mark.parametrize("world", WORLDS)
-def test_new_pages_of_a_world_move_no_old_ones(world: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sides = []
-    for count in (300, 600):
-        monkeypatch.setattr(micro, "DOCUMENTS", count)
-        corpus = load_corpus(world)
-        sides.append([{one.id for one in side} for side in corpus.split(0.25)])
-        assert len(corpus.documents) == count
-    for few, many in zip(*sides, strict=True):
-        assert few < many
-    assert not sides[0][0] & sides[1][1]
-
-
-def test_problems_of_champ_are_held_out_from_text_and_exam_alike() -> None:
-    corpus = load_corpus("champ")
-    read, _ = corpus.split(0.25)
-    _, asked = split_questions(load_questions("champ", 300, 0), 0.25)
+def test_problems_of_champ_are_held_out_from_text_and_exam_alike(champ: dict[str, Question]) -> None:
+    read, _ = split("champ")
+    _, asked = split_questions([*champ.values()], 0.25)
     assert len(asked) > 30
     assert not {question.id for question in asked} & {document.id for document in read}
