@@ -87,27 +87,6 @@ def test_what_a_row_draws_does_not_hang_on_the_others() -> None:
     assert max(one.length for one in first[3:]) > 2
 
 
-def test_caps_hold_and_forced_thoughts_reach_them() -> None:
-    policy = closing_policy("llama", factor=6.0)
-    form = Continuation(policy.tokenizer)
-    _, trunks, positions = set_up(policy, form, TEXTS)
-    caps = [0, 1, 2, 9, 4, 0]
-    close = form.close[0]
-    lengths = Counter()
-    for forced in (False, True):
-        rollouts = roll_out(policy, form, trunks, positions, 8, Asking([None] * 6, caps, forced=forced), generator(1))
-        for row, rollout in enumerate(rollouts):
-            cap = caps[row // 8]
-            assert close not in rollout.thought
-            if forced:
-                assert (rollout.length, rollout.closed) == (cap, False)
-            else:
-                assert rollout.length + rollout.closed <= cap  # at the cap there is nothing left to decide
-                assert rollout.closed or rollout.length == cap
-                lengths[rollout.closed] += 1
-    assert min(lengths.values()) >= 8
-
-
 def test_the_answer_may_have_its_own_temperature() -> None:
     policy = closing_policy("qwen3")
     form = Continuation(policy.tokenizer)

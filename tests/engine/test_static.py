@@ -14,7 +14,6 @@ import torch
 
 from rmt_mini.engine import static
 from rmt_mini.engine.model import make_policy
-from rmt_mini.engine.plain import PlainTree
 from rmt_mini.engine.rollout import Asking, roll_out
 from rmt_mini.records import Rollout
 from tests.engine.test_rollout import FORMS, TEXTS, closing_policy, generator, set_up
@@ -33,20 +32,15 @@ def rollouts(policy: Any, form: Any, asking: Asking, in_steps: bool | None, seed
     return roll_out(policy, form, trunks, positions, size, asking, generator(seed), in_steps)
 
 
-@pytest.mark.parametrize("tree", ["document", "plain"])
 @pytest.mark.parametrize("name", FORMS)
-@pytest.mark.parametrize("stride", [1, 2, 5, 100])
-def test_steps_sample_what_the_dynamic_path_does(
-    stride: int, name: str, tree: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("stride", [1, 5, 100])
+def test_steps_sample_what_the_dynamic_path_does(stride: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(static, "STRIDE", stride)
     policy = closing_policy("llama", torch.float64)
     form = FORMS[name](policy.tokenizer)
     asking = Asking(BUDGETS, CAPS)
     ours = rollouts(policy, form, asking, in_steps=True, size=9)
     assert policy.tree.steps
-    if tree == "plain":
-        policy.tree = PlainTree(policy.model)
     assert {one.closed for one in ours} == {True, False}
     assert len({one.length for one in ours if one.closed}) > 2  # closed at different places of a stride
     assert_same(ours, rollouts(policy, form, asking, in_steps=False, size=9))
@@ -69,7 +63,7 @@ def test_so_do_steps_of_float32_on_our_layers(asking: Asking) -> None:
     assert_same(*(rollouts(policy, form, asking, in_steps) for in_steps in (True, False)), rel=1e-4)
 
 
-def test_a_step_serves_later_calls_of_its_shape() -> None:
+def test_a_step_serves_later_calls_of_its_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = closing_policy("qwen3", torch.float64)
     form = FORMS["continuation"](policy.tokenizer)
     rollouts(policy, form, Asking(BUDGETS, CAPS), in_steps=True)
@@ -78,9 +72,10 @@ def test_a_step_serves_later_calls_of_its_shape() -> None:
     assert_same(*(rollouts(policy, form, asking, in_steps, seed=6) for in_steps in (True, False)))
     assert {key: policy.tree.steps[key] for key in before} == before
     assert len(policy.tree.steps) <= static.KEPT
-    for size in range(1, 60, 8):
+    monkeypatch.setattr(static, "KEPT", 3)
+    for size in range(1, 26, 8):
         rollouts(policy, form, asking, in_steps=True, size=size)
-    assert len(policy.tree.steps) == static.KEPT
+    assert len(policy.tree.steps) == 3
 
 
 def test_steps_take_their_share_of_the_memory_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,14 +21,11 @@ def distributions() -> st.SearchStrategy[tuple[float, ...]]:
     ("step", "expected"),
     [
         (0, EARLY),
-        (29, EARLY),
         (30, EARLY),  # t1
         (40, (0.5, 0.3, 0.2)),
         (31, (0.59, 0.3, 0.11)),
-        (50, (0.4, 0.3, 0.3)),  # middle
         (69, (0.21, 0.3, 0.49)),
         (70, LATE),  # t2
-        (71, LATE),
         (100, LATE),  # T
     ],
 )

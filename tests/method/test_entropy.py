@@ -78,15 +78,6 @@ def test_equality_falls_on_the_easier_side_in_every_precision(entropy, dtype, th
     assert found.dtype == torch.int64
 
 
-@given(st.lists(NATS, min_size=1, max_size=40), NATS, NATS)
-def test_tiers_are_the_three_intervals(entropies: list[float], one: float, other: float) -> None:
-    low, high = sorted((one, other))
-    entropy = torch.tensor(entropies)
-    tiers = assign_tiers(entropy, (low, high))
-    for number, wanted in enumerate((entropy <= low, (entropy > low) & (entropy <= high), entropy > high)):
-        assert (tiers == number).equal(wanted)
-
-
 @given(st.lists(NATS, min_size=1, max_size=30), st.floats(0, 1), st.floats(0, 1))
 def test_quantiles_equal_torch_and_are_always_usable(entropies: list[float], a: float, b: float) -> None:
     fractions = (min(a, b), max(a, b))

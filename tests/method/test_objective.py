@@ -48,14 +48,6 @@ def test_mask_by_hand(length: int, chosen: list[int], first: int, mask: list[int
     assert ntp_mask(length, torch.tensor(chosen, dtype=torch.long), first).equal(result)
 
 
-@given(st.integers(1, 40), st.integers(1, 5), st.data())
-def test_rl_and_ntp_positions_are_disjoint_and_cover_the_text(length: int, first: int, data) -> None:
-    places = range(first, length)
-    chosen = data.draw(st.sets(st.sampled_from(places))) if places else set()
-    ntp = ntp_mask(length, sorted(chosen), first).nonzero().flatten().tolist()
-    assert ntp == sorted({*places} - chosen)
-
-
 def test_without_positions_it_is_plain_cross_entropy() -> None:
     logits, logprobs = scripted()
     ntp = ntp_loss(logprobs, ntp_mask(len(TOKENS), []))

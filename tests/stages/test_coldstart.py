@@ -8,14 +8,12 @@ import torch
 
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
-from rmt_mini.engine.prompt import answer_format, right_answer
 from rmt_mini.engine.rollout import Asking, roll_out
 from rmt_mini.engine.text import format_for
 from rmt_mini.records import Position, Rollout, Text
 from rmt_mini.stages import coldstart as warmup
 from rmt_mini.stages.coldstart import cold_start
-from rmt_mini.stages.optimizer import NonFiniteError
-from tests.fakes import byte_tokenizer, make_tiny_policy
+from tests.fakes import make_tiny_policy
 from tests.stages.tiny import closing, small, texts_for
 
 LOW, HIGH = 2, 12
@@ -122,24 +120,3 @@ def test_a_run_that_never_thinks_learns_to_answer_at_once(monkeypatch: pytest.Mo
     assert {one.length for one in rollouts} == {0}
     assert losses["answer_loss"] > 0
     assert losses["close_loss"] == 0  # it decides nothing
-
-
-def test_in_a_chat_the_boxed_token_is_taught() -> None:
-    tokenizer = byte_tokenizer(template="<|user|>{{ messages[0].content }}<|end|><|assistant|>")
-    form = answer_format("chat", tokenizer, 1)
-    trunk, first = form.trunk("a {b} \u00e9: 7.")
-    asked = [index for index in range(first, len(trunk)) if bytes([trunk[index] % 256]) not in b"{}"]
-    right = {index: right_answer(form, trunk, index) for index in asked}
-    judged = {index: form.judge(answer, trunk, index) for index, answer in right.items()}
-    inside = trunk.index(0xA9)  # the second byte of a letter: no answer is right there
-    assert judged == {index: float(index != inside) for index in asked}
-    assert form.judge((trunk[first],), trunk, first) == 0  # the bare token, which was taught before
-    assert right_answer(answer_format("continuation", tokenizer, 1), trunk, first) == [trunk[first]]
-
-
-def test_nan_in_the_weights_stops_the_cold_start() -> None:
-    policy, config = closing(), small(warmup_steps=2, warmup_positions=6)
-    with torch.no_grad():
-        dict(policy.model.named_parameters())["model.layers.1.mlp.down_proj.weight"][0, 0] = float("nan")
-    with pytest.raises(NonFiniteError, match="hidden state of a document is not finite"):
-        cold_start(policy, format_for(policy, config), texts_for(policy, config), config)

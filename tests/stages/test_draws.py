@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -17,7 +16,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine.rollout import chunks
 from rmt_mini.engine.text import endless, generator_for
 from rmt_mini.errors import NonFiniteError
-from rmt_mini.records import Position, Rollout
+from rmt_mini.records import Judged, Position, Rollout
 from rmt_mini.stages import evaluate as evaluate_room
 from rmt_mini.stages import midtrain
 from rmt_mini.stages.metrics import Clock
@@ -116,25 +115,20 @@ def test_seconds_are_those_of_two_halves_and_of_what_trunks_took(monkeypatch: py
     assert parts == ["rollout", "trunk", "update", *update, "trunk", *update]
 
 
-@pytest.mark.parametrize(("skipped", "warned"), [(1, []), (2, ["2 updates were skipped; metrics.jsonl says which"])])
-def test_the_end_of_a_run_counts_its_skipped_updates(
-    skipped: int, warned: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_end_of_a_run_says_nothing_of_a_single_skipped_update(caplog: pytest.LogCaptureFixture) -> None:
+    """It was named when it was skipped; of several only the first was."""
     trainer = trainer_for(small(on_nan="skip"))
-    trainer.next_step, trainer.guard.skipped = trainer.config.steps, skipped
+    trainer.next_step, trainer.guard.skipped = trainer.config.steps, 1
     with caplog.at_level(logging.WARNING, "rmt_mini"):
         trainer.fit()
-    assert [one.getMessage() for one in caplog.records] == warned
+    assert not caplog.records
 
 
-def test_weights_that_ran_away_are_told_with_a_remedy() -> None:
+def test_a_policy_whose_weights_ran_away_is_not_measured() -> None:
     trainer = trainer_for(small())
     with torch.no_grad():
         next(trainer.policy.model.parameters()).fill_(torch.nan)
-    ran_away = "the hidden state of a document is not finite; the weights have run away; lower learning_rate"
-    with pytest.raises(NonFiniteError, match=re.escape(f"step 4: {ran_away} (0.001)")):
-        trainer.step(4, trainer.texts[:2])
-    with pytest.raises(NonFiniteError, match=f"^{ran_away}$"):
+    with pytest.raises(NonFiniteError, match="hidden state of a document is not finite"):
         evaluate_room.read_for(trainer.policy, trainer.texts, [Position(0, 5, 0, 0.0)])
 
 
@@ -149,15 +143,19 @@ def test_the_reference_is_the_policy_as_it_was_and_never_trains() -> None:
     assert all(trainer_for(small(**off)).reference is None for off in ({}, {"kl_weight": 0.1, "use_rl": False}))
 
 
-@pytest.mark.parametrize("if_correct", [False, True])
-@pytest.mark.parametrize("scale", [False, True])
-def test_rewards_and_advantages_follow_the_settings(if_correct: bool, scale: bool) -> None:
-    """A right answer after 6 tokens, a wrong one after 6 and one after 3, all under a budget of 6."""
-    config = small(group_size=3, length_weight=0.4, length_if_correct=if_correct, scale_advantages=scale)
+def judged(gains: list[float] | None = None, **changes: Any) -> list[Judged]:
+    """Judge a right answer after 6 tokens, a wrong one after 6 and one after 3, all under a budget of 6."""
     shapes = ((1, 6), (0, 6), (0, 3))
     rollouts = [Rollout(Position(0, 1, 0, 0.0), 6, (9,) * n, True, (said,), (-1.0,) * (n + 2)) for said, n in shapes]
     form: Any = SimpleNamespace(judge=lambda answer, trunk, index: float(answer[0]))
-    found = judge(rollouts, form, SimpleNamespace(documents={0: (1, 1)}), config)  # type: ignore[arg-type]
+    trunks: Any = SimpleNamespace(documents={0: (1, 1)})
+    return judge(rollouts, form, trunks, small(group_size=3, length_weight=0.4, **changes), gains)
+
+
+@pytest.mark.parametrize("if_correct", [False, True])
+@pytest.mark.parametrize("scale", [False, True])
+def test_rewards_and_advantages_follow_the_settings(if_correct: bool, scale: bool) -> None:
+    found = judged(length_if_correct=if_correct, scale_advantages=scale)
     rewards = torch.tensor([1.0, 0.0, 0.0] if if_correct else [1.0, 0.4, 0.2], dtype=torch.float64)
     assert [one.reward for one in found] == pytest.approx(rewards.tolist())
     spread = rewards.std(correction=0) if scale else 1.0
@@ -166,17 +164,12 @@ def test_rewards_and_advantages_follow_the_settings(if_correct: bool, scale: boo
 
 
 def test_gains_are_what_is_earned_and_match_stays_whether_the_answer_is_right() -> None:
-    """The thoughts of 6, 6 and 3 tokens as above, whose gains are 1, -2 and 0.5 nats."""
-    config = small(group_size=3, length_weight=0.4, length_if_correct=True, scale_advantages=False)
-    shapes = ((1, 6), (0, 6), (0, 3))
-    rollouts = [Rollout(Position(0, 1, 0, 0.0), 6, (9,) * n, True, (said,), (-1.0,) * (n + 2)) for said, n in shapes]
-    form: Any = SimpleNamespace(judge=lambda answer, trunk, index: float(answer[0]))
-    trunks: Any = SimpleNamespace(documents={0: (1, 1)})
-    found = judge(rollouts, form, trunks, config, [1.0, -2.0, 0.5])
+    gains, settings = [1.0, -2.0, 0.5], {"length_if_correct": True, "scale_advantages": False}
+    found = judged(gains, **settings)
     assert [one.match for one in found] == [1.0, 0.0, 0.0]
     assert [one.reward for one in found] == pytest.approx([0.6 + 0.4, -1.2, 0.3])
     assert [one.advantage for one in found] == pytest.approx([1.0 - 0.1 / 3, -1.2 - 0.1 / 3, 0.3 - 0.1 / 3])
-    correct = judge(rollouts, form, trunks, config.replace(rl_rule="correct"), [1.0, -2.0, 0.5])
+    correct = judged(gains, rl_rule="correct", **settings)
     assert [one.advantage for one in correct] == [1.0, 0.0, 0.0]
 
 
@@ -189,14 +182,6 @@ def test_one_position_is_at_least_asked_of_each_tier_and_thresholds_come_from_tr
     assert [one.tier for one in evaluate_room.plan_positions(policy, texts, config, count=1)].count(1) == 1
     alone = evaluate_room.plan_positions(policy, texts[:2], config, train=texts[2:])
     assert alone != evaluate_room.plan_positions(policy, texts[:2], config)
-
-
-def test_positions_that_are_given_are_those_that_are_asked() -> None:
-    policy, config = closing(), small(evaluation_positions=30)
-    texts = texts_for(policy, config)
-    given = evaluate_room.plan_positions(policy, texts, config, count=6)
-    found = evaluate_room.evaluate(policy, texts, config, given)
-    assert [found["think"][tier]["n"] for tier in ("easy", "medium", "hard", "average")] == [2, 2, 2, 6]
 
 
 def test_batches_divide_no_text() -> None:

@@ -92,11 +92,13 @@ def test_answers_come_in_order_whatever_the_batches(monkeypatch: pytest.MonkeyPa
     assert [one.plain for one in others] == [one.plain for one in answers]
 
 
-def test_evaluate_states_the_budget_asked_for() -> None:
+def test_evaluate_asks_at_the_positions_and_under_the_budget_that_are_given() -> None:
     policy, config = closing(), small(evaluation_positions=6)
     texts = texts_for(policy, config)
     positions = plan_positions(policy, texts, config)
-    assert evaluate(policy, texts, config, positions, budget=3)["think"]["budget"] == 3
+    given = evaluate(policy, texts, config, [at for at in positions if at.tier < 2], budget=3)["think"]
+    assert given["budget"] == 3
+    assert [given[tier]["n"] for tier in ("easy", "medium", "hard", "average")] == [2, 2, 0, 4]
     assert evaluate(policy, texts, config.replace(evaluation_budget=2))["think"]["budget"] == 2
     found = evaluate(policy, texts, config)
     assert found["think"]["budget"] == 6

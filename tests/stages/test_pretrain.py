@@ -102,8 +102,15 @@ def test_padding_changes_no_loss():
         torch.testing.assert_close(total(batch), sum(total([one]) for one in batch), rtol=1e-5, atol=1e-4)
 
 
-def test_it_writes_a_run_folder_that_loads(tmp_path):
-    path = pretrain_run(PretrainConfig(**SIZES, out=str(tmp_path / "run")), progress=False)
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """The folder of a short run."""
+    out = tmp_path_factory.mktemp("pretrained") / "run"
+    return pretrain_run(PretrainConfig(**SIZES, out=str(out)), progress=False)
+
+
+def test_it_writes_a_run_folder_that_loads(pretrained):
+    path = pretrained
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2]
     notes = json.loads((path / "run.json").read_text())
@@ -117,12 +124,10 @@ def test_it_writes_a_run_folder_that_loads(tmp_path):
         load_policy(str(path), "cpu")
 
 
-def test_it_goes_on_from_a_model(tmp_path):
-    first = pretrain_run(PretrainConfig(**SIZES, out=str(tmp_path / "first")), progress=False) / "checkpoint"
-    config = PretrainConfig(
-        model=str(first), world="abacus", steps=1, documents_per_step=2, rise=1, out=str(tmp_path / "run")
-    )
-    before, policy = load_policy(str(first)).model.state_dict(), new_policy(config)
+def test_it_goes_on_from_a_model(pretrained):
+    first = str(pretrained / "checkpoint")
+    config = PretrainConfig(model=first, world="abacus", steps=1, documents_per_step=2, rise=1)
+    before, policy = load_policy(first).model.state_dict(), new_policy(config)
     assert policy.tokenizer.get_vocab() == micro.make_tokenizer(micro.MICRO).get_vocab()  # the model's, not the world's
     assert all(torch.equal(before[name], one) for name, one in policy.model.state_dict().items())
     pretrain(config, policy)
