@@ -28,7 +28,7 @@ from rmt_mini.errors import UserError, logger, refusing, require_package
 from rmt_mini.records import Document
 from rmt_mini.worlds import micro
 from rmt_mini.worlds.micro import share_of
-from rmt_mini.worlds.overlap import grouped
+from rmt_mini.worlds.overlap import grouped, repeats
 
 ACCEPTED = "'champ', 'micro', 'abacus', a .txt or .jsonl file, a folder of .txt files, or hf:NAME[:CONFIG][@SPLIT]"
 NAMED = ("champ", *micro.TEXTS)  # names that are no paths
@@ -66,8 +66,9 @@ class Corpus:
         book = max(self.documents, key=lambda one: len(one.text))
         if len(book.text) > LONG and 2 * len(book.text) > sum(map(len, {one.text for one in self.documents})):
             start, end = _in_two(book.text, 1 - evaluation_fraction)
-            near = {*_shares(book)}  # what nearly repeats the book may have words of either part, so it is left out
-            others = tuple(one for one in self.documents if near.isdisjoint(_shares(one)))
+            rest = [one for one in self.documents if one is not book]
+            near = repeats([book], rest)  # these may have words of either part, so they are left out
+            others = tuple(one for place, one in enumerate(rest) if place not in near)
             train, held_out = Corpus(self.source, others)._by_share(evaluation_fraction)
             return (Document(book.id, start), *train), (Document(book.id, end), *held_out)
         distinct = sorted({share for one in self.documents for share in _shares(one)})

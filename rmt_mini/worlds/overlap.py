@@ -55,6 +55,13 @@ def grouped(documents: Sequence[Document]) -> list[Document]:
     return [replace(one, keys=(documents[first[own]].text,)) for one, own in zip(documents, group, strict=True)]
 
 
+def repeats(read: Sequence[Document], others: Sequence[Document]) -> set[int]:
+    """Return the places of those among ``others`` that share a run of 12 words with a document that was read."""
+    rows, runs = _runs([one.text for one in (*read, *others)])
+    shared = np.isin(runs, runs[rows < len(read)]) & (rows >= len(read))
+    return {*(rows[shared] - len(read)).tolist()}
+
+
 def overlap(train: Sequence[Document], held_out: Sequence[Document], calculations: bool = False) -> Overlap:
     """Count held-out documents that share a run of 12 words, or a calculation, with a training document.
 
@@ -63,6 +70,4 @@ def overlap(train: Sequence[Document], held_out: Sequence[Document], calculation
     if calculations:
         read = {key for one in train for key in one.keys}
         return Overlap(sum(not read.isdisjoint(one.keys) for one in held_out), len(held_out), "a calculation")
-    rows, runs = _runs([one.text for one in (*train, *held_out)])
-    shared = np.isin(runs, runs[rows < len(train)]) & (rows >= len(train))
-    return Overlap(len(np.unique(rows[shared])), len(held_out), f"a run of {RUN} words")
+    return Overlap(len(repeats(train, held_out)), len(held_out), f"a run of {RUN} words")

@@ -68,6 +68,8 @@ def test_a_step_serves_later_calls_of_its_shape(monkeypatch: pytest.MonkeyPatch)
     form = FORMS["continuation"](policy.tokenizer)
     rollouts(policy, form, Asking(BUDGETS, CAPS), in_steps=True)
     before = dict(policy.tree.steps)
+    rollouts(policy, form, Asking(BUDGETS, CAPS), in_steps=True)
+    assert policy.tree.steps == before
     asking = Asking([None] * 6, [7, 3, 12, 9, 2, 5])
     assert_same(*(rollouts(policy, form, asking, in_steps, seed=6) for in_steps in (True, False)))
     assert {key: policy.tree.steps[key] for key in before} == before

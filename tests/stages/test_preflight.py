@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from rmt_mini.engine.text import format_for
-from rmt_mini.files import Predicted, SeenTier
+from rmt_mini.files import Predicted, Preflight, SeenTier
+from rmt_mini.method import TIERS
 from rmt_mini.records import Judged, Position, Rollout
 from rmt_mini.stages import preflight as room
 from rmt_mini.stages.preflight import agreement, groups_seen, preflight, signal_by_tier
@@ -57,6 +58,21 @@ def test_shares_are_those_of_the_rollouts(monkeypatch: pytest.MonkeyPatch) -> No
     assert found.thought_length == pytest.approx(sum(r.length for r in everything) / len(everything))
     assert {r.budget for r in everything} == {found.budget} == {6}
     assert sum(row.signal_groups for row in found.tiers.values()) > 0  # else all of this would be of zeros
+
+
+def test_advice_names_what_is_missing_and_only_that() -> None:
+    whole = Predicted(positions=30, accuracy=0.5, pass_at_g=0.9, signal_groups=0.4)
+    fine = {"signal_groups": 0.1, "closed_share": 0.2, "thought_length": 1.0, "tiers": dict.fromkeys(TIERS, whole)}
+    absent = {**fine["tiers"], "hard": Predicted(positions=0, accuracy=None, pass_at_g=None, signal_groups=None)}
+    for change, words in (
+        ({}, None),
+        ({"signal_groups": 0.09}, "only 9% of groups carry a match signal"),
+        ({"closed_share": 0.19}, "only 19% of thoughts close themselves"),
+        ({"thought_length": 0.9}, "thoughts have collapsed to nothing"),
+        ({"tiers": absent}, "no position is hard"),
+    ):
+        advice = room._advice(Preflight.model_construct(**{**fine, **change}), small())
+        assert [line.partition(":")[0] for line in advice] == ([words] if words else [])
 
 
 @pytest.mark.parametrize(

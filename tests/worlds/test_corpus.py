@@ -259,11 +259,13 @@ def test_a_book_is_cut_in_two_where_a_piece_ends(between: str) -> None:
     assert (start.id, end.id) == ("0", "0")
 
 
-def test_what_nearly_repeats_a_book_is_on_neither_side() -> None:
+@pytest.mark.parametrize("chapters", [1, 9])  # 9 of 11: so many that they are not grouped
+def test_what_nearly_repeats_a_book_is_on_neither_side(chapters: int) -> None:
     book = " ".join(f"word{n}" for n in range(900))
-    chapter, other = " ".join(f"word{n}" for n in range(860, 900)), " ".join(f"other{n}" for n in range(20))
-    found = grouped([Document("book", book), Document("chapter", chapter), Document("other", other)])
-    sides = Corpus("mine", tuple(found)).split(0.25)
+    near = [" ".join(f"word{n}" for n in range(start, start + 40)) for start in range(860, 860 - 40 * chapters, -40)]
+    names, texts = ["book", *"123456789"[:chapters], "other"], [book, *near, " ".join(f"other{n}" for n in range(20))]
+    documents = [Document(name, text) for name, text in zip(names, texts, strict=True)]
+    sides = Corpus("mine", tuple(grouped(documents))).split(0.25)
     assert [one.id for side in sides for one in side if one.id != "book"] == ["other"]
     assert [side[0].id for side in sides] == ["book", "book"]
 
