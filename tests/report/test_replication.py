@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rmt_mini import arms
 from rmt_mini.files import Comparison, Evaluation, ExamEvaluation, ExamStep, Pair, PostTraining
 from rmt_mini.report.claims import PAPER, SHOWN, claims, corrected
 from rmt_mini.report.markdown import points, share
@@ -131,11 +132,25 @@ def test_sentences_say_what_the_tables_show() -> None:
     paper = PAPER["rmt"][3] - PAPER["rmt-no-curriculum"][3]
     assert f"the paper's {paper:+.2f} is outside the interval" in page
     assert 100 * (pairs["average"].high or 0) < paper
+    shuffled, pairs = found.arms["rmt-shuffled-reward"], _pairs(found, "rmt-shuffled-reward")
+    levels = [f"{100 * one.average.accuracy:.1f}" for one in (shuffled, found.arms["base-ntr"])]
+    sentence = "ends at {} %, where the untrained model is after a thought ({}): RMT is ahead by {} points"
+    assert sentence.format(*levels, points(pairs["average"])) in page
+    levels = [f"{100 * one.plain.average.accuracy:.1f}" for one in (shuffled, ntp)]
+    assert "plain prediction is that of NTP alone ({} and {} %)".format(*levels) in page
+    answering, pairs = found.arms["rl-no-think"], _pairs(found, "rl-no-think")
+    levels = [f"{100 * one.average.accuracy:.1f}" for one in (answering, ntp)]
+    assert "ends at {} %, below NTP alone ({}).".format(*levels) in page
+    gaps = points(pairs["average"]), points(pairs["calculable"])
+    assert "RMT is ahead by {} points, and by {} on calculable tokens".format(*gaps) in page
+    pairs = _pairs(found, "rmt-random-tokens")
+    assert f"without regard to entropy it is {points(pairs['average'])} points by the choice" in page
     untrained = found.arms["base-ntp"].sorts["calculable"].accuracy
     assert untrained is not None
     assert max(others) < untrained  # "no more often than before training"
     short = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, arm in found.arms.items():
+    for name in (*arms.MAIN, *arms.BASE, "ntp-equal-compute"):
+        arm = found.arms[name]
         tiers = " | ".join(share(one, "{0:.1f}") for one in (arm.easy, arm.medium, arm.hard))
         assert f"| {SHOWN[name]} | {tiers} | {share(arm.average)} |" in short.replace("*", "")
 

@@ -117,7 +117,12 @@ def test_lesson_9_says_what_the_comparison_shows() -> None:
         "RMT is more accurate than RPT",
         "RMT's thoughts are shorter than RPT's",
         "The NTP loss adds to accuracy",
+        "Thinking helps, and not reward alone",
     }
+    controls = ("rmt-shuffled-reward", "average"), ("rl-no-think", "calculable"), ("rmt-random-tokens", "average")
+    shuffled, thought, chosen = (points(pairs[control]) for control in controls)
+    assert f"all that RL gave, {shuffled} points, which holds; answers given at once cost {thought} points on" in words
+    assert f"random tokens make no difference that one could tell, {chosen}." in words
     reading = [points(pairs["rmt-no-ntp", sort]) for sort in ("calculable", "saying")]
     assert "by {} points on calculable tokens and by {} on sayings".format(*reading) in words
     short = [points(pairs["rmt-no-budget", sort]) for sort in ("calculable", "saying")]
