@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from statistics import fmean
 
@@ -106,6 +107,11 @@ def test_lesson_9_says_what_the_comparison_shows() -> None:
     again = next(one for one in second.paired if (one.b, one.tier) == ("rpt", "average"))
     verdict = {claim.text: claim.sign for claim in corrected(claims(second))}["RMT is more accurate than RPT"]
     assert f"{points(again)} points for RMT over RPT, which {('is inconclusive', 'holds')[verdict]} after" in words
+    made = json.loads((DATA / "abacus/second/thoughts.json").read_text(encoding="utf-8"))
+    *others, last = (one["moves"] for one in made["before"])
+    sentence = "moves of a calculation in the text in {} of its thoughts, where the others do in {:.0f} to {}"
+    assert sentence.format(percent(last), 100 * min(others), percent(max(others))) in words
+    assert [one["right"] < 0.25 for one in made["after"]] == [False] * 4 + [True]  # "learns nothing"
     calculable = [percent(found.arms[arm].sorts["calculable"].accuracy) for arm in ("rpt", "rmt")]
     assert f"RPT is best on calculable tokens, with {calculable[0]}, RMT nearly level" in words
     assert pairs["rpt", "calculable"].sign == 0
