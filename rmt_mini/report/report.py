@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rmt_mini import files
+from rmt_mini.arms import MAIN
 from rmt_mini.config import PRESETS, RMTConfig, preset
 from rmt_mini.files import ArmRow, Comparison, Evaluation, ExamOutcome, ExamStep, Notes, RolloutLine, Variant
 from rmt_mini.records import StepMetrics
@@ -16,6 +17,7 @@ from rmt_mini.report.claims import SHOWN, SYMBOLS, findings, rows_of, trained_as
 from rmt_mini.report.comparison import SIGN, across_seeds
 from rmt_mini.report.markdown import macro, render
 from rmt_mini.report.plots import Figured
+from rmt_mini.report.plots.canvas import LOOKS
 from rmt_mini.stages.preflight import agreement
 from rmt_mini.worlds.questions import as_file_name
 
@@ -82,11 +84,11 @@ def write_comparison_report(
     """Write report.md and figures of a comparison, and its exams; returns the table of accuracies, or of variants."""
     exams, table = exams or {}, macro(TABLES, "variants", variants, SYMBOLS) if variants else accuracy_table(found)
     figures = {"arms": plots.arms(_shown(found))}
-    curves = {
-        words: arm.curves["average"]
-        for words, arm in _shown(found).items()
-        if arm.curves and max(arm.curves["average"]) <= found.config.steps  # more steps would leave these no room
-    }
+    # more steps would leave the others no room, and more arms than there are looks could not be told apart
+    learned = {n: one.curves["average"] for n, one in found.arms.items() if one.curves}
+    learned = {n: curve for n, curve in learned.items() if max(curve) <= found.config.steps}
+    crowded = len(learned) > len(LOOKS)
+    curves = {_words(found)[n]: curve for n, curve in learned.items() if n in MAIN or not crowded}
     if curves and not variants:
         figures["curves"] = plots.levels(curves, "step", "next tokens right")
     for source, exam in exams.items():
@@ -98,6 +100,7 @@ def write_comparison_report(
         "comparison.md.j2",
         figures,
         found=found,
+        crowded=crowded,
         arms=_shown(found),
         words=_words(found),
         symbols=SYMBOLS,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from rmt_mini.arms import ARMS, BASE, METHOD, arms_named
+from rmt_mini.arms import ARMS, BASE, MAIN, METHOD, arms_named
 from rmt_mini.cli import main
 from rmt_mini.config import PRESETS, RMTConfig, preset
 from rmt_mini.errors import UserError
@@ -50,6 +50,7 @@ from rmt_mini.report.comparison import (
 )
 from rmt_mini.report.markdown import points, share
 from rmt_mini.report.plots import Figured
+from rmt_mini.report.plots.canvas import LOOKS
 from rmt_mini.report.report import (
     accuracy_table,
     exam_table,
@@ -164,6 +165,16 @@ def test_a_curve_has_the_steps_that_all_runs_reached_and_may_be_missing(tmp_path
     longer.unlink()
     assert read_together(runs).arms["rmt"].curves == {}
     assert "figures/curves.png" not in page_of(tmp_path / "report", read_together(runs))
+
+
+def test_of_many_arms_curves_are_drawn_of_those_that_are_no_controls(tmp_path: Path) -> None:
+    named = ["rmt", "ntp", *(name for name in ARMS if name not in MAIN)][: len(LOOKS) + 1]
+    found = compared(tmp_path, dict.fromkeys(named, (0.5, 5)))
+    for arms, drawn in ((named, 2), (named[:-1], len(LOOKS))):
+        page = page_of(tmp_path, found.model_copy(update={"arms": {name: found.arms[name] for name in arms}}))
+        words = page.partition("](figures/curves.png)")[0].rpartition("![")[2]
+        assert len(re.findall(r"\(\S+ to \S+\)", words)) == drawn
+        assert ("Learning curves of all arms but controls are of" in page) is (drawn == 2)
 
 
 def test_a_ratio_has_a_paired_interval(tmp_path: Path) -> None:
