@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from rmt_mini import arms
+from rmt_mini.config import preset
 from rmt_mini.files import Comparison, Evaluation, ExamEvaluation, ExamStep, Pair, PostTraining
+from rmt_mini.method.schedule import budget_of
 from rmt_mini.report.claims import PAPER, SHOWN, claims, corrected
 from rmt_mini.report.markdown import points, share
 from rmt_mini.report.plots import Figured
@@ -145,6 +147,23 @@ def test_sentences_say_what_the_tables_show() -> None:
     assert "RMT is ahead by {} points, and by {} on calculable tokens".format(*gaps) in page
     pairs = _pairs(found, "rmt-random-tokens")
     assert f"without regard to entropy it is {points(pairs['average'])} points by the choice" in page
+    constant, pairs = found.arms["rmt-short-budget"], _pairs(found, "rmt-short-budget")
+    sentence = "as long ({:.1f} tokens), and the decay gives {} points"
+    assert sentence.format(constant.thought_length, points(pairs["average"])) in page
+    letter, pairs = found.arms["rmt-paper"], _pairs(found, "rmt-paper")
+    sentence = (
+        "end at {:.1f} %, with thoughts of {:.0f} tokens; RMT with settings found for this text on development pages is"
+    )
+    assert sentence.format(100 * letter.average.accuracy, letter.thought_length) in page
+    assert f"pages is ahead by {points(pairs['average'])} points (p {pairs['average'].p:.3f} alone" in page
+    levels = [100 * one.plain.average.accuracy for one in (letter, rmt)]
+    assert "plain prediction ends at {:.1f} % where RMT's is at {:.1f}".format(*levels) in page
+    config = found.config.replace(**arms.ARMS["rmt-paper"]["set"])
+    ends = [budget_of(one, step) for one in (config, preset("paper")) for step in (0, one.steps)]
+    assert (
+        "falls from {} tokens to {}, too few for a calculation, where the paper's falls from {} to {}".format(*ends)
+        in page
+    )
     untrained = found.arms["base-ntp"].sorts["calculable"].accuracy
     assert untrained is not None
     assert max(others) < untrained  # "no more often than before training"

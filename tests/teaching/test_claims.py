@@ -124,6 +124,7 @@ def test_lesson_9_says_what_the_comparison_shows() -> None:
         "RMT's thoughts are shorter than RPT's",
         "The NTP loss adds to accuracy",
         "Thinking helps, and not reward alone",
+        "RMT's settings here beat the paper's to the letter",
     }
     controls = ("rmt-shuffled-reward", "average"), ("rl-no-think", "calculable"), ("rmt-random-tokens", "average")
     shuffled, thought, chosen = (points(pairs[control]) for control in controls)
