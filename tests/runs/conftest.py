@@ -1,7 +1,8 @@
-"""What tests of runs share: most draw no figures, and several compare with the same unbroken run."""
+"""What tests of runs share: figures left out, a network that is cut, an unbroken run to compare with."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,17 @@ def undrawn() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figured, "png", lambda _: b"")
         yield
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where a network is used."""
+
+    def cut(*_: object, **__: object) -> None:
+        raise AssertionError("a network is used")
+
+    monkeypatch.setattr(socket, "getaddrinfo", cut)
+    monkeypatch.setattr(socket.socket, "connect", cut)
 
 
 @pytest.fixture(scope="session")

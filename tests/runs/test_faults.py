@@ -6,7 +6,6 @@ Each ends in one line that says what to do, and in nothing lost.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import weakref
@@ -26,7 +25,7 @@ from rmt_mini.runs.run import resume, run
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from tests.runs.test_resume import flags as config_flags
 from tests.runs.test_resume import left
-from tests.runs.test_run import interrupted, settings
+from tests.runs.test_run import interrupted, lines, read, settings
 from tests.stages.tiny import closing, small
 from tests.test_cli import outcome
 
@@ -116,7 +115,7 @@ def test_a_full_disk_loses_nothing_wherever_it_strikes(unbroken: Path, tmp_path:
         if before is not None:
             assert load_policy(str(path / "checkpoint"), "cpu").parameters
             assert name != ".checkpoint.new" or checkpoint.read_bytes() == before
-        assert json.loads((path / "run.json").read_text(encoding="utf-8"))["status"] in ("failed", "done", "running")
+        assert read(path, "run.json")["status"] in ("failed", "done", "running")
     resume(path, progress=False)
     assert left(path) == left(unbroken)
     assert not [one for one in path.rglob(".*")]
@@ -169,7 +168,7 @@ def test_out_of_memory_says_what_to_lower_and_the_run_goes_on(
     assert [line["step"] for line in metrics] == list(range(STEPS))
     assert metrics[:3] == whole[:3]  # made with 512 tokens
     assert metrics[3]["ntp_loss"] == pytest.approx(whole[3]["ntp_loss"], rel=1e-4)
-    assert json.loads((path / "run.json").read_text(encoding="utf-8"))["config"]["branch_tokens"] == 64
+    assert read(path, "run.json")["config"]["branch_tokens"] == 64
 
 
 def test_memory_that_will_hardly_do_is_said_beforehand(
@@ -225,7 +224,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(
         "error: step 4: the RL loss is not finite; the weights are those of the step before; lower learning_rate "
         f"(0.001), or skip such steps (on_nan): rmt-mini resume '{path}' --on-nan skip"
     )
-    notes = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    notes = read(path, "run.json")
     assert (notes["status"], notes["error"].partition(":")[0]) == ("failed", "NonFiniteError")
     before = load_policy(str(path / "checkpoint"), "cpu")  # of step 3
     saved = load_state(path)
@@ -245,8 +244,7 @@ def test_such_steps_may_be_skipped_from_there_on(
     spoil(monkeypatch, 2, 4)
     failed(["run", "laptop", *flags(tmp_path)], capsys)
     assert outcome(["resume", str(tmp_path / "run"), "--on-nan", "skip"], capsys)[0] == 0
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["skipped"] for line in lines] == [0, 0, 1, 0, 1, 0]
+    assert [line["skipped"] for line in lines(tmp_path / "run", "metrics.jsonl")] == [0, 0, 1, 0, 1, 0]
     assert [text for text in caplog.messages if "skipped" in text] == [
         "Step 2: the RL loss is not finite; its update is skipped, and so are others like it",
         "2 updates were skipped; metrics.jsonl says which",

@@ -23,7 +23,7 @@ from rmt_mini.errors import Stopped, UserError
 from rmt_mini.runs import folder as folder_module
 from rmt_mini.runs.run import resume, run
 from rmt_mini.stages.midtrain import StepResult
-from tests.runs.test_run import interrupted, settings
+from tests.runs.test_run import interrupted, read, settings
 from tests.stages.tiny import closing
 
 MEASURED = {"rollout_seconds", "update_seconds", "trunk_seconds", "peak_memory_mb"}  # no two runs agree in these
@@ -40,11 +40,6 @@ def left(folder: Path) -> dict[str, Any]:
         "metrics": [{name: value for name, value in line.items() if name not in MEASURED} for line in metrics],
         "findings": report[: report.index("## Settings")] if "## Settings" in report else report[:2000],
     }
-
-
-def notes_of(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return found
 
 
 @pytest.mark.parametrize(
@@ -79,7 +74,7 @@ def test_a_killed_run_keeps_the_seconds_of_what_was_done(tmp_path: Path) -> None
     path, kept = tmp_path / "run", {}
 
     def die(result: StepResult) -> None:
-        kept.update(notes_of(path)["seconds"])
+        kept.update(read(path, "run.json")["seconds"])
         kept["steps"] = kept.get("steps", 0.0) + result.metrics.rollout_seconds + result.metrics.update_seconds
         if result.metrics.step == 3:
             raise KeyboardInterrupt
@@ -88,9 +83,9 @@ def test_a_killed_run_keeps_the_seconds_of_what_was_done(tmp_path: Path) -> None
         run(settings(tmp_path, steps=6, state_seconds=0.0), on_step=die, progress=False)
     assert {"loading", "evaluation", "cold_start", "preflight", "midtrain", "saving"} <= set(kept)
     assert kept["midtrain"] >= 0.9 * kept["steps"] - 0.02
-    before = notes_of(path)["seconds"]
+    before = read(path, "run.json")["seconds"]
     resume(path, progress=False)
-    done = notes_of(path)["seconds"]
+    done = read(path, "run.json")["seconds"]
     assert done["cold_start"] == before["cold_start"] > 0
     assert done["midtrain"] > before["midtrain"] >= kept["midtrain"]
 
@@ -118,7 +113,7 @@ def test_a_request_stops_after_the_step_and_says_how_to_continue(unbroken: Path,
 
     with pytest.raises(Stopped, match=r"^stopped; .*: rmt-mini resume .*run$"):
         run(settings(tmp_path, steps=6, state_seconds=3600.0), on_step=ask, progress=False, stop=stop)
-    assert notes_of(tmp_path / "run")["status"] == "interrupted"
+    assert read(tmp_path / "run", "run.json")["status"] == "interrupted"
     # asked for after the save of that step, so the step is done again; a request before it saves it
     for _ in range(2):
         stop.clear()
@@ -127,7 +122,7 @@ def test_a_request_stops_after_the_step_and_says_how_to_continue(unbroken: Path,
     stop.clear()
     resume(tmp_path / "run", progress=False, stop=stop)
     assert left(tmp_path / "run") == left(unbroken)
-    notes = notes_of(tmp_path / "run")
+    notes = read(tmp_path / "run", "run.json")
     assert (len(notes["resumed"]), notes["status"]) == (3, "done")
 
 
@@ -205,7 +200,7 @@ def test_sigterm_ends_in_good_order(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert said.strip().splitlines()[-1].endswith(f"rmt-mini resume {out}")
     assert "Traceback" not in said
-    assert notes_of(out)["status"] == "interrupted"
+    assert read(out, "run.json")["status"] == "interrupted"
 
 
 def _live(config: RMTConfig) -> None:

@@ -20,10 +20,9 @@ from rmt_mini.files import CurvePoint, Notes
 from rmt_mini.runs import compare, tracking
 from rmt_mini.runs.journal import first_notes
 from rmt_mini.runs.run import resume, run
-from rmt_mini.stages.midtrain import StepResult
 from tests.report import made
 from tests.runs.test_resume import left
-from tests.runs.test_run import settings
+from tests.runs.test_run import interrupted, settings
 
 Logged = dict[str, dict[int, float]]  # name -> step -> value
 
@@ -87,12 +86,8 @@ def test_tensorboard_has_every_value_and_nothing_else_changes(unbroken: Path, tm
 @pytest.mark.parametrize(("first", "then"), [("tensorboard", "tensorboard"), ("none", "tensorboard")])
 @pytest.mark.parametrize("seconds", [0.0, 3600.0])
 def test_a_resumed_run_continues_its_log(first: str, then: str, seconds: float, unbroken: Path, tmp_path: Path) -> None:
-    def die(result: StepResult) -> None:
-        if result.metrics.step == 2:
-            raise SystemExit  # state is saved after each step, or never: then three steps are taken back
-
-    with pytest.raises(SystemExit):
-        run(settings(tmp_path, steps=6, state_seconds=seconds, report_to=first), on_step=die, progress=False)
+    # state is saved after each step, or never: then three steps are taken back
+    interrupted(settings(tmp_path, steps=6, state_seconds=seconds, report_to=first), step=2)
     resume(tmp_path / "run", progress=False, changes={"report_to": then})
     assert_equal(in_tensorboard(tmp_path / "run"), in_files(tmp_path / "run"))
     assert left(tmp_path / "run") == left(unbroken)  # results do not depend on where they are shown
