@@ -20,6 +20,7 @@ from rmt_mini.cli import main
 from rmt_mini.config import PRESETS, RMTConfig, preset
 from rmt_mini.errors import Stopped
 from tests.fakes import make_tiny_policy
+from tests.runs.test_run import save
 from tests.test_config import FIELDS, LIKELY, made
 
 STORY = "\n\n\n".join(f"Tale {n}. The cat sat on the mat and the dog ran {n} times around it." for n in range(6))
@@ -30,9 +31,7 @@ FLAGS = {name: "--" + name.replace("_", "-") for name in FIELDS if name != "pres
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a tiny model."""
     folder = tmp_path_factory.mktemp("model")
-    policy = make_tiny_policy()
-    policy.model.save_pretrained(folder)
-    policy.tokenizer.save_pretrained(folder)
+    save(make_tiny_policy(), folder)
     return str(folder)
 
 
@@ -86,20 +85,15 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("run huge", r"preset 'huge' is unknown; use one of .*laptop"),
         ("run --stepz 3", r"--stepz.*--steps"),
         ("run --steps 2.5", r"--steps: '2.5' is not a whole number"),
-        ("run --steps 0", r"steps is 0; give a whole number of at least 1"),
         ("run --steps 3 --steps 4", r"--steps specified multiple times"),
         ("run --loss-per step", r'"step" for --loss-per. Choose from: "token", "rollout"'),
-        ("run --config absent.yaml", r"config file 'absent.yaml' is not usable \(No such file"),
         ("run laptop more", r"more"),
         ("fly", r'Unknown command "fly"'),
         ("evaluate absent", r"'absent/run.json' cannot be read \(No such file"),
         ("posttrain micro --count 1", r'"1" for --count. Must be >= 2'),
-        ("compare micro --arms rmt,rlhf", r"arm 'rlhf' is unknown; the arms are ntp, .*rmt-shuffled-reward"),
         ("compare micro --report-only --out absent", r"'absent/compare.json' cannot be read"),
-        ("compare micro --model absent-model", r"model 'absent-model' is neither a folder nor a known name"),
         ("compare --report-only --arms rmt", r"--report-only .*leave out --arms"),
         ("compare micro --control-seeds 0", r'"0" for --control-seeds. Must be >= 1'),
         (
@@ -107,10 +101,6 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
             r"--over gives every arm all seeds; leave out --control-seeds",
         ),
         ("compare micro --bases 4", "bases is 4, but of 'micro' there are 3; give fewer, or {base} in a folder's name"),
-        (
-            "compare --bases 2",
-            "bases is 2, but of 'smollm2-135m' there is one; give fewer, or {base} in a folder's name",
-        ),
         ("compare micro --over lr=1,2", r"'lr' is not a setting that is a number; give FIELD=a,b,c, as in"),
         ("compare micro --over seed=1,2", r"'seed' is not a setting that is a number"),
         ("compare micro --over use_rl=0,1", r"'use_rl' is not a setting that is a number"),
@@ -133,7 +123,6 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
         ("plan --gpu a100", r"--gpu and --way describe GPUs elsewhere; give --gpus as well"),
         ("plan --device toaster --model MODEL", r"device 'toaster'"),
         ("bench --group-size 1", r"group_size is 1; give a whole number of at least 2"),
-        ("bench --parts tree,vllm", r"part 'vllm' is unknown; the parts are sweeps, tree, busy, generate, trl, long"),
         ("launch gpu --machine-rank 0", r"--machine-rank is of use with --run only"),
         ("launch gpu --micro-batch 0", r"micro_batch is 0; give a whole number of at least 1"),
         ("launch gpu --evaluation-positions 9", r"evaluation_positions has no effect on TRL"),
@@ -142,9 +131,7 @@ def refused(arguments: list[str], words: str, here: Path, capsys: pytest.Capture
             r"corpus 'absent.txt' does not exist in the current folder; give",
         ),
         ("preflight --model MODEL --corpus t.txt", r"none of the 1 .* min_document_tokens \(48\)"),
-        ("plan --model m", r"model 'm' cannot be opened \(.*\)"),
         ("run --model MODEL --corpus story.txt --out mine", r"'mine' is in use; choose another"),
-        ("run --model MODEL --corpus story.txt --out t.txt/run", r"output folder 't.txt/run' cannot be written"),
         ("resume c --on-nan skip", r"on_nan is of use with a single run"),
     ],
 )

@@ -52,14 +52,10 @@ def as_on_windows(code: str, *arguments: str, cwd: Path = ROOT) -> subprocess.Co
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
 
 
-def test_all_but_the_process_of_a_submission_is_imported_without_modules_of_posix() -> None:
-    done = as_on_windows(IMPORT_ALL)
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_run_needs_no_posix(tmp_path: Path) -> None:
-    flags = ["--steps", "1", "--evaluation-documents", "2", "--out", "run"]
-    done = as_on_windows(COMMAND, "run", "micro", *flags, cwd=tmp_path)
+def test_a_run_and_every_import_but_the_process_of_a_submission_need_no_posix(tmp_path: Path) -> None:
+    sizes = {"steps": 1, "evaluation-documents": 2, "evaluation-positions": 6, "checked-positions": 3}
+    flags = [f"--{name}={value}" for name, value in {**sizes, "preflight-positions": 3, "out": "run"}.items()]
+    done = as_on_windows(IMPORT_ALL + COMMAND, "run", "micro", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/report.md").is_file()
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from rmt_mini.files import Evaluation, Notes, read_lines
 from rmt_mini.records import StepMetrics
-from rmt_mini.report.plots import Figured
 from rmt_mini.report.report import write_report
 from rmt_mini.runs.run import resume
 from tests.outcomes import either
@@ -45,11 +44,16 @@ def damaged(path: Path, content: bytes) -> Iterator[None]:
     path.write_bytes(before)
 
 
-def results_of(broken: Path) -> dict[str, Any]:
-    """What comes of resuming, in a copy beside the original: the paths in its settings stay true."""
+def copy_of(broken: Path) -> Path:
+    """Copy the folder beside the original: the paths in its settings stay true."""
     path = broken.with_name("copy")
     shutil.rmtree(path, ignore_errors=True)
-    shutil.copytree(broken, path)
+    return Path(shutil.copytree(broken, path))
+
+
+def results_of(broken: Path) -> dict[str, Any]:
+    """What comes of resuming, in a copy."""
+    path = copy_of(broken)
     result = resume(path, progress=False)
     steps = [(one.step, one.reward, one.rl_loss, one.ntp_loss) for one in result.metrics]
     return {"evaluation": result.evaluation, "steps": steps, "answers": (path / "answers.jsonl").read_bytes()}
@@ -66,7 +70,6 @@ def lose_a_line(content: bytes, number: int) -> bytes:
         ("run.json", lambda c: c[:-30], "run.json' is damaged"),
         ("run.json", lambda c: c.replace(b'"start"', b'"stark"'), "run.json' is damaged (start: Field required)"),
         ("run.json", lambda c: c.replace(b'"steps": 4', b'"steps": "x"'), "run.json' is damaged (steps is 'x'; "),
-        ("run.json", lambda c: c.replace(b'"steps": 4', b'"steps": 40'), "setting steps was 4 when it was saved and"),
         ("metrics.jsonl", lambda c: lose_a_line(c, 0), "metrics.jsonl' is damaged (some of the 2 steps"),
         ("metrics.jsonl", lambda c: c[:-9], "metrics.jsonl' is damaged"),
         ("metrics.jsonl", lambda c: c + b'{"step": 2, "half', ""),  # of a step that is done again
@@ -91,9 +94,7 @@ def test_a_run_resumes_from_a_damaged_folder_as_it_would_have(
 
 def test_the_advice_of_the_message_helps(broken: Path, unbroken: dict[str, Any]) -> None:
     """A line of metrics is lost: without the states the run trains again, to the same end."""
-    path = broken.with_name("copy")
-    shutil.rmtree(path, ignore_errors=True)
-    shutil.copytree(broken, path)
+    path = copy_of(broken)
     (path / "metrics.jsonl").write_bytes(b"")
     _, message = either(lambda: resume(path, progress=False))
     assert "without its folder state/ the run trains again" in (message or "")
@@ -106,10 +107,7 @@ FILES = ("run.json", "positions.json", "samples.json", "preflight.json", "metric
 
 @given(data=st.data())
 @settings(max_examples=100)
-def test_a_report_over_any_damage_is_written_or_refused_in_one_line(
-    data: st.DataObject, broken: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Figured, "png", lambda _: b"")
+def test_a_report_over_any_damage_is_written_or_refused_in_one_line(data: st.DataObject, broken: Path) -> None:
     path = broken / data.draw(st.sampled_from(FILES))
     content = bytearray(path.read_bytes())
     place = data.draw(st.integers(0, len(content)))

@@ -22,21 +22,14 @@ from rmt_mini.runs.export import card, export
 from rmt_mini.runs.run import run
 from tests.runs.test_run import settings
 
+pytestmark = pytest.mark.usefixtures("no_network")
+
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     run(settings(folder, steps=2, length_weight=0.45), progress=False)
     return folder / "run"
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def cut(*_: object, **__: object) -> None:
-        raise AssertionError("a network is used")
-
-    monkeypatch.setattr(socket, "getaddrinfo", cut)
-    monkeypatch.setattr(socket.socket, "connect", cut)
 
 
 def header_of(text: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from rmt_mini.errors import Stopped, UserError
 from rmt_mini.runs import folder as folder_module
 from rmt_mini.runs.run import resume, run
 from rmt_mini.stages.midtrain import StepResult
-from tests.runs.test_run import interrupted, settings
+from tests.runs.test_run import interrupted, read, settings
 from tests.stages.tiny import closing
 
 MEASURED = {"rollout_seconds", "update_seconds", "trunk_seconds", "peak_memory_mb"}  # no two runs agree in these
@@ -42,27 +42,12 @@ def left(folder: Path) -> dict[str, Any]:
     }
 
 
-def notes_of(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return found
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("unbroken")
-    run(settings(folder, steps=6), progress=False)
-    assert not (folder / "run" / "state").exists()
-    return left(folder / "run")
-
-
 @pytest.mark.parametrize(
     "moment",
     ["before positions.json", "before answers.jsonl", "after answers.jsonl", "before preflight.json",
      "after evaluation.json"],
 )  # fmt: skip
-def test_broken_at_a_stage(
-    moment: str, unbroken: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_broken_at_a_stage(moment: str, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place, name = moment.split(" ")
     write = files.write_whole
 
@@ -80,7 +65,7 @@ def test_broken_at_a_stage(
         with pytest.raises(SystemExit):
             run(settings(tmp_path, steps=6), progress=False)
     result = resume(tmp_path / "run", progress=False)
-    assert left(tmp_path / "run") == unbroken
+    assert left(tmp_path / "run") == left(unbroken)
     assert len(result.metrics) == 6
 
 
@@ -89,7 +74,7 @@ def test_a_killed_run_keeps_the_seconds_of_what_was_done(tmp_path: Path) -> None
     path, kept = tmp_path / "run", {}
 
     def die(result: StepResult) -> None:
-        kept.update(notes_of(path)["seconds"])
+        kept.update(read(path, "run.json")["seconds"])
         kept["steps"] = kept.get("steps", 0.0) + result.metrics.rollout_seconds + result.metrics.update_seconds
         if result.metrics.step == 3:
             raise KeyboardInterrupt
@@ -98,16 +83,15 @@ def test_a_killed_run_keeps_the_seconds_of_what_was_done(tmp_path: Path) -> None
         run(settings(tmp_path, steps=6, state_seconds=0.0), on_step=die, progress=False)
     assert {"loading", "evaluation", "cold_start", "preflight", "midtrain", "saving"} <= set(kept)
     assert kept["midtrain"] >= 0.9 * kept["steps"] - 0.02
-    before = notes_of(path)["seconds"]
+    before = read(path, "run.json")["seconds"]
     resume(path, progress=False)
-    done = notes_of(path)["seconds"]
+    done = read(path, "run.json")["seconds"]
     assert done["cold_start"] == before["cold_start"] > 0
     assert done["midtrain"] > before["midtrain"] >= kept["midtrain"]
 
 
-@pytest.mark.parametrize("saved_every", [0.0, 3600.0])
-@pytest.mark.parametrize("step", [0, 3, 5])
-def test_broken_after_a_step(step: int, saved_every: float, unbroken: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("step", "saved_every"), [(0, 0.0), (3, 0.0), (5, 0.0), (5, 3600.0)])
+def test_broken_after_a_step(step: int, saved_every: float, unbroken: Path, tmp_path: Path) -> None:
     def die(result: StepResult) -> None:
         if result.metrics.step == step:
             raise SystemExit
@@ -117,10 +101,10 @@ def test_broken_after_a_step(step: int, saved_every: float, unbroken: dict[str, 
     seen: list[int] = []
     resume(tmp_path / "run", on_step=lambda result: seen.append(result.metrics.step), progress=False)
     assert seen == list(range(step + 1 if saved_every == 0.0 else 0, 6))
-    assert left(tmp_path / "run") == unbroken
+    assert left(tmp_path / "run") == left(unbroken)
 
 
-def test_a_request_stops_after_the_step_and_says_how_to_continue(unbroken: dict[str, Any], tmp_path: Path) -> None:
+def test_a_request_stops_after_the_step_and_says_how_to_continue(unbroken: Path, tmp_path: Path) -> None:
     stop = threading.Event()
 
     def ask(result: StepResult) -> None:
@@ -129,7 +113,7 @@ def test_a_request_stops_after_the_step_and_says_how_to_continue(unbroken: dict[
 
     with pytest.raises(Stopped, match=r"^stopped; .*: rmt-mini resume .*run$"):
         run(settings(tmp_path, steps=6, state_seconds=3600.0), on_step=ask, progress=False, stop=stop)
-    assert notes_of(tmp_path / "run")["status"] == "interrupted"
+    assert read(tmp_path / "run", "run.json")["status"] == "interrupted"
     # asked for after the save of that step, so the step is done again; a request before it saves it
     for _ in range(2):
         stop.clear()
@@ -137,8 +121,8 @@ def test_a_request_stops_after_the_step_and_says_how_to_continue(unbroken: dict[
             resume(tmp_path / "run", on_step=lambda _: stop.set(), progress=False, stop=stop)
     stop.clear()
     resume(tmp_path / "run", progress=False, stop=stop)
-    assert left(tmp_path / "run") == unbroken
-    notes = notes_of(tmp_path / "run")
+    assert left(tmp_path / "run") == left(unbroken)
+    notes = read(tmp_path / "run", "run.json")
     assert (len(notes["resumed"]), notes["status"]) == (3, "done")
 
 
@@ -176,6 +160,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path, caplog: pytest.LogCaptu
     caplog.set_level("INFO")
     first = run(settings(tmp_path), progress=False)
     before = left(first.folder)
+    assert not (first.folder / "state").exists()
     again = resume(first.folder, progress=False)
     assert "nothing is left to do" in caplog.text
     assert left(first.folder) == before
@@ -215,7 +200,7 @@ def test_sigterm_ends_in_good_order(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert said.strip().splitlines()[-1].endswith(f"rmt-mini resume {out}")
     assert "Traceback" not in said
-    assert notes_of(out)["status"] == "interrupted"
+    assert read(out, "run.json")["status"] == "interrupted"
 
 
 def _live(config: RMTConfig) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import socket
 from pathlib import Path
 
 import pytest
@@ -32,20 +31,14 @@ def other(tmp_path: Path) -> Path:
 
 
 @installed
-def test_a_local_task_needs_no_network_and_its_numbers_are_the_models(
-    other: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def cut(*_: object, **__: object) -> None:
-        raise AssertionError("a network is used")
-
-    monkeypatch.setattr(socket, "getaddrinfo", cut)
-    monkeypatch.setattr(socket.socket, "connect", cut)
+def test_a_local_task_needs_no_network_and_its_numbers_are_the_models(other: Path, no_network: None) -> None:
     found, table = benchmark(str(other), "micro", ["micro"], limit=12)
     metrics = found.tasks["rmt_micro"]
     assert metrics.keys() == {"acc", NATS}
-    for name, measured in (("micro", metrics[NATS].before), (str(other), metrics[NATS].after)):
-        assert measured.mean == pytest.approx(sum(by_hand(name)) / 12, abs=1e-3)
-    differences = [new - old for old, new in zip(by_hand("micro"), by_hand(str(other)), strict=True)]
+    before, after = by_hand("micro"), by_hand(str(other))
+    for measured, values in ((metrics[NATS].before, before), (metrics[NATS].after, after)):
+        assert measured.mean == pytest.approx(sum(values) / 12, abs=1e-3)
+    differences = [new - old for old, new in zip(before, after, strict=True)]
     change = metrics[NATS].change
     assert change.difference == pytest.approx(sum(differences) / 12, abs=1e-3)
     assert change.low < change.difference < change.high  # type: ignore[operator]

@@ -20,10 +20,9 @@ from rmt_mini.files import CurvePoint, Notes
 from rmt_mini.runs import compare, tracking
 from rmt_mini.runs.journal import first_notes
 from rmt_mini.runs.run import resume, run
-from rmt_mini.stages.midtrain import StepResult
 from tests.report import made
 from tests.runs.test_resume import left
-from tests.runs.test_run import settings
+from tests.runs.test_run import interrupted, settings
 
 Logged = dict[str, dict[int, float]]  # name -> step -> value
 
@@ -72,37 +71,26 @@ def assert_equal(shown: Logged, recorded: Logged) -> None:
             assert math.isclose(shown[name][step], value, rel_tol=1e-6, abs_tol=1e-12), (name, step)
 
 
-@pytest.fixture(scope="module")
-def silent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("silent")
-    run(settings(folder, steps=5), progress=False)
-    return folder / "run"
-
-
 @needs("tensorboard")
-def test_tensorboard_has_every_value_and_nothing_else_changes(silent: Path, tmp_path: Path) -> None:
+def test_tensorboard_has_every_value_and_nothing_else_changes(unbroken: Path, tmp_path: Path) -> None:
     changes = {"kl_weight": 0.1, "clip_epsilon": 0.2}
     run(settings(tmp_path, steps=3, report_to="tensorboard", **changes), progress=False)
     shown = in_tensorboard(tmp_path / "run")
     assert {"reward", "policy_entropy", "kl", "clip_share", "held_out/plain", "held_out/think"} <= shown.keys()
     assert_equal(shown, in_files(tmp_path / "run"))
-    assert not (silent / "tensorboard").exists()
-    assert Notes.read(silent).tracking_id is None
+    assert not (unbroken / "tensorboard").exists()
+    assert Notes.read(unbroken).tracking_id is None
 
 
 @needs("tensorboard")
 @pytest.mark.parametrize(("first", "then"), [("tensorboard", "tensorboard"), ("none", "tensorboard")])
 @pytest.mark.parametrize("seconds", [0.0, 3600.0])
-def test_a_resumed_run_continues_its_log(first: str, then: str, seconds: float, silent: Path, tmp_path: Path) -> None:
-    def die(result: StepResult) -> None:
-        if result.metrics.step == 2:
-            raise SystemExit  # state is saved after each step, or never: then three steps are taken back
-
-    with pytest.raises(SystemExit):
-        run(settings(tmp_path, steps=5, state_seconds=seconds, report_to=first), on_step=die, progress=False)
+def test_a_resumed_run_continues_its_log(first: str, then: str, seconds: float, unbroken: Path, tmp_path: Path) -> None:
+    # state is saved after each step, or never: then three steps are taken back
+    interrupted(settings(tmp_path, steps=6, state_seconds=seconds, report_to=first), step=2)
     resume(tmp_path / "run", progress=False, changes={"report_to": then})
     assert_equal(in_tensorboard(tmp_path / "run"), in_files(tmp_path / "run"))
-    assert left(tmp_path / "run") == left(silent)  # results do not depend on where they are shown
+    assert left(tmp_path / "run") == left(unbroken)  # results do not depend on where they are shown
 
 
 @needs("tensorboard")
@@ -219,7 +207,7 @@ def test_a_tracker_that_is_not_installed_leaves_no_folder(tmp_path: Path, monkey
 
 
 def test_a_tracker_that_fails_ends_no_run(
-    silent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sent: list[int] = []
 
@@ -230,10 +218,10 @@ def test_a_tracker_that_fails_ends_no_run(
 
     monkeypatch.setitem(tracking.OPEN, "wandb", lambda *_: tracking.Tracker(0, send, lambda: None))
     monkeypatch.setattr(tracking, "require", lambda _: None)
-    run(settings(tmp_path, steps=5, report_to="wandb"), progress=False)
+    run(settings(tmp_path, steps=6, report_to="wandb"), progress=False)
     assert sent == [0, 0, 1, 2]  # the curve's first point, steps, and the point after two of them
     assert caplog.text.count("Reporting ends at step 2 (no route to host); the run goes on") == 1
-    assert left(tmp_path / "run") == left(silent)
+    assert left(tmp_path / "run") == left(unbroken)
 
 
 def test_a_tracker_that_does_not_start_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

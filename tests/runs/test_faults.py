@@ -6,11 +6,10 @@ Each ends in one line that says what to do, and in nothing lost.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +19,17 @@ from safetensors import SafetensorError
 
 from rmt_mini.engine.model import load_policy
 from rmt_mini.errors import NonFiniteError, UserError
-from rmt_mini.report.plots import Figured
 from rmt_mini.runs import capacity
 from rmt_mini.runs.folder import load_state
 from rmt_mini.runs.run import resume, run
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from tests.runs.test_resume import flags as config_flags
 from tests.runs.test_resume import left
-from tests.runs.test_run import interrupted, settings
+from tests.runs.test_run import interrupted, lines, read, settings
 from tests.stages.tiny import closing, small
 from tests.test_cli import outcome
 
-ROOT = Path(__file__).resolve().parents[1]
-STEPS = 6
-
-
-@pytest.fixture(scope="module", autouse=True)
-def undrawn() -> Iterator[None]:
-    """Leave figures out: other tests draw them, and they take half of a small run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figured, "png", lambda _: b"")
-        yield
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("unbroken")
-    run(settings(folder, steps=STEPS), progress=False)
-    return left(folder / "run")
+STEPS = 6  # as of ``unbroken``
 
 
 def flags(folder: Path, **changes: Any) -> list[str]:
@@ -115,7 +97,7 @@ WRITES = (
 )  # fmt: skip
 
 
-def test_a_full_disk_loses_nothing_wherever_it_strikes(unbroken: dict[str, Any], tmp_path: Path) -> None:
+def test_a_full_disk_loses_nothing_wherever_it_strikes(unbroken: Path, tmp_path: Path) -> None:
     config, path = settings(tmp_path, steps=STEPS, save_every=2, state_seconds=0.0), tmp_path / "run"
     advice = rf"^no space left on the disk of '{path}' \(\d+ MB free\); free some, then: rmt-mini resume {path}$"
     step = 0
@@ -133,9 +115,9 @@ def test_a_full_disk_loses_nothing_wherever_it_strikes(unbroken: dict[str, Any],
         if before is not None:
             assert load_policy(str(path / "checkpoint"), "cpu").parameters
             assert name != ".checkpoint.new" or checkpoint.read_bytes() == before
-        assert json.loads((path / "run.json").read_text(encoding="utf-8"))["status"] in ("failed", "done", "running")
+        assert read(path, "run.json")["status"] in ("failed", "done", "running")
     resume(path, progress=False)
-    assert left(path) == unbroken
+    assert left(path) == left(unbroken)
     assert not [one for one in path.rglob(".*")]
 
 
@@ -161,7 +143,7 @@ def too_much_of_a_gpu() -> None:
 
 
 def test_out_of_memory_says_what_to_lower_and_the_run_goes_on(
-    unbroken: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, step = tmp_path / "run", RMTTrainer.step
     greed = {512: too_much, 256: lambda: bytearray(2**62), 128: too_much_of_a_gpu}
@@ -182,11 +164,11 @@ def test_out_of_memory_says_what_to_lower_and_the_run_goes_on(
         )
         command = ["resume", str(path), "--branch-tokens", str(tokens // 2)]
     assert outcome(command, capsys)[0] == 0
-    metrics = left(path)["metrics"]
+    metrics, whole = left(path)["metrics"], left(unbroken)["metrics"]
     assert [line["step"] for line in metrics] == list(range(STEPS))
-    assert metrics[:3] == unbroken["metrics"][:3]  # made with 512 tokens
-    assert metrics[3]["ntp_loss"] == pytest.approx(unbroken["metrics"][3]["ntp_loss"], rel=1e-4)
-    assert json.loads((path / "run.json").read_text(encoding="utf-8"))["config"]["branch_tokens"] == 64
+    assert metrics[:3] == whole[:3]  # made with 512 tokens
+    assert metrics[3]["ntp_loss"] == pytest.approx(whole[3]["ntp_loss"], rel=1e-4)
+    assert read(path, "run.json")["config"]["branch_tokens"] == 64
 
 
 def test_memory_that_will_hardly_do_is_said_beforehand(
@@ -232,7 +214,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, *steps: int, value: float = float("na
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(
-    unbroken: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "ein Lauf ü 文"
     with pytest.MonkeyPatch.context() as patch:
@@ -242,7 +224,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(
         "error: step 4: the RL loss is not finite; the weights are those of the step before; lower learning_rate "
         f"(0.001), or skip such steps (on_nan): rmt-mini resume '{path}' --on-nan skip"
     )
-    notes = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    notes = read(path, "run.json")
     assert (notes["status"], notes["error"].partition(":")[0]) == ("failed", "NonFiniteError")
     before = load_policy(str(path / "checkpoint"), "cpu")  # of step 3
     saved = load_state(path)
@@ -252,7 +234,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(
         master = saved.tensors[f"master/{name}"]  # float32, where the checkpoint may be bfloat16
         assert torch.equal(parameter, master.to(parameter.dtype))
     resume(path, progress=False)
-    assert left_by_command(path) == unbroken
+    assert left_by_command(path) == left(unbroken)
 
 
 def test_such_steps_may_be_skipped_from_there_on(
@@ -262,8 +244,7 @@ def test_such_steps_may_be_skipped_from_there_on(
     spoil(monkeypatch, 2, 4)
     failed(["run", "laptop", *flags(tmp_path)], capsys)
     assert outcome(["resume", str(tmp_path / "run"), "--on-nan", "skip"], capsys)[0] == 0
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["skipped"] for line in lines] == [0, 0, 1, 0, 1, 0]
+    assert [line["skipped"] for line in lines(tmp_path / "run", "metrics.jsonl")] == [0, 0, 1, 0, 1, 0]
     assert [text for text in caplog.messages if "skipped" in text] == [
         "Step 2: the RL loss is not finite; its update is skipped, and so are others like it",
         "2 updates were skipped; metrics.jsonl says which",
