@@ -147,6 +147,10 @@ def test_sentences_say_what_the_tables_show() -> None:
     assert "RMT is ahead by {} points, and by {} on calculable tokens".format(*gaps) in page
     pairs = _pairs(found, "rmt-random-tokens")
     assert f"without regard to entropy it is {points(pairs['average'])} points by the choice" in page
+    hard_first = points(_pairs(found, "rmt-reversed-curriculum")["average"])
+    assert f"From hard to easy does no worse either: {hard_first} points for easy to hard." in page
+    assert f"({len(_recorded(MAIN, 'runs', Evaluation))} runs, 2026" in page
+    assert {*arms.ARMS} - {*found.arms} == {"sft", "rlp"}  # "two controls have not run yet"
     constant, pairs = found.arms["rmt-short-budget"], _pairs(found, "rmt-short-budget")
     sentence = "as long ({:.1f} tokens), and the decay gives {} points"
     assert sentence.format(constant.thought_length, points(pairs["average"])) in page
