@@ -40,6 +40,7 @@ from rmt_mini.runs.compare import (
 )
 from rmt_mini.runs.pre_and_post import posttrain_run
 from rmt_mini.runs.run import run
+from rmt_mini.worlds.micro import WORLDS, make_tokenizer
 from tests.fakes import byte_tokenizer
 from tests.report.made import a_run, an_exam, notes
 from tests.runs.test_resume import command, environment
@@ -206,6 +207,8 @@ def test_exams_are_taken_by_all_and_once(
         patch.setattr(exams_module, "go_on", lambda *_: "")
         exams_module.exams(whole)  # of a model that is not the micro-world's
         assert ExamPlan.read(whole / "exams/gym-chain_sum").arms == ["base", "ntp", "rpt", "rmt"]
+    tokenizers = {world.name: make_tokenizer(world) for world in WORLDS.values()}  # each takes half a second
+    monkeypatch.setattr(exams_module, "make_tokenizer", lambda world: tokenizers[world.name])
     settings: dict[str, Any] = {"source": "micro", "count": 8, "samples": 2, "every": 1, "changes": SITTING}
     stop, started, path = threading.Event(), [], whole / "exams/micro"
 
