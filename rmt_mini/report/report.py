@@ -85,7 +85,7 @@ def write_comparison_report(
     exams, table = exams or {}, macro(TABLES, "variants", variants, SYMBOLS) if variants else accuracy_table(found)
     figures = {"arms": plots.arms(_shown(found))}
     # more steps would leave the others no room, and more arms than there are looks could not be told apart
-    learned = {n: one.curves["average"] for n, one in found.arms.items() if one.curves}
+    learned = {n: found.arms[n].curves["average"] for n in _words(found) if found.arms[n].curves}
     learned = {n: curve for n, curve in learned.items() if max(curve) <= found.config.steps}
     crowded = len(learned) > len(LOOKS)
     curves = {_words(found)[n]: curve for n, curve in learned.items() if n in MAIN or not crowded}
