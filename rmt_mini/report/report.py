@@ -84,11 +84,12 @@ def write_comparison_report(
     """Write report.md and figures of a comparison, and its exams; returns the table of accuracies, or of variants."""
     exams, table = exams or {}, macro(TABLES, "variants", variants, SYMBOLS) if variants else accuracy_table(found)
     figures = {"arms": plots.arms(_shown(found))}
-    # more steps would leave the others no room, and more arms than there are looks could not be told apart
-    learned = {n: found.arms[n].curves["average"] for n in _words(found) if found.arms[n].curves}
-    learned = {n: curve for n, curve in learned.items() if max(curve) <= found.config.steps}
-    crowded = len(learned) > len(LOOKS)
-    curves = {_words(found)[n]: curve for n, curve in learned.items() if n in MAIN or not crowded}
+    words = _words(found)
+    learned = {name: found.arms[name].curves.get("average", {}) for name in words}
+    # more steps would leave the others no room
+    drawn = [name for name, curve in learned.items() if curve and max(curve) <= found.config.steps]
+    crowded = len(drawn) > len(LOOKS)  # some would look alike
+    curves = {words[name]: learned[name] for name in drawn if name in MAIN or not crowded}
     if curves and not variants:
         figures["curves"] = plots.levels(curves, "step", "next tokens right")
     for source, exam in exams.items():
@@ -102,7 +103,7 @@ def write_comparison_report(
         found=found,
         crowded=crowded,
         arms=_shown(found),
-        words=_words(found),
+        words=words,
         symbols=SYMBOLS,
         claims=claims.corrected(claims.claims(found)),
         exam_claims=claims.corrected([one for source in exams for one in claims.exam_claims(exams[source], source)]),
