@@ -145,8 +145,8 @@ def test_lesson_9_says_what_the_comparison_shows() -> None:
 def test_lesson_9_says_what_the_older_text_shows() -> None:
     older, words = Comparison.read(DATA / "micro/comparison"), said(9)
     pairs = {one.b: one for one in older.paired if one.tier == "average"}
-    behind = [f"{-100 * pairs[name].difference:.1f}" for name in ("ntp", "ntp-equal-compute")]
-    assert "ahead of RMT, by {} points for equal steps and by {} for equal compute".format(*behind) in words
+    leads = [f"{-100 * pairs[name].difference:.1f}" for name in ("ntp", "ntp-equal-compute")]
+    assert "ahead of RMT, by {} points for equal steps and by {} for equal compute".format(*leads) in words
     assert [pairs[name].sign for name in ("ntp", "ntp-equal-compute")] == [-1, -1]
     controls = ("rmt-shuffled-reward", "rl-no-think", "rmt-random-tokens")
     assert [pairs[name].sign for name in controls] == [1, 1, 0]

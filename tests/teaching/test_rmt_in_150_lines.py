@@ -101,7 +101,7 @@ def scripted(tokens: list[int], read: list[int]) -> Any:
     return model
 
 
-@pytest.mark.parametrize("length", [0, 5, 6])
+@pytest.mark.parametrize("length", [0, 3, 5, 6])
 def test_a_thought_ends_by_itself_or_at_the_cap_and_every_token_is_read_once(
     names: dict[str, Any], length: int
 ) -> None:

@@ -164,7 +164,7 @@ def test_bad_files_get_one_line(name: str, data: bytes, words: str, tmp_path: Pa
     assert words in complaint(lambda: load_corpus(str(tmp_path / name)))
 
 
-@pytest.mark.parametrize("source", ["", "hf:", "owner/name", "x\0", "a\nb", "micro:x"])
+@pytest.mark.parametrize("source", ["", "hf:", "owner/name", "no.txt", "x\0", "a\nb", "champ@train", "micro:x"])
 def test_the_error_for_an_unknown_source_says_what_is_accepted(source: str) -> None:
     message = complaint(lambda: load_corpus(source))
     assert "does not exist" in message

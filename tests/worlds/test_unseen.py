@@ -76,7 +76,7 @@ def test_texts_of_other_settings_hold_out_the_same(knobs: dict[str, float]) -> N
     assert not train & held_out
 
 
-@pytest.mark.parametrize("name", ["micro", "abacus", "champ"])
+@pytest.mark.parametrize("name", ["micro", "micro-dev", "abacus", "abacus-dev", "champ"])
 def test_the_line_of_a_report_says_so(name: str) -> None:
     train, held_out = split(name)
     what = "a run of 12 words" if name == "champ" else "a calculation"
