@@ -14,7 +14,7 @@ import pytest
 
 from rmt_mini import arms
 from rmt_mini.config import preset
-from rmt_mini.files import Comparison, Evaluation, ExamEvaluation, ExamStep, Pair, PostTraining
+from rmt_mini.files import Comparison, ComparisonPlan, Evaluation, ExamEvaluation, ExamStep, Pair, PostTraining
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.report.claims import PAPER, SHOWN, claims, corrected
 from rmt_mini.report.markdown import points, share
@@ -150,7 +150,25 @@ def test_sentences_say_what_the_tables_show() -> None:
     hard_first = points(_pairs(found, "rmt-reversed-curriculum")["average"])
     assert f"From hard to easy does no worse either: {hard_first} points for easy to hard." in page
     assert f"({len(_recorded(MAIN, 'runs', Evaluation))} runs, 2026" in page
-    assert {*arms.ARMS} - {*found.arms} == {"sft", "rlp"}  # "two controls have not run yet"
+    assert {*arms.ARMS} <= {*found.arms}  # "all runs"
+    plan = ComparisonPlan.read(MAIN)
+    assert (plan.bases, plan.seeds, plan.control_seeds) == (3, 2, 1)  # as in the protocol
+    rlp, untrained = found.arms["rlp"], found.arms["base-ntr"]
+    sentence = "has no NTP loss, ends at {:.1f} %, where the untrained model is after a thought."
+    assert sentence.format(100 * rlp.average.accuracy) in page
+    assert abs(rlp.average.accuracy - untrained.average.accuracy) < 0.01
+    bits = [one.more[name]["average"].mean for name in ("bits_after", "bits") for one in (rlp, untrained)]
+    assert "the true token costs {:.2f} bits, before training {:.2f}.".format(*bits[:2]) in page
+    assert "plain prediction becomes worse, {:.2f} bits instead of {:.2f}.".format(*bits[2:]) in page
+    levels = [100 * (one.sorts["calculable"].accuracy or 0) for one in (without, rlp)]
+    assert "is right at {:.0f} % of calculable tokens where RLP's arm has {:.0f}.".format(*levels) in page
+    sft, pairs = found.arms["sft"], _pairs(found, "sft")
+    assert f"{points(pairs['average'])} points (p {pairs['average'].p:.3f} alone" in page
+    assert f"keeps the sayings ({100 * (sft.sorts['saying'].accuracy or 0):.0f} %)" in page
+    names = [f"{arm}{base}-seed5000" for arm in ("sft", "rmt") for base in ("", "-base1", "-base2")]
+    calculated = [100 * (dict(runs)[name].after.think.sorts["calculable"].accuracy or 0) for name in names]
+    sentence = "{:.0f}, {:.0f} and {:.0f} % of calculable tokens by base, where RMT from the same seed has {:.0f}, "
+    assert (sentence + "{:.0f} and {:.0f}.").format(*calculated) in page
     constant, pairs = found.arms["rmt-short-budget"], _pairs(found, "rmt-short-budget")
     sentence = "as long ({:.1f} tokens), and the decay gives {} points"
     assert sentence.format(constant.thought_length, points(pairs["average"])) in page
