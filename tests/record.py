@@ -2,7 +2,8 @@
 
 Copied are plan, results, report and figures, as far as they are there; ``runs.tar.xz`` takes of each finished run what
 a report is made of: settings, every answer, metrics and curve; of exams, settings and answers. Unpacked into a folder
-beside compare.json, they let ``rmt-mini compare`` go on with the runs that are missing, or write the report again.
+beside compare.json, they let ``rmt-mini compare`` go on with the runs that are missing, or write the report again. The
+comparisons of a map are recorded one by one.
 """
 
 import hashlib
@@ -16,15 +17,15 @@ from pathlib import Path
 from rmt_mini.runs.compare import is_done
 
 BY_HAND = {"PROVENANCE.md", "PROTOCOL.md", "TRIED.md", "README.md"}  # in data/
-OF_ALL = ("compare.json", "comparison.json", "posttraining.json", "report.md", "figures")
+OF_ALL = ("over.json", "map.json", "compare.json", "comparison.json", "posttraining.json", "report.md", "figures")
 OF_A_RUN = ("run.json", "evaluation.json", "answers.jsonl", "metrics.jsonl", "curve.jsonl", "samples.json")
 OF_AN_EXAM = ("run.json", "evaluation.json", "answers.jsonl")
 
 
 def record(folder: Path, out: Path, preset: int = 9) -> list[str]:
-    """Copy and pack a comparison; returns the names of the runs in the archive, which is the same for the same runs.
+    """Copy and pack a comparison, or those of a map; returns the names of the runs in the archives.
 
-    ``preset`` is how hard xz tries; it changes the size alone.
+    An archive is the same for the same runs; ``preset``, how hard xz tries, changes its size alone.
     """
     out.mkdir(parents=True, exist_ok=True)
     for path in (folder / name for name in OF_ALL):
@@ -33,6 +34,8 @@ def record(folder: Path, out: Path, preset: int = 9) -> list[str]:
         elif path.exists():
             text = path.read_text(encoding="utf-8").replace(f"{Path.cwd()}/", "")  # of models in folders
             (out / path.name).write_text(text, encoding="utf-8")
+    if values := sorted(folder.glob("*=*")):
+        return [f"{value.name}/{name}" for value in values for name in record(value, out / value.name, preset)]
     done = [path for path in sorted((folder / "runs").iterdir()) if is_done(path)]
     sat = [path for path in sorted(folder.glob("exams/*/*")) if is_done(path)]
     files = [run / name for name in OF_A_RUN for run in done]  # by name first: files that are alike stand together

@@ -5,7 +5,7 @@ those of ``stages/statistics.py``, over documents (or questions), seeds and base
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise, product
 from pathlib import Path
@@ -17,7 +17,7 @@ from rmt_mini import files
 from rmt_mini.arms import BASE, METHOD
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import UserError
-from rmt_mini.files import Cell, Change, Comparison, Evaluation, Measured, Notes
+from rmt_mini.files import ArmRow, Cell, Change, Comparison, Evaluation, Measured, Notes
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Answer, Position
 from rmt_mini.stages import statistics
@@ -293,14 +293,27 @@ def _turned(found: Change) -> Change:
     return Change(difference=middle, low=low, high=high)
 
 
+def _gated(row: ArmRow) -> Cell | None:
+    mean = row.more.get("gated", {}).get("average")
+    return None if mean is None else Cell(accuracy=mean.mean, low=mean.low, high=mean.high, n=mean.n)
+
+
+LEVELS: dict[str, Callable[[ArmRow], Cell | None]] = {
+    "average": lambda row: row.average,
+    "gated": _gated,  # thinks only where the plain prediction is unsure
+    "plain": lambda row: row.plain.average,
+    "calculable": lambda row: row.sorts.get("calculable"),
+}  # of a map
+
+
 def map_over(setting: str, found: Mapping[float, Comparison]) -> files.Map:
-    """Read the accuracy of each arm from comparisons by rising value of a setting, on average and where calculable."""
+    """Read the accuracy of each arm from comparisons by rising value of a setting, at each of LEVELS."""
     levels = {}
-    for what in ("average", "calculable"):
+    for what, cell_of in LEVELS.items():
         arms: dict[str, dict[float, Cell]] = {}
         for value, one in found.items():
             for name, row in one.arms.items():
-                cell = row.average if what == "average" else row.sorts.get(what)
+                cell = cell_of(row)
                 if name not in BASE and cell is not None and cell.accuracy is not None:
                     arms.setdefault(name, {})[value] = cell
         if arms:

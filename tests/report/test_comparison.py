@@ -26,6 +26,7 @@ from rmt_mini.files import (
     ExamOutcome,
     ExamPlan,
     Map,
+    Mean,
     OverPlan,
     Pair,
     PostTraining,
@@ -531,7 +532,8 @@ def at_value(rmt: float, rpt: float, calculable: dict[str, float]) -> Comparison
             if name in calculable
             else {}
         )
-        arms[name] = ArmRow(**values | {"sorts": sorts}, thought_length_interval=(1, 2))
+        gated = {"gated": {"average": Mean(mean=right + 0.1, low=right, high=right + 0.2, n=100)}} if calculable else {}
+        arms[name] = ArmRow(**values | {"sorts": sorts}, thought_length_interval=(1, 2), more=gated)
     gaps = {"average": rmt - rpt, **({"calculable": calculable["rmt"] - calculable["rpt"]} if calculable else {})}
     ends_of = {tier: {"difference": gap, "low": gap - 0.01, "high": gap + 0.01} for tier, gap in gaps.items()}
     pairs = [Pair(a="rmt", b="rpt", tier=tier, **found) for tier, found in ends_of.items()]
@@ -555,6 +557,13 @@ def test_where_lines_cross_over_a_setting(tmp_path: Path, png: Callable[[Figured
         "rmt": [0.3, 0.4, 0.5, 0.7],
     }
     assert list(calculable.arms["rmt"]) == [0.25, 0.5, 1.0]
+    gated, plain = made.levels["gated"], made.levels["plain"]
+    assert {at: (one.accuracy, one.low) for at, one in gated.arms["rmt"].items()} == {
+        0.25: (0.5, 0.4),
+        0.5: (0.6, 0.5),
+        1.0: (pytest.approx(0.8), 0.7),
+    }
+    assert [one.accuracy for one in plain.arms["rpt"].values()] == [0.5] * 4
     (one,), (other,) = average.crossings, calculable.crossings
     assert (one.ahead, one.behind, one.low, one.high) == ("rpt", "rmt", 0.0, 0.5)  # at 0.25 both are alike
     assert one.at == pytest.approx(0.25)
@@ -570,6 +579,7 @@ def test_where_lines_cross_over_a_setting(tmp_path: Path, png: Callable[[Figured
         "| 1 | 40.0 [38.0, 42.0] | 70.0 [68.0, 72.0] | +30.0 [+29.0, +31.0] |\n",
         "[0.5](calculation_share=0.5/report.md)",
         "](figures/map-calculable.png)",
+        "| 0 | 50.0 [48.0, 52.0] | 50.0 [48.0, 52.0] | - |\n",  # plain: no difference of two arms was computed
     ):
         assert line in page + table
     drawn = plots.over(average, "calculation_share")

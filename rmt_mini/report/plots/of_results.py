@@ -173,7 +173,8 @@ def forest(rows: Mapping[str, Change], what: str, by: float = 100) -> Figured:
 
 def over(level: Level, setting: str, what: str = "average") -> Figured:
     """Draw accuracy of each arm over the values of a setting, with 95 % intervals; rings are where lines cross."""
-    unit = f"{'next' if what == 'average' else what} tokens right"
+    ways = {"gated": ", a thought where unsure", "plain": ", plainly"}
+    unit = "calculable tokens right" if what == "calculable" else f"next tokens right{ways.get(what, '')}"
     drawn = canvas.levels({shown(arm): cells for arm, cells in level.arms.items()}, setting, unit)
     (ax,) = drawn.figure.axes
     for one in level.crossings:
