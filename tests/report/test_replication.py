@@ -15,12 +15,15 @@ import pytest
 from rmt_mini import arms
 from rmt_mini.config import preset
 from rmt_mini.files import Comparison, ComparisonPlan, Evaluation, ExamEvaluation, ExamStep, Pair, PostTraining
+from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.report.claims import PAPER, SHOWN, claims, corrected
 from rmt_mini.report.markdown import points, share
 from rmt_mini.report.plots import Figured
 from rmt_mini.runs import pre_and_post
 from rmt_mini.runs.compare import report
+from rmt_mini.worlds.corpus import corpus_for
+from rmt_mini.worlds.micro import WORLDS
 from tests.quotes import PAGE, QUOTED, ROOT, quoted, section
 from tests.record import record
 
@@ -127,14 +130,23 @@ def test_sentences_say_what_the_tables_show() -> None:
     gaps = [points(pairs[part]) for part in ("average", "calculable", "saying")]
     lengths = [f"{one.thought_length:.1f}" for one in (flat, rmt)]
     sentence = (
-        "in no order give {} points for the curriculum, {} on calculable tokens and {} on sayings, with thoughts as "
-        "long ({} and {} tokens)"
+        "RMT minus the same tiers in no order is {} points, {} on calculable tokens and {} on sayings, with thoughts "
+        "as long ({} and {} tokens)"
     )
     assert sentence.format(*gaps, *lengths) in page
     paper = PAPER["rmt"][3] - PAPER["rmt-no-curriculum"][3]
     assert f"the paper's {paper:+.2f} is outside the interval" in page
     assert 100 * (pairs["average"].high or 0) < paper
+    gains = [found.arms["rmt"].more["gain"][sort] for sort in ("average", "calculable")]
+    cells = [f"{one.mean:+.2f} [{one.low:+.2f}, {one.high:+.2f}]" for one in gains]
+    assert "its gain is {} bits, and {} at calculable tokens.".format(*cells) in page
+    assert f"({100 * (long.compute.operations / rmt.compute.operations - 1):.0f} % more operations)" in page
+    loose = next(arm for arm in ComparisonPlan.read(MAIN).arms if arm.name == "rmt-no-budget").config(found.config)
+    caps = [thought_cap(budget_of(one, one.steps)) for one in (loose, found.config)]
+    assert "{} tokens without a budget, as in RPT, and {} with it".format(*caps) in page
     shuffled, pairs = found.arms["rmt-shuffled-reward"], _pairs(found, "rmt-shuffled-reward")
+    assert shuffled.compute is not None
+    assert f"({shuffled.compute.operations / rmt.compute.operations:.2f} times RMT's operations)" in page
     levels = [f"{100 * one.average.accuracy:.1f}" for one in (shuffled, found.arms["base-ntr"])]
     sentence = "ends at {} %, where the untrained model is after a thought ({}): RMT is ahead by {} points"
     assert sentence.format(*levels, points(pairs["average"])) in page
@@ -146,10 +158,18 @@ def test_sentences_say_what_the_tables_show() -> None:
     gaps = points(pairs["average"]), points(pairs["calculable"])
     assert "RMT is ahead by {} points, and by {} on calculable tokens".format(*gaps) in page
     pairs = _pairs(found, "rmt-random-tokens")
-    assert f"without regard to entropy it is {points(pairs['average'])} points by the choice" in page
+    assert f"RMT minus RMT on random positions is {points(pairs['average'])} points" in page
+    forms = {"rmt-random-tokens": "{0:.0f} % [{1:.0f}, {2:.0f}]", "rmt": "{0:.0f} in RMT"}
+    cells = [share(found.arms[arm].sorts["calculable"], form) for arm, form in forms.items()]
+    assert "calculable tokens are right at {}, and at {};".format(*cells) in page
     hard_first = points(_pairs(found, "rmt-reversed-curriculum")["average"])
     assert f"From hard to easy does no worse either: {hard_first} points for easy to hard." in page
     assert f"({len(_recorded(MAIN, 'runs', Evaluation))} runs, 2026" in page
+    train, held_out = corpus_for(found.config).split(found.config.evaluation_fraction)
+    sayings = WORLDS["abacus"].sayings
+    assert f"one of {len(sayings)} fixed sentences" in page
+    for side in (train, held_out):
+        assert all(any(one in document.text for document in side) for one in sayings)
     assert {*arms.ARMS} <= {*found.arms}  # "all runs"
     plan = ComparisonPlan.read(MAIN)
     assert (plan.bases, plan.seeds, plan.control_seeds) == (3, 2, 1)  # as in the protocol
@@ -162,8 +182,10 @@ def test_sentences_say_what_the_tables_show() -> None:
         "{:.0f} % of calculable tokens where RMT without the NTP loss has {:.0f}, and no reading".format(*levels)
         in page
     )
-    bits = [one.more["bits_after"]["average"].mean for one in (rlp, untrained)]
-    assert "the true token costs {:.2f} bits, more than the {:.2f} before training.".format(*bits) in page
+    bits = [one.more["bits_after"]["average"] for one in (rlp, untrained)]
+    sentence = "the true token costs {0.mean:.2f} bits [{0.low:.2f}, {0.high:.2f}], before training {1.mean:.2f}."
+    assert sentence.format(*bits) in page
+    assert f"is {100 * (rpt.average.accuracy - rlp.average.accuracy):.0f} points ahead of it" in page
     easy = rlp.compute.rl_tokens_by_tier[0] / rlp.compute.rl_tokens
     assert f"{100 * easy:.0f} % of its RL tokens go to the easy tier" in page
     sft, pairs = found.arms["sft"], _pairs(found, "sft")
@@ -259,7 +281,7 @@ def test_sentences_on_the_second_comparison_say_what_it_shows() -> None:
     assert "sayings differ by {}, calculable tokens by {}.".format(*gaps[1:]) in page
     average, gated = points(over_ntp["average"]), points(over_ntp["gated"])
     assert f"ahead of NTP only from {ahead[1]} of 5 bases, and {average} on average" in page
-    assert f"RMT is right {gated} points more often than NTP only under the same gate" in page
+    assert f"With a gate of its own each, RMT is at {gated} points over NTP only" in page
     signs = {claim.text: claim.sign for claim in corrected(claims(found))}
     assert sorted(signs.values()) == [0, 1, 1, 1]
     assert signs["RMT is more than training on the text (NTP only, equal steps)"] == 0
@@ -278,6 +300,23 @@ def test_sentences_on_the_second_comparison_say_what_it_shows() -> None:
     last = [calculable(f"{arm}-base4-seed5300", when) for arm, when in moments]
     assert "begins at {} % and ends at {} under RMT and at {} under RPT".format(*last) in page
     assert f"RMT loses {100 * (ntp.by_base[4] - rmt.by_base[4]):.0f} points to reading alone" in page
+    gains = [100 * (mine - its) for mine, its in zip(rmt.by_base[:4], ntp.by_base, strict=False)]
+    assert f"The other four are ahead by {min(gains):+.1f} to {max(gains):+.1f} points, below the first" in page
+    short = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"the others are ahead by {min(gains):+.1f} to {max(gains):+.1f}." in short
+    first = _recorded(MAIN, "runs", Evaluation)
+    asked = []
+    for those in ([runs[run] for run in four], [one for name, one in first.items() if OF_RMT.fullmatch(name)]):
+        of = [sum(one.after.think.sorts[sort].n for one in those) for sort in ("calculable", "saying")]
+        asked += [100 * number / sum(one.after.think.average.n for one in those) for number in of]
+    sentence = (
+        "of the four's positions {:.0f} % are calculable and {:.0f} % sayings, of the first three's {:.0f} and {:.0f} %"
+    )
+    assert sentence.format(*asked) in page
+    levels = [100 * one.average.accuracy for one in (rmt, rmt.plain)]
+    assert "than its own plain prediction ({:.1f} and {:.1f} %)".format(*levels) in page
+    gain = rmt.more["gain"]["average"]
+    assert f"a thought costs it {-gain.mean:.2f} bits [{-gain.high:.2f}, {-gain.low:.2f}]" in page
 
 
 def test_the_table_of_thoughts_is_the_record_and_its_sentences_follow() -> None:

@@ -130,7 +130,7 @@ def test_lesson_9_says_what_the_comparison_shows() -> None:
     controls = ("rmt-shuffled-reward", "average"), ("rl-no-think", "calculable"), ("rmt-random-tokens", "average")
     shuffled, thought, chosen = (points(pairs[control]) for control in controls)
     assert f"all that RL gave, {shuffled} points, which holds; answers given at once cost {thought} points on" in words
-    assert f"random tokens make no difference that one could tell, {chosen}; RLP's reward ends" in words
+    assert f"random tokens make no difference that one could tell, {chosen}; RLP's arm ends" in words
     assert f"ends {100 * (pairs['rlp', 'average'].difference or 0):.1f} points lower, where the untrained" in words
     reading = [points(pairs["rmt-no-ntp", sort]) for sort in ("calculable", "saying")]
     assert "by {} points on calculable tokens and by {} on sayings".format(*reading) in words
