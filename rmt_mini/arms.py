@@ -31,17 +31,22 @@ def _mean_tiers(base: RMTConfig) -> dict[str, Any]:
 
 
 def _doubled(base: RMTConfig) -> dict[str, Any]:
-    return {"budget_start": 2 * base.budget_start} if base.use_budget else {}
+    names = ("budget_start", "evaluation_budget") if base.use_budget else ()
+    return {name: 2 * getattr(base, name) for name in names if getattr(base, name)}
+
+
+def _last_budget(base: RMTConfig) -> dict[str, Any]:
+    # B_T; its formula is in ``method.budget``, which this room may not import
+    last = max(base.budget_min, floor(base.budget_start * base.budget_decay + 1e-9))
+    return {"budget_decay": 1.0, "budget_start": last} if base.use_budget else {}
 
 
 # what an arm has instead that follows from the preset's settings
 COMPUTED: dict[str, Callable[[RMTConfig], dict[str, Any]]] = {
     # without a budget thoughts stop at 2 budget_start, which would cut the thoughts that nobody asked to be short
-    **dict.fromkeys(("rpt", "rlp", "rmt-no-budget"), _doubled),
-    # B_T; its formula is in ``method.budget``, which this room may not import
-    "rmt-short-budget": lambda base: {
-        "budget_start": max(base.budget_min, floor(base.budget_start * base.budget_decay + 1e-9))
-    },
+    **dict.fromkeys(("rlp", "rmt-no-budget"), _doubled),
+    "rpt": lambda base: _doubled(base) | ({} if base.use_curriculum else {"use_curriculum": True}),  # it needs tiers
+    "rmt-short-budget": _last_budget,
     "rmt-no-curriculum": _mean_tiers,
     "rmt-reversed-curriculum": lambda base: (
         {"tier_probs_early": base.tier_probs_late, "tier_probs_late": base.tier_probs_early}

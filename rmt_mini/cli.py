@@ -101,7 +101,7 @@ Tokens = Annotated[int | None, Parameter(help="continue with fewer where memory 
 OnNan = Annotated[str | None, Parameter(help="continue with 'skip' where a step was not finite")]
 ReportTo = Annotated[str | None, Parameter(help="show metrics in tensorboard, wandb or trackio as well, or none")]
 Share = Annotated[float | None, Parameter(help="half an interval: 0.03 is 3 points", validator=Number(gt=0, lte=1))]
-Budget = Annotated[int | None, _from(1, "stated budget, tokens [default: B_T of the run]")]
+Budget = Annotated[int | None, _from(1, "stated budget, tokens [default: that of the run's evaluation]")]
 File = Annotated[Path | None, Parameter(help="also write the result here, as JSON")]
 Out = Annotated[Path, Parameter(help="folder for evaluation.json and report.md")]
 ModelFolder = Annotated[Path, Parameter(help="folder for the model; a new one")]

@@ -50,8 +50,8 @@ def across_seeds(folders: Sequence[Path]) -> Evaluation:
     """Read the answers of finished runs that differ in their seed alone as those of one; a UserError if they do not."""
     notes = [Notes.read(folder) for folder in folders]
     seeds = [note.seed for note in notes]
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise UserError(f"the runs have seeds {seeds}; give runs of different seeds")
+    if len(seeds) < 2 or len(set(seeds)) < len(seeds):
+        raise UserError(f"the runs have seeds {seeds}; give two or more runs of different seeds")
     for folder, note in zip(folders, notes, strict=True):
         if note.kind != "mid-training":
             raise UserError(f"{str(folder)!r} is a {note.kind} run; give those of mid-training")

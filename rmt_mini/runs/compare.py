@@ -28,7 +28,7 @@ from pydantic_core import to_jsonable_python as _plain
 from tqdm.auto import tqdm
 from tqdm.std import tqdm as any_bar
 
-from rmt_mini.arms import Arm
+from rmt_mini.arms import METHOD, Arm
 from rmt_mini.config import MAY_CHANGE, WORLDS, RMTConfig
 from rmt_mini.engine.memory import free_memory
 from rmt_mini.engine.model import BASE, choose_device, locate_model
@@ -39,7 +39,6 @@ from rmt_mini.files import Comparison, ComparisonPlan, Notes, PostTraining, Sens
 from rmt_mini.report import comparison
 from rmt_mini.report.report import write_comparison_report
 from rmt_mini.runs import tracking
-from rmt_mini.runs.journal import machine, versions
 from rmt_mini.runs.run import anywhere, prepare, resume, run
 
 SMALLEST_GAP = 0.0365  # between the paper's RMT-R1 and its closest ablation (no curriculum)
@@ -111,8 +110,10 @@ def report(folder: Path) -> str:
     missing = [str(path) for paths in found.values() for path in paths if path and not is_done(path)]
     if missing:
         raise UserError(f"{len(missing)} runs are missing, {missing[0]!r} first; give the comparison's command again")
+    first = Notes.read(next(path for path in found[METHOD] if path))  # where it ran, which may be elsewhere
     ran: dict[str, Any] = {"config": plan.config, "seeds": plan.all_seeds, "bases": plan.bases}
-    compared = Comparison(**comparison.compare_runs(found, plan.bases), **ran, machine=machine(), versions=versions())
+    ran |= {"machine": first.machine, "versions": first.versions}
+    compared = Comparison(**comparison.compare_runs(found, plan.bases), **ran)
     compared.write(folder)
     varied = comparison.sensitivities(compared, plan.config)
     if varied:

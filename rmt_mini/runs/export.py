@@ -55,7 +55,8 @@ def card(run: Path, name: str) -> str:
     config = notes.settings
     tokenizer = AutoTokenizer.from_pretrained(run / "checkpoint", trust_remote_code=False)
     form = answer_format(config.answer_format, tokenizer, notes.parameters or 0, config.prefix_match)
-    budgets = [config.evaluation_budget or budget_of(config, step) for step in (0, config.steps)]
+    trained = tuple(budget_of(config, step) for step in (0, config.steps))
+    budget = config.evaluation_budget or trained[1]
     origin = ORIGINS["models"].get(config.model.rpartition("-")[0] if config.model[-1:].isdigit() else config.model)
     local = origin is None and os.path.isabs(config.model)
     address = config.corpus.removeprefix("hf:") if config.corpus.startswith("hf:") else ""
@@ -71,7 +72,7 @@ def card(run: Path, name: str) -> str:
         datasets=[dataset] if dataset else None,
         tags=["reinforcement-mid-training", "reinforcement-learning", "rmt-mini", "arxiv:2509.24375"],
     )
-    opening, rows = form.opening(budgets[1] if config.use_budget else None), claims.rows_of(evaluation)
+    opening, rows = form.opening(budget if config.use_budget else None), claims.rows_of(evaluation)
     usual = RMTConfig()
     settings = {name: (value, getattr(usual, name)) for name, value in config if name not in PRIVATE}
     shown = Samples.find(run) if config.corpus in ("micro", "abacus") else None  # no other text is ours to print
@@ -84,11 +85,11 @@ def card(run: Path, name: str) -> str:
         config=config,
         base=base,
         text=text,
-        budgets=budgets,
+        trained=trained,
         rows=rows,
         findings=claims.findings(config, evaluation, None),
         form=form,
-        cap=thought_cap(budgets[1]) if config.use_thinking else 0,
+        cap=thought_cap(budget) if config.use_thinking else 0,
         start=form.trunk("")[0],
         opening=opening,
         opening_text=json.dumps(tokenizer.decode(opening)),

@@ -250,7 +250,7 @@ def _sit(path: Path, stop: threading.Event | None) -> Path:
         shutil.rmtree(path)
     plan, folder, (name, seed, base) = ExamPlan.read(path.parent), path.parents[2], in_name(path)
     config = ComparisonPlan.read(folder).config
-    untrained, kept = model_of(config, base), {name: getattr(config, name) for name in KEPT}
+    untrained, kept = model_of(config, base), {name: getattr(config, name) for name in (*KEPT, "device", "dtype")}
     checkpoint = untrained if name == UNTRAINED else str(run_folder(folder, name, seed, base) / "checkpoint")
     changes = kept | plan.changes | {"seed": seed, "out": str(path)}
     posttrain_run(checkpoint, plan.source, plan.count, plan.samples, changes, False, plan.every, stop)

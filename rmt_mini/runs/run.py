@@ -226,7 +226,7 @@ def read_positions(folder: Path, texts: Sequence[Text]) -> list[Position]:
 
 
 def evaluate_checkpoint(path: Path, budget: int | None = None) -> Measured:
-    """Measure the checkpoint of a run in DIR or DIR/checkpoint on the run's own positions, under B_T or ``budget``.
+    """Measure the checkpoint of a run in DIR or DIR/checkpoint on its positions, under ``budget`` or as the run was.
 
     A UserError says that its corpus or tokenizer has changed since, or that the model cannot read that far.
     """
@@ -362,8 +362,11 @@ class _Run:
         """Write the same few answers of every tier as text, at both ends."""
         per_tier = [[answer for answer in answers if answer.position.tier == tier] for tier in range(3)]
         chosen = [answer for tier in per_tier for answer in evaluate.evenly(tier, SAMPLES // 3)]
-        texts, steps = self.inputs.held_out, self.config.steps
-        shown = [journal.rollout_line(self.policy, steps, texts, answer) for answer in chosen]
+        texts, step = self.inputs.held_out, 0 if when == "before" else self.config.steps
+        thoughts = [one.rollout for one in chosen if one.rollout is not None]
+        right = evaluate.matches(format_for(self.policy, self.config), texts, thoughts)  # of the one shown, no mean
+        judged = [replace(one, match=match) for one, match in zip(chosen, right, strict=True)]
+        shown = [journal.rollout_line(self.policy, step, texts, one) for one in judged]
         (Samples.find(self.path) or Samples()).model_copy(update={when: shown}).write(self.path)
 
     def cold_start(self) -> None:

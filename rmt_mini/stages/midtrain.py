@@ -86,15 +86,17 @@ def judge(
         length = 0.0 if rollout.budget is None else float(method.length_reward(rollout.length, rollout.budget))
         weight = 0.0 if rollout.budget is None else config.length_weight
         rewarded.append((match, length, method.total_reward(match, length, weight, config.length_if_correct, gain)))
+    rewards = [reward for _, _, reward in rewarded]
     if config.rl_rule == "shuffled":
         # the rollouts themselves seed the permutation, so that a step is the same in a resumed run
-        random.Random(f"{config.seed}/{[rollout.logprobs for rollout in rollouts]}").shuffle(rewarded)
+        random.Random(f"{config.seed}/{[rollout.logprobs for rollout in rollouts]}").shuffle(rewards)
     if config.rl_rule == "correct":
         advantages = [match for match, _, _ in rewarded]
     else:
-        rewards = torch.tensor([reward for _, _, reward in rewarded], dtype=torch.float64)
-        advantages = method.group_advantages(rewards, config.group_size, scale=config.scale_advantages).tolist()
-    return [Judged(one, *parts, by) for one, parts, by in zip(rollouts, rewarded, advantages, strict=True)]
+        given = torch.tensor(rewards, dtype=torch.float64)
+        advantages = method.group_advantages(given, config.group_size, scale=config.scale_advantages).tolist()
+    found = zip(rollouts, rewarded, rewards, advantages, strict=True)
+    return [Judged(one, match, length, *given) for one, (match, length, _), *given in found]
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,10 +83,10 @@ def _advice(report: Preflight, config: RMTConfig) -> list[str]:
     if report.signal_groups < 0.1:
         more = f"{steps}, group_size ({config.group_size}) or temperature ({config.temperature})"
         found.append(f"{signal} groups carry a match signal: {more}, or begin with easier tiers")
-    if report.closed_share < 0.2:
+    if report.closed_share < 0.2 and config.use_thinking:
         why = "thoughts that all run into the cap leave the length reward without a spread"
-        found.append(f"{closed} thoughts close themselves: {steps}; {why}")
-    if report.thought_length < 1:
+        found.append(f"{closed} thoughts close themselves: {steps}" + (f"; {why}" if config.use_budget else ""))
+    if report.thought_length < 1 and config.use_thinking:
         found.append("thoughts have collapsed to nothing: lower length_weight or warmup_learning_rate")
     empty = [name for name, tier in report.tiers.items() if tier.positions == 0]
     remedy = f"move tier_thresholds {config.tier_thresholds}, or use tier_rule quantile"

@@ -327,6 +327,15 @@ def test_the_short_budget_is_the_last_one_from_the_start(name: str, last: int) -
     assert {budget_of(short, step) for step in (0, 1, base.steps)} == {last} == {budget_of(base, base.steps)}
 
 
+def test_an_arm_is_what_it_is_named_also_where_the_method_has_a_part_switched_off() -> None:
+    flat, free = preset("micro", use_curriculum=False), preset("micro", use_budget=False)
+    assert probabilities_of(configs_of(flat)["rpt"], 0) == (0.0, 0.5, 0.5)
+    assert "rmt-short-budget" not in configs_of(free)  # there is no budget to be short
+    asked = configs_of(preset("micro", evaluation_budget=8))
+    loose = {name: config.evaluation_budget for name, config in asked.items() if not config.use_budget}
+    assert loose == {"rpt": 16, "rlp": 16, "rmt-no-budget": 16, "rl-no-think": 8}
+
+
 def test_the_reversed_curriculum_goes_from_late_to_early() -> None:
     base, early, late = preset("micro"), (0.4, 0.3, 0.3), (0.1, 0.4, 0.5)
     turned = configs_of(base)["rmt-reversed-curriculum"]
@@ -468,7 +477,7 @@ def test_seeds_have_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ({"status": "interrupted"}, "is interrupted or has no answers"),
         ({"model_digest": "other"}, "differs from the first in model_digest, not in seed alone"),
         ({"config": RMTConfig(seed=1, steps=9)}, "differs from the first in steps,"),
-        ({"seed": 0}, r"have seeds \[0, 0\]; give runs of different seeds"),
+        ({"seed": 0}, r"have seeds \[0, 0\]; give two or more runs of different seeds"),
     ],
 )
 def test_runs_that_do_not_belong_together(tmp_path: Path, notes: dict[str, Any], message: str) -> None:

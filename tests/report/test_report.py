@@ -63,8 +63,9 @@ def test_what_was_found_comes_first(reported: Reported) -> None:
         "**Thinking improved.** After a thought 10.0 % [8.0, 12.0]",
         "36.0 % [34.0, 38.0] after it; these intervals do not overlap. The change is +26.0 points [+25.0,",
         "The cold start changed it by +20.0 points, to 30.0 % [28.0, 32.0] (intervals before and after",
-        "RMT changed it by +6.0 points [+5.0, +7.0] position by position, an interval that excludes zero",
-        "1,200 tokens (75 %) went to RL and 400 (25 %) to next-token prediction.",
+        "Then RMT and another budget (20 tokens before, 4 after) changed it by +6.0 points [+5.0, +7.0] position by "
+        "position, an interval that excludes zero",
+        "1,200 tokens (75 %) were sampled for RL, and 400 (25 %) went to next-token prediction.",
         "On average 40 % of the groups carried a match signal",
     ):
         assert part in found
@@ -118,10 +119,16 @@ def test_length_against_budget(lengths: tuple[float, float], verdict: str) -> No
             {"use_budget": False},
             "No budget was stated. Thoughts had 20.0 tokens in the first step and 8.0 in the last.",
         ),
-        ({"use_ntp": False}, "All 1,200 trained tokens went to RL; the next-token loss was measured, not trained."),
+        ({"use_ntp": False}, "All 1,200 tokens were sampled for RL; the next-token loss was measured, not trained."),
         ({"use_rl": False, "warmup_steps": 0}, "No thoughts were sampled in training"),
-        ({"warmup_steps": 0}, "There was no cold start, so all of the change is that of RMT."),
-        ({"use_rl": False, "warmup_steps": 0}, "is that of mid-training by next-token prediction alone."),
+        (
+            {"warmup_steps": 0},
+            "There was no cold start, so all of the change is that of RMT and another budget (20 tokens before, 4 "
+            "after).",
+        ),
+        ({"use_rl": False, "warmup_steps": 0}, "is that of mid-training by next-token prediction alone and another"),
+        ({"use_thinking": False}, "**Answering at once improved.** At once 10.0 % [8.0, 12.0]"),
+        ({"use_thinking": False}, "Answering at once stays below plain next-token prediction:"),
     ],
 )
 def test_settings_that_change_what_is_said(changes: dict[str, Any], sentence: str) -> None:

@@ -95,9 +95,12 @@ def test_given_again_nothing_is_run(whole: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(compare_module, "run", lambda *_, **__: pytest.fail("a run was started"))
     compare(config, arms_named(config, NAMES), seeds=2, workers=1, progress=False)
     (whole / "report.md").unlink()
+    monkeypatch.setattr("rmt_mini.runs.journal.machine", dict)  # a report may be written on another one
     main(["compare", "laptop", "--out", str(whole), "--report-only"])
     assert (whole / "report.md").exists()
     assert (stamps(whole), numbers(whole)) == (before, was)
+    ran = Notes.read(whole / "runs/rmt-seed5")
+    assert (Comparison.read(whole).machine, Comparison.read(whole).versions) == (ran.machine, ran.versions)
 
 
 def test_stopped_in_the_middle_and_resumed(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,6 +273,7 @@ def test_arms_begin_with_every_base(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def sat(checkpoint: str, source: str, count: int, samples: int, changes: dict[str, Any], *_: Any) -> None:
         path = Path(changes["out"])
         begun[path.name] = checkpoint
+        assert (changes["device"], changes["dtype"]) == ("cpu", "float32")  # as mid-training had
         an_exam(path.parent, path.name.removesuffix(f"-seed{changes['seed']}"), changes["seed"], {0: 1, 1: 2})
         notes(RMTConfig(seed=changes["seed"])).write(path)
 
@@ -281,7 +285,7 @@ def test_arms_begin_with_every_base(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ):
         monkeypatch.setattr(compare_module, name, value)
     monkeypatch.setattr(exams_module, "posttrain_run", sat)
-    config = small_one(tmp_path, model="micro")
+    config = small_one(tmp_path, model="micro", device="cpu", dtype="float32")
     compare(config, arms_named(config, ["ntp-equal-compute"]), seeds=2, workers=1, progress=False, bases=2)
     assert {name: (one.model, one.seed) for name, one in begun.items() if name.startswith("rmt")} == {
         "rmt-seed5": ("micro", 5), "rmt-seed6": ("micro", 6),

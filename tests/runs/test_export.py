@@ -68,6 +68,17 @@ def test_the_card_says_what_was_done_and_no_path(done: Path, tmp_path: Path) -> 
     assert "| `budget_decay`" not in text  # as usual
     assert "The licence of the base model is not known" in text
     assert "@article{tian2025reinforcement" in text
+    assert "it learned by reinforcement to think before it predicts" in text
+    assert "a token budget from 6 to 2, tiers of entropy drawn with probabilities 0.6, 0.3, 0.1 at first" in text
+
+
+def test_the_card_of_a_control_says_what_it_was_trained_by(tmp_path: Path) -> None:
+    run(settings(tmp_path, steps=1, use_rl=False, warmup_steps=0, evaluation_budget=8), progress=False)
+    text = card(tmp_path / "run", "tales")
+    assert "a control of it, whose settings are below" in text
+    assert "next-token prediction alone. Seed" in text
+    assert "learned by reinforcement" not in text
+    assert "budget from" not in text
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.engine import model as model_room
 from rmt_mini.engine.model import Policy
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import Evaluation, Measured
+from rmt_mini.files import Evaluation, Measured, Samples
 from rmt_mini.report.plots import Figured
 from rmt_mini.report.report import evaluation_table
 from rmt_mini.runs import folder, journal
@@ -237,6 +237,15 @@ def test_settings_that_do_not_fit_leave_no_folder(
     with pytest.raises(UserError, match=words):
         run(settings(tmp_path, **changes), progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_samples_judge_the_answer_that_they_show(tmp_path: Path) -> None:
+    run(settings(tmp_path, steps=1, evaluation_thoughts=4), progress=False)
+    samples = Samples.read(tmp_path / "run")
+    lines = [*samples.before, *samples.after]
+    assert {(line.answer == line.truth, line.match) for line in lines} <= {(True, 1.0), (False, 0.0)}
+    assert {line.step for line in samples.before} == {0}
+    assert {line.step for line in samples.after} == {1}
 
 
 def test_an_evaluation_may_state_a_smaller_budget_than_any_step(tmp_path: Path) -> None:

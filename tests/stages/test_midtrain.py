@@ -231,9 +231,9 @@ def control(rule: str, **changes: Any) -> list[list[Judged]]:
 def test_shuffled_rewards_are_the_same_rewards_elsewhere() -> None:
     (plain, _), (shuffled, _) = control("grpo"), control("shuffled")
     assert [one.rollout for one in plain] == [one.rollout for one in shuffled]  # sampled before any update
-    rewards, elsewhere = (
-        [(one.match, one.length_reward, one.reward) for one in judged] for judged in (plain, shuffled)
-    )
+    right, as_right = ([(one.match, one.length_reward) for one in judged] for judged in (plain, shuffled))
+    assert right == as_right  # what an answer was stays with it
+    rewards, elsewhere = ([one.reward for one in judged] for judged in (plain, shuffled))
     assert rewards != elsewhere
     assert sorted(rewards) == sorted(elsewhere)
     groups = torch.tensor([one.reward for one in shuffled], dtype=torch.float64)
@@ -295,10 +295,10 @@ def test_a_gain_is_read_while_sampling_and_costs_no_second_pass() -> None:
 
 def test_controls_work_with_information_gain() -> None:
     (plain, _), (shuffled, _), (correct, _) = (control(rule, **GAIN) for rule in ("grpo", "shuffled", "correct"))
-    rewards, elsewhere = ([(one.match, one.reward) for one in judged] for judged in (plain, shuffled))
+    rewards, elsewhere = ([one.reward for one in judged] for judged in (plain, shuffled))
     assert rewards != elsewhere
     assert sorted(rewards) == sorted(elsewhere)
-    assert [one.reward for one in correct] == [reward for _, reward in rewards]
+    assert [one.reward for one in correct] == rewards
     assert all(one.advantage == one.match for one in correct)
 
 

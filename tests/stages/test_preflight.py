@@ -73,6 +73,9 @@ def test_advice_names_what_is_missing_and_only_that() -> None:
     ):
         advice = room._advice(Preflight.model_construct(**{**fine, **change}), small())
         assert [line.partition(":")[0] for line in advice] == ([words] if words else [])
+    short = Preflight.model_construct(**{**fine, "closed_share": 0.0, "thought_length": 0.0})
+    assert room._advice(short, small(use_thinking=False)) == []  # nothing is to close there
+    assert [("length reward" in line) for line in room._advice(short, small(use_budget=False))] == [False, False]
 
 
 @pytest.mark.parametrize(
