@@ -31,8 +31,7 @@ def _mean_tiers(base: RMTConfig) -> dict[str, Any]:
 
 
 def _doubled(base: RMTConfig) -> dict[str, Any]:
-    names = ("budget_start", "evaluation_budget") if base.use_budget else ()
-    return {name: 2 * getattr(base, name) for name in names if getattr(base, name)}
+    return {"budget_start": 2 * base.budget_start} if base.use_budget else {}
 
 
 def _last_budget(base: RMTConfig) -> dict[str, Any]:

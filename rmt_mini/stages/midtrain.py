@@ -93,10 +93,10 @@ def judge(
     if config.rl_rule == "correct":
         advantages = [match for match, _, _ in rewarded]
     else:
-        given = torch.tensor(rewards, dtype=torch.float64)
-        advantages = method.group_advantages(given, config.group_size, scale=config.scale_advantages).tolist()
+        compared = torch.tensor(rewards, dtype=torch.float64)
+        advantages = method.group_advantages(compared, config.group_size, scale=config.scale_advantages).tolist()
     found = zip(rollouts, rewarded, rewards, advantages, strict=True)
-    return [Judged(one, match, length, *given) for one, (match, length, _), *given in found]
+    return [Judged(one, match, length, reward, by) for one, (match, length, _), reward, by in found]
 
 
 @dataclass(frozen=True, slots=True)
