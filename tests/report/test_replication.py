@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+from scipy.stats import ttest_1samp
 
 from rmt_mini import arms
 from rmt_mini.config import preset
@@ -88,8 +89,8 @@ def test_sentences_say_what_the_tables_show() -> None:
     assert rmt.compute is not None
     assert ntp.compute is not None
     assert round(rmt.compute.operations / ntp.compute.operations) == 7
-    runs = _recorded(MAIN, "runs", Evaluation).items()
-    plain = fmean(one.after.ntp.sorts["saying"].accuracy for name, one in runs if OF_RMT.fullmatch(name))
+    runs = _recorded(MAIN, "runs", Evaluation)
+    plain = fmean(one.after.ntp.sorts["saying"].accuracy for name, one in runs.items() if OF_RMT.fullmatch(name))
     alone, thinking = (one.sorts["saying"].accuracy for one in (ntp, rmt))
     sayings = [f"{100 * (accuracy or 0):.0f}" for accuracy in (plain, alone, thinking)]
     assert "sayings plainly as well as NTP alone ({} and {} %), but only {} % of them".format(*sayings) in page
@@ -137,7 +138,7 @@ def test_sentences_say_what_the_tables_show() -> None:
     paper = PAPER["rmt"][3] - PAPER["rmt-no-curriculum"][3]
     assert f"the paper's {paper:+.2f} is outside the interval" in page
     assert 100 * (pairs["average"].high or 0) < paper
-    gains = [found.arms["rmt"].more["gain"][sort] for sort in ("average", "calculable")]
+    gains = [rmt.more["gain"][sort] for sort in ("average", "calculable")]
     cells = [f"{one.mean:+.2f} [{one.low:+.2f}, {one.high:+.2f}]" for one in gains]
     assert "its gain is {} bits, and {} at calculable tokens.".format(*cells) in page
     assert f"({100 * (long.compute.operations / rmt.compute.operations - 1):.0f} % more operations)" in page
@@ -164,7 +165,12 @@ def test_sentences_say_what_the_tables_show() -> None:
     assert "calculable tokens are right at {}, and at {};".format(*cells) in page
     hard_first = points(_pairs(found, "rmt-reversed-curriculum")["average"])
     assert f"From hard to easy does no worse either: {hard_first} points for easy to hard." in page
-    assert f"({len(_recorded(MAIN, 'runs', Evaluation))} runs, 2026" in page
+    assert f"({len(runs)} runs, 2026" in page
+    ahead = [100 * (mine - its) for mine, its in zip(rmt.by_base, ntp.by_base, strict=True)]
+    cells = [f"{one:+.1f}" for one in ahead]
+    odds = _pairs(found, "ntp")["average"].p, ttest_1samp(ahead, 0).pvalue
+    sentence = "which holds with p {:.5f}. With bases alone ({}, {} and {} points) p would be {:.3f}, at the edge"
+    assert sentence.format(odds[0], *cells, odds[1]) in page
     train, held_out = corpus_for(found.config).split(found.config.evaluation_fraction)
     sayings = WORLDS["abacus"].sayings
     assert f"one of {len(sayings)} fixed sentences" in page
@@ -192,7 +198,7 @@ def test_sentences_say_what_the_tables_show() -> None:
     assert f"{points(pairs['average'])} points (p {pairs['average'].p:.3f} alone" in page
     assert f"keeps the sayings ({100 * (sft.sorts['saying'].accuracy or 0):.0f} %)" in page
     names = [f"{arm}{base}-seed5000" for arm in ("sft", "rmt") for base in ("", "-base1", "-base2")]
-    calculated = [100 * (dict(runs)[name].after.think.sorts["calculable"].accuracy or 0) for name in names]
+    calculated = [100 * (runs[name].after.think.sorts["calculable"].accuracy or 0) for name in names]
     sentence = "{:.0f}, {:.0f} and {:.0f} % of calculable tokens by base, where RMT from the same seed has {:.0f}, "
     assert (sentence + "{:.0f} and {:.0f}.").format(*calculated) in page
     constant, pairs = found.arms["rmt-short-budget"], _pairs(found, "rmt-short-budget")

@@ -173,9 +173,9 @@ def forest(rows: Mapping[str, Change], what: str, by: float = 100) -> Figured:
 
 def over(level: Level, setting: str, what: str = "average") -> Figured:
     """Draw accuracy of each arm over the values of a setting, with 95 % intervals; rings are where lines cross."""
-    ways = {"gated": ", a thought where unsure", "plain": ", plainly"}
-    unit = "calculable tokens right" if what == "calculable" else f"next tokens right{ways.get(what, '')}"
-    drawn = canvas.levels({shown(arm): cells for arm, cells in level.arms.items()}, setting, unit)
+    units = {"gated": "next tokens right, a thought where unsure", "plain": "next tokens right, plainly"}
+    units |= {"average": "next tokens right", "calculable": "calculable tokens right"}
+    drawn = canvas.levels({shown(arm): cells for arm, cells in level.arms.items()}, setting, units[what])
     (ax,) = drawn.figure.axes
     for one in level.crossings:
         values, cells = zip(*level.arms[one.ahead].items(), strict=True)
