@@ -452,19 +452,26 @@ class OverPlan(File, name="over.json"):
 
 
 class Crossing(Record):
-    """Where lines of two arms cross: ``ahead`` is so at ``low``, ``behind`` at ``high``; ``at`` is interpolated."""
+    """Where lines of two arms cross: ``ahead`` is so at ``low``, ``behind`` at ``high``; ``at`` is interpolated.
+
+    Around it, from ``first`` to ``last``, the interval of the difference includes zero; None is beyond all values, and
+    both are None where the difference was not computed.
+    """
 
     ahead: str
     behind: str
     low: float
     high: float
     at: float
+    first: float | None = None
+    last: float | None = None
 
 
 class Level(Record):
-    """Accuracy of each arm at each value of a setting."""
+    """Accuracy of each arm at each value of a setting, and RMT minus each other arm where that was computed."""
 
     arms: dict[str, dict[float, Cell]]
+    differences: dict[str, dict[float, Change]]
     crossings: list[Crossing]
 
 

@@ -4,7 +4,7 @@ A difference is called one only where its 95 % interval excludes zero, else it i
 claims corrects for their number. The sentences are in templates/findings.md.j2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -93,6 +93,11 @@ def shown(name: str) -> str:
 def trained_as(name: str) -> str:
     """Return an arm's name where it means its model, and not how that answers."""
     return shown(name).removesuffix(", plain")
+
+
+def names_at(what: str) -> Callable[[str], str]:
+    """Return how arms are named at a level of a map: with the way they answer, but where all answer in the same way."""
+    return trained_as if what in {"gated", "plain"} else shown
 
 
 def exam_claims(found: ExamOutcome, source: str) -> list[Claim]:

@@ -310,19 +310,29 @@ def map_over(setting: str, found: Mapping[float, Comparison]) -> files.Map:
     """Read the accuracy of each arm from comparisons by rising value of a setting, at each of LEVELS."""
     levels = {}
     for what, cell_of in LEVELS.items():
-        arms: dict[str, dict[float, Cell]] = {}
+        arms, differences = dict[str, dict[float, Cell]](), dict[str, dict[float, Change]]()
         for value, one in found.items():
             for name, row in one.arms.items():
                 cell = cell_of(row)
                 if name not in BASE and cell is not None and cell.accuracy is not None:
                     arms.setdefault(name, {})[value] = cell
+            for pair in one.paired:
+                if pair.tier == what and pair.b not in BASE and pair.difference is not None:
+                    change = Change(difference=pair.difference, low=pair.low, high=pair.high, n=pair.n)
+                    differences.setdefault(pair.b, {})[value] = change
         if arms:
-            levels[what] = files.Level(arms=arms, crossings=crossings(arms))
+            crossed = crossings(arms, differences)
+            levels[what] = files.Level(arms=arms, differences=differences, crossings=crossed)
     return files.Map(setting=setting, levels=levels)
 
 
-def crossings(arms: Mapping[str, Mapping[float, Cell]]) -> list[files.Crossing]:
-    """Return where lines of accuracy cross, interpolated linearly between neighbouring values where they differ."""
+def crossings(
+    arms: Mapping[str, Mapping[float, Cell]], differences: Mapping[str, Mapping[float, Change]]
+) -> list[files.Crossing]:
+    """Return where lines of accuracy cross, interpolated linearly between neighbouring values where they differ.
+
+    The ends of the intervals of ``differences``, RMT minus another arm, are interpolated likewise.
+    """
     found = []
     for first, second in combinations(arms, 2):
         gaps = [(at, (one.accuracy or 0.0) - (arms[second][at].accuracy or 0.0)) for at, one in arms[first].items()]
@@ -330,7 +340,22 @@ def crossings(arms: Mapping[str, Mapping[float, Cell]]) -> list[files.Crossing]:
             if before * after < 0:
                 ahead, behind = (first, second) if before > 0 else (second, first)
                 at = low + (high - low) * before / (before - after)
-                found.append(files.Crossing(ahead=ahead, behind=behind, low=low, high=high, at=at))
+                other = {METHOD: behind}.get(ahead, ahead if behind == METHOD else "")
+                ends = _ends(differences.get(other, {}), at, ahead == METHOD)
+                found.append(files.Crossing(ahead=ahead, behind=behind, low=low, high=high, at=at, **ends))
+    return found
+
+
+def _ends(differences: Mapping[float, Change], at: float, falling: bool) -> dict[str, float]:
+    """Return where, left and right of a crossing, the interval of the difference leaves zero, as far as it does."""
+    found = dict[str, float]()
+    for name, side, end in (("first", -1, "low" if falling else "high"), ("last", 1, "high" if falling else "low")):
+        line = {value: getattr(one, end) for value, one in differences.items()}
+        start = {at: float(np.interp(at, list(line), list(line.values())))} if line else {}
+        beyond = {value: line[value] for value in sorted(line, reverse=side < 0) if side * (value - at) > 0}
+        for (near, before), (far, after) in pairwise((start | beyond).items()):
+            if before * after < 0:
+                found.setdefault(name, near + (far - near) * before / (before - after))
     return found
 
 

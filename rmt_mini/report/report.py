@@ -120,12 +120,11 @@ def write_comparison_report(
     return table
 
 
-def write_map_report(folder: Path, plan: files.OverPlan, made: files.Map, found: Mapping[float, Comparison]) -> str:
+def write_map_report(folder: Path, plan: files.OverPlan, made: files.Map) -> str:
     """Write report.md and figures of comparisons over the values of a setting; returns the table of averages."""
     tables, figures = dict[str, str](), dict[str, Figured]()
     for what, level in made.levels.items():
-        pairs = {(at, pair.b): pair for at, one in found.items() for pair in one.paired if pair.tier == what}
-        tables[what] = macro(TABLES, "over", plan.field, level.arms, pairs, claims.shown)
+        tables[what] = macro(TABLES, "over", plan.field, level, claims.names_at(what))
         figures["map" if what == "average" else f"map-{what}"] = plots.over(level, plan.field, what)
     _write(folder, "map.md.j2", figures, plan=plan, levels=made.levels, tables=tables, trained_as=trained_as)
     return tables["average"]

@@ -150,7 +150,7 @@ def report(folder: Path) -> str:
         found[value] = Comparison.read(one)
     made = map_over(plan.field, found)
     made.write(folder)
-    return write_map_report(folder, plan, made, found)
+    return write_map_report(folder, plan, made)
 
 
 def _at(plan: OverPlan, folder: Path, value: float) -> RMTConfig:

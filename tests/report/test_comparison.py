@@ -572,25 +572,30 @@ def test_where_lines_cross_over_a_setting(tmp_path: Path, png: Callable[[Figured
     assert [one.accuracy for one in plain.arms["rpt"].values()] == [0.5] * 4
     (one,), (other,) = average.crossings, calculable.crossings
     assert (one.ahead, one.behind, one.low, one.high) == ("rpt", "rmt", 0.0, 0.5)  # at 0.25 both are alike
-    assert one.at == pytest.approx(0.25)
+    # the interval, a point to each side, leaves zero where the difference is a point
+    assert (one.at, one.first, one.last) == pytest.approx((0.25, 0.225, 0.275))
+    assert [change.low for change in average.differences["rpt"].values()] == pytest.approx([-0.11, -0.01, 0.09, 0.29])
+    assert plain.differences == {}
     assert (other.ahead, other.behind, other.low, other.high) == ("rmt", "rpt", 0.25, 0.5)
     assert other.at == pytest.approx(0.25 + 0.25 * 0.1 / 0.4)
     plan = OverPlan(config=RMTConfig(corpus="abacus"), field="calculation_share", values=[*found], arms=[], seeds=1)
-    table = write_map_report(tmp_path, plan, made, found)
+    table = write_map_report(tmp_path, plan, made)
     page = (tmp_path / "report.md").read_text()
     for line in (
         "# Accuracy over calculation_share: preset custom, text abacus, 1 seed at each value",
-        "- **Average:** RPT and RMT cross between calculation_share 0 (RPT ahead) and 0.5 (RMT ahead), at 0.25 by",
+        "- **Average:** RPT and RMT cross between calculation_share 0 (RPT ahead) and 0.5 (RMT ahead), at 0.25 by "
+        "linear interpolation (from 0.225 to 0.275).\n",
         "- **Calculable:** RMT and RPT cross between calculation_share 0.25 (RMT ahead) and 0.5 (RPT ahead), at 0.312",
         "| 1 | 40.0 [38.0, 42.0] | 70.0 [68.0, 72.0] | +30.0 [+29.0, +31.0] |\n",
         "[0.5](calculation_share=0.5/report.md)",
         "](figures/map-calculable.png)",
-        "| 0 | 50.0 [48.0, 52.0] | 50.0 [48.0, 52.0] | - |\n",  # plain: no difference of two arms was computed
+        "| 0 | 50.0 [48.0, 52.0] | 50.0 [48.0, 52.0] |\n",  # plain: no difference of two arms was computed
     ):
         assert line in page + table
     drawn = plots.over(average, "calculation_share")
     assert png(drawn).startswith(b"\x89PNG")
-    assert "First is calculation_share 0, last 1. RPT and RMT cross between" in drawn.alt
+    assert "First is calculation_share 0, last 1. RMT minus RPT, in points: -10.0 [-11.0, -9.0] at 0, " in drawn.alt
+    assert "+30.0 [+29.0, +31.0] at 1. RPT and RMT cross between" in drawn.alt
     (ring,) = [line.get_xydata() for line in drawn.figure.axes[0].lines if line.get_fillstyle() == "none"]
     assert np.asarray(ring).tolist() == pytest.approx(np.array([[0.25, 40.0]]))
 
@@ -599,7 +604,16 @@ def test_lines_that_touch_or_part_do_not_cross() -> None:
     for pairs in ([(0.3, 0.4), (0.4, 0.4), (0.3, 0.4)], [(0.4, 0.4), (0.5, 0.4), (0.6, 0.4)]):
         made = map_over("steps", {float(n): at_value(*pair, {}) for n, pair in enumerate(pairs)})
         assert made.levels["average"].crossings == []
-        assert plots.over(made.levels["average"], "steps").alt.endswith("First is steps 0, last 2. No lines cross.")
+        assert plots.over(made.levels["average"], "steps").alt.endswith("at 2. No lines cross.")
+
+
+def test_a_crossing_of_wide_intervals_may_lie_anywhere() -> None:
+    found = {0.0: at_value(0.3, 0.4, {}), 1.0: at_value(0.5, 0.4, {})}
+    wide = {"low": -0.2, "high": 0.2}
+    for value, one in found.items():
+        found[value] = one.model_copy(update={"paired": [pair.model_copy(update=wide) for pair in one.paired]})
+    (cross,) = map_over("steps", found).levels["average"].crossings
+    assert (cross.at, cross.first, cross.last) == (pytest.approx(0.5), None, None)
 
 
 # Post-training

@@ -15,13 +15,13 @@ from scipy.stats import ttest_1samp
 
 from rmt_mini import arms
 from rmt_mini.config import preset
-from rmt_mini.files import Comparison, ComparisonPlan, Evaluation, ExamEvaluation, ExamStep, Pair, PostTraining
+from rmt_mini.files import Comparison, ComparisonPlan, Evaluation, ExamEvaluation, ExamStep, Map, Pair, PostTraining
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.report.claims import PAPER, SHOWN, claims, corrected
 from rmt_mini.report.markdown import points, share
 from rmt_mini.report.plots import Figured
-from rmt_mini.runs import pre_and_post
+from rmt_mini.runs import pre_and_post, sweep
 from rmt_mini.runs.compare import report
 from rmt_mini.worlds.corpus import corpus_for
 from rmt_mini.worlds.micro import WORLDS
@@ -29,6 +29,8 @@ from tests.quotes import PAGE, QUOTED, ROOT, quoted, section
 from tests.record import record
 
 MAIN, SECOND = ROOT / "data/abacus/comparison", ROOT / "data/abacus/second"
+DEPTH = ROOT / "data/abacus/depth"
+OF_DEPTH = [DEPTH / f"calculation_steps={depth}" for depth in (1, 2, 3, 4)]
 OF_RMT = re.compile(r"rmt(-base\d)?-seed\d+")  # a run's name
 
 
@@ -69,12 +71,30 @@ def test_the_recorded_report_follows_from_the_recorded_answers(
     assert unpacked[0] == unpacked[1]
 
 
+def test_the_recorded_map_follows_from_the_recorded_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Figured, "png", lambda _: b"")
+    folder = tmp_path / DEPTH.name
+    shutil.copytree(DEPTH, folder, ignore=lambda *_: ["figures", "map.json", "comparison.json", "report.md"])
+    for value in OF_DEPTH:
+        with tarfile.open(value / "runs.tar.xz") as archive:
+            archive.extractall(folder / value.name, filter="data")
+    sweep.report(folder)
+    for name in ("map.json", "report.md", *(f"{value.name}/report.md" for value in OF_DEPTH)):
+        assert (folder / name).read_text() == (DEPTH / name).read_text()
+    packed = record(folder, tmp_path / "again", preset=0)
+    assert len(packed) == 36
+    for value in OF_DEPTH:
+        assert Comparison.read(folder / value.name).paired == Comparison.read(value).paired
+        of = [lzma.decompress((home / "runs.tar.xz").read_bytes()) for home in (tmp_path / "again" / value.name, value)]
+        assert of[0] == of[1]
+
+
 @pytest.mark.parametrize("page", [PAGE, ROOT / "README.md"])
 def test_sentences_have_no_other_intervals_than_the_record(page: Path) -> None:
     own = QUOTED.sub("", page.read_text(encoding="utf-8")).partition("## A real model")[0]
     found = re.findall(r"[-+]?\d+\.\d \[[-+]?\d+\.\d, [-+]?\d+\.\d\]", own)
     recorded = ""
-    for home in (MAIN, SECOND):
+    for home in (MAIN, SECOND, *OF_DEPTH):
         compared = Comparison.read(home)
         differences = [points(pair) for pair in compared.paired if pair.difference is not None]  # by sort, too
         differences += [points(change, 1) for change in compared.lengths.values()]
@@ -323,6 +343,42 @@ def test_sentences_on_the_second_comparison_say_what_it_shows() -> None:
     assert "than its own plain prediction ({:.1f} and {:.1f} %)".format(*levels) in page
     gain = rmt.more["gain"]["average"]
     assert f"a thought costs it {-gain.mean:.2f} bits [{-gain.high:.2f}, {-gain.low:.2f}]" in page
+
+
+def test_sentences_on_depth_say_what_the_map_shows() -> None:
+    levels, page = Map.read(DEPTH).levels, _said()
+    over_ntp = [points(change) for change in levels["gated"].differences["ntp"].values()]
+    assert "depth**: {} points over NTP only at one move, {} at two, {} at three, {} at four.".format(*over_ntp) in page
+    over_ntp = [points(change) for change in levels["average"].differences["ntp"].values()]
+    assert f"not for certain**: from {over_ntp[0]} at one move to {over_ntp[-1]} at four." in page
+    arms = [Comparison.read(home).arms for home in OF_DEPTH]
+
+    def ends(arm: str, sort: str) -> list[float]:
+        found = [one[arm].sorts[sort].accuracy for one in arms if sort in one[arm].sorts]
+        return [min(found), max(found)]
+
+    of = [round(100 * one) for one in (*ends("rmt", "saying"), *ends("ntp", "saying"))]
+    assert "right at {} to {} % of sayings after one, and NTP only at {} to {}.".format(*of) in page
+    cells = [[one["rmt"].sorts.get(sort) for one in arms] for sort in ("calculable", "saying")]
+    asked = [[100 * one.n / 1350 if one else 0 for one in row] for row in cells]
+    assert all(one["rmt"].average.n == 1350 for one in arms)
+    shares = "none is calculable at one move, and {:.0f}, {:.0f} and {:.0f} % are at two, three and four"
+    assert asked[0][0] == 0
+    assert f"{shares.format(*asked[0][1:])}, while sayings fall from {asked[1][0]:.0f} to {asked[1][-1]:.0f} %" in page
+    leads = [points(change) for change in levels["calculable"].differences["ntp"].values()]
+    of = [round(100 * one) for one in (*ends("rmt", "calculable"), *ends("ntp", "calculable"))]
+    same = "RMT's lead is the same at each depth, {}, {} and {} points: it is right at {} to {} % of them, NTP only at"
+    assert f"{same} {{}} to {{}}.".format(*leads, *of) in page
+    ahead = [
+        sorted(levels[what].differences["rpt"].values(), key=lambda one: one.difference)
+        for what in levels
+        if what != "plain"
+    ]
+    of = [round(100 * one.difference) for row in ahead[:2] for one in (row[0], row[-1])]
+    assert "RMT is ahead by {} to {} points at each depth, and with the gate by {} to {}.".format(*of) in page
+    least, most = (round(-100 * one.difference) for one in (ahead[2][-1], ahead[2][0]))
+    assert f"RPT is ahead by {least} to {most} points, intervals include zero" in page
+    assert [one.sign for one in ahead[2]] == [0, 0, 0]
 
 
 def test_the_table_of_thoughts_is_the_record_and_its_sentences_follow() -> None:

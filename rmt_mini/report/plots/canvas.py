@@ -239,10 +239,15 @@ def levels(found: Mapping[str, Cells], x: str, y: str, marked: int | None = None
     marks = {f"{y} (%)": [] if marked is None else [marked]}
     alt = words("levels", y, ends, x, marked, at_mark)
     drawn = curves({f"{y} (%)": middles}, x, marked=marks, alt=alt, ylim=(0, 103))
-    for (colour, *_), spreads in zip(looks_of(known).values(), known.values(), strict=True):
-        _, low, high = zip(*spreads.values(), strict=True)
-        drawn.figure.axes[0].fill_between(list(spreads), low, high, color=colour, alpha=0.15, linewidth=0)
+    bands(drawn.figure.axes[0], known)
     return drawn
+
+
+def bands(ax: Axes, found: Mapping[str, dict[int, Spread] | dict[float, Spread]]) -> None:
+    """Draw the intervals of named curves."""
+    for (colour, *_), spreads in zip(looks_of(found).values(), found.values(), strict=True):
+        _, low, high = zip(*spreads.values(), strict=True)
+        ax.fill_between(list(spreads), low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def rows(charts: Mapping[str, Mapping[str, tuple[Spread, Sequence[str]]]], form: str, alt: str) -> Figured:

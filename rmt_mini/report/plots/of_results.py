@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MultipleLocator
 
+from rmt_mini.arms import METHOD
 from rmt_mini.engine.attention import tree_mask
 from rmt_mini.files import ArmRow, Change, CurvePoint, Evaluation, ExamStep, Level, Variant
 from rmt_mini.method import TIERS, assign_tiers, thought_cap
 from rmt_mini.records import StepMetrics
-from rmt_mini.report.claims import rows_of, shown, trained_as
+from rmt_mini.report import claims
+from rmt_mini.report.claims import rows_of, trained_as
 from rmt_mini.report.markdown import words
 from rmt_mini.report.plots import canvas
 from rmt_mini.report.plots.canvas import BLUE, GREY, Charts, Curve, Figured, Numbers, Stack, spread
@@ -172,17 +174,33 @@ def forest(rows: Mapping[str, Change], what: str, by: float = 100) -> Figured:
 
 
 def over(level: Level, setting: str, what: str = "average") -> Figured:
-    """Draw accuracy of each arm over the values of a setting, with 95 % intervals; rings are where lines cross."""
-    units = {"gated": "next tokens right, a thought where unsure", "plain": "next tokens right, plainly"}
+    """Draw accuracy of each arm over the values of a setting, and RMT minus each other arm with 95 % intervals.
+
+    Rings are where lines of accuracy cross.
+    """
+    units = {"gated": "right, a thought where unsure", "plain": "right, without a thought"}
     units |= {"average": "next tokens right", "calculable": "calculable tokens right"}
-    drawn = canvas.levels({shown(arm): cells for arm, cells in level.arms.items()}, setting, units[what])
-    (ax,) = drawn.figure.axes
-    for one in level.crossings:
-        values, cells = zip(*level.arms[one.ahead].items(), strict=True)
-        height = np.interp(one.at, values, [100 * cell.accuracy for cell in cells])
-        ax.plot(one.at, height, "o", color="black", fillstyle="none", markersize=11)
-    ax.autoscale(axis="y")
-    return Figured(drawn.figure, f"{drawn.alt} {words('crossings', setting, level, trained_as)}")
+    name, last = claims.names_at(what), sorted(level.arms, key=lambda arm: arm == METHOD)  # in both panels alike
+    right, gaps = (
+        {name(arm): {at: one for at, cell in row[arm].items() if (one := spread(cell))} for arm in last if arm in row}
+        for row in (level.arms, level.differences)
+    )
+    shown = {f"{units[what]} (%)": right} | ({"RMT minus another (points)": gaps} if gaps else {})
+    charts = {
+        unit: {arm: {at: one[0] for at, one in row.items()} for arm, row in rows.items()}
+        for unit, rows in shown.items()
+    }
+    ends = {arm: list(row.values()) for arm, row in right.items()}
+    alt = f"{words('levels', units[what], ends)} {words('crossings', setting, level, trained_as)}"
+    drawn = canvas.curves(charts, setting, alt=alt, xticks=list(level.arms[METHOD]))
+    for cross in level.crossings:
+        line = charts[f"{units[what]} (%)"][name(cross.ahead)]
+        height = np.interp(cross.at, list(line), list(line.values()))
+        drawn.figure.axes[0].plot(cross.at, height, "o", color="black", fillstyle="none", markersize=11)
+    if gaps:
+        canvas.bands(drawn.figure.axes[1], gaps)
+        drawn.figure.axes[1].axhline(0, color="black", linewidth=1.2)
+    return drawn
 
 
 def cost(sweeps: Mapping[str, Any], peak: float) -> Figured:
