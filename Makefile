@@ -82,7 +82,7 @@ test: $(STAMP) ## lint, types, doctests, tests, every notebook
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 -m "$(FAST)" --doctest-modules rmt_mini tests
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 --dist loadfile -p tests.nbval_over_files --nbval-lax notebooks --ignore notebooks/exercises
 	$(MAKE) browser
-	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 -m "$(SLOW)" tests
+	OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n 2 --dist loadgroup -m "$(SLOW)" tests
 	"$(PY)" -m pytest -q -m "$(ALONE)" tests
 
 browser: $(STAMP) ## work the controls of every lesson in a real browser

@@ -3,8 +3,6 @@
 ``pytest --hypothesis-profile search`` draws other ones, and many more.
 """
 
-from __future__ import annotations
-
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(

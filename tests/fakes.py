@@ -1,7 +1,5 @@
 """Fakes instead of downloads: tiny random models, a byte-level tokenizer, an answer format on bare token ids."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from types import MethodType, SimpleNamespace
 from typing import Any

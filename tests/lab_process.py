@@ -1,7 +1,5 @@
 """JupyterLab as a process: started on a free port of this machine, read until it is ready, and ended."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

@@ -4,8 +4,6 @@ A reader changes a number in a cell and reruns it, so each cell is run a second 
 output compared again. Kernels that start side by side may be given the same free port; files have names of their own.
 """
 
-from __future__ import annotations
-
 import copy
 import os
 import tempfile

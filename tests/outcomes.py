@@ -1,7 +1,5 @@
 """What may come of bad input: the right result, or one clear line."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

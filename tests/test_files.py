@@ -1,7 +1,5 @@
 """Nothing that the package writes takes the place of a user's file."""
 
-from __future__ import annotations
-
 import logging
 import stat
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Each skips where PyTorch sees none. ``pytest -m gpu`` runs them, and those of the rooms, on a machine that has one.
 """
 
-from __future__ import annotations
-
 import gc
 import json
 import os

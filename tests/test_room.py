@@ -1,7 +1,5 @@
 """What a model is to read fits into the positions that it knows, or is refused before anything is read or written."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The set-up: versions written once, one-way imports, a light package, files that name no machine."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re
@@ -215,12 +213,6 @@ def test_imports_run_one_way() -> None:
             used = sorted(name for name in imports_of(path.read_text()) if name.split(".")[1] not in allowed)
             wrong += [f"{path.relative_to(PACKAGE)} imports {name}" for name in used]
     assert wrong == []
-
-
-def test_rooms_have_names_of_their_own() -> None:
-    names = [path.stem for path in PACKAGE.rglob("*.py") if not path.stem.startswith("__")]
-    assert "utils" not in names
-    assert sorted(name for name in set(names) if names.count(name) > 1) == []
 
 
 # The package itself

@@ -1,7 +1,5 @@
 """A wheel alone is enough, and a bundle without a network: lessons run in environments and folders without a clone."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re
@@ -16,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LESSONS = ("00_start_here", "03_budget", "09_replication")
+LESSONS = ("03_budget", "09_replication")
 HERE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 NO_NETWORK = {name: value for name, value in HERE.items() if not name.startswith(("PIP_", "RMT_MINI_"))} | {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -47,6 +45,7 @@ def without_network() -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("wheel")
 def test_lessons_run_from_a_wheel_alone(tmp_path: Path) -> None:
     source = copied_project(tmp_path / "source")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -78,6 +77,7 @@ def test_lessons_run_from_a_wheel_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("wheel")
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 @pytest.mark.skipif(importlib.util.find_spec("nvidia") is not None, reason="PyTorch for CUDA makes it 10 GB")

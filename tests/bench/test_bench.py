@@ -1,7 +1,5 @@
 """The benchmark: every contender does the same work, and a figure is what its measurements say."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -359,7 +357,7 @@ def test_a_whole_bench_with_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(room, "run_part", here)
     rows = [row for row in ROWS if row not in ("positions", "thought_tokens")]
-    folder, _ = bench(SMALL.replace(long_prefix=60), tmp_path / "out", rows)
+    folder, _ = bench(SMALL.replace(long_prefix=60, documents=1), tmp_path / "out", rows)
     found = json.loads((folder / "bench.json").read_text())
     assert found.keys() >= FIXED["ratios"].keys()
     measured = found["contenders"]

@@ -1,7 +1,5 @@
 """The script for a GPU, tried on a CPU: what it runs is there, what it finds is written as it comes."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time
@@ -43,6 +41,8 @@ def test_the_whole_script_on_a_cpu(
 
     def here(row: str, setting: Setting, seconds: float, **more: Any) -> dict[str, Any]:
         given.append((row, seconds))
+        if [one for one, _ in given].count("trl") > 1 and row == "trl":  # TRL is run once
+            return {"seconds": [9.0], "peak_memory_mb": 100.0} | more
         return PARTS[row](setting, **more) | {"peak_memory_mb": 100.0}
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

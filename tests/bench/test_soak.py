@@ -1,7 +1,5 @@
 """A soak finds a leak, and finds none where there is none."""
 
-from __future__ import annotations
-
 import json
 import logging
 import platform

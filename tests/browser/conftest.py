@@ -1,7 +1,5 @@
 """A real JupyterLab and a real Chromium, shared by the tests of this folder."""
 
-from __future__ import annotations
-
 import json
 import re
 import secrets

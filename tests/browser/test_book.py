@@ -1,7 +1,5 @@
 """The book: every page is there, its links lead somewhere, it needs no network, and it reads well in a browser."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
@@ -20,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WITHOUT = importlib.util.find_spec("myst_nb") is None
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("book"),  # one build for all; the largest groups begin first
     pytest.mark.timeout(1800),
     pytest.mark.skipif(WITHOUT, reason="the extra 'book' is not installed here"),
 ]

@@ -1,7 +1,5 @@
 """Every lesson in a real JupyterLab in a real browser: it runs, and its controls work by mouse and by keyboard."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The quiz in a real JupyterLab, worked from the keyboard alone: Tab goes from button to button, Space presses."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

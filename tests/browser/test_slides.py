@@ -1,7 +1,5 @@
 """Every deck in a real browser without a network: paged through by keyboard, nothing cut off, figures seen."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 from typing import Any

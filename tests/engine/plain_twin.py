@@ -4,8 +4,6 @@ Nothing here uses ``engine.tree``, ``engine.plain``, ``engine.logits`` or ``meth
 record of what was asked. Losses are written out by hand.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Causal models of many kinds run all of RMT and are loaded as saved; others, and damaged folders, are refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """How a position becomes a question, by hand; and answers are right just where a slow reading of the bytes says so."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

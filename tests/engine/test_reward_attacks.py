@@ -9,8 +9,6 @@ for it. Three rules defend:
 3. An answer is one guess: the first box ends it, the last box counts, and only whole tokens of the text are right.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Thoughts sampled in steps of fixed shapes are those of the dynamic path; a captured step is an uncaptured one."""
 
-from __future__ import annotations
-
 import gc
 import logging
 import weakref

@@ -1,7 +1,5 @@
 """Documents become texts: cut by tokens with nothing lost, and tokens unknown to the tokenizer are never asked."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

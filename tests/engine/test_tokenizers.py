@@ -1,7 +1,5 @@
 """A tokenizer of another kind than was meant works as it should, or is refused in one clear line."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

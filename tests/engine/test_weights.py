@@ -1,7 +1,5 @@
 """The bundled model's cache, with small files in the place of 93 MB and no network."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Bad input is refused with a message that names the argument and its value."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

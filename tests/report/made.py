@@ -1,7 +1,5 @@
 """Results made by hand, and run folders as far as a report reads them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs read together: numbers against a hand count, verdicts, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence

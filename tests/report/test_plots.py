@@ -1,7 +1,5 @@
 """Figures: their alt text has the numbers that went in, and marks differ without colour."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

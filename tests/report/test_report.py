@@ -1,7 +1,5 @@
 """The report of a run: what is said follows from the numbers, and nothing that a model wrote takes effect."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

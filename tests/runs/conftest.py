@@ -1,7 +1,5 @@
 """What tests of runs share: figures left out, a network that is cut, an unbroken run to compare with."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Iterator
 from pathlib import Path

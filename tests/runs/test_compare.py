@@ -1,7 +1,5 @@
 """A comparison from its arms to its report, whole and interrupted: done runs stay, and the outcome is the same."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """An exported folder is the model, and its card is true, safe to publish, and its code works."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -13,7 +11,6 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import HfApi
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rmt_mini.engine.prompt import Continuation
 from rmt_mini.errors import UserError
@@ -37,17 +34,14 @@ def header_of(text: str) -> dict[str, Any]:
     return found
 
 
-def test_the_folder_is_the_checkpoint_with_its_logits(done: Path, tmp_path: Path) -> None:
+def test_the_folder_is_the_checkpoint(done: Path, tmp_path: Path) -> None:
     assert export(done, tmp_path / "model") == str(tmp_path / "model")
-    ids = torch.arange(3, 40)[None]
-    logits = [AutoModelForCausalLM.from_pretrained(at)(ids).logits for at in (done / "checkpoint", tmp_path / "model")]
-    assert torch.equal(*logits)
-    text = "The cat sat on 3 mats."
-    words = [AutoTokenizer.from_pretrained(at)(text)["input_ids"] for at in (done / "checkpoint", tmp_path / "model")]
-    assert words[0] == words[1]
-    assert {path.name for path in (done / "checkpoint").iterdir()} | {"README.md"} == {
-        path.name for path in (tmp_path / "model").iterdir()
-    }
+    trained, exported = (
+        {path.name: path.read_bytes() for path in folder.iterdir()}
+        for folder in (done / "checkpoint", tmp_path / "model")
+    )
+    assert exported.pop("README.md")
+    assert exported == trained
 
 
 def test_the_card_says_what_was_done_and_no_path(done: Path, tmp_path: Path) -> None:
@@ -66,9 +60,7 @@ def test_the_card_says_what_was_done_and_no_path(done: Path, tmp_path: Path) -> 
     assert f"{100 * cell.accuracy:.1f} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]" in text  # type: ignore[operator]
     assert "| `length_weight` | 0.45 | 0.2 |" in text
     assert "| `budget_decay`" not in text  # as usual
-    assert "The licence of the base model is not known" in text
     assert "@article{tian2025reinforcement" in text
-    assert "it learned by reinforcement to think before it predicts" in text
     assert "a token budget from 6 to 2, tiers of entropy drawn with probabilities 0.6, 0.3, 0.1 at first" in text
 
 

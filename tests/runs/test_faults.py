@@ -3,8 +3,6 @@
 Each ends in one line that says what to do, and in nothing lost.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re
@@ -93,7 +91,7 @@ WRITES = (
     ("positions.json", 1), ("samples.json", 1), ("answers.jsonl", 1), ("state.json", 1), ("preflight.json", 1),
     ("metrics.jsonl", 2), ("rollouts.jsonl", 3), ("tensors.safetensors", 2), (".checkpoint.new", 1),
     ("metrics.jsonl", 4), ("state.json", 1), (".checkpoint.new", 2), ("samples.json", 1), ("answers.jsonl", 1),
-    ("evaluation.json", 1), ("run.json", 2), ("accuracy.png", 1), ("report.md", 1),
+    ("evaluation.json", 1), ("run.json", 2), ("run.json", 3), ("accuracy.png", 1), ("report.md", 1),
 )  # fmt: skip
 
 

@@ -1,7 +1,5 @@
 """The run folder and the states in it: whole files or none, one process at a time."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """lm-evaluation-harness on a model before and after, without a network."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from pathlib import Path
@@ -60,7 +58,8 @@ def by_hand(name: str) -> list[float]:
 
 
 @installed
-def test_an_unknown_task_is_one_line(other: Path) -> None:
+def test_an_unknown_task_is_one_line(other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lm_eval.tasks._index.TaskIndex.build", staticmethod(lambda *_, **__: {}))  # 14,000 files
     with pytest.raises(UserError, match=r"lm-eval cannot run no_such_task \("):
         benchmark(str(other), "micro", ["no_such_task"], limit=2)
 

@@ -1,7 +1,5 @@
 """What comes from elsewhere is data: nothing is unpickled, no code of a model runs, and nothing is sent."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os

@@ -1,7 +1,5 @@
 """A run that is resumed or measured again reads the tokens that it started with, or says in one line that it cannot."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import shutil
@@ -13,10 +11,8 @@ import transformers.utils.chat_template_utils as templates
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from rmt_mini.arms import Arm
 from rmt_mini.config import RMTConfig
-from rmt_mini.files import ComparisonPlan, Evaluation, Notes
-from rmt_mini.runs.compare import _one
+from rmt_mini.files import Evaluation
 from rmt_mini.runs.run import evaluate_checkpoint, resume, run
 from tests.fakes import byte_tokenizer
 from tests.outcomes import either
@@ -63,19 +59,6 @@ def test_a_template_with_the_date_may_be_resumed_on_another_day(
     set_date(monkeypatch, 2026, 12, 1)
     resume(path, progress=False)
     assert left(path) == left(in_may)
-
-
-def test_arms_begun_on_different_days_are_asked_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A comparison takes differences position by position, and another date would move the positions."""
-    config = dated(tmp_path, steps=1)
-    ComparisonPlan(config=config, arms=[Arm("rmt", {}), Arm("ntp", {"use_rl": False})], seeds=1).write(tmp_path)
-    notes = []
-    for day, arm in ((2, "rmt"), (30, "ntp")):
-        set_date(monkeypatch, 2026, 9, day)
-        notes.append(Notes.read(_one(tmp_path / "runs" / f"{arm}-seed0", None)))
-    assert notes[0].token_digest == notes[1].token_digest
-    positions = [(tmp_path / "runs" / f"{arm}-seed0" / "positions.json").read_bytes() for arm in ("rmt", "ntp")]
-    assert positions[0] == positions[1]
 
 
 def merge(folder: Path) -> None:

@@ -1,7 +1,5 @@
 """Metrics in trackers are those of metrics.jsonl and curve.jsonl, each once, in a resumed run too."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import math
@@ -83,12 +81,11 @@ def test_tensorboard_has_every_value_and_nothing_else_changes(unbroken: Path, tm
 
 
 @needs("tensorboard")
-@pytest.mark.parametrize(("first", "then"), [("tensorboard", "tensorboard"), ("none", "tensorboard")])
-@pytest.mark.parametrize("seconds", [0.0, 3600.0])
-def test_a_resumed_run_continues_its_log(first: str, then: str, seconds: float, unbroken: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("first", "seconds"), [("tensorboard", 0.0), ("tensorboard", 3600.0), ("none", 0.0)])
+def test_a_resumed_run_continues_its_log(first: str, seconds: float, unbroken: Path, tmp_path: Path) -> None:
     # state is saved after each step, or never: then three steps are taken back
     interrupted(settings(tmp_path, steps=6, state_seconds=seconds, report_to=first), step=2)
-    resume(tmp_path / "run", progress=False, changes={"report_to": then})
+    resume(tmp_path / "run", progress=False, changes={"report_to": "tensorboard"})
     assert_equal(in_tensorboard(tmp_path / "run"), in_files(tmp_path / "run"))
     assert left(tmp_path / "run") == left(unbroken)  # results do not depend on where they are shown
 
@@ -101,7 +98,7 @@ def test_runs_of_a_comparison_report_each_into_its_folder(tmp_path: Path) -> Non
     arms = arms_named(config, ["ntp"])
     compare.compare(config, arms, seeds=1, progress=False)
     config = config.replace(report_to="tensorboard")
-    folder, _ = compare.compare(config, arms, seeds=2, workers=2, progress=False)
+    folder, _ = compare.compare(config, arms, seeds=2, workers=1, progress=False)
     reported = {path.parent.name for path in folder.glob("runs/*/tensorboard")}
     assert reported == {"rmt-seed2", "ntp-seed2"}  # the others were done
     for name in reported:
@@ -236,9 +233,3 @@ def test_a_tracker_that_does_not_start_is_one_line(tmp_path: Path, monkeypatch: 
         run(settings(tmp_path, report_to="wandb"), progress=False)
     resume(tmp_path / "run", progress=False, changes={"report_to": "none"})
     assert Notes.read(tmp_path / "run").status == "done"
-
-
-def test_points_of_the_curve_have_their_sorts() -> None:
-    point = CurvePoint(step=4, plain=0.5, think=1.0, thought_length=3.0, sorts={"saying": (0.25, 0.75)})
-    assert tracking.scalars(point)["held_out/think/saying"] == 0.75
-    assert files.CurvePoint(step=0, plain=0, think=0, thought_length=0).sorts == {}

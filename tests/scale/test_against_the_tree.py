@@ -1,7 +1,5 @@
 """On one process TRL's trainer computes what the document tree computes: the same C, losses, gradients, weights."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

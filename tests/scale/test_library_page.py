@@ -1,7 +1,5 @@
 """docs/library.md, run from top to bottom in TRL's own trainer."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The plan: compared with real models, with steps that were measured on a CPU and a GPU, and the page with the plan."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Two processes (gloo, on this CPU) agree with one, and a run that was cut short ends as the uninterrupted one."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """What of scale needs no trainer: positions, settings, folders, commands."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import shlex

@@ -1,7 +1,5 @@
 """The layer on TRL in one process: sampling, adapters, checkpoints."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from types import SimpleNamespace

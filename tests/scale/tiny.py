@@ -1,7 +1,5 @@
 """A tiny random model of Qwen3's shape, its texts, and scripted rollouts that do not depend on how work is spread."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Sequence

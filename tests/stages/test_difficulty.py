@@ -1,7 +1,5 @@
 """Other measures of difficulty: each by hand, in the trainer, and with a budget that follows the position."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

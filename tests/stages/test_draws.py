@@ -1,7 +1,5 @@
 """What steps and measurements draw by, in what order a run goes, and what its state carries."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -171,6 +169,9 @@ def test_gains_are_what_is_earned_and_match_stays_whether_the_answer_is_right() 
     assert [one.advantage for one in found] == pytest.approx([1.0 - 0.1 / 3, -1.2 - 0.1 / 3, 0.3 - 0.1 / 3])
     correct = judged(gains, rl_rule="correct", **settings)
     assert [one.advantage for one in correct] == [1.0, 0.0, 0.0]
+    assert [one.reward for one in correct] == [one.reward for one in found]
+    shuffled = [one.reward for one in judged(gains, rl_rule="shuffled", **settings)]
+    assert sorted(shuffled) == sorted(one.reward for one in found)
 
 
 # Where a measurement asks

@@ -4,8 +4,6 @@ Mean match reward of steps 31 to 40 in four seeds: 0.44, 0.53, 0.44, 0.97 with t
 shuffled among the rollouts of a step, and with coins.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -62,7 +60,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_match_rewards_alone_teach_a_pattern(seed: int) -> None:
     history = matches(seed)
     assert mean(history[:5]) < 0.1
@@ -70,8 +68,6 @@ def test_match_rewards_alone_teach_a_pattern(seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("seed", "rule", "judging"), [(0, "shuffled", judge), (1, "shuffled", judge), (0, "grpo", coins)]
-)
-def test_rewards_at_random_teach_nothing(seed: int, rule: str, judging: Callable[..., list[Judged]]) -> None:
-    assert mean(matches(seed, rule, judging)[-10:]) < 0.05
+@pytest.mark.parametrize(("rule", "judging"), [("shuffled", judge), ("grpo", coins)])
+def test_rewards_at_random_teach_nothing(rule: str, judging: Callable[..., list[Judged]]) -> None:
+    assert mean(matches(0, rule, judging)[-10:]) < 0.05

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,8 +9,6 @@ from torch import Tensor
 from rmt_mini.config import RMTConfig
 from rmt_mini.engine.model import Policy
 from rmt_mini.engine.rollout import rollout_logprobs
-from rmt_mini.engine.text import format_for
-from rmt_mini.errors import UserError
 from rmt_mini.method.grpo import group_advantages, kl_estimate
 from rmt_mini.records import Judged, Position, Rollout
 from rmt_mini.stages import midtrain
@@ -21,7 +17,6 @@ from rmt_mini.stages.metrics import Clock
 from rmt_mini.stages.midtrain import RMTTrainer, StepResult
 from rmt_mini.stages.optimizer import NonFiniteError
 from tests.engine.plain_twin import Work, next_logits, twin_step
-from tests.fakes import make_tiny_policy
 from tests.stages.tiny import ARROWS, SENTENCES, by_answer, closing, small, texts_for, weights
 
 ROLLOUTS = [Rollout(Position(1, 5, 0, 0.0), 6, (9,) * n, True, (n,), (-1.0,) * (n + 2)) for n in range(8)]
@@ -291,24 +286,6 @@ def test_a_gain_is_read_while_sampling_and_costs_no_second_pass() -> None:
     assert [one.rollout for one in match.judged] == [one.rollout for one in gain.judged]
     sampled = [one.metrics.forward_tokens - one.metrics.backward_tokens for one in (match, gain)]
     assert sampled[1] == sampled[0]
-
-
-def test_controls_work_with_information_gain() -> None:
-    (plain, _), (shuffled, _), (correct, _) = (control(rule, **GAIN) for rule in ("grpo", "shuffled", "correct"))
-    rewards, elsewhere = ([one.reward for one in judged] for judged in (plain, shuffled))
-    assert rewards != elsewhere
-    assert sorted(rewards) == sorted(elsewhere)
-    assert [one.reward for one in correct] == rewards
-    assert all(one.advantage == one.match for one in correct)
-
-
-def test_information_gain_is_refused_in_a_chat(monkeypatch: pytest.MonkeyPatch) -> None:
-    policy = make_tiny_policy()
-    config = small(**GAIN, answer_format="auto")
-    assert format_for(policy, config).name == "continuation"
-    monkeypatch.setattr(Policy, "parameters", 2 * 10**9)
-    with pytest.raises(UserError, match=r"^reward_rule is 'information-gain'; it needs .* 'continuation'"):
-        format_for(policy, config)
 
 
 def test_without_thinking_answers_come_at_once() -> None:

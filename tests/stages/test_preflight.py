@@ -1,7 +1,5 @@
 """The pre-flight: what it predicts is what the first steps then show."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 
@@ -266,11 +264,6 @@ def test_a_document_whose_name_is_a_number_is_no_other_document() -> None:
     spread = spread_of(answers, influence(answers, matches(answers), [0])[1], [0])
     assert spread is not None
     assert spread.freedom == (2,)
-
-
-def test_an_interval_of_accuracies_that_reaches_1_ends_there() -> None:
-    found = summarize([answer(d, 0, float(d > 0)) for d in range(20)], 5)["think"]["easy"]
-    assert (found["accuracy"], found["high"]) == (0.95, 1.0)
 
 
 def test_a_row_averages_all_tiers_and_plain_answers_take_no_thought() -> None:

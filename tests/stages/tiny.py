@@ -1,7 +1,5 @@
 """Settings, texts and plain recomputations that the tests of the stages share."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What lessons define in their cells, for tests of what it computes and draws."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rmt_mini.teaching.lessons import FOLDER, read_notebook

@@ -1,7 +1,5 @@
 """The bug hunt: each check fails on its bug and names it, and passes on the repair; all of it is in the notebook."""
 
-from __future__ import annotations
-
 import linecache
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What lessons say of recorded results is what the data say."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from statistics import fmean

@@ -1,7 +1,5 @@
 """Every exercise's check accepts the right answer, and finds in each mutant the slip that it has."""
 
-from __future__ import annotations
-
 import math
 import random
 import re

@@ -1,7 +1,5 @@
 """Explorers: every control changes what is drawn, by its formula; impossible settings are one line."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from functools import cache

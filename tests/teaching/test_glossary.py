@@ -1,7 +1,5 @@
 """Every word of the glossary stands for something that is there: a setting, a lesson, a name in the code."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from importlib import import_module

@@ -1,7 +1,5 @@
 """One bad submission costs its own points: the others are graded, in time, and their marks are written."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

@@ -1,7 +1,5 @@
 """The instructor guide is up to date, its plans add up, and what it points to exists."""
 
-from __future__ import annotations
-
 import json
 import re
 

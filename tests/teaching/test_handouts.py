@@ -1,7 +1,5 @@
 """Paper for a class: what the exam states is what the package computes, the key is apart, every prediction is there."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Rules that every lesson keeps; nbval runs them, and a browser uses their controls, elsewhere."""
 
-from __future__ import annotations
-
 import json
 import re
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The control panel and its run in the background: started, paused, resumed, compared."""
 
-from __future__ import annotations
-
 import html
 import threading
 from collections.abc import Callable, Sequence

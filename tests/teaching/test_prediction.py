@@ -1,7 +1,5 @@
 """A prediction is kept, and shown beside the outcome."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The quiz's questions are sound and follow the package; its buttons score the first answers and explain every one."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Students' copies, the nbgrader course and our own grader, over the exercises that are really there."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """The trainer that lesson 7b writes: short, on its own, equal to the package, and caught where it is not."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import io

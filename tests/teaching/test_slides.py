@@ -1,7 +1,5 @@
 """A deck has the whole lesson and needs no other file; how it is cut is tested in a browser."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

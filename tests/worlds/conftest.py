@@ -1,7 +1,5 @@
 """What tests of several modules ask of."""
 
-from __future__ import annotations
-
 import pytest
 
 from rmt_mini.worlds.questions import Question, load_questions

@@ -1,7 +1,5 @@
 """Read the micro-worlds' calculations from the words of its text, without the generator's tables."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Whatever file a class brings along, it gives its documents or one clear line; and sorts stay with their words."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is held out is nowhere in what is trained on: checked on the shipped texts, from their words alone."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import re
