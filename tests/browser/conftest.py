@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 from docs.make.handouts import find_browser
+from rmt_mini.teaching.lessons import read_notebook
 from tests.lab_process import lab_process
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +49,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """JupyterLab, and Notebook 7 beside it, over the lessons; nothing that is saved reaches the repository."""
     home = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "notebooks", home / "notebooks")
+    small = read_notebook(ROOT / "notebooks/08_the_loop.ipynb")  # the panel alone
+    kept = re.compile(r"\bbegin\(|\bPanel\b")
+    small.cells = [cell for cell in small.cells if cell.cell_type == "markdown" or kept.search(cell.source)]
+    nbformat.write(small, home / "notebooks/panel.ipynb")
     for name, values in SETTINGS.items():
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,12 @@ from typing import Any
 RUN_ALL = """async () => {
     const panel = window.jupyterapp.shell.currentWidget;
     await panel.sessionContext.ready;
-    return await window.jupyterapp.commands.execute('notebook:run-all-cells');
+    const sources = panel.content.widgets.map(cell => cell.model.type === 'code' ? cell.model.sharedModel.source : '');
+    const last = sources.findLastIndex(source => /\\b(Explorer|explorer_of|Panel)\\(/.test(source));
+    if (last === -1 || last === sources.length - 1)
+        return await window.jupyterapp.commands.execute('notebook:run-all-cells');
+    panel.content.activeCellIndex = last + 1;
+    return await window.jupyterapp.commands.execute('notebook:run-all-above');
 }"""
 PATIENCE = 300_000  # milliseconds: patience costs nothing, and a busy machine is slow
 
@@ -32,7 +37,7 @@ class Lab:
         )
 
     def run_all(self) -> bool:
-        """Run all cells; return whether none failed."""
+        """Run all cells up to the last explorer or panel; return whether none failed."""
         return bool(self.page.evaluate(RUN_ALL))
 
     def errors(self) -> list[str]:
@@ -143,6 +148,12 @@ def by_mouse(page: Any, control: Any) -> None:
         field.click(click_count=3)
         field.fill(f"{field.input_value()}2")
         field.press("Tab")
+
+
+def kind_of(control: Any) -> str:
+    """Return which kind of control it is."""
+    kinds = ("widget-slider", "widget-toggle-buttons", "widget-checkbox", "widget-text")
+    return next(kind for kind in kinds if kind in _classes(control))
 
 
 def _classes(control: Any) -> str:

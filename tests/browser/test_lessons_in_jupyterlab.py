@@ -8,13 +8,12 @@ import pytest
 
 from rmt_mini.teaching.lessons import lessons
 from tests.browser.conftest import Server
-from tests.browser.lab import PATIENCE, Lab, by_keyboard, by_mouse
+from tests.browser.lab import PATIENCE, Lab, by_keyboard, by_mouse, kind_of
 
 pytestmark = pytest.mark.browser
 LAPTOP, PROJECTOR = (1366, 768), (1024, 768)
 WITHOUT_EXPLORER = ("07b_rmt_in_150_lines", "08_the_loop")  # the panel has a test of its own
-LESSONS = lessons()
-NAMES = [path.stem for path in LESSONS]
+NAMES = [path.stem for path in lessons() if path.stem not in WITHOUT_EXPLORER]
 
 
 @pytest.fixture
@@ -27,19 +26,23 @@ def lab(request: pytest.FixtureRequest, server: Server, browser: Any) -> Iterato
 
 @pytest.mark.parametrize(("lab", "name"), [(name, name) for name in NAMES], indirect=["lab"], ids=NAMES)
 def test_a_lesson_runs_and_each_control_draws(lab: Lab, name: str, screenshots: Path) -> None:
+    """Cells after the last explorer are left to nbval; a kind of control is moved by mouse once in an explorer."""
     assert lab.run_all()
     assert lab.errors() == []
     explorers = lab.explorers()
-    assert bool(explorers) == (name not in WITHOUT_EXPLORER)
+    assert explorers
     for explorer in explorers:
         assert explorer.described()
+        kinds = set[str]()
         for control in explorer.controls():
             label = control.locator("label").first.inner_text()
             assert label.strip(), "a control without a label"
-            for move in (by_keyboard, by_mouse):
+            kind = kind_of(control)
+            for move in (by_keyboard,) if kind in kinds else (by_keyboard, by_mouse):
                 assert explorer.moved(lambda move=move, control=control: move(lab.page, control)), (label, move)
                 assert explorer.described(), (label, move)
-    for theme in ("Dark", "Light"):
+            kinds.add(kind)
+    for theme in ("Dark", "Light") if name == NAMES[0] else ("Light",):
         lab.theme(theme)
         for width, height in (LAPTOP, PROJECTOR):
             lab.page.set_viewport_size({"width": width, "height": height})
@@ -73,7 +76,7 @@ def contrast_of(explorer: Any) -> float:
     )
 
 
-@pytest.mark.parametrize("lab", ["08_the_loop"], indirect=True)
+@pytest.mark.parametrize("lab", ["panel"], indirect=True)
 def test_the_panel_starts_pauses_resumes_and_ends_a_real_run(lab: Lab, screenshots: Path) -> None:
     assert lab.run_all()
     panel = lab.page.locator(".rmt-panel")

@@ -3,9 +3,10 @@
 import math
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from inspect import signature
 from itertools import combinations
 from pathlib import Path
@@ -40,6 +41,14 @@ ROOT = Path(__file__).resolve().parents[2]
 ALL = list(EXERCISES.values())
 MUTANTS = [(exercise, mutant) for exercise in ALL for mutant in exercise.mutants]
 SECONDS = 60.0  # that the cases of an exercise may take, however busy the machine is
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn_once() -> Iterator[None]:
+    """Cases of an exercise are the same for a seed, and take a while to work out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Exercise, "all_cases", cache(Exercise.all_cases))
+        yield
 
 
 class TierSampler(curriculum.TierSampler):

@@ -19,6 +19,7 @@ from rmt_mini.method.entropy import assign_tiers
 from rmt_mini.report import plots
 from rmt_mini.report.claims import PAPER, SHOWN, trained_as
 from rmt_mini.report.comparison import expected_half_width, expected_positions
+from rmt_mini.report.plots import Figured
 from rmt_mini.runs.run import prepare
 from rmt_mini.stages.difficulty import trunk_entropy
 from rmt_mini.stages.posttrain import pass_at_k
@@ -188,8 +189,9 @@ IMPOSSIBLE: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("name", "values", "said"), [*BY_HAND, *IMPOSSIBLE])
 def test_what_is_drawn_is_right_by_hand_and_what_is_impossible_is_one_line(
-    name: str, values: dict[str, Any], said: str
+    name: str, values: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Figured, "png", lambda _: b"")
     shown = explorer_of(name)
     assert said in moved(shown, **values)
     assert ('role="alert"' in shown.page.value) == ((name, values, said) in IMPOSSIBLE)

@@ -152,8 +152,8 @@ def test_a_cell_that_ends_its_process_is_left_out_and_one_that_never_does_costs_
     )
     assert report.marks[0].message.startswith(missing)
     assert "was left out: its process ended with exit code 5" in report.marks[0].message
-    report = grade(submission(tmp_path, DEAF), limit=20)
-    assert {mark.message for mark in report.marks} == {"not judged: it had not ended after 20 seconds, in code cell 1"}
+    report = grade(submission(tmp_path, DEAF), limit=15)
+    assert {mark.message for mark in report.marks} == {"not judged: it had not ended after 15 seconds, in code cell 1"}
     assert ends(int((tmp_path / "pid").read_text()))
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from rmt_mini.config import preset
 from rmt_mini.errors import Stopped, UserError
-from rmt_mini.files import Evaluation, as_lines, read_metrics
+from rmt_mini.files import as_lines, read_metrics
 from rmt_mini.records import Text
 from rmt_mini.report.plots import side_by_side
 from rmt_mini.teaching.widgets import panel as room
-from rmt_mini.teaching.widgets.panel import DONE, FAILED, PAUSED, STOPPED, LiveRun, Panel, last_rollouts, panel_config
+from rmt_mini.teaching.widgets.panel import DONE, FAILED, STOPPED, LiveRun, Panel, last_rollouts, panel_config
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = 60.0  # seconds that no wait here comes near
@@ -52,31 +52,6 @@ def test_a_run_that_fails_has_a_message(tmp_path: Path, error: Exception, messag
     one = scripted(tmp_path, [], ending=error)
     assert one.wait(LONG)
     assert (one.state, one.message) == (FAILED, message)
-
-
-def test_a_real_run_paused_and_resumed_is_the_unbroken_one(tmp_path: Path) -> None:
-    config = preset("micro", **SMALL)
-    whole = LiveRun.started(config.replace(out=str(tmp_path / "whole")))
-    assert whole.wait(LONG)
-    assert whole.state == DONE, whole.message
-
-    broken: list[LiveRun] = []
-    ready = threading.Event()
-
-    def pause() -> None:
-        assert ready.wait(LONG)
-        broken[0].pause()
-
-    broken.append(LiveRun.started(config.replace(out=str(tmp_path / "broken")), pause))
-    ready.set()
-    assert broken[0].wait(LONG)
-    assert (broken[0].state, len(broken[0].metrics)) == (PAUSED, 1)
-    rest = LiveRun.resumed(tmp_path / "broken")
-    assert rest.wait(LONG)
-    assert rest.state == DONE, rest.message
-    assert [m.reward for m in rest.metrics] == [m.reward for m in whole.metrics]
-    assert [m.rl_loss for m in rest.metrics] == [m.rl_loss for m in whole.metrics]
-    assert Evaluation.read(rest.folder) == Evaluation.read(whole.folder)
 
 
 def settings(**changes: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rmt_mini.worlds import referee
 from rmt_mini.worlds.mathematics import score
 
 pytest.importorskip("math_verify")
@@ -68,8 +69,9 @@ def test_what_models_put_around_an_answer_changes_nothing(champ, dressing):
         assert question.score(dressing.format("12345")) == 0.0
 
 
-def test_no_answer_hangs_and_several_guesses_are_at_best_one(champ):
+def test_no_answer_hangs_and_several_guesses_are_at_best_one(champ, monkeypatch):
     """Attack: name two answers. However they are joined, one at most is taken: hedging pays no more than guessing."""
+    monkeypatch.setattr(referee, "SECONDS", 3.0)
     score = champ["Combinatorics_1"].score
     assert [*map(score, ["239", "9^{9^{9^{9^9}}}", "240-1"])] == [1.0, 0.0, 1.0]
     for between in (", ", " or ", "$ $", "|", ";", "=", " ", "\\text{ or }", "<", "} \\boxed{", "/1="):
