@@ -104,11 +104,3 @@ def test_a_folded_solution_opens_by_keyboard_and_still_fits(page: Any, decks: Pa
     page.keyboard.press("Enter")
     assert page.locator("section.present details").first.evaluate("node => node.open")
     page.wait_for_function(f"() => ({LOOK})().beyond <= 2")  # a browser says that a part was opened in a later task
-
-
-def test_the_page_of_links_leads_to_a_deck(page: Any, decks: Path) -> None:
-    page.goto((decks / "index.html").as_uri())
-    assert page.locator("a").count() == len(LESSONS)
-    page.get_by_role("link", name="03_budget").click()
-    page.wait_for_function("() => window.Reveal && Reveal.isReady()")
-    assert page.locator("h1").first.inner_text() == "3. The dynamic token budget"

@@ -10,15 +10,6 @@ import torch
 
 from rmt_mini.teaching.lessons import FOLDER, read_notebook
 
-MESSAGES = {
-    "it never stops": "the first end token takes no loss, as if it were padding",
-    "KL through the roof": "the log-ratio has the wrong sign",
-    "smaller groups": "a group of one gets advantage nan: its deviation divides by G - 1, which is 0",
-    "the text fades": "the targets are a view of them, and writing into it erases the text",
-    "credit for the wrong one": "4 answers have 3 rewards: one that is no number got none",
-    "a dip": "the last 2 are scaled as if 4",
-    "learning when to close": "the places where the thought went on take no loss: closing becomes likelier everywhere",
-}
 TOKENS = torch.tensor([4, 5, 6])
 BY_HAND: dict[str, tuple[Callable[[Any], Any], list[float], list[float]]] = {  # a case; as found, repaired
     "it never stops": (lambda f: f(torch.tensor([[5, 0, 0]]), 0), [1, 0, 0], [1, 1, 0]),
@@ -51,13 +42,11 @@ def lesson() -> dict[str, Any]:
     return defined
 
 
-@pytest.mark.parametrize("name", MESSAGES)
-def test_a_check_names_the_bug_and_passes_on_the_repair(lesson: dict[str, Any], name: str) -> None:
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_check_fails_on_the_bug_and_passes_on_the_repair(lesson: dict[str, Any], name: str) -> None:
     see, check, buggy, repaired = lesson["BUGS"][name]
-    with pytest.raises(AssertionError) as error:
+    with pytest.raises(AssertionError):
         check(buggy)
-    assert MESSAGES[name] in str(error.value)
-    assert lesson["verdict"](check, buggy) == f"fails: {error.value}"
     assert lesson["verdict"](check, repaired) == "passes"
     assert see(buggy).alt == see(buggy).alt != see(repaired).alt
     case, *wanted = BY_HAND[name]
@@ -66,7 +55,7 @@ def test_a_check_names_the_bug_and_passes_on_the_repair(lesson: dict[str, Any], 
 
 
 def test_the_explorer_shows_every_bug_both_ways(lesson: dict[str, Any]) -> None:
-    assert list(lesson["BUGS"]) == list(MESSAGES) == list(BY_HAND)
+    assert list(lesson["BUGS"]) == list(BY_HAND)
     for number, (name, (see, check, *functions)) in enumerate(lesson["BUGS"].items(), 1):
         for repaired, function in enumerate(functions):
             shown = lesson["bug_report"](number, bool(repaired))

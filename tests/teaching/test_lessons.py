@@ -1,6 +1,5 @@
 """Rules that every lesson keeps; nbval runs them, and a browser uses their controls, elsewhere."""
 
-import json
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -10,9 +9,9 @@ import nbformat
 import pytest
 
 from docs.make.slides import CHECKED
-from rmt_mini.teaching.lessons import FOLDER, METADATA, by_number, lessons, number_of, read_notebook
-from tests.guide import main, words_of
-from tests.lessons import MARK, digest, execute, run
+from rmt_mini.teaching.lessons import FOLDER, by_number, lessons, number_of, read_notebook
+from tests.guide import words_of
+from tests.lessons import MARK, digest, run
 
 MOST_CELLS, MOST_LINES, MOST_BYTES = 40, 25, 1_500_000
 
@@ -117,60 +116,14 @@ def test_a_project_is_complete_starts_small_and_grades_nothing(name: str) -> Non
 # The tool that runs them
 
 
-def notebook_of(*sources: str) -> Any:
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-
-
-def test_execute_keeps_outputs_metadata_and_what_a_users_notebook_was(tmp_path: Path) -> None:
-    path, link = tmp_path / "a.ipynb", tmp_path / "link.ipynb"
-    noise = "import sys; print('no', file=sys.stderr)"
-    notebook = notebook_of("1 + 1", noise, "import ipywidgets; ipywidgets.IntSlider()")
-    notebook.metadata.course = "mine"
-    notebook.cells[0].metadata.update({"tags": ["hide"]})
-    nbformat.write(notebook, path)
-    link.symlink_to(path)
-    before = path.read_bytes()
-    execute(link)
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.ipynb", "a.old-1.ipynb", "link.ipynb"]
-    assert (tmp_path / "a.old-1.ipynb").read_bytes() == before
-    made = read_notebook(path)
-    assert made.metadata == METADATA | {"course": "mine"}
-    one, two, three = made.cells
-    assert one.outputs[0].data["text/plain"] == "2"
-    assert one.metadata == {"tags": ["hide"], MARK: digest("1 + 1")}
-    assert two.outputs == three.outputs == []
-    before = path.read_bytes()
-    execute(path)
-    assert path.read_bytes() == before
-
-
 def test_memory_is_that_of_the_kernel_and_its_children(tmp_path: Path) -> None:
     hold = "held = b'x' * {size}; import time; time.sleep(0.5)"
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold.format(size=200_000_000)!r}])"
     peaks = []
     for number, source in enumerate((hold.format(size=10), child)):
-        nbformat.write(notebook_of(source), tmp_path / f"{number}.ipynb")
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        nbformat.write(notebook, tmp_path / f"{number}.ipynb")
         _, seconds, peak = run(tmp_path / f"{number}.ipynb")
         assert 0.5 < seconds < 60
         peaks.append(peak)
     assert 200 < peaks[1] - peaks[0] < 300
-
-
-def test_measuring_writes_its_file_and_no_notebook_that_fails_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.ipynb"
-    nbformat.write(notebook_of("1 / 0"), path)
-    before = path.read_bytes()
-    with pytest.raises(Exception, match="ZeroDivisionError"):
-        execute(path)
-    assert path.read_bytes() == before
-    nbformat.write(notebook_of("1 + 1"), path)
-    before, costs = path.read_bytes(), tmp_path / "costs.json"
-    monkeypatch.setattr("sys.argv", ["guide", str(path), "--measure", str(costs), "--machine", "m"])
-    main()
-    assert json.loads(costs.read_text())["lessons"]["a"].keys() == {"seconds", "peak_memory_mb"}
-    assert path.read_bytes() == before
-    monkeypatch.setattr("sys.argv", ["guide", "absent.ipynb", "--measure", str(tmp_path)])
-    with pytest.raises(SystemExit, match="is a folder or a device; give the name of a file"):
-        main()
