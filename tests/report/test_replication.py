@@ -29,8 +29,8 @@ from tests.quotes import PAGE, QUOTED, ROOT, quoted, section
 from tests.record import record
 
 MAIN, SECOND = ROOT / "data/abacus/comparison", ROOT / "data/abacus/second"
-DEPTH = ROOT / "data/abacus/depth"
-OF_DEPTH = [DEPTH / f"calculation_steps={depth}" for depth in (1, 2, 3, 4)]
+DEPTH, SHARE = ROOT / "data/abacus/depth", ROOT / "data/abacus/share"
+OF_DEPTH, OF_SHARE = (sorted(home.glob("*=*")) for home in (DEPTH, SHARE))  # a comparison at each value
 OF_RMT = re.compile(r"rmt(-base\d)?-seed\d+")  # a run's name
 
 
@@ -71,21 +71,26 @@ def test_the_recorded_report_follows_from_the_recorded_answers(
     assert unpacked[0] == unpacked[1]
 
 
-def test_the_recorded_map_follows_from_the_recorded_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("home", "values", "runs"), [(DEPTH, OF_DEPTH, 36), (SHARE, OF_SHARE, 45)], ids=["depth", "share"]
+)
+def test_the_recorded_map_follows_from_the_recorded_answers(
+    home: Path, values: list[Path], runs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Figured, "png", lambda _: b"")
-    folder = tmp_path / DEPTH.name
-    shutil.copytree(DEPTH, folder, ignore=lambda *_: ["figures", "map.json", "comparison.json", "report.md"])
-    for value in OF_DEPTH:
+    folder = tmp_path / home.name
+    shutil.copytree(home, folder, ignore=lambda *_: ["figures", "map.json", "comparison.json", "report.md"])
+    for value in values:
         with tarfile.open(value / "runs.tar.xz") as archive:
             archive.extractall(folder / value.name, filter="data")
     sweep.report(folder)
-    for name in ("map.json", "report.md", *(f"{value.name}/report.md" for value in OF_DEPTH)):
-        assert (folder / name).read_text() == (DEPTH / name).read_text()
+    for name in ("map.json", "report.md", *(f"{value.name}/report.md" for value in values)):
+        assert (folder / name).read_text() == (home / name).read_text()
     packed = record(folder, tmp_path / "again", preset=0)
-    assert len(packed) == 36
-    for value in OF_DEPTH:
+    assert len(packed) == runs
+    for value in values:
         assert Comparison.read(folder / value.name).paired == Comparison.read(value).paired
-        of = [lzma.decompress((home / "runs.tar.xz").read_bytes()) for home in (tmp_path / "again" / value.name, value)]
+        of = [lzma.decompress((one / "runs.tar.xz").read_bytes()) for one in (tmp_path / "again" / value.name, value)]
         assert of[0] == of[1]
 
 
@@ -94,7 +99,7 @@ def test_sentences_have_no_other_intervals_than_the_record(page: Path) -> None:
     own = QUOTED.sub("", page.read_text(encoding="utf-8")).partition("## A real model")[0]
     found = re.findall(r"[-+]?\d+\.\d \[[-+]?\d+\.\d, [-+]?\d+\.\d\]", own)
     recorded = ""
-    for home in (MAIN, SECOND, *OF_DEPTH):
+    for home in (MAIN, SECOND, *OF_DEPTH, *OF_SHARE):
         compared = Comparison.read(home)
         differences = [points(pair) for pair in compared.paired if pair.difference is not None]  # by sort, too
         differences += [points(change, 1) for change in compared.lengths.values()]
@@ -369,16 +374,38 @@ def test_sentences_on_depth_say_what_the_map_shows() -> None:
     of = [round(100 * one) for one in (*ends("rmt", "calculable"), *ends("ntp", "calculable"))]
     same = "RMT's lead is the same at each depth, {}, {} and {} points: it is right at {} to {} % of them, NTP only at"
     assert f"{same} {{}} to {{}}.".format(*leads, *of) in page
-    ahead = [
-        sorted(levels[what].differences["rpt"].values(), key=lambda one: one.difference)
-        for what in levels
-        if what != "plain"
+    least, most = _ahead_of_rpt(DEPTH, "depth", page)["calculable"]
+    assert f"RPT is ahead by {-most} to {-least} points, intervals include zero" in page
+    assert [one.sign for one in levels["calculable"].differences["rpt"].values()] == [0, 0, 0]
+
+
+def test_sentences_on_the_share_of_calculations_say_what_the_map_shows() -> None:
+    found, page = Map.read(SHARE), _said()
+    gated = [points(change) for change in found.levels["gated"].differences["ntp"].values()]
+    words = (
+        "the share**: {} points over NTP only where no document has a calculation, then {}, {} and {}, and {} where all"
+    )
+    assert words.format(*gated) in page
+    assert [one.sign for one in found.levels["gated"].differences["ntp"].values()] == [0, 0, 0, 0, 1]
+    average = found.levels["average"]
+    ends = [points(change) for change in average.differences["ntp"].values()]
+    assert f"little to calculate**: {ends[0]} points where there is nothing, {ends[-1]} where all documents" in page
+    (cross,) = average.crossings
+    assert (cross.behind, cross.last) == ("rmt", None)
+    assert f"at a share of {cross.at:.2f}, or anywhere from {cross.first:.2f} on." in page
+    right = [
+        round(100 * row[value].accuracy)
+        for row in map(found.levels["calculable"].arms.get, ("rmt", "rpt", "ntp"))
+        for value in (0.25, 1.0)
     ]
-    of = [round(100 * one.difference) for row in ahead[:2] for one in (row[0], row[-1])]
-    assert "RMT is ahead by {} to {} points at each depth, and with the gate by {} to {}.".format(*of) in page
-    least, most = (round(-100 * one.difference) for one in (ahead[2][-1], ahead[2][0]))
-    assert f"RPT is ahead by {least} to {most} points, intervals include zero" in page
-    assert [one.sign for one in ahead[2]] == [0, 0, 0]
+    words = "right at {} % of calculable tokens where a quarter of the documents have one, and at {} % where all have;"
+    assert f"{words} RPT at {{}} and {{}}, NTP only at {{}} and {{}}.".format(*right) in page
+    _ahead_of_rpt(SHARE, "share", page)
+    for what, sentence in (("gated", "from NTP only is {} to {} points"), ("average", "the ungated one {} to {}.")):
+        both = [Map.read(home).levels[what].differences["ntp"].values() for home in (DEPTH, SHARE)]
+        gaps = [100 * one.difference for row in both for one in row]
+        assert len(gaps) == 9
+        assert sentence.format(f"{min(gaps):+.1f}", f"{max(gaps):+.1f}") in page
 
 
 def test_the_table_of_thoughts_is_the_record_and_its_sentences_follow() -> None:
@@ -401,6 +428,19 @@ def test_the_table_of_thoughts_is_the_record_and_its_sentences_follow() -> None:
         lines = [[json.loads(line) for line in file or ()] for file in found]
     *signals, guessed = (f"{100 * fmean(line['signal_groups'] for line in run):.0f}" for run in lines)
     assert f"{guessed} % of base 4's over all steps, {min(signals)} to {max(signals)} % of the others'" in page
+
+
+def _ahead_of_rpt(home: Path, of: str, page: str) -> dict[str, tuple[int, int]]:
+    """Return from where to where RMT minus RPT goes, by level, and look for the sentence that says so."""
+    gaps = {
+        what: [round(100 * one.difference) for one in level.differences["rpt"].values()]
+        for what, level in Map.read(home).levels.items()
+        if level.differences
+    }
+    found = {what: (min(row), max(row)) for what, row in gaps.items()}
+    ends = (*found["average"], *found["gated"])
+    assert "RMT is ahead by {} to {} points at each {of}, and with the gate by {} to {}".format(*ends, of=of) in page
+    return found
 
 
 def _said() -> str:

@@ -1,10 +1,11 @@
 """What lessons say of recorded results is what the data say."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
-from rmt_mini.files import Comparison, Evaluation, ExamOutcome, Pair, PostTraining, read_metrics
+from rmt_mini.files import Comparison, Evaluation, ExamOutcome, Map, Pair, PostTraining, read_metrics
 from rmt_mini.report.claims import claims, corrected
 from rmt_mini.report.markdown import points
 from rmt_mini.teaching.lessons import by_number
@@ -167,6 +168,36 @@ def test_lesson_9_says_what_the_older_text_shows() -> None:
     widths = [50 * (one.high - one.low) for one in chosen]
     assert widths[0] < 1.3  # "by little more than a point"
     assert f"{widths[1]:.0f} points either way would look the same" in words
+
+
+def test_lesson_9_says_where_thinking_pays() -> None:
+    words, maps = said(9), [Map.read(DATA / "abacus" / name).levels for name in ("share", "depth")]
+    gated, thinking = ([one[what].differences["ntp"] for one in maps] for what in ("gated", "average"))
+    ends = [points([*row.values()][place]) for place in (0, -1) for row in gated]
+    begins = "begins at zero, {} points where no document has a calculation and {} where each has one move"
+    rises = "to {} where all have a calculation, to {} where each has four moves"
+    assert begins.format(*ends[:2]) in words
+    assert rises.format(*ends[2:]) in words
+    assert all(one.difference < two.difference for row in gated for one, two in pairwise(row.values()))
+    pairs = [(row[at], other[at]) for row, other in zip(gated, thinking, strict=True) for at in row]
+    lower = [round(100 * (one.difference - other.difference)) for one, other in pairs]
+    assert f"RMT lies {min(lower)} to {max(lower)} points lower against NTP only, and begins below" in words
+    assert [[change.sign for change in row.values()] for row in thinking] == [[-1, 0, 0, 0, 0], [-1, 0, 0, 0]]
+    (cross,) = maps[0]["average"].crossings
+    assert (
+        f'at a share of {cross.at:.2f}" is not supported: the crossing may lie anywhere from {cross.first:.2f}' in words
+    )
+    assert not [
+        one for found in maps for level in found.values() for one in level.crossings if "rpt" in (one.ahead, one.behind)
+    ]
+    assert all(
+        one.difference > 0
+        for found in maps
+        for what in ("gated", "average")
+        for one in found[what].differences["rpt"].values()
+    )
+    plain = [100 * cell.accuracy for found in maps for cell in found["plain"].arms["rpt"].values()]
+    assert f"stays at {min(plain):.0f} to {max(plain):.0f} %, since nothing teaches it to read" in words
 
 
 def passed(found: ExamOutcome, arm: str, k: int, end: int = 0) -> str:

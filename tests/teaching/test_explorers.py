@@ -23,6 +23,7 @@ from rmt_mini.report.plots import Figured
 from rmt_mini.runs.run import prepare
 from rmt_mini.stages.difficulty import trunk_entropy
 from rmt_mini.stages.posttrain import pass_at_k
+from rmt_mini.teaching.begin import recorded
 from rmt_mini.teaching.lessons import FOLDER
 from rmt_mini.teaching.widgets import controls
 from rmt_mini.teaching.widgets.controls import Explorer, control, controls_of
@@ -49,6 +50,7 @@ EXPLORERS = {  # what draws: a function of the package, or the last of a lesson,
     "text": ("11_your_own", "measure_text", "text_fit"),
     "interval": ("09_replication", "interval_width"),
     "ablations": ("09_replication", "ablations"),
+    "map": ("09_replication", "where_it_pays"),
     "exams": ("10_post_training", "exams"),
     "pass": ("10_post_training", "pass_estimates"),
 }
@@ -68,6 +70,7 @@ def drawn_by(name: str) -> Any:
         "FOUND": Comparison.read(folder) if lesson.startswith("09") else found, "pass_at_k": pass_at_k, "torch": torch,
         "expected_half_width": expected_half_width, "expected_positions": expected_positions,
         "OLDER": Comparison.read(FOLDER.parent / "data/micro/comparison"), "preset": preset, "prepare": prepare,
+        "recorded": recorded,
     }  # fmt: skip
     return defined_by(lesson, *parts, **given)[parts[-1]]
 
