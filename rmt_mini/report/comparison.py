@@ -350,7 +350,7 @@ def _ends(differences: Mapping[float, Change], at: float, falling: bool) -> dict
     """Return where, left and right of a crossing, the interval of the difference leaves zero, as far as it does."""
     found = dict[str, float]()
     for name, side, end in (("first", -1, "low" if falling else "high"), ("last", 1, "high" if falling else "low")):
-        line = {value: getattr(one, end) for value, one in differences.items()}
+        line = {value: getattr(one, end) for value, one in differences.items() if one.low is not None}
         start = {at: float(np.interp(at, list(line), list(line.values())))} if line else {}
         beyond = {value: line[value] for value in sorted(line, reverse=side < 0) if side * (value - at) > 0}
         for (near, before), (far, after) in pairwise((start | beyond).items()):

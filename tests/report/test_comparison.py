@@ -614,6 +614,18 @@ def test_a_crossing_of_wide_intervals_may_lie_anywhere() -> None:
     assert (cross.at, cross.first, cross.last) == (pytest.approx(0.5), None, None)
 
 
+def test_a_map_has_room_for_differences_that_are_not_known(tmp_path: Path) -> None:
+    found = {0.0: at_value(0.3, 0.4, {}), 1.0: at_value(0.5, 0.4, {})}
+    without = [pair.model_copy(update={"low": None, "high": None}) for pair in found[0.0].paired]
+    found = {0.0: found[0.0].model_copy(update={"paired": without}), 1.0: found[1.0].model_copy(update={"paired": []})}
+    made = map_over("steps", found)
+    (cross,) = made.levels["average"].crossings
+    assert (cross.first, cross.last) == (None, None)
+    plan = OverPlan(config=RMTConfig(), field="steps", values=[*found], arms=[], seeds=1)
+    assert write_map_report(tmp_path, plan, made).endswith("| 1 | 40.0 [38.0, 42.0] | 50.0 [48.0, 52.0] | - |")
+    assert (tmp_path / "figures/map.png").exists()
+
+
 # Post-training
 
 

@@ -246,7 +246,7 @@ def levels(found: Mapping[str, Cells], x: str, y: str, marked: int | None = None
 def bands(ax: Axes, found: Mapping[str, dict[int, Spread] | dict[float, Spread]]) -> None:
     """Draw the intervals of named curves."""
     for (colour, *_), spreads in zip(looks_of(found).values(), found.values(), strict=True):
-        _, low, high = zip(*spreads.values(), strict=True)
+        _, low, high = zip(*spreads.values(), strict=True) if spreads else ((), (), ())
         ax.fill_between(list(spreads), low, high, color=colour, alpha=0.15, linewidth=0)
 
 

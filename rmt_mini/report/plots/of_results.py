@@ -180,9 +180,13 @@ def over(level: Level, setting: str, what: str = "average") -> Figured:
     """
     units = {"gated": "right, a thought where unsure", "plain": "right, without a thought"}
     units |= {"average": "next tokens right", "calculable": "calculable tokens right"}
-    name, last = claims.names_at(what), sorted(level.arms, key=lambda arm: arm == METHOD)  # in both panels alike
+    name, order = claims.names_at(what), sorted(level.arms, key=lambda arm: arm == METHOD)  # in both panels alike
     right, gaps = (
-        {name(arm): {at: one for at, cell in row[arm].items() if (one := spread(cell))} for arm in last if arm in row}
+        {
+            name(arm): {at: one for at, cell in row[arm].items() if (one := spread(cell))}
+            for arm in ordered
+            if arm in row
+        }
         for row in (level.arms, level.differences)
     )
     shown = {f"{units[what]} (%)": right} | ({"RMT minus another (points)": gaps} if gaps else {})
