@@ -182,11 +182,7 @@ def over(level: Level, setting: str, what: str = "average") -> Figured:
     units |= {"average": "next tokens right", "calculable": "calculable tokens right"}
     name, order = claims.names_at(what), sorted(level.arms, key=lambda arm: arm == METHOD)  # in both panels alike
     right, gaps = (
-        {
-            name(arm): {at: one for at, cell in row[arm].items() if (one := spread(cell))}
-            for arm in ordered
-            if arm in row
-        }
+        {name(arm): {at: one for at, cell in row[arm].items() if (one := spread(cell))} for arm in order if arm in row}
         for row in (level.arms, level.differences)
     )
     shown = {f"{units[what]} (%)": right} | ({"RMT minus another (points)": gaps} if gaps else {})
