@@ -15,7 +15,17 @@ from scipy.stats import ttest_1samp
 
 from rmt_mini import arms
 from rmt_mini.config import preset
-from rmt_mini.files import Comparison, ComparisonPlan, Evaluation, ExamEvaluation, ExamStep, Map, Pair, PostTraining
+from rmt_mini.files import (
+    Change,
+    Comparison,
+    ComparisonPlan,
+    Evaluation,
+    ExamEvaluation,
+    ExamStep,
+    Map,
+    Pair,
+    PostTraining,
+)
 from rmt_mini.method.budget import thought_cap
 from rmt_mini.method.schedule import budget_of
 from rmt_mini.report.claims import PAPER, SHOWN, claims, corrected
@@ -29,8 +39,8 @@ from tests.quotes import PAGE, QUOTED, ROOT, quoted, section
 from tests.record import record
 
 MAIN, SECOND = ROOT / "data/abacus/comparison", ROOT / "data/abacus/second"
-DEPTH, SHARE = ROOT / "data/abacus/depth", ROOT / "data/abacus/share"
-OF_DEPTH, OF_SHARE = (sorted(home.glob("*=*")) for home in (DEPTH, SHARE))  # a comparison at each value
+DEPTH, SHARE, SAYINGS = (ROOT / "data/abacus" / name for name in ("depth", "share", "sayings"))
+OF_DEPTH, OF_SHARE, OF_SAYINGS = (sorted(home.glob("*=*")) for home in (DEPTH, SHARE, SAYINGS))  # one at each value
 OF_RMT = re.compile(r"rmt(-base\d)?-seed\d+")  # a run's name
 
 
@@ -72,7 +82,9 @@ def test_the_recorded_report_follows_from_the_recorded_answers(
 
 
 @pytest.mark.parametrize(
-    ("home", "values", "runs"), [(DEPTH, OF_DEPTH, 36), (SHARE, OF_SHARE, 45)], ids=["depth", "share"]
+    ("home", "values", "runs"),
+    [(DEPTH, OF_DEPTH, 36), (SHARE, OF_SHARE, 45), (SAYINGS, OF_SAYINGS, 12)],
+    ids=["depth", "share", "sayings"],
 )
 def test_the_recorded_map_follows_from_the_recorded_answers(
     home: Path, values: list[Path], runs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -99,11 +111,12 @@ def test_sentences_have_no_other_intervals_than_the_record(page: Path) -> None:
     own = QUOTED.sub("", page.read_text(encoding="utf-8")).partition("## A real model")[0]
     found = re.findall(r"[-+]?\d+\.\d \[[-+]?\d+\.\d, [-+]?\d+\.\d\]", own)
     recorded = ""
-    for home in (MAIN, SECOND, *OF_DEPTH, *OF_SHARE):
+    for home in (MAIN, SECOND, *OF_DEPTH, *OF_SHARE, *OF_SAYINGS):
         compared = Comparison.read(home)
         differences = [points(pair) for pair in compared.paired if pair.difference is not None]  # by sort, too
         differences += [points(change, 1) for change in compared.lengths.values()]
         recorded += "\n".join([(home / "report.md").read_text(encoding="utf-8"), *differences])
+    recorded += _difference_of_differences()
     assert found
     assert [one for one in found if one not in recorded] == []
 
@@ -406,6 +419,26 @@ def test_sentences_on_the_share_of_calculations_say_what_the_map_shows() -> None
         gaps = [100 * one.difference for row in both for one in row]
         assert len(gaps) == 9
         assert sentence.format(f"{min(gaps):+.1f}", f"{max(gaps):+.1f}") in page
+
+
+def test_sentences_on_what_the_ntp_loss_is_for_say_what_the_runs_show() -> None:
+    page, levels = _said(), Map.read(SAYINGS).levels
+    none, two = levels["average"].differences["rmt-no-ntp"].values()
+    sentence = f"without it is {points(two)} points with two sayings a document, and {points(none)} with none."
+    assert f"{sentence} The difference of the two is {_difference_of_differences()} points" in page
+    assert (none.sign, two.sign) == (0, 1)
+    pairs = [_pairs(Comparison.read(home), "rmt-no-ntp") for home in OF_SAYINGS]
+    read, right = (points(pairs[1][sort]) for sort in ("saying", "calculable"))
+    assert f"With two sayings, sayings differ by {read} points and calculable tokens by {right}; with none," in page
+    assert f"with none, calculable tokens differ by {points(pairs[0]['calculable'])}." in page
+
+
+def _difference_of_differences() -> str:
+    """Return what sayings change of what the NTP loss adds, with the interval of two independent differences."""
+    none, two = Map.read(SAYINGS).levels["average"].differences["rmt-no-ntp"].values()
+    half = sum(((one.high - one.low) / 2) ** 2 for one in (none, two)) ** 0.5
+    gap = two.difference - none.difference
+    return points(Change(difference=gap, low=gap - half, high=gap + half))
 
 
 def test_the_table_of_thoughts_is_the_record_and_its_sentences_follow() -> None:
