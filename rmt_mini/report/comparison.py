@@ -1,13 +1,13 @@
-"""Several runs read together: seeds as one result, arms against RMT, post-training, values of a setting.
+"""Several runs read together: seeds as one result, arms against RMT, post-training, variants of a setting.
 
 All arms answer the same held-out positions, seed by seed, so differences are taken position by position. Intervals are
 those of ``stages/statistics.py``, over documents (or questions), seeds and bases.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations, pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from rmt_mini import files
 from rmt_mini.arms import BASE, METHOD
 from rmt_mini.config import RMTConfig
 from rmt_mini.errors import UserError
-from rmt_mini.files import ArmRow, Cell, Change, Comparison, Evaluation, Measured, Notes
+from rmt_mini.files import Cell, Change, Comparison, Evaluation, Measured, Notes
 from rmt_mini.method.entropy import TIERS
 from rmt_mini.records import Answer, Position
 from rmt_mini.stages import statistics
@@ -291,72 +291,6 @@ def _turned(found: Change) -> Change:
     """Return a variant minus the method, from the method minus the variant."""
     middle, low, high = (None if end is None else -end for end in (found.difference, found.high, found.low))
     return Change(difference=middle, low=low, high=high)
-
-
-def _gated(row: ArmRow) -> Cell | None:
-    mean = row.more.get("gated", {}).get("average")
-    return None if mean is None else Cell(accuracy=mean.mean, low=mean.low, high=mean.high, n=mean.n)
-
-
-LEVELS: dict[str, Callable[[ArmRow], Cell | None]] = {
-    "average": lambda row: row.average,
-    "gated": _gated,  # thinks only where the plain prediction is unsure
-    "plain": lambda row: row.plain.average,
-    "calculable": lambda row: row.sorts.get("calculable"),
-}  # of a map
-
-
-def map_over(setting: str, found: Mapping[float, Comparison]) -> files.Map:
-    """Read the accuracy of each arm from comparisons by rising value of a setting, at each of LEVELS."""
-    levels = {}
-    for what, cell_of in LEVELS.items():
-        arms, differences = dict[str, dict[float, Cell]](), dict[str, dict[float, Change]]()
-        for value, one in found.items():
-            for name, row in one.arms.items():
-                cell = cell_of(row)
-                if name not in BASE and cell is not None and cell.accuracy is not None:
-                    arms.setdefault(name, {})[value] = cell
-            for pair in one.paired:
-                if pair.tier == what and pair.b not in BASE and pair.difference is not None:
-                    change = Change(difference=pair.difference, low=pair.low, high=pair.high, n=pair.n)
-                    differences.setdefault(pair.b, {})[value] = change
-        if arms:
-            crossed = crossings(arms, differences)
-            levels[what] = files.Level(arms=arms, differences=differences, crossings=crossed)
-    return files.Map(setting=setting, levels=levels)
-
-
-def crossings(
-    arms: Mapping[str, Mapping[float, Cell]], differences: Mapping[str, Mapping[float, Change]]
-) -> list[files.Crossing]:
-    """Return where lines of accuracy cross, interpolated linearly between neighbouring values where they differ.
-
-    The ends of the intervals of ``differences``, RMT minus another arm, are interpolated likewise.
-    """
-    found = []
-    for first, second in combinations(arms, 2):
-        gaps = [(at, (one.accuracy or 0.0) - (arms[second][at].accuracy or 0.0)) for at, one in arms[first].items()]
-        for (low, before), (high, after) in pairwise((at, gap) for at, gap in gaps if gap):
-            if before * after < 0:
-                ahead, behind = (first, second) if before > 0 else (second, first)
-                at = low + (high - low) * before / (before - after)
-                other = {METHOD: behind}.get(ahead, ahead if behind == METHOD else "")
-                ends = _ends(differences.get(other, {}), at, ahead == METHOD)
-                found.append(files.Crossing(ahead=ahead, behind=behind, low=low, high=high, at=at, **ends))
-    return found
-
-
-def _ends(differences: Mapping[float, Change], at: float, falling: bool) -> dict[str, float]:
-    """Return where, left and right of a crossing, the interval of the difference leaves zero, as far as it does."""
-    found = dict[str, float]()
-    for name, side, end in (("first", -1, "low" if falling else "high"), ("last", 1, "high" if falling else "low")):
-        line = {value: getattr(one, end) for value, one in differences.items() if one.low is not None}
-        start = {at: float(np.interp(at, list(line), list(line.values())))} if line else {}
-        beyond = {value: line[value] for value in sorted(line, reverse=side < 0) if side * (value - at) > 0}
-        for (near, before), (far, after) in pairwise((start | beyond).items()):
-            if before * after < 0:
-                found.setdefault(name, near + (far - near) * before / (before - after))
-    return found
 
 
 def read_exams(found: Mapping[str, Sequence[Path]], bases: int = 1) -> dict[str, Any]:

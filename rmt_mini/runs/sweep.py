@@ -20,7 +20,8 @@ from rmt_mini.config import RMTConfig
 from rmt_mini.errors import Stopped, UserError
 from rmt_mini.files import Comparison, OverPlan, require_free
 from rmt_mini.report.claims import SYMBOLS
-from rmt_mini.report.comparison import SIGN, map_over, value_name
+from rmt_mini.report.comparison import SIGN, value_name
+from rmt_mini.report.maps import map_over
 from rmt_mini.report.report import write_map_report
 from rmt_mini.runs import compare
 from rmt_mini.runs.run import anywhere, prepare

@@ -10,7 +10,7 @@ RUN_ALL = """async () => {
     const panel = window.jupyterapp.shell.currentWidget;
     await panel.sessionContext.ready;
     const sources = panel.content.widgets.map(cell => cell.model.type === 'code' ? cell.model.sharedModel.source : '');
-    const last = sources.findLastIndex(source => /\\b(Explorer|explorer_of|Panel)\\(/.test(source));
+    const last = sources.findLastIndex(source => /\\b(Explorer|Panel)\\(/.test(source));
     if (last === -1 || last === sources.length - 1)
         return await window.jupyterapp.commands.execute('notebook:run-all-cells');
     panel.content.activeCellIndex = last + 1;

@@ -43,10 +43,10 @@ from rmt_mini.report.comparison import (
     compare_runs,
     expected_half_width,
     expected_positions,
-    map_over,
     read_exams,
     sensitivities,
 )
+from rmt_mini.report.maps import map_over
 from rmt_mini.report.markdown import points, share
 from rmt_mini.report.plots import Figured
 from rmt_mini.report.plots.canvas import LOOKS
