@@ -215,6 +215,12 @@ def test_imports_run_one_way() -> None:
     assert wrong == []
 
 
+def test_rooms_have_names_of_their_own() -> None:
+    names = [path.stem for path in PACKAGE.rglob("*.py") if not path.stem.startswith("__")]
+    assert "utils" not in names
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
+
+
 # The package itself
 
 

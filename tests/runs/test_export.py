@@ -60,7 +60,9 @@ def test_the_card_says_what_was_done_and_no_path(done: Path, tmp_path: Path) -> 
     assert f"{100 * cell.accuracy:.1f} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]" in text  # type: ignore[operator]
     assert "| `length_weight` | 0.45 | 0.2 |" in text
     assert "| `budget_decay`" not in text  # as usual
+    assert "The licence of the base model is not known" in text
     assert "@article{tian2025reinforcement" in text
+    assert "it learned by reinforcement to think before it predicts" in text
     assert "a token budget from 6 to 2, tiers of entropy drawn with probabilities 0.6, 0.3, 0.1 at first" in text
 
 

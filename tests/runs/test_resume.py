@@ -5,8 +5,10 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +154,22 @@ def flags(config: RMTConfig) -> list[str]:
 
 def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def test_sigterm_ends_in_good_order(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = flags(settings(tmp_path, steps=40, state_seconds=0.0))
+    process = subprocess.Popen(
+        command("run", "laptop", *arguments), env=environment(), text=True, stderr=subprocess.PIPE
+    )
+    while process.poll() is None and not (out / "state").exists():
+        time.sleep(0.05)
+    process.terminate()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert said.strip().splitlines()[-1].endswith(f"rmt-mini resume {out}")
+    assert "Traceback" not in said
+    assert read(out, "run.json")["status"] == "interrupted"
 
 
 def _live(config: RMTConfig) -> None:

@@ -88,6 +88,23 @@ def test_every_calculation_is_right_and_sorts_say_how_many_steps_it_takes(habits
         assert {[place.end() for place in PLACE.finditer(text[: listed.start()])][-1], *drawn} <= noise, text
 
 
+@pytest.mark.parametrize(
+    "habits", [habits for habits in EVERY[:-1] if habits.world == "abacus"], ids=lambda habits: habits.name
+)
+def test_results_are_read_out_from_several_starts_after_every_move_the_last_first(habits):
+    for one in some(habits):
+        text = one.document.text
+        if "Question:" in text:  # a trace of the exam
+            continue
+        moves = next(filter(None, LISTED.findall(text)))
+        count = sum(map(bool, moves))
+        found = read(text)
+        starts = [each.start for each in found[::count]]
+        assert [len(each.moves) for each in found] == [*range(count, 0, -1)] * len(starts), text
+        assert [each.start for each in found] == [start for start in starts for _ in range(count)], text
+        assert len({*starts}) == len(starts) == (3 if "lift waits" in text else 2), text
+
+
 def drawn_with(world: World, count: int = 3000) -> list[tuple[Working, Working | None]]:
     """Calculations, and what authors make of them."""
     source, working = random.Random(0), Working(" 3", ((" 4", " 7"), (" 8", " 5"), (" 1", " 6")))
