@@ -59,7 +59,8 @@ def test_lessons_run_from_a_wheel_alone(tmp_path: Path) -> None:
 
     venv.create(tmp_path / "env", symlinks=os.name != "nt")
     python = tmp_path / "env" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    subprocess.run([*pip, "--python", str(python), "install", "-q", "--no-deps", "--no-index", str(wheel)], check=True)
+    install = [*pip, "--python", str(python), "install", "-q", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(install, env=HERE, check=True)  # a package on PYTHONPATH would count as installed
     (site,) = (tmp_path / "env").rglob("site-packages")
     # other packages are those of this environment, after its own; a .pth there, as of an editable install, is not read
     (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
