@@ -68,7 +68,9 @@ def test_a_run_on_a_gpu_is_the_run_on_the_cpu(tmp_path: Path) -> None:
     for first, second in zip(*answers, strict=True):
         assert first.keys() == second.keys()
         for name, value in first.items():
-            assert second[name] == (pytest.approx(value, rel=1e-6) if isinstance(value, float) else value), name
+            # bits of a sure token are a small difference: transformers' norms are float32 even in a float64 model
+            near = pytest.approx(value, rel=1e-5, abs=1e-9) if isinstance(value, float) else value
+            assert second[name] == near, name
 
 
 def test_a_gpu_run_is_in_bfloat16_and_leaves_a_model_that_the_cpu_opens(tmp_path: Path) -> None:

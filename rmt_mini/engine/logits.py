@@ -86,7 +86,8 @@ def _place(ends: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
     """Return where numbers (R, 1) fall between cumulative sums (R, n), never on a part of size 0; and the numbers."""
     total = ends[:, -1:]
     below = torch.minimum(below, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(ends, below, right=True), below  # right: the first sum that exceeds the number
+    place = torch.searchsorted(ends, below, right=True)  # right: the first sum that exceeds the number
+    return place.clamp_(max=ends.shape[-1] - 1), below  # beyond all of them is nan, which a GPU must not index with
 
 
 def sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,5 +115,5 @@ def sample(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor,
         start = F.pad(ends, (1, 0)).gather(-1, block)
         inside = blocks.take_along_dim(block[..., None], dim=1)[:, 0].cumsum(-1)
         token, _ = _place(inside, below - start)
-        tokens = (block * BLOCK + token)[:, 0]
+        tokens = (block * BLOCK + token)[:, 0].clamp_(max=probabilities.shape[-1] - 1)
     return tokens, probabilities.gather(-1, tokens[:, None])[:, 0].log()

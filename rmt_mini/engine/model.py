@@ -99,9 +99,12 @@ def choose_device(device: str | None = None) -> torch.device:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device {device!r} is not available: PyTorch sees no GPU here; use device 'cpu'")
     try:
-        return torch.device(device)
+        found = torch.device(device)
     except RuntimeError as error:
         raise UserError(f"device {device!r} is not one that PyTorch knows; use 'cpu', 'cuda' or 'auto'") from error
+    if found.type == "cuda" and (found.index or 0) >= (count := torch.cuda.device_count()):
+        raise UserError(f"device {device!r} is not there: PyTorch sees {count} GPUs, numbered from 0")
+    return found
 
 
 def choose_dtype(device: torch.device, dtype: str | None = None) -> torch.dtype:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rmt_mini.engine.layers import LlamaLayers
 from rmt_mini.engine.tree import Documents, DocumentTree, Trunks, backward_through_trunk
-from rmt_mini.errors import logger
+from rmt_mini.errors import logger, out_of_memory
 from rmt_mini.records import Position
 
 
@@ -132,6 +132,8 @@ def choose_tree(model: Any) -> DocumentTree | PlainTree:
                     reason = ""
                     break
             except Exception as error:  # an unknown architecture may raise any error; the plain path still serves it
+                if out_of_memory(error):
+                    raise
                 reason = f"{type(error).__name__}: {error}"
     finally:
         weight.grad = gradient_before
@@ -142,6 +144,9 @@ def choose_tree(model: Any) -> DocumentTree | PlainTree:
     kinds = set(getattr(text, "layer_types", None) or ())
     if kinds - {"full_attention"} or (not kinds and getattr(text, "sliding_window", None) is not None):
         reason = "not every layer attends to all tokens before"  # a few tokens would not show it
+    rope = getattr(text, "rope_parameters", None) or {}
+    if {"dynamic", "longrope"} & {one.get("rope_type") for one in (rope, *rope.values()) if isinstance(one, dict)}:
+        reason = "its rotary embeddings depend on the longest row of a call"
     if not reason:
         return tree
     logger.warning("The document tree does not fit %s (%s); using the slow plain path.", type(model).__name__, reason)

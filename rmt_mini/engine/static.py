@@ -101,6 +101,7 @@ class Step:
         trunks = Trunks(dict.fromkeys(range(documents), ()), [torch.zeros(1, device=device)] * documents, (), *kept)
         positions = [Position(document, trunk_tokens, 0, 0.0) for document in range(documents) for _ in range(rows)]
         self.grown = GrowingBranches(trunks, positions, capacity)
+        self.grown.start.zero_()  # until it is loaded: a rounded length may be no position that the model has
         self.thoughts = Thoughts.begin(torch.zeros(len(positions), decisions, device=device), [0] * len(positions))
         self.rows = torch.arange(len(positions), device=device)
         self.graph: Any = None  # the step as a CUDA graph
@@ -138,7 +139,8 @@ class Step:
             graph, pool = cuda.CUDAGraph(), cuda.graph_pool_handle()
             _forget_workspaces()
             try:
-                with cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                # on our stream: PyTorch's own is of whatever device was current when it was first made
+                with cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
                     self.run()
             except BaseException:  # where a capture cannot be ended, PyTorch leaves its stream and its pool in use
                 cuda.set_stream(before)
@@ -244,7 +246,9 @@ def can_capture(tree: DocumentTree) -> bool:
 def _step(policy: Policy, tree: DocumentTree, like: Trunks, sizes: Sizes, sampling: Sampling) -> Step:
     """Return the step of these sizes, captured where that is possible."""
     key = (sizes, sampling)
-    if key not in tree.steps:
+    if key in tree.steps:
+        tree.steps[key] = tree.steps.pop(key)  # last used, dropped last
+    else:
         room = SHARE * free_memory(policy.device)[1] - _bytes(sizes, like)
         while tree.steps and (len(tree.steps) >= KEPT or sum(_bytes(one[0], like) for one in tree.steps) > room):
             del tree.steps[next(iter(tree.steps))]

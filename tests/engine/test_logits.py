@@ -97,6 +97,12 @@ def test_the_ends_of_the_uniform_draw_hit_no_impossible_token(number: float) -> 
     assert torch.isfinite(logprobs).all()
 
 
+def test_what_is_not_a_number_draws_a_token_that_exists_and_shows_in_its_probability() -> None:
+    tokens, logprobs = sample(torch.full((2, 300), torch.nan), 1.0, torch.tensor([0.0, 0.9]))
+    assert all(token < 300 for token in tokens.tolist())
+    assert logprobs.isnan().all()
+
+
 def test_temperature_0_takes_the_likeliest_and_reports_the_plain_probability() -> None:
     logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, -1.0, 2.9]])
     tokens, logprobs = sample(logits, 0, torch.tensor([0.0, 0.99]))

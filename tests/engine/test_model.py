@@ -228,6 +228,9 @@ def test_unknown_devices_and_dtypes(folders: dict[str, str], monkeypatch: pytest
     refused(name, "device 'abacus' is not one that PyTorch knows", device="abacus")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     refused(name, "device 'cuda:1' is not available", device="cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    refused(name, "device 'cuda:2' is not there: PyTorch sees 2 GPUs, numbered from 0", device="cuda:2")
 
 
 @pytest.mark.parametrize(
@@ -235,6 +238,7 @@ def test_unknown_devices_and_dtypes(folders: dict[str, str], monkeypatch: pytest
 )
 def test_choice_of_device(asked: str | None, gpu: bool, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(gpu))
     assert choose_device(asked) == torch.device(chosen)
 
 

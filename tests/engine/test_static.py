@@ -61,6 +61,14 @@ def test_so_do_steps_of_float32_on_our_layers(asking: Asking) -> None:
     assert_same(*(rollouts(policy, form, asking, in_steps) for in_steps in (True, False)), rel=1e-4)
 
 
+def test_a_step_that_is_not_loaded_reads_a_position_that_every_model_has() -> None:
+    """It is tried out and captured like that, and its rounded trunk may be longer than a model's positions."""
+    policy = closing_policy("qwen3")
+    _, trunks, _ = set_up(policy, FORMS["continuation"](policy.tokenizer), TEXTS)
+    step = static.Step(policy, policy.tree, trunks, (2, 3, 1024, 64, 8), (0, 1.0, False))
+    assert step.grown.start.tolist() == [0] * 6
+
+
 def test_a_step_serves_later_calls_of_its_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = closing_policy("qwen3", torch.float64)
     form = FORMS["continuation"](policy.tokenizer)

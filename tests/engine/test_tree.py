@@ -314,6 +314,21 @@ def test_a_model_on_which_the_tree_fails_takes_the_plain_path(
     assert model.config._attn_implementation == "sdpa"
 
 
+def test_rotary_embeddings_of_the_longest_row_take_the_plain_path(caplog: pytest.LogCaptureFixture) -> None:
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+    assert isinstance(choose_tree(tiny_model(rope_parameters=rope)), PlainTree)
+    assert "depend on the longest row of a call" in caplog.text
+
+
+def test_memory_that_runs_out_is_no_reason_for_the_plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(tree_room, "branch_attention", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        choose_tree(tiny_model())
+
+
 class _Reversed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
