@@ -63,7 +63,9 @@ def test_versions_are_written_once_and_pinned_within_their_bounds() -> None:
         assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)]), requirement
     *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     assert conda == ["python", "pip"]
-    extras = re.fullmatch(r"-e \.\[([a-z,]+)\]", pip["pip"][0])
+    pinned, installed = pip["pip"]
+    assert pinned == "-c constraints.txt"
+    extras = re.fullmatch(r"-e \.\[([a-z,]+)\]", installed)
     assert extras
     assert set(extras[1].split(",")) == {"notebooks", "test"} <= EXTRAS.keys()
     extras = re.search(r"^EXTRAS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -53,7 +53,7 @@ def crossings(
     found = []
     for first, second in combinations(arms, 2):
         gaps = {at: (one.accuracy or 0.0) - (arms[second][at].accuracy or 0.0) for at, one in arms[first].items()}
-        gaps = {at: gap for at, gap in gaps.items() if gap}
+        gaps = {at: gap for at, gap in gaps.items() if round(gap, 3)}  # as equal as a table shows them, they are equal
         for low, high, at in _zeros(gaps):
             ahead, behind = (first, second) if gaps[low] > 0 else (second, first)
             with_method = METHOD in (first, second)

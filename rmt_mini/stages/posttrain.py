@@ -2,7 +2,7 @@
 
 No second trainer: a question is a text with one position. Its trunk holds the question and then the answer; the only
 position asked for is where the answer begins, and a branch sees nothing from there on. RMTTrainer runs with next-token
-prediction, budget and curriculum off, as in the paper, so answers are never trained on as text.
+prediction, budget and curriculum off, so answers are never trained on as text.
 """
 
 import math

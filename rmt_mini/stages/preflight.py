@@ -87,7 +87,7 @@ def _advice(report: Preflight, config: RMTConfig) -> list[str]:
         why = "thoughts that all run into the cap leave the length reward without a spread"
         found.append(f"{closed} thoughts close themselves: {steps}" + (f"; {why}" if config.use_budget else ""))
     if report.thought_length < 1 and config.use_thinking:
-        found.append("thoughts have collapsed to nothing: lower length_weight or warmup_learning_rate")
+        found.append(f"thoughts have collapsed to nothing: lower warmup_learning_rate ({config.warmup_learning_rate})")
     empty = [name for name, tier in report.tiers.items() if tier.positions == 0]
     remedy = f"move tier_thresholds {config.tier_thresholds}, or use tier_rule quantile"
     return found + [f"no position is {name}: {remedy}" for name in empty]

@@ -16,6 +16,7 @@ from scipy.stats import ttest_1samp
 from rmt_mini import arms
 from rmt_mini.config import preset
 from rmt_mini.files import (
+    ArmRow,
     Change,
     Comparison,
     ComparisonPlan,
@@ -145,8 +146,9 @@ def test_sentences_say_what_the_tables_show() -> None:
     assert f"{theirs:.0f} % of calculable tokens where RMT has {mine:.0f} ({points(pairs['calculable'])})" in page
     without, pairs = found.arms["rmt-no-ntp"], _pairs(found, "rmt-no-ntp")
     levels = [f"{100 * (one.average.accuracy or 0):.1f}" for one in (without, rpt)]
+    levels_without_ntp = levels
     lengths = [f"{one.thought_length:.0f}" for one in (without, rpt)]
-    assert "{} % where RPT has {}, with {} tokens where RPT has {}.".format(*levels, *lengths) in page
+    assert "{} % where RPT has {}, with {} tokens where RPT has {}".format(*levels, *lengths) in page
     assert f"gives RMT {points(pairs['average'])} points, ahead in every run" in page
     gaps = points(pairs["saying"]), points(pairs["calculable"])
     assert "sayings differ by {} points, calculable tokens by {}.".format(*gaps) in page
@@ -186,6 +188,17 @@ def test_sentences_say_what_the_tables_show() -> None:
     shuffled, pairs = found.arms["rmt-shuffled-reward"], _pairs(found, "rmt-shuffled-reward")
     assert shuffled.compute is not None
     assert f"({shuffled.compute.operations / rmt.compute.operations:.2f} times RMT's operations)" in page
+    own = [100 * (one.more["own"]["average"].mean or 0) for one in (ntp, shuffled, rmt)]
+    alone = f"NTP alone is right at {own[0]:.0f} % of the probed positions"
+    assert f"{alone}, this arm at {own[1]:.0f}, RMT at {own[2]:.0f}," in page
+    short = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"{alone}, shuffled at {own[1]:.0f}, RMT at {own[2]:.0f}." in short
+    assert "without the NTP loss it ends at {} %, RPT at {}.".format(*levels_without_ntp) in short
+    paper = 100 * (PAPER["rmt"][3] / PAPER["rpt"][3] - 1)
+    gain = found.relative["rpt"]["accuracy"]
+    assert gain is not None
+    assert f"{paper:.1f} % over RPT, relative, is within the interval" in page
+    assert 100 * gain.low < paper < 100 * gain.high
     levels = [f"{100 * one.average.accuracy:.1f}" for one in (shuffled, found.arms["base-ntr"])]
     sentence = "ends at {} %, where the untrained model is after a thought ({}): RMT is ahead by {} points"
     assert sentence.format(*levels, points(pairs["average"])) in page
@@ -345,9 +358,9 @@ def test_sentences_on_the_second_comparison_say_what_it_shows() -> None:
     assert "begins at {} % and ends at {} under RMT and at {} under RPT".format(*last) in page
     assert f"RMT loses {100 * (ntp.by_base[4] - rmt.by_base[4]):.0f} points to reading alone" in page
     gains = [100 * (mine - its) for mine, its in zip(rmt.by_base[:4], ntp.by_base, strict=False)]
-    assert f"The other four are ahead by {min(gains):+.1f} to {max(gains):+.1f} points, below the first" in page
+    assert f"For the other four it is {min(gains):+.1f} to {max(gains):+.1f} points, below the first" in page
     short = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"the others are ahead by {min(gains):+.1f} to {max(gains):+.1f}." in short
+    assert f"for the others it is {min(gains):+.1f} to {max(gains):+.1f}." in short
     first = _recorded(MAIN, "runs", Evaluation)
     asked = []
     for those in ([runs[run] for run in four], [one for name, one in first.items() if OF_RMT.fullmatch(name)]):
@@ -385,7 +398,7 @@ def test_sentences_on_depth_say_what_the_map_shows() -> None:
     assert f"{shares.format(*asked[0][1:])}, while sayings fall from {asked[1][0]:.0f} to {asked[1][-1]:.0f} %" in page
     leads = [points(change) for change in levels["calculable"].differences["ntp"].values()]
     of = [round(100 * one) for one in (*ends("rmt", "calculable"), *ends("ntp", "calculable"))]
-    same = "RMT's lead is the same at each depth, {}, {} and {} points: it is right at {} to {} % of them, NTP only at"
+    same = "RMT's lead is {}, {} and {} points at these depths: it is right at {} to {} % of them, NTP only at"
     assert f"{same} {{}} to {{}}.".format(*leads, *of) in page
     least, most = _ahead_of_rpt(DEPTH, "depth", page)["calculable"]
     assert f"RPT is ahead by {-most} to {-least} points, intervals include zero" in page
@@ -406,13 +419,18 @@ def test_sentences_on_the_share_of_calculations_say_what_the_map_shows() -> None
     (cross,) = average.crossings
     assert (cross.behind, cross.last) == ("rmt", None)
     assert f"at a share of {cross.at:.2f}, or anywhere from {cross.first:.2f} on." in page
-    right = [
-        round(100 * row[value].accuracy)
-        for row in map(found.levels["calculable"].arms.get, ("rmt", "rpt", "ntp"))
-        for value in (0.25, 1.0)
-    ]
-    words = "right at {} % of calculable tokens where a quarter of the documents have one, and at {} % where all have;"
-    assert f"{words} RPT at {{}} and {{}}, NTP only at {{}} and {{}}.".format(*right) in page
+    rmt, *others = map(found.levels["calculable"].arms.__getitem__, ("rmt", "rpt", "ntp"))
+    right = [share(rmt[value], "{:.0f} % [{:.0f}, {:.0f}]") for value in (0.25, 1.0)]
+    right += [share(row[value], "{0:.0f}") for row in others for value in (0.25, 1.0)]
+    words = "right at {} of calculable tokens where a quarter of the documents have one, and at {} where all have;"
+    assert f"{words} RPT at {{}} and {{}}, NTP only at {{}} and {{}}. The intervals overlap.".format(*right) in page
+    assert rmt[0.25].high > rmt[1.0].low
+    costs = [one["rmt"].compute.operations / one["ntp"].compute.operations for one in map(_arms, OF_SHARE + OF_DEPTH)]
+    sentence = f"RMT takes {min(costs):.0f} to {max(costs):.0f} times the operations of NTP only"
+    assert sentence in page
+    for home, of in ((SHARE, "{} of {} shares."), (DEPTH, "{} of {} depths.")):
+        signs = [one.sign for one in Map.read(home).levels["average"].differences["rpt"].values()]
+        assert f"the interval includes zero at {of.format(signs.count(0), len(signs))}" in page
     _ahead_of_rpt(SHARE, "share", page)
     for what, sentence in (("gated", "from NTP only is {} to {} points"), ("average", "the ungated one {} to {}.")):
         both = [Map.read(home).levels[what].differences["ntp"].values() for home in (DEPTH, SHARE)]
@@ -474,6 +492,10 @@ def _ahead_of_rpt(home: Path, of: str, page: str) -> dict[str, tuple[int, int]]:
     ends = (*found["average"], *found["gated"])
     assert "RMT is ahead by {} to {} points at each {of}, and with the gate by {} to {}".format(*ends, of=of) in page
     return found
+
+
+def _arms(home: Path) -> dict[str, ArmRow]:
+    return Comparison.read(home).arms
 
 
 def _said() -> str:

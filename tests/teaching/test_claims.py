@@ -5,13 +5,14 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
-from rmt_mini.files import Comparison, Evaluation, ExamOutcome, Map, Pair, PostTraining, read_metrics
+from rmt_mini.files import Comparison, Evaluation, ExamOutcome, Map, Pair, PostTraining, Preflight, read_metrics
 from rmt_mini.report.claims import claims, corrected
 from rmt_mini.report.markdown import points
 from rmt_mini.teaching.lessons import by_number
 from tests.guide import words_of
 
 DATA = Path(__file__).resolve().parents[2] / "data"
+SORTS = ("saying", "calculable")
 
 
 def said(lesson: int) -> str:
@@ -32,10 +33,15 @@ def test_lesson_0_says_which_sort_gained_and_by_what() -> None:
     assert (
         "from {:.0f} tokens to {:.0f} (over all positions from {:.0f} to {:.0f})".format(*lengths, *everywhere) in words
     )
-    ends = percent(before.ntp.sorts["saying"].accuracy), percent(after.think.sorts["saying"].accuracy)
-    assert f"at sayings, from {ends[0]} to {ends[1]}" in words
-    assert f"the average rises by {100 * found.gain['think_after_minus_ntp_before'].difference:.0f} points" in words
-    assert after.ntp.sorts["saying"].accuracy > after.think.sorts["saying"].accuracy  # "it comes from reading them"
+    for sentence, way, cell in (
+        ("at sayings, from {} to {} after a thought", "think", lambda row: row.sorts["saying"]),
+        ("takes plain prediction from {} to {} there", "ntp", lambda row: row.sorts["saying"]),
+        ("on average thinking rises from {} to {}", "think", lambda row: row.average),
+        ("plain prediction, which rises from {} to {}.", "ntp", lambda row: row.average),
+    ):
+        ends = (percent(cell(getattr(one, way)).accuracy) for one in (before, after))
+        assert sentence.format(*ends) in words
+    assert f"it ends {-100 * found.gain['think_minus_ntp_after'].difference:.1f} points below plain prediction" in words
 
 
 def test_lesson_3_says_how_far_thoughts_are_from_the_budget() -> None:
@@ -61,6 +67,23 @@ def test_lesson_3_says_how_thoughts_came_down() -> None:
     assert 0.55 < reached / len(metrics) < 0.7  # "after two thirds of the run"
     assert f"From above: {metrics[0].thought_length:.0f} tokens at a budget of {metrics[0].budget}" in words
     assert 0 < metrics[-1].budget - metrics[-1].thought_length < 1  # "slightly below"
+
+
+def test_lesson_5_says_what_the_formula_gives_and_what_was_counted() -> None:
+    tiers = [*Preflight.read(DATA / "micro/seed0").tiers.values()]
+    formula = [round(100 * (1 - one.accuracy**8 - (1 - one.accuracy) ** 8)) for one in tiers]
+    counted = [round(100 * one.signal_groups) for one in tiers]
+    pairs = [number for pair in zip(formula, counted, strict=True) for number in pair]
+    assert "More: {} % where {} % were counted, {} where {}, {} where {}.".format(*pairs) in said(5)
+
+
+def test_lesson_8_says_what_the_recorded_run_improves() -> None:
+    found, words = Evaluation.read(DATA / "micro/seed0"), said(8)
+    ends = [[percent(one.think.sorts[sort].accuracy) for one in (found.before, found.after)] for sort in SORTS]
+    assert "sayings after a thought rise from {} to {}.".format(*ends[0]) in words
+    assert f"({found.after.think.sorts['calculable'].n}) thinking goes from {ends[1][0]} to {ends[1][1]}" in words
+    last = [percent(row.average.accuracy) for row in (found.after.ntp, found.after.think)]
+    assert "plain prediction, with {}, is ahead of thinking, with {}:".format(*last) in words
 
 
 def test_lesson_4_says_what_rmt_did_to_calculable_tokens_and_noise() -> None:
@@ -94,7 +117,7 @@ def test_lesson_9_says_what_the_comparison_shows() -> None:
     assert [pairs["ntp", tier].sign for tier in ("average", "calculable", "saying")] == [1, 1, 0]
     longer = percent(found.arms["ntp-equal-compute"].sorts["calculable"].accuracy)
     ours = percent(found.arms["rmt"].sorts["calculable"].accuracy).removesuffix(" %")
-    assert f"So it is here: the difference is {points(pairs['ntp-equal-compute', 'average'])}" in words
+    assert f"at equal compute the difference is {points(pairs['ntp-equal-compute', 'average'])}, inconclusive" in words
     assert f"without a thought at {longer} of calculable tokens, where RMT has {ours}." in words
     assert pairs["ntp-equal-compute", "average"].sign == 0
     assert found.arms["ntp-equal-compute"].seeds == 1
@@ -108,7 +131,7 @@ def test_lesson_9_says_what_the_comparison_shows() -> None:
     assert f"{points(again)} points for RMT over RPT, which {('is inconclusive', 'holds')[verdict]} after" in words
     made = json.loads((DATA / "abacus/second/thoughts.json").read_text(encoding="utf-8"))
     *others, last = (one["moves"] for one in made["before"])
-    sentence = "moves of a calculation in the text in {} of its thoughts, where the others do in {:.0f} to {}"
+    sentence = "moves of a calculation in the text in {} of them, where the others do in {:.0f} to {}"
     assert sentence.format(percent(last), 100 * min(others), percent(max(others))) in words
     assert [one["right"] < 0.25 for one in made["after"]] == [False] * 4 + [True]  # "learns nothing"
     calculable = [percent(found.arms[arm].sorts["calculable"].accuracy) for arm in ("rpt", "rmt")]
@@ -129,7 +152,7 @@ def test_lesson_9_says_what_the_comparison_shows() -> None:
     controls = ("rmt-shuffled-reward", "average"), ("rl-no-think", "calculable"), ("rmt-random-tokens", "average")
     shuffled, thought, chosen = (points(pairs[control]) for control in controls)
     assert f"all that RL gave, {shuffled} points, which holds; answers given at once cost {thought} points on" in words
-    assert f"random tokens make no difference that one could tell, {chosen}; RLP's arm ends" in words
+    assert f"random tokens are inconclusive, {chosen}; RLP's arm ends" in words
     assert f"ends {100 * (pairs['rlp', 'average'].difference or 0):.1f} points lower, where the untrained" in words
     reading = [points(pairs["rmt-no-ntp", sort]) for sort in ("calculable", "saying")]
     assert "by {} points on calculable tokens and by {} on sayings".format(*reading) in words
@@ -196,6 +219,9 @@ def test_lesson_9_says_where_thinking_pays() -> None:
         for what in ("gated", "average")
         for one in found[what].differences["rpt"].values()
     )
+    behind = [-100 * one.difference for found in maps for one in found["calculable"].differences["rpt"].values()]
+    assert f"ahead on each that has them, by {min(behind):.0f} to {max(behind):.0f} points" in words
+    assert {one.sign for found in maps for one in found["calculable"].differences["rpt"].values()} == {0}
     plain = [100 * cell.accuracy for found in maps for cell in found["plain"].arms["rpt"].values()]
     assert f"stays at {min(plain):.0f} to {max(plain):.0f} %, since nothing teaches it to read" in words
 
@@ -227,6 +253,10 @@ def test_lesson_10_says_who_begins_and_who_ends_ahead() -> None:
     assert begin[0] == begin[1]
     assert f"begin with {begin[0]} % where the untrained one has {begin[2]}" in words
     assert lead(older, 60).sign == -1  # "far below"
+    fourth = PostTraining.read(DATA / "micro/comparison").exams["micro-text"]
+    last = lead(fourth, fourth.arms["rmt"][-1].step)
+    below = [-100 * end for end in (last.difference, last.high, last.low)]
+    assert "RMT's model ends {:.1f} points [{:.1f}, {:.1f}] below the untrained one there".format(*below) in words
     assert (lead(every, 0).sign, lead(one, 0).sign) == (0, 1)  # "surely in one of them"
     assert all(abs(lead(found, 60).difference) < 0.03 for found in (every, one))
     assert f"RMT's is ahead by {points(lead(one, 120))} points in one" in words
