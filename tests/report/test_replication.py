@@ -6,6 +6,7 @@ import re
 import shutil
 import tarfile
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,6 +25,7 @@ from rmt_mini.files import (
     ExamEvaluation,
     ExamStep,
     Map,
+    OverPlan,
     Pair,
     PostTraining,
 )
@@ -40,8 +42,9 @@ from tests.quotes import PAGE, QUOTED, ROOT, quoted, section
 from tests.record import record
 
 MAIN, SECOND = ROOT / "data/abacus/comparison", ROOT / "data/abacus/second"
-DEPTH, SHARE, SAYINGS = (ROOT / "data/abacus" / name for name in ("depth", "share", "sayings"))
-OF_DEPTH, OF_SHARE, OF_SAYINGS = (sorted(home.glob("*=*")) for home in (DEPTH, SHARE, SAYINGS))  # one at each value
+RUNS = {"depth": 36, "share": 45, "sayings": 12, "choice": 12, "budget": 12}  # of each map
+MAPS = DEPTH, SHARE, SAYINGS, CHOICE, BUDGET = [ROOT / "data/abacus" / name for name in RUNS]
+AT = {home: sorted(home.glob("*=*")) for home in MAPS}  # a comparison at each value
 OF_RMT = re.compile(r"rmt(-base\d)?-seed\d+")  # a run's name
 
 
@@ -82,16 +85,12 @@ def test_the_recorded_report_follows_from_the_recorded_answers(
     assert unpacked[0] == unpacked[1]
 
 
-@pytest.mark.parametrize(
-    ("home", "values", "runs"),
-    [(DEPTH, OF_DEPTH, 36), (SHARE, OF_SHARE, 45), (SAYINGS, OF_SAYINGS, 12)],
-    ids=["depth", "share", "sayings"],
-)
+@pytest.mark.parametrize("home", MAPS, ids=RUNS)
 def test_the_recorded_map_follows_from_the_recorded_answers(
-    home: Path, values: list[Path], runs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Figured, "png", lambda _: b"")
-    folder = tmp_path / home.name
+    folder, values = tmp_path / home.name, AT[home]
     shutil.copytree(home, folder, ignore=lambda *_: ["figures", "map.json", "comparison.json", "report.md"])
     for value in values:
         with tarfile.open(value / "runs.tar.xz") as archive:
@@ -100,7 +99,7 @@ def test_the_recorded_map_follows_from_the_recorded_answers(
     for name in ("map.json", "report.md", *(f"{value.name}/report.md" for value in values)):
         assert (folder / name).read_text() == (home / name).read_text()
     packed = record(folder, tmp_path / "again", preset=0)
-    assert len(packed) == runs
+    assert len(packed) == RUNS[home.name]
     for value in values:
         assert Comparison.read(folder / value.name).paired == Comparison.read(value).paired
         of = [lzma.decompress((one / "runs.tar.xz").read_bytes()) for one in (tmp_path / "again" / value.name, value)]
@@ -112,12 +111,12 @@ def test_sentences_have_no_other_intervals_than_the_record(page: Path) -> None:
     own = QUOTED.sub("", page.read_text(encoding="utf-8")).partition("## A real model")[0]
     found = re.findall(r"[-+]?\d+\.\d \[[-+]?\d+\.\d, [-+]?\d+\.\d\]", own)
     recorded = ""
-    for home in (MAIN, SECOND, *OF_DEPTH, *OF_SHARE, *OF_SAYINGS):
+    for home in (MAIN, SECOND, *chain(*AT.values())):
         compared = Comparison.read(home)
         differences = [points(pair) for pair in compared.paired if pair.difference is not None]  # by sort, too
         differences += [points(change, 1) for change in compared.lengths.values()]
         recorded += "\n".join([(home / "report.md").read_text(encoding="utf-8"), *differences])
-    recorded += _difference_of_differences()
+    recorded += "\n".join(_matters(home) for home in EXPECTED)
     assert found
     assert [one for one in found if one not in recorded] == []
 
@@ -382,7 +381,7 @@ def test_sentences_on_depth_say_what_the_map_shows() -> None:
     assert "depth**: {} points over NTP only at one move, {} at two, {} at three, {} at four.".format(*over_ntp) in page
     over_ntp = [points(change) for change in levels["average"].differences["ntp"].values()]
     assert f"not for certain**: from {over_ntp[0]} at one move to {over_ntp[-1]} at four." in page
-    arms = [Comparison.read(home).arms for home in OF_DEPTH]
+    arms = [Comparison.read(home).arms for home in AT[DEPTH]]
 
     def ends(arm: str, sort: str) -> list[float]:
         found = [one[arm].sorts[sort].accuracy for one in arms if sort in one[arm].sorts]
@@ -425,7 +424,7 @@ def test_sentences_on_the_share_of_calculations_say_what_the_map_shows() -> None
     words = "right at {} of calculable tokens where a quarter of the documents have one, and at {} where all have;"
     assert f"{words} RPT at {{}} and {{}}, NTP only at {{}} and {{}}. The intervals overlap.".format(*right) in page
     assert rmt[0.25].high > rmt[1.0].low
-    costs = [one["rmt"].compute.operations / one["ntp"].compute.operations for one in map(_arms, OF_SHARE + OF_DEPTH)]
+    costs = [one["rmt"].compute.operations / one["ntp"].compute.operations for one in map(_arms, AT[SHARE] + AT[DEPTH])]
     sentence = f"RMT takes {min(costs):.0f} to {max(costs):.0f} times the operations of NTP only"
     assert sentence in page
     for home, of in ((SHARE, "{} of {} shares."), (DEPTH, "{} of {} depths.")):
@@ -443,19 +442,65 @@ def test_sentences_on_what_the_ntp_loss_is_for_say_what_the_runs_show() -> None:
     page, levels = _said(), Map.read(SAYINGS).levels
     none, two = levels["average"].differences["rmt-no-ntp"].values()
     sentence = f"without it is {points(two)} points with two sayings a document, and {points(none)} with none."
-    assert f"{sentence} The difference of the two is {_difference_of_differences()} points" in page
+    assert f"{sentence} The difference of the two is {_matters(SAYINGS)} points" in page
     assert (none.sign, two.sign) == (0, 1)
-    pairs = [_pairs(Comparison.read(home), "rmt-no-ntp") for home in OF_SAYINGS]
+    pairs = [_pairs(Comparison.read(home), "rmt-no-ntp") for home in AT[SAYINGS]]
     read, right = (points(pairs[1][sort]) for sort in ("saying", "calculable"))
     assert f"With two sayings, sayings differ by {read} points and calculable tokens by {right}; with none," in page
     assert f"with none, calculable tokens differ by {points(pairs[0]['calculable'])}." in page
 
 
-def _difference_of_differences() -> str:
-    """Return what sayings change of what the NTP loss adds, with the interval of two independent differences."""
-    none, two = Map.read(SAYINGS).levels["average"].differences["rmt-no-ntp"].values()
-    half = sum(((one.high - one.low) / 2) ** 2 for one in (none, two)) ** 0.5
-    gap = two.difference - none.difference
+def test_sentences_on_what_the_choice_of_tokens_is_for_say_what_the_runs_show() -> None:
+    page, arm, where = _said(), "rmt-random-tokens", "where one document in ten has a calculation"
+    rare, full = (points(one) for one in Map.read(CHOICE).levels["average"].differences[arm].values())
+    assert f"RMT minus RMT on random tokens is {rare} points {where}, and {full} where all have one; the" in page
+    assert f"difference of the two is {_matters(CHOICE)} points." in page
+    found = [_pairs(Comparison.read(home), arm)["calculable"] for home in AT[CHOICE]]
+    assert "calculable tokens differ by {} and {} points.".format(*map(points, found)) in page
+    arms = [_arms(home) for home in AT[CHOICE]]
+    asked = [one["rmt"].sorts["calculable"].n for one in arms]
+    assert f"{asked[0]} of the {1350:,} answers {where}, {asked[1]} where all have." in page
+    easy = [one[name].compute.rl_tokens_by_tier for name in ("rmt", arm) for one in arms]
+    shares = [f"{100 * one[0] / sum(one):.0f}" for one in easy]
+    assert "In RMT {} and {} % of the RL tokens go to easy positions, of random ones {} and {}".format(*shares) in page
+
+
+def test_sentences_on_what_the_budget_is_for_say_what_the_runs_show() -> None:
+    page, arm = _said(), "rmt-no-budget"
+    short, long = Map.read(BUDGET).levels["average"].differences[arm].values()
+    assert (short.sign, long.sign) == (1, 0)
+    sentence = (
+        "RMT minus RMT without budget is {} points where thoughts are closed after {} tokens, and {} where they may"
+    )
+    plan = OverPlan.read(BUDGET)
+    caps = [thought_cap(int(value)) for value in plan.values]
+    assert f"{sentence.format(points(short), caps[0], points(long))} have {caps[1]}." in page
+    assert f"The difference of the two is {_matters(BUDGET)} points." in page
+    arms = [_arms(home) for home in AT[BUDGET]]
+    closed = [100 * arms[0][name].closed_share for name in (arm, "rmt")]
+    assert (
+        "{:.0f} % of the thoughts of RMT without budget have closed by themselves, where RMT's have in {:.0f} %".format(
+            *closed
+        )
+        in page
+    )
+    found = [_pairs(Comparison.read(home), arm) for home in AT[BUDGET]]
+    gaps = [points(one[sort]) for sort in ("calculable", "saying") for one in found]
+    sentence = "calculable tokens differ by {} points; under 112 tokens by {}. Sayings differ in both, by {} and {}:"
+    assert sentence.format(*gaps) in page
+    loose = next(one for one in ComparisonPlan.read(AT[BUDGET][0]).arms if one.name == arm).config(plan.config)
+    assert f"without a budget under a cap of {thought_cap(budget_of(loose, 0))} (" in page
+
+
+EXPECTED = {SAYINGS: ("rmt-no-ntp", 1), CHOICE: ("rmt-random-tokens", 0), BUDGET: ("rmt-no-budget", 0)}  # matters where
+
+
+def _matters(home: Path) -> str:
+    """Return RMT minus an arm where that should matter, less where it should not, as of independent differences."""
+    arm, where = EXPECTED[home]
+    both = [*Map.read(home).levels["average"].differences[arm].values()]
+    half = sum(((one.high - one.low) / 2) ** 2 for one in both) ** 0.5
+    gap = both[where].difference - both[1 - where].difference
     return points(Change(difference=gap, low=gap - half, high=gap + half))
 
 
