@@ -226,6 +226,16 @@ def test_lesson_9_says_where_thinking_pays() -> None:
     assert f"stays at {min(plain):.0f} to {max(plain):.0f} %, since nothing teaches it to read" in words
 
 
+def test_lesson_9_says_what_each_mechanism_is_for() -> None:
+    words = said(9)
+    arms = {"sayings": "rmt-no-ntp", "budget": "rmt-no-budget", "choice": "rmt-random-tokens"}
+    one = {name: Map.read(DATA / "abacus" / name).levels["average"].differences[arm] for name, arm in arms.items()}
+    none, two, short, long, rare, full = (points(change) for row in one.values() for change in row.values())
+    assert f"gives {two} points with two sayings a document and {none} with none" in words
+    assert f"gives {short} where thoughts are closed after 34 tokens and {long} where they may have 112" in words
+    assert f"as we expected: {rare} where one document in ten has a calculation, and {full} where all have" in words
+
+
 def passed(found: ExamOutcome, arm: str, k: int, end: int = 0) -> str:
     return percent(found.arms[arm][end].pass_at[k].accuracy).removesuffix(" %")
 
