@@ -85,6 +85,6 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    words = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    words = (*words, "CUBLAS_STATUS_NOT_INITIALIZED")  # on a card with no room for its handle
+    words = ["out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED"]
+    words.append("CUBLAS_STATUS_NOT_INITIALIZED")  # on a card with no room for its handle
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
